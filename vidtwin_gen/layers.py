@@ -1,0 +1,100 @@
+"""Attention and positional tables, shared by the autoencoder's trunk and the generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
+from einops import rearrange
+from torch import nn
+
+
+class AttnProcessor:
+    """Multi-head attention through diffusers' dispatcher, so that every backend is one argument."""
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if attn.fused_projections and encoder_hidden_states is None:
+            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        query, key, value = (
+            rearrange(x, "b n (heads d) -> b n heads d", heads=attn.heads) for x in (query, key, value)
+        )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        out = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            is_causal=attn.is_causal,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        out = rearrange(out, "b n heads d -> b n (heads d)").to(hidden_states.dtype)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+class Attention(nn.Module, AttentionModuleMixin):
+    """Multi-head attention, self or cross.
+
+    Args:
+        dim: width of the tokens. heads: number of heads; `dim` must be a multiple.
+        context_dim: width of the tokens attended to, where they are not the same ones.
+        qk_norm: RMS-normalise queries and keys per head. is_causal: a token sees itself and what precedes it.
+
+    Shapes: (B, N, dim) and optionally (B, M, context_dim) -> (B, N, dim).
+    """
+
+    to_qkv: nn.Linear  # made by fuse_projections()
+    processor: AttnProcessor
+    _default_processor_cls = AttnProcessor
+    _available_processors = [AttnProcessor]
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        context_dim: int | None = None,
+        qk_norm: bool = False,
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the width must be a multiple of the number of heads, got {dim} and {heads}")
+        self.heads = heads
+        self.is_causal = is_causal
+        self.use_bias = True
+        self.is_cross_attention = context_dim is not None
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(context_dim or dim, dim)
+        self.to_v = nn.Linear(context_dim or dim, dim)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Dropout(0.0)])
+        self.norm_q = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.set_processor(self._default_processor_cls())
+
+    def forward(
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return self.processor(self, hidden_states, encoder_hidden_states)
+
+
+def sincos_1d(dim: int, length: int) -> torch.Tensor:
+    """(length, dim) table: sines of the position at dim/2 frequencies, then the cosines (Vaswani, 2017)."""
+    return get_1d_sincos_pos_embed_from_grid(dim, torch.arange(length)).float()
+
+
+def sincos_2d(dim: int, height: int, width: int) -> torch.Tensor:
+    """(height * width, dim) table, row-major: half of the channels is the column, half the row."""
+    rows = sincos_1d(dim // 2, height).repeat_interleave(width, dim=0)
+    columns = sincos_1d(dim // 2, width).repeat(height, 1)
+    return torch.cat([columns, rows], dim=-1)
