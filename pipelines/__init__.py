@@ -1,0 +1,1 @@
+"""From a class label to a video."""

@@ -168,6 +168,23 @@ class LatentLayout:
             [part.repeat(grid.num_positions) for grid, part in zip(self.grids, per_grid, strict=True)]
         )
 
+    def whiten(
+        self, latents: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> torch.Tensor:
+        """(B, L) raw -> (B, L) of zero mean and unit variance per grid and channel, the generator's side.
+
+        `mean` and `std` are the autoencoder's `latents_mean` and `latents_std`; None means 0 and 1.
+        """
+        shift, scale = self._statistics(latents, mean, std)
+        return (latents - shift) / scale
+
+    def unwhiten(
+        self, latents: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> torch.Tensor:
+        """The inverse of `whiten`."""
+        shift, scale = self._statistics(latents, mean, std)
+        return latents * scale + shift
+
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""
         return [
@@ -178,6 +195,14 @@ class LatentLayout:
     @classmethod
     def from_config(cls, config: Sequence[Mapping[str, Any]]) -> LatentLayout:
         return cls(tuple(LatentGrid(**grid) for grid in config))
+
+    def _statistics(
+        self, latents: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self._check(latents)
+        shift = self.expand_channels(mean if mean is not None else [0.0] * self.num_channels)
+        scale = self.expand_channels(std if std is not None else [1.0] * self.num_channels)
+        return shift.to(latents), scale.to(latents)
 
     def _check(self, latents: torch.Tensor) -> None:
         if latents.ndim != 2 or latents.shape[1] != self.num_elements:

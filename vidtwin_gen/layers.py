@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class AttnProcessor:
         query, key, value = (
             rearrange(x, "b n (heads d) -> b n heads d", heads=attn.heads) for x in (query, key, value)
         )
-        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key = attn.norm_q(query).to(value.dtype), attn.norm_k(key).to(value.dtype)
         out = dispatch_attention_fn(
             query,
             key,
@@ -54,7 +55,7 @@ class Attention(nn.Module, AttentionModuleMixin):
     """
 
     to_qkv: nn.Linear  # made by fuse_projections()
-    processor: AttnProcessor
+    processor: Callable[..., torch.Tensor]
     _default_processor_cls = AttnProcessor
     _available_processors = [AttnProcessor]
 

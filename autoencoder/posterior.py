@@ -1,0 +1,20 @@
+"""The Gaussian over the flat latent."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+
+class FlatGaussian(DiagonalGaussianDistribution):
+    """Diagonal Gaussian over (B, L) latents, from the (B, 2L) concatenation of mean and log-variance.
+
+    `sample(generator)`, `mode()`, `mean`, `logvar` (clamped to [-30, 20]), `std` and `var` are diffusers'.
+    """
+
+    def kl(self) -> torch.Tensor:
+        """(B,) divergence from the standard normal in nats, summed over L (Kingma, 2014, appendix B).
+
+        diffusers' own sums dimensions 1 to 3 and so cannot take a flat latent.
+        """
+        return 0.5 * (self.mean.square() + self.var - 1.0 - self.logvar).sum(dim=1)

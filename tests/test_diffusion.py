@@ -1,0 +1,125 @@
+"""Rectified flow: the objective agrees with itself and with the scheduler that samples it."""
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from vidtwin_gen.diffusion import (
+    drop_labels,
+    grid_losses,
+    interpolate,
+    noise_from_velocity,
+    sample_sigmas,
+    shift_sigma,
+    timestep_of,
+    total_loss,
+    velocity,
+    x0_from_velocity,
+)
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+
+LAYOUT = LatentLayout(
+    (
+        LatentGrid("structure", ("query", "height"), (4, 3), 2),
+        LatentGrid("dynamics", ("time", "height"), (2, 3), 1),
+    )
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def pair():
+    draw = generator()
+    return torch.randn(5, 30, generator=draw), torch.randn(5, 30, generator=draw)
+
+
+def test_data_and_noise_come_back_from_the_velocity(pair):
+    x0, noise = pair
+    sigma = sample_sigmas(5, generator())
+    x_sigma, v = interpolate(x0, noise, sigma), velocity(x0, noise)
+    torch.testing.assert_close(x0_from_velocity(x_sigma, v, sigma), x0)
+    torch.testing.assert_close(noise_from_velocity(x_sigma, v, sigma), noise)
+
+
+def test_the_path_runs_from_data_to_noise(pair):
+    x0, noise = pair
+    assert torch.equal(interpolate(x0, noise, torch.zeros(5)), x0)
+    assert torch.equal(interpolate(x0, noise, torch.ones(5)), noise)
+    step = 1e-3
+    slope = (
+        interpolate(x0, noise, torch.full((5,), 0.5 + step)) - interpolate(x0, noise, torch.full((5,), 0.5))
+    ) / step
+    torch.testing.assert_close(slope, velocity(x0, noise), atol=1e-3, rtol=1e-3)
+
+
+def test_the_scheduler_means_the_same_noise_level(pair):
+    x0, noise = pair
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    timestep = scheduler.timesteps[torch.tensor([0, 10, 500, 800, 999])]
+    ours = interpolate(x0, noise, timestep / 1000)
+    torch.testing.assert_close(scheduler.scale_noise(x0, timestep, noise), ours)
+    levels = torch.linspace(0.001, 1, 1000).flip(0)
+    torch.testing.assert_close(timestep_of(shift_sigma(levels, 3.0)), scheduler.timesteps)
+
+
+@pytest.mark.parametrize("num_steps", [1, 7])
+def test_the_true_velocity_field_leads_the_scheduler_to_the_data(pair, num_steps):
+    x0, latents = pair
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(num_steps)
+    for t in scheduler.timesteps:
+        latents = scheduler.step((latents - x0) / (t / 1000), t, latents, return_dict=False)[0]
+    torch.testing.assert_close(latents, x0, atol=1e-5, rtol=1e-5)
+
+
+def test_sigmas_are_logit_normal_and_repeatable():
+    sigma = sample_sigmas(20_000, generator(), logit_mean=0.5, logit_std=2.0)
+    assert sigma.min() >= 0 and sigma.max() <= 1
+    logits = torch.logit(sigma.double())
+    assert logits.mean() == pytest.approx(0.5, abs=0.05) and logits.std() == pytest.approx(2.0, abs=0.05)
+    assert torch.equal(sigma, sample_sigmas(20_000, generator(), logit_mean=0.5, logit_std=2.0))
+    assert not torch.equal(sigma, sample_sigmas(20_000, generator(1), logit_mean=0.5, logit_std=2.0))
+
+
+def test_shift_moves_towards_the_noise_and_keeps_the_ends():
+    sigma = torch.linspace(0, 1, 11)
+    assert torch.equal(shift_sigma(sigma, 1.0), sigma)
+    assert (shift_sigma(sigma, 3.0)[1:-1] > sigma[1:-1]).all()
+    torch.testing.assert_close(shift_sigma(sigma, 3.0)[[0, -1]], sigma[[0, -1]])
+    torch.testing.assert_close(shift_sigma(shift_sigma(sigma, 3.0), 1 / 3), sigma)
+
+
+def test_element_weighting_is_the_plain_mean_squared_error(pair):
+    losses = grid_losses(*pair, LAYOUT)
+    expected = torch.nn.functional.mse_loss(*pair)
+    torch.testing.assert_close(total_loss(losses, LAYOUT, "element"), expected)
+
+
+def test_grid_weighting_counts_every_grid_once():
+    prediction, target = torch.zeros(2, 30), torch.zeros(2, 30)
+    target[:, 24:] = 1.0  # the whole of dynamics, a fifth of the numbers
+    losses = grid_losses(prediction, target, LAYOUT)
+    assert {name: loss.item() for name, loss in losses.items()} == {"structure": 0.0, "dynamics": 1.0}
+    assert total_loss(losses, LAYOUT, "grid").item() == pytest.approx(0.5)
+    assert total_loss(losses, LAYOUT, "element").item() == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="tokens"):
+        total_loss(losses, LAYOUT, "tokens")
+
+
+def test_loss_is_computed_in_float32(pair):
+    half = [part.to(torch.bfloat16) for part in pair]
+    assert {loss.dtype for loss in grid_losses(*half, LAYOUT).values()} == {torch.float32}
+
+
+def test_labels_are_dropped_at_the_given_rate():
+    labels = torch.arange(10_000) % 7
+    dropped = drop_labels(labels, 7, 0.2, generator())
+    assert (dropped == 7).float().mean() == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(dropped[dropped != 7], labels[dropped != 7])
+    assert torch.equal(dropped, drop_labels(labels, 7, 0.2, generator()))
+    assert torch.equal(drop_labels(labels, 7, 0.0, generator()), labels)
+    assert (drop_labels(labels, 7, 1.0, generator()) == 7).all()
+    assert dropped.dtype == torch.long

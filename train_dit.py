@@ -1,0 +1,331 @@
+"""Stage 2: train a DiT over cached VidTwin latents and export the class-conditional pipeline.
+
+    python -m vidtwin_gen encode --vae runs/vae/autoencoder --data UCF-101 --out runs/latents --stride 2
+    python train_dit.py --preset cpu --vae runs/vae/autoencoder --latents runs/latents --output_dir runs/dit
+
+The same command on the same folder continues from its last checkpoint; more processes: `accelerate launch`.
+Writes checkpoints, metrics.jsonl, samples/ and, at the end, <output_dir>/pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import Accelerator
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.optimization import get_scheduler
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from autoencoder.posterior import FlatGaussian
+from autoencoder.vidtwin import AutoencoderVidTwin
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from vidtwin_gen import diffusion, training
+from vidtwin_gen.config import TrainingConfig, flag, parse_config, save_or_check_config
+from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
+from vidtwin_gen.transformer import LatentTransformer
+from vidtwin_gen.video import filmstrip, tile, write_gif
+
+
+@dataclass
+class DiTConfig(TrainingConfig):
+    """Flags of stage 2."""
+
+    vae: str = flag("", "folder of the autoencoder that made the latents")
+    latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
+    sample_posterior: bool = flag(True, "draw each latent from its posterior; off: take the mean")
+    class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
+    logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
+    logit_std: float = flag(1.0, "standard deviation of the logit-normal noise levels")
+    shift: float = flag(1.0, "above 1 moves noise levels, trained and sampled, towards the noise")
+    loss_weighting: diffusion.LossWeighting = flag("element", "what counts the same in the loss")
+
+    patch_size: str = flag("1", 'latent positions per token side: a number, or JSON such as {"structure": 2}')
+    hidden_size: int = flag(768, "width")
+    num_layers: int = flag(12, "blocks")
+    num_heads: int = flag(12, "attention heads")
+
+    guidance_scale: float = flag(2.0, "of the sample grids")
+    num_inference_steps: int = flag(30, "of the sample grids")
+    num_sample_classes: int = flag(10, "classes in a sample grid")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.vae or not self.latents:
+            raise ValueError("--vae and --latents are required: run `python -m vidtwin_gen encode` first")
+        if not 0 <= self.class_dropout < 1:
+            raise ValueError(f"--class_dropout must be from 0 to below 1, got {self.class_dropout}")
+        try:
+            json.loads(self.patch_size)
+        except json.JSONDecodeError:
+            raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
+
+
+DEMO: dict[str, Any] = {
+    "patch_size": '{"structure": [1, 2, 2], "dynamics_x": [2, 2], "dynamics_y": [2, 2]}',
+    "hidden_size": 192,
+    "num_layers": 6,
+    "num_heads": 6,
+    "train_batch_size": 32,
+    "max_train_steps": 2000,
+    "lr_warmup_steps": 100,
+    "learning_rate": 1e-3,
+    "adam_weight_decay": 0.0,
+    "ema_decay": 0.995,
+    "checkpointing_steps": 500,
+    "validation_steps": 500,
+    "dataloader_num_workers": 0,
+    "report_to": "none",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": DEMO,
+    "long": {**DEMO, "max_train_steps": 12000, "checkpointing_steps": 2000, "validation_steps": 2000},
+    # real clips on a CPU
+    "cpu": {**DEMO, "hidden_size": 256, "num_layers": 8, "num_heads": 8, "max_train_steps": 4000},
+    # DiT-B (Peebles and Xie, 2023) at patch 1; LightningDiT's optimiser
+    "base": {
+        "train_batch_size": 256,
+        "max_train_steps": 100_000,
+        "lr_warmup_steps": 1000,
+        "lr_scheduler": "constant_with_warmup",
+        "learning_rate": 2e-4,
+        "adam_beta2": 0.95,
+        "adam_weight_decay": 0.0,
+        "ema_decay": 0.9999,
+        "mixed_precision": "bf16",
+        "checkpointing_steps": 5000,
+        "validation_steps": 5000,
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(DiTConfig, PRESETS, argv)
+    accelerator = training.make_accelerator(config)
+    output_dir = Path(config.output_dir)
+    vae, rows, metadata = load_inputs(config)
+    transformer = LatentTransformer(
+        layout=vae.layout.to_config(),
+        num_classes=len(metadata["class_names"]),
+        patch_size=json.loads(config.patch_size),
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+    )
+    if config.dry_run:
+        num_tokens = vae.layout.num_tokens(json.loads(config.patch_size))
+        accelerator.print(json.dumps(vars(config), indent=2))
+        accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
+        return
+    if accelerator.is_main_process:
+        save_or_check_config(config, output_dir)
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    vae.to(accelerator.device)
+
+    optimizer = torch.optim.AdamW(
+        transformer.parameters(),
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+    )
+    # accelerate steps a schedule once per process
+    lr_scheduler = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=config.max_train_steps * accelerator.num_processes,
+    )
+    transformer, optimizer, lr_scheduler = accelerator.prepare(transformer, optimizer, lr_scheduler)
+    model = accelerator.unwrap_model(transformer)
+    ema = training.make_ema(model, config.ema_decay) if config.use_ema else None
+    if ema is not None:
+        ema.to(accelerator.device)
+        accelerator.register_for_checkpointing(ema)
+    progress = training.Progress()
+    accelerator.register_for_checkpointing(progress)
+    checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
+    if checkpoint is not None:
+        accelerator.load_state(str(checkpoint))
+        accelerator.print(f"resuming from {checkpoint}")
+
+    batch_size = training.total_batch_size(config, accelerator)
+    draws = range(progress.step * batch_size, config.max_train_steps * batch_size)
+    loader = accelerator.prepare(
+        DataLoader(
+            LatentDataset(rows["train"], seed=config.seed),
+            batch_size=config.train_batch_size,
+            sampler=draws,
+            num_workers=config.dataloader_num_workers,
+            collate_fn=dict,
+        )
+    )
+    if config.report_to != "none":
+        accelerator.init_trackers("train_dit")
+    log = training.MetricsLog(accelerator, output_dir, progress.step)
+    means = training.RunningMean()
+    bar = tqdm(
+        total=config.max_train_steps,
+        initial=progress.step,
+        desc="stage 2: DiT",
+        unit="step",
+        disable=not accelerator.is_main_process,
+    )
+    micro_step = progress.step * config.gradient_accumulation_steps
+    for batch in loader:
+        generator = training.seed_pass(config.seed, micro_step, accelerator.process_index, accelerator.device)
+        micro_step += 1
+        with accelerator.accumulate(transformer):
+            losses = flow_losses(transformer, batch, vae, config, generator, model.null_class)
+            accelerator.backward(losses["loss"])
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(transformer.parameters(), config.max_grad_norm)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        means.update(losses)
+        if not accelerator.sync_gradients:
+            continue
+
+        progress.step += 1
+        step, last = progress.step, progress.step == config.max_train_steps
+        if ema is not None:
+            ema.step(model.parameters())
+        bar.update()
+        if step % config.logging_steps == 0 or last:
+            values = means.pop(accelerator)
+            bar.set_postfix(loss=f"{values['loss']:.4g}")
+            log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
+        if step % config.validation_steps == 0 or last:
+            with training.ema_weights(ema, model):
+                values = validate(model, rows["test"], vae, config, accelerator)
+                if accelerator.is_main_process:
+                    save_samples(make_pipeline(model, vae, metadata, config), config, step)
+            log.write(step, step * batch_size, values)
+            bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        if step % config.checkpointing_steps == 0 or last:
+            training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
+    bar.close()
+
+    if accelerator.is_main_process:
+        with training.ema_weights(ema, model):
+            make_pipeline(model, vae, metadata, config).save_pretrained(output_dir / "pipeline")
+        print(f"wrote {output_dir / 'pipeline'}")
+    accelerator.end_training()
+
+
+def load_inputs(
+    config: DiTConfig,
+) -> tuple[AutoencoderVidTwin, dict[str, datasets.Dataset], dict[str, Any]]:
+    """The autoencoder, the latents' rows by split, and their metadata.
+
+    Raises:
+        ValueError: the latents were made by another autoencoder, or are not whitened by its config.
+    """
+    rows, metadata = load_latents(config.latents)
+    if weights_sha256(config.vae) != metadata["autoencoder_sha256"]:
+        raise ValueError(
+            f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
+            "encode again with this autoencoder"
+        )
+    vae = AutoencoderVidTwin.from_pretrained(config.vae).eval().requires_grad_(False)
+    if (
+        vae.config.latents_mean != metadata["latents_mean"]
+        or vae.config.latents_std != metadata["latents_std"]
+    ):
+        raise ValueError(
+            f"--vae {config.vae} is whitened for another data set than --latents {config.latents}: "
+            "keep a copy of the autoencoder per data set, or encode again"
+        )
+    return vae, rows, metadata
+
+
+def flow_losses(
+    transformer: torch.nn.Module,
+    batch: Mapping[str, torch.Tensor],
+    vae: AutoencoderVidTwin,
+    config: DiTConfig,
+    generator: torch.Generator,
+    null_class: int,
+) -> dict[str, torch.Tensor]:
+    """`loss`, and one loss per grid, of the flow objective on a batch of posteriors. Every draw is the
+    generator's."""
+    device, layout = generator.device, vae.layout
+    posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1).to(device))
+    latents = posterior.sample(generator) if config.sample_posterior else posterior.mode()
+    latents = layout.whiten(latents, vae.config.latents_mean, vae.config.latents_std)
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    sigma = diffusion.sample_sigmas(
+        len(latents), generator, logit_mean=config.logit_mean, logit_std=config.logit_std, shift=config.shift
+    )
+    labels = batch["label"].to(device)
+    labels = diffusion.drop_labels(labels, null_class, config.class_dropout, generator)
+    prediction = transformer(
+        diffusion.interpolate(latents, noise, sigma), diffusion.timestep_of(sigma), labels
+    ).sample
+    losses = diffusion.grid_losses(prediction, diffusion.velocity(latents, noise), layout)
+    loss = diffusion.total_loss(losses, layout, config.loss_weighting)
+    return {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
+
+
+@torch.no_grad()
+def validate(
+    transformer: LatentTransformer,
+    rows: datasets.Dataset,
+    vae: AutoencoderVidTwin,
+    config: DiTConfig,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """The losses on the test split, with the same noise at every validation; each process takes a share."""
+    dataset = LatentDataset(rows, shuffle=False)
+    share = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+    loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=dict)
+    generator = torch.Generator(accelerator.device).manual_seed(config.seed + accelerator.process_index)
+    sums: dict[str, torch.Tensor] = {}
+    for batch in loader:
+        with accelerator.autocast():
+            losses = flow_losses(transformer, batch, vae, config, generator, transformer.null_class)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch["label"])
+    return {
+        f"val_{name}": (accelerator.reduce(total, "sum") / len(dataset)).item()
+        for name, total in sums.items()
+    }
+
+
+def make_pipeline(
+    transformer: LatentTransformer, vae: AutoencoderVidTwin, metadata: Mapping[str, Any], config: DiTConfig
+) -> VidTwinPipeline:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
+    return VidTwinPipeline(vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"])
+
+
+def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int) -> None:
+    """One clip per class, of the same noise at every validation: a picture of frames and an animation."""
+    pipeline.set_progress_bar_config(disable=True)
+    labels = list(range(min(config.num_sample_classes, pipeline.transformer.config.num_classes)))
+    output = pipeline(
+        labels,
+        guidance_scale=config.guidance_scale,
+        num_inference_steps=config.num_inference_steps,
+        generator=[torch.Generator().manual_seed(config.seed + label) for label in labels],
+        output_type="pt",
+        return_dict=False,
+    )
+    clips = torch.as_tensor(output[0]).transpose(1, 2).cpu() * 2 - 1  # (B, C, F, H, W) in [-1, 1]
+    folder = Path(config.output_dir) / "samples"
+    folder.mkdir(exist_ok=True)
+    filmstrip(clips).save(folder / f"step_{step:07d}.png")
+    write_gif(folder / f"step_{step:07d}.gif", tile(clips), fps=min(pipeline.config.fps, 50))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""Stage 1: train the VidTwin autoencoder on videos.
+
+    python train_vae.py --preset cpu --data UCF-101 --output_dir runs/vae
+
+The same command on the same folder continues from its last checkpoint; more processes: `accelerate launch`.
+Writes checkpoints, metrics.jsonl, samples/ and, at the end, the averaged model as <output_dir>/autoencoder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from autoencoder.losses import vidtwin_loss
+from autoencoder.vidtwin import AutoencoderVidTwin
+from eval.quality import psnr, ssim
+from vidtwin_gen import training
+from vidtwin_gen.config import TrainingConfig, flag, model_arguments, parse_config, save_or_check_config
+from vidtwin_gen.ucf101 import build_index
+from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.video import filmstrip, tile, write_gif
+
+
+@dataclass
+class VAEConfig(TrainingConfig):
+    """Flags of stage 1; the model's are explained by AutoencoderVidTwin."""
+
+    data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
+    fold: int = flag(1, "official split of UCF-101, 1 to 3")
+    stride: int = flag(0, "take every stride-th frame; 0 samples at --fps instead")
+    fps: float = flag(8.0, "frames per second that the model sees, where --stride is 0")
+    flip: bool = flag(True, "mirror half of the training clips")
+    max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
+    num_validation_videos: int = flag(32, "held-out clips per validation")
+    kl_weight: float = flag(1e-3, "weight of the KL term, in the paper's units")
+
+    num_frames: int = flag(16, "frames per clip")
+    height: int = flag(224, "pixels")
+    width: int = flag(224, "pixels")
+    patch_size: int = flag(16, "pixels per token side")
+    hidden_size: int = flag(768, "width of the trunk")
+    num_layers: int = flag(16, "blocks of the encoder's and of the decoder's trunk")
+    num_heads: int = flag(12, "attention heads of the trunk")
+    num_queries: int = flag(16, "Structure queries")
+    query_hidden_size: int = flag(64, "width of the Q-Former")
+    qformer_layers: int = flag(6, "layers of the Q-Former")
+    qformer_heads: int = flag(8, "attention heads of the Q-Former")
+    qformer_intermediate_size: int = flag(768, "width of the Q-Former's MLP")
+    qformer_dropout: float = flag(0.1, "dropout in the Q-Former")
+    structure_channels: int = flag(4, "channels of the Structure latent")
+    structure_down_blocks: int = flag(1, "halvings of the grid for Structure")
+    structure_base_channels: int = flag(128, "channels before the first of them")
+    dynamics_channels: int = flag(8, "channels of the Dynamics latents")
+    dynamics_down_blocks: int = flag(1, "halvings of the grid for Dynamics")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.data:
+            raise ValueError("--data is required: a folder of videos, one folder per class")
+        if self.num_validation_videos < 1:
+            raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
+
+
+MODEL = [
+    "num_frames",
+    "height",
+    "width",
+    "patch_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_queries",
+    "query_hidden_size",
+    "qformer_layers",
+    "qformer_heads",
+    "qformer_intermediate_size",
+    "qformer_dropout",
+    "structure_channels",
+    "structure_down_blocks",
+    "structure_base_channels",
+    "dynamics_channels",
+    "dynamics_down_blocks",
+]
+
+# 16 frames of 32x32 as 256 tokens: two CPU cores train this in minutes.
+DEMO: dict[str, Any] = {
+    "stride": 1,
+    "height": 32,
+    "width": 32,
+    "patch_size": 8,
+    "hidden_size": 128,
+    "num_layers": 3,
+    "num_heads": 4,
+    "num_queries": 8,
+    "qformer_layers": 2,
+    "qformer_heads": 4,
+    "qformer_intermediate_size": 128,
+    "qformer_dropout": 0.0,
+    "structure_channels": 8,
+    "structure_base_channels": 32,
+    "max_train_steps": 600,
+    "lr_warmup_steps": 50,
+    "learning_rate": 1e-3,
+    "adam_beta2": 0.95,
+    "adam_weight_decay": 0.01,
+    "ema_decay": 0.99,
+    "checkpointing_steps": 200,
+    "validation_steps": 200,
+    "dataloader_num_workers": 1,
+    "report_to": "none",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": DEMO,
+    # the same model with an hour to spend on both stages
+    "long": {**DEMO, "max_train_steps": 4000, "checkpointing_steps": 500, "validation_steps": 500},
+    # real clips on a CPU: 64x64 at a width that shows the whole road, not the best picture
+    "cpu": {
+        **DEMO,
+        "stride": 2,
+        "height": 64,
+        "width": 64,
+        "hidden_size": 192,
+        "num_layers": 4,
+        "num_heads": 6,
+        "num_queries": 16,
+        "max_train_steps": 4000,
+        "learning_rate": 5e-4,
+        "checkpointing_steps": 100,
+        "validation_steps": 250,
+    },
+    # the paper's base model at setting 1 and its Table 6, without the perceptual and adversarial terms
+    "base": {
+        "learning_rate": 1.6e-4,
+        "lr_warmup_steps": 5000,
+        "max_train_steps": 200_000,
+        "train_batch_size": 6,
+        "ema_decay": 0.9999,
+        "mixed_precision": "bf16",
+        "checkpointing_steps": 5000,
+        "validation_steps": 5000,
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(VAEConfig, PRESETS, argv)
+    accelerator = training.make_accelerator(config)
+    output_dir = Path(config.output_dir)
+    vae = AutoencoderVidTwin(**model_arguments(config, MODEL))
+    if config.dry_run:
+        accelerator.print(json.dumps(vars(config), indent=2))
+        accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")
+        return
+    if accelerator.is_main_process:
+        save_or_check_config(config, output_dir)
+    if config.gradient_checkpointing:
+        vae.enable_gradient_checkpointing()
+
+    index = build_index(config.data, split="train", fold=config.fold)
+    dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **clip_geometry(config))
+    validation = build_index(config.data, split="test", fold=config.fold).shuffle(seed=0)
+    bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
+
+    optimizer = torch.optim.AdamW(
+        vae.parameters(),
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+    )
+    # accelerate steps a schedule once per process
+    lr_scheduler = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=config.max_train_steps * accelerator.num_processes,
+    )
+    vae, optimizer, lr_scheduler = accelerator.prepare(vae, optimizer, lr_scheduler)
+    model = accelerator.unwrap_model(vae)
+    ema = training.make_ema(model, config.ema_decay) if config.use_ema else None
+    if ema is not None:
+        ema.to(accelerator.device)
+        accelerator.register_for_checkpointing(ema)
+    progress = training.Progress()
+    accelerator.register_for_checkpointing(progress)
+    checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
+    if checkpoint is not None:
+        accelerator.load_state(str(checkpoint))
+        accelerator.print(f"resuming from {checkpoint}")
+
+    batch_size = training.total_batch_size(config, accelerator)
+    draws = range(progress.step * batch_size, config.max_train_steps * batch_size)
+    loader = accelerator.prepare(
+        DataLoader(
+            dataset,
+            batch_size=config.train_batch_size,
+            sampler=draws,
+            num_workers=config.dataloader_num_workers,
+            collate_fn=collate,
+        )
+    )
+    if config.report_to != "none":
+        accelerator.init_trackers("train_vae")
+    log = training.MetricsLog(accelerator, output_dir, progress.step)
+    means = training.RunningMean()
+    bar = tqdm(
+        total=config.max_train_steps,
+        initial=progress.step,
+        desc="stage 1: autoencoder",
+        unit="step",
+        disable=not accelerator.is_main_process,
+    )
+    micro_step = progress.step * config.gradient_accumulation_steps
+    for batch in loader:
+        bad_videos.update(batch)
+        generator = training.seed_pass(config.seed, micro_step, accelerator.process_index, accelerator.device)
+        micro_step += 1
+        with accelerator.accumulate(vae):
+            output = vae(batch["video"], sample_posterior=True, generator=generator)
+            losses = vidtwin_loss(output.sample, batch["video"], output.latent_dist, config.kl_weight)
+            accelerator.backward(losses["loss"])
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(vae.parameters(), config.max_grad_norm)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        means.update(losses)
+        if not accelerator.sync_gradients:
+            continue
+
+        progress.step += 1
+        step, last = progress.step, progress.step == config.max_train_steps
+        if ema is not None:
+            ema.step(model.parameters())
+        bar.update()
+        if step % config.logging_steps == 0 or last:
+            values = means.pop(accelerator)
+            bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+            log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
+        if step % config.validation_steps == 0 or last:
+            with training.ema_weights(ema, model):
+                values = validate(
+                    model, VideoDataset(validation, **held_out(config)), config, accelerator, step
+                )
+            log.write(step, step * batch_size, values)
+            bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        if step % config.checkpointing_steps == 0 or last:
+            training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
+    bar.close()
+
+    if accelerator.is_main_process:
+        with training.ema_weights(ema, model):
+            model.save_pretrained(output_dir / "autoencoder")
+        print(f"wrote {output_dir / 'autoencoder'}; {bad_videos.summary()}")
+    accelerator.end_training()
+
+
+def clip_geometry(config: VAEConfig) -> dict[str, Any]:
+    """What a clip is: frames, size and their rate, as VideoDataset takes them."""
+    rate: dict[str, Any] = {"stride": config.stride} if config.stride else {"fps": config.fps}
+    return {"num_frames": config.num_frames, "size": (config.height, config.width), **rate}
+
+
+def held_out(config: VAEConfig) -> dict[str, Any]:
+    """The reader of validation clips: the centre of each video, in the index's order."""
+    return {"shuffle": False, "start": "center", **clip_geometry(config)}
+
+
+def validate(
+    vae: AutoencoderVidTwin, dataset: VideoDataset, config: VAEConfig, accelerator: Accelerator, step: int
+) -> dict[str, float]:
+    """PSNR in dB and SSIM over held-out clips, each process a share; the first four go into samples/, with
+    rows original, both latents, Structure alone, Dynamics alone."""
+    num_videos = min(config.num_validation_videos, len(dataset))
+    share = range(accelerator.process_index, num_videos, accelerator.num_processes)
+    loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=collate)
+    sums = torch.zeros(3, device=accelerator.device)
+    for i, batch in enumerate(loader):
+        clips = batch["video"].to(accelerator.device)
+        with accelerator.autocast():
+            latents = vae.encode(clips).latent_dist.mode()
+            decoded = vae.decode(latents).sample.float()
+            if i == 0 and accelerator.is_main_process:
+                shown = latents[:4]
+                parts = [
+                    vae.decode_structure(shown).sample.float(),
+                    vae.decode_dynamics(shown).sample.float(),
+                ]
+                save_grid(torch.cat([clips[:4], decoded[:4], *parts]), config, step)
+        sums += torch.stack(
+            [
+                psnr(decoded, clips).sum(),
+                ssim(decoded, clips).sum(),
+                torch.tensor(len(clips), device=sums.device),
+            ]
+        )
+    total_psnr, total_ssim, count = accelerator.reduce(sums, "sum").tolist()
+    return {"val_psnr": total_psnr / count, "val_ssim": total_ssim / count}
+
+
+def save_grid(rows: torch.Tensor, config: VAEConfig, step: int) -> None:
+    """Four clips after each other for each of the four rows, as a picture of frames and as an animation."""
+    folder = Path(config.output_dir) / "samples"
+    folder.mkdir(exist_ok=True)
+    rows = rows.clamp(-1, 1).cpu()
+    by_clip = rows.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
+    filmstrip(by_clip).save(folder / f"step_{step:07d}.png")
+    write_gif(folder / f"step_{step:07d}.gif", tile(rows, columns=len(rows) // 4), fps=8)
+
+
+if __name__ == "__main__":
+    main()

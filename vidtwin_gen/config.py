@@ -1,0 +1,137 @@
+"""The configuration of a training run: one dataclass per script, presets, flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import HfArgumentParser
+
+Preset = Mapping[str, Any]
+
+
+def flag(default: Any, help: str) -> Any:  # noqa: A002
+    """A field that is a flag, with its help text."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainingConfig:
+    """What both training scripts take. Flag names are those of diffusers' examples."""
+
+    output_dir: str = flag("", "folder of the run; the same command on the same folder resumes it")
+    seed: int = flag(0, "seed of weights, data order and noise")
+    max_train_steps: int = flag(1000, "optimiser steps")
+    train_batch_size: int = flag(8, "clips per process and forward pass")
+    gradient_accumulation_steps: int = flag(1, "forward passes per optimiser step")
+    gradient_checkpointing: bool = flag(False, "recompute activations to save memory")
+    learning_rate: float = flag(1e-4, "peak learning rate")
+    lr_scheduler: str = flag("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_warmup_steps: int = flag(100, "optimiser steps of linear warm-up")
+    adam_beta1: float = flag(0.9, "AdamW beta 1")
+    adam_beta2: float = flag(0.99, "AdamW beta 2")
+    adam_weight_decay: float = flag(1e-4, "AdamW weight decay")
+    adam_epsilon: float = flag(1e-8, "AdamW epsilon")
+    max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm")
+    mixed_precision: str = flag("no", "no, bf16 or fp16")
+    use_ema: bool = flag(True, "average the weights; the average is validated and exported")
+    ema_decay: float = flag(0.999, "decay of the average, warmed up")
+    checkpointing_steps: int = flag(500, "optimiser steps between checkpoints")
+    checkpoints_total_limit: int = flag(2, "checkpoints kept; older ones are removed")
+    resume_from_checkpoint: str = flag("latest", "latest, none, or the name of a checkpoint in output_dir")
+    validation_steps: int = flag(500, "optimiser steps between validations")
+    dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
+    logging_steps: int = flag(20, "optimiser steps between lines of metrics.jsonl")
+    report_to: str = flag("tensorboard", "an accelerate tracker, or none")
+    dry_run: bool = flag(False, "print the configuration and the model's size, then stop")
+
+    def __post_init__(self) -> None:
+        if not self.output_dir:
+            raise ValueError("--output_dir is required: the folder to write the run to")
+        for name in (
+            "max_train_steps",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+            "validation_steps",
+            "logging_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
+
+
+# These change what is kept and told, not what is learned, so a resumed run may have other values.
+FREE_ON_RESUME = {
+    "output_dir",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "resume_from_checkpoint",
+    "validation_steps",
+    "dataloader_num_workers",
+    "logging_steps",
+    "report_to",
+    "dry_run",
+    "gradient_checkpointing",
+}
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def parse_config(
+    config_class: type[Config], presets: Mapping[str, Preset], argv: Sequence[str] | None = None
+) -> Config:
+    """Command line -> configuration. A flag left out has the value of `--preset`, or the field's default.
+
+    A user's mistake ends the program with one line, exit status 2.
+    """
+    parser = HfArgumentParser(config_class)
+    parser.add_argument("--preset", choices=sorted(presets), help="values for the flags left out")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    preset = parser.parse_known_args(argv)[0].preset
+    parser.set_defaults(**(presets[preset] if preset else {}))
+    values = vars(parser.parse_args(argv))
+    del values["preset"]
+    try:
+        return config_class(**values)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def model_arguments(config: TrainingConfig, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of `config` that are arguments of a model's constructor."""
+    return {name: getattr(config, name) for name in names}
+
+
+def save_or_check_config(config: TrainingConfig, output_dir: Path) -> None:
+    """Writes `run.json`. Where one stands already, checks that this is the same run.
+
+    Raises:
+        ValueError: a flag that decides what is learned has another value than when the run began.
+    """
+    path = output_dir / "run.json"
+    values = dataclasses.asdict(config)
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = {
+            name: (before.get(name), value)
+            for name, value in values.items()
+            if name not in FREE_ON_RESUME and before.get(name) != value
+        }
+        if changed:
+            told = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+            raise ValueError(
+                f"{output_dir} holds another run ({told}): use its flags or another --output_dir"
+            )
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.rename(path)

@@ -1,0 +1,110 @@
+"""Rectified flow: the training objective as pure functions.
+
+Latents are flat, (B, L), and whitened; sigma (B,) is the share of noise, 0 the data and 1 the noise. The
+convention is that of Stable Diffusion 3 (Esser et al., arXiv 2403.03206) and of diffusers'
+`FlowMatchEulerDiscreteScheduler`, which therefore samples what is trained here. Every draw comes from the
+generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
+
+from vidtwin_gen.latents import LatentLayout
+
+NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
+LossWeighting = Literal["element", "grid"]
+
+
+def sample_sigmas(
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    logit_mean: float = 0.0,
+    logit_std: float = 1.0,
+    shift: float = 1.0,
+) -> torch.Tensor:
+    """(batch_size,) noise levels, logit-normal (Esser et al., Equation 19), on the generator's device.
+
+    `shift` > 1 moves them towards the noise; give the sampling scheduler the same value.
+    """
+    sigma = compute_density_for_timestep_sampling(
+        "logit_normal",
+        batch_size,
+        logit_mean=logit_mean,
+        logit_std=logit_std,
+        device=generator.device,
+        generator=generator,
+    )
+    return shift_sigma(sigma, shift)
+
+
+def shift_sigma(sigma: torch.Tensor, shift: float) -> torch.Tensor:
+    """shift sigma / (1 + (shift - 1) sigma) (Esser et al., Equation 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
+    """Noise level in [0, 1] -> timestep in [0, 1000], what the transformer takes."""
+    return sigma * NUM_TRAIN_TIMESTEPS
+
+
+def interpolate(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x_sigma = (1 - sigma) x_0 + sigma noise, (B, L): the straight path (Esser et al., Equation 13)."""
+    sigma = _column(sigma, x0)
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def velocity(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """d x_sigma / d sigma = noise - x_0, (B, L): what the transformer learns to predict."""
+    return noise - x0
+
+
+def x0_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x_0 = x_sigma - sigma v, (B, L)."""
+    return x_sigma - _column(sigma, x_sigma) * velocity
+
+
+def noise_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """noise = x_sigma + (1 - sigma) v, (B, L)."""
+    return x_sigma + (1 - _column(sigma, x_sigma)) * velocity
+
+
+def grid_losses(
+    prediction: torch.Tensor, target: torch.Tensor, layout: LatentLayout
+) -> dict[str, torch.Tensor]:
+    """Mean squared error of each grid, name: scalar, of (B, L) prediction and target, in float32."""
+    error = layout.split((prediction.float() - target.float()).square())
+    return {name: part.mean() for name, part in error.items()}
+
+
+def total_loss(
+    losses: Mapping[str, torch.Tensor], layout: LatentLayout, weighting: LossWeighting = "element"
+) -> torch.Tensor:
+    """Scalar, the weighted mean of the grids' losses.
+
+    `"element"`: every latent number counts the same, which is the plain mean squared error. `"grid"`: every
+    grid counts the same, however large.
+    """
+    if weighting not in get_args(LossWeighting):
+        raise ValueError(f"weighting is one of {get_args(LossWeighting)}, got {weighting!r}")
+    weights = {grid.name: grid.num_elements if weighting == "element" else 1 for grid in layout.grids}
+    total = torch.stack([weights[name] * losses[name] for name in layout.names]).sum()
+    return total / sum(weights.values())
+
+
+def drop_labels(
+    labels: torch.Tensor, null_class: int, probability: float, generator: torch.Generator
+) -> torch.Tensor:
+    """(B,) labels -> (B,), each replaced by `null_class` with the given probability, so that one network
+    learns both halves of classifier-free guidance (Ho and Salimans, arXiv 2207.12598, Algorithm 1)."""
+    drawn = torch.rand(labels.shape, generator=generator, device=generator.device)
+    return torch.where(drawn.to(labels.device) < probability, null_class, labels)
+
+
+def _column(sigma: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    return sigma.to(latents)[:, None]
