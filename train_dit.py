@@ -27,7 +27,7 @@ from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen import diffusion, training
-from vidtwin_gen.config import TrainingConfig, flag, parse_config, save_or_check_config
+from vidtwin_gen.config import TrainingConfig, flag, parse_config, save_or_check_config, user_errors
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
 from vidtwin_gen.transformer import LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
@@ -124,8 +124,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(json.dumps(vars(config), indent=2))
         accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
         return
-    if accelerator.is_main_process:
-        save_or_check_config(config, output_dir)
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     vae.to(accelerator.device)
@@ -150,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ema is not None:
         ema.to(accelerator.device)
         accelerator.register_for_checkpointing(ema)
+    if accelerator.is_main_process:
+        save_or_check_config(config, output_dir)
     progress = training.Progress()
     accelerator.register_for_checkpointing(progress)
     checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
@@ -200,7 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if ema is not None:
             ema.step(model.parameters())
         bar.update()
-        if step % config.logging_steps == 0 or last:
+        checkpoint_due = step % config.checkpointing_steps == 0 or last
+        if step % config.logging_steps == 0 or checkpoint_due:  # no mean spans a checkpoint
             values = means.pop(accelerator)
             bar.set_postfix(loss=f"{values['loss']:.4g}")
             log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
@@ -211,14 +212,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                     save_samples(make_pipeline(model, vae, metadata, config), config, step)
             log.write(step, step * batch_size, values)
             bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-        if step % config.checkpointing_steps == 0 or last:
+        if checkpoint_due:
             training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
     bar.close()
 
-    if accelerator.is_main_process:
-        with training.ema_weights(ema, model):
-            make_pipeline(model, vae, metadata, config).save_pretrained(output_dir / "pipeline")
-        print(f"wrote {output_dir / 'pipeline'}")
+    export = output_dir / "pipeline"
+    if accelerator.is_main_process and (draws or not export.exists()):
+        with training.ema_weights(ema, model), training.replace_folder(export) as folder:
+            make_pipeline(model, vae, metadata, config).save_pretrained(folder)
+        print(f"wrote {export}")
     accelerator.end_training()
 
 
@@ -328,4 +330,5 @@ def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

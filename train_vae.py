@@ -24,10 +24,17 @@ from autoencoder.losses import vidtwin_loss
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.quality import psnr, ssim
 from vidtwin_gen import training
-from vidtwin_gen.config import TrainingConfig, flag, model_arguments, parse_config, save_or_check_config
+from vidtwin_gen.config import (
+    TrainingConfig,
+    flag,
+    model_arguments,
+    parse_config,
+    save_or_check_config,
+    user_errors,
+)
 from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.video import filmstrip, tile, write_gif
+from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
 
 
 @dataclass
@@ -161,8 +168,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(json.dumps(vars(config), indent=2))
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")
         return
-    if accelerator.is_main_process:
-        save_or_check_config(config, output_dir)
     if config.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
 
@@ -191,6 +196,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ema is not None:
         ema.to(accelerator.device)
         accelerator.register_for_checkpointing(ema)
+    if accelerator.is_main_process:
+        save_or_check_config(config, output_dir)
     progress = training.Progress()
     accelerator.register_for_checkpointing(progress)
     checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
@@ -243,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if ema is not None:
             ema.step(model.parameters())
         bar.update()
-        if step % config.logging_steps == 0 or last:
+        checkpoint_due = step % config.checkpointing_steps == 0 or last
+        if step % config.logging_steps == 0 or checkpoint_due:  # no mean spans a checkpoint
             values = means.pop(accelerator)
             bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
             log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
@@ -254,14 +262,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
             log.write(step, step * batch_size, values)
             bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-        if step % config.checkpointing_steps == 0 or last:
+        if checkpoint_due:
             training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
     bar.close()
 
-    if accelerator.is_main_process:
-        with training.ema_weights(ema, model):
-            model.save_pretrained(output_dir / "autoencoder")
-        print(f"wrote {output_dir / 'autoencoder'}; {bad_videos.summary()}")
+    export = output_dir / "autoencoder"
+    # one that stands may know the latents' statistics by now
+    if accelerator.is_main_process and (draws or not export.exists()):
+        with training.ema_weights(ema, model), training.replace_folder(export) as folder:
+            model.save_pretrained(folder)
+        print(f"wrote {export}; {bad_videos.summary()}")
     accelerator.end_training()
 
 
@@ -319,4 +329,5 @@ def save_grid(rows: torch.Tensor, config: VAEConfig, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -119,8 +119,8 @@ class PatchOutput(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    """For `apply`, which visits children first: Xavier-uniform linear layers; queries, keys and values with the
-    bound of the one fused layer of the release; time enters only as training asks for it."""
+    """For `apply`, which visits children first: Xavier-uniform linear layers; queries, keys and values with
+    the bound of the one fused layer of the release; time enters only as training asks for it."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)

@@ -134,12 +134,11 @@ def run_accuracy(args: argparse.Namespace) -> None:
     labels = torch.tensor([train.label(name) for name in generated.names])
     train_clips, train_labels = train.labelled(args.num_clips)
     test_clips, test_labels = test.labelled(args.num_clips)
-    print(f"training a classifier on {len(train_clips)} real clips ...", flush=True)
     model = train_classifier(
         train_clips,
         train_labels,
         len(train.class_names),
-        num_epochs=args.num_epochs,
+        num_steps=args.num_steps,
         horizontal_flip=args.horizontal_flip,
         seed=args.seed,
     )
@@ -149,7 +148,7 @@ def run_accuracy(args: argparse.Namespace) -> None:
         "seed": args.seed,
     }
     record |= {"fold": args.fold, "resolution": "x".join(map(str, shape)), "frame_rate": _rate(args)}
-    record |= {"num_epochs": args.num_epochs, "horizontal_flip": args.horizontal_flip}
+    record |= {"num_steps": args.num_steps, "horizontal_flip": args.horizontal_flip}
     for key, clips, wanted in (
         ("generated", generated.frames, labels),
         ("real", test_clips, test_labels),
@@ -169,23 +168,27 @@ def run_accuracy(args: argparse.Namespace) -> None:
 
 
 def run_cost(args: argparse.Namespace) -> None:
-    if args.vae:
-        vae = AutoencoderVidTwin.from_pretrained(args.vae)
+    num_classes = args.num_classes
+    sizes = {name: getattr(args, name) for name in ("patch_size", "hidden_size", "num_layers", "num_heads")}
+    if args.pipeline or args.vae:
+        folder = {"subfolder": "vae"} if args.pipeline else {}
+        vae = AutoencoderVidTwin.from_pretrained(args.pipeline or args.vae, **folder)
         shape = (vae.config.num_frames, vae.config.height, vae.config.width)
-        ours = Tokenizer("VidTwin (this run)", vae.layout, shape, str(Path(args.vae).name))
+        ours = Tokenizer("VidTwin (this run)", vae.layout, shape, "the autoencoder measured")
     else:
         ours = vidtwin(args.setting)
+    if args.pipeline:
+        config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
+        num_classes = config["num_classes"]
+        sizes = {name: config[name] for name in sizes}
 
     def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
-        return LatentTransformer(layout=layout.to_config(), num_classes=args.num_classes, **sizes)
+        return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)
 
     rows = [
         dit_cost(
             tokenizer,
-            patch_size=args.patch_size,
-            hidden_size=args.hidden_size,
-            num_layers=args.num_layers,
-            num_heads=args.num_heads,
+            **sizes,
             batch_size=args.batch_size,
             make_model=make_model,
         )
@@ -196,9 +199,9 @@ def run_cost(args: argparse.Namespace) -> None:
     memory = [row.training_memory_bytes["peak"] for row in rows]
     print(
         f"{first.tokenizer} against {other.tokenizer}: {first.num_tokens} and {other.num_tokens} tokens, "
-        f"{first.forward_flops / 1e9:.2f} and {other.forward_flops / 1e9:.2f} GFLOPs forward "
-        f"({other.forward_flops / first.forward_flops:.1f}x), {memory[0] / 2**20:.0f} and "
-        f"{memory[1] / 2**20:.0f} MiB in training ({memory[1] / memory[0]:.1f}x), batch {args.batch_size}"
+        f"{first.forward_flops / 1e9:.3g} and {other.forward_flops / 1e9:.3g} GFLOPs forward "
+        f"({other.forward_flops / first.forward_flops:.1f}x), {memory[0] / 2**20:.3g} and "
+        f"{memory[1] / 2**20:.3g} MiB in training ({memory[1] / memory[0]:.1f}x), batch {args.batch_size}"
     )
 
 
@@ -335,7 +338,7 @@ def _protocol(args: argparse.Namespace, extractor: Any, count: int, shape: Seque
         width=shape[2],
         split=args.split,
         fold=args.fold,
-        stride=args.stride if args.fps is None else None,
+        stride=(args.stride or 1) if args.fps is None else None,
         fps=args.fps,
         real_selection="a random window of a random video, of the class of each generated clip",
         seed=args.seed,
@@ -360,7 +363,7 @@ def _batches(clips: torch.Tensor, batch_size: int, title: str) -> Iterator[torch
 
 
 def _rate(args: argparse.Namespace) -> str:
-    return f"{args.fps:g} fps" if args.fps is not None else f"stride {args.stride}"
+    return f"{args.fps:g} fps" if args.fps is not None else f"stride {args.stride or 1}"
 
 
 def _write_json(path: str | Path, record: dict[str, Any]) -> None:
@@ -410,7 +413,7 @@ def _parser() -> argparse.ArgumentParser:
         "--generated", required=True, help="clips.safetensors of `python -m pipelines generate`"
     )
     verb.add_argument("--num_clips", type=int, help="real clips to train on, and to test on, at most")
-    verb.add_argument("--num_epochs", type=int, default=10)
+    verb.add_argument("--num_steps", type=int, default=160)
     verb.add_argument(
         "--horizontal_flip", action="store_true", help="mirror: not where direction is the class"
     )
@@ -420,7 +423,8 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("cost", help="tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's")
     latents = verb.add_mutually_exclusive_group()
-    latents.add_argument("--vae", help="folder of a saved AutoencoderVidTwin")
+    latents.add_argument("--pipeline", help="a saved VidTwinPipeline: its latents, its DiT's sizes")
+    latents.add_argument("--vae", help="folder of a saved AutoencoderVidTwin, for a DiT of the sizes below")
     latents.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
     verb.add_argument("--hidden_size", type=int, default=384)
     verb.add_argument("--num_layers", type=int, default=12)

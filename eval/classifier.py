@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from tqdm.auto import tqdm
 
 
 class ClipClassifier(nn.Module):
@@ -62,7 +63,7 @@ def train_classifier(
     labels: torch.Tensor,
     num_classes: int,
     *,
-    num_epochs: int = 10,
+    num_steps: int = 160,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
     horizontal_flip: bool = False,
@@ -83,18 +84,19 @@ def train_classifier(
         model = ClipClassifier(num_classes, channels=clips.shape[-1]).to(device)
     clips = torch.cat([shrink(part, model.max_size) for part in clips.split(64)])
     generator = torch.Generator().manual_seed(seed)
-    num_steps = num_epochs * -(-len(clips) // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_steps)
-    for _ in range(num_epochs):
-        for batch in torch.randperm(len(clips), generator=generator).split(batch_size):
-            augmented = _augment(clips[batch], horizontal_flip, generator)
-            logits = model(augmented.to(device))
-            loss = F.cross_entropy(logits, labels[batch].to(device), label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    order = torch.empty(0, dtype=torch.long)
+    for _ in tqdm(range(num_steps), desc="training the classifier", unit="step"):
+        while len(order) < batch_size:  # every clip once before any again
+            order = torch.cat([order, torch.randperm(len(clips), generator=generator)])
+        batch, order = order[:batch_size], order[batch_size:]
+        logits = model(_augment(clips[batch], horizontal_flip, generator).to(device))
+        loss = F.cross_entropy(logits, labels[batch].to(device), label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return model.eval()
 
 

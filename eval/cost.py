@@ -26,7 +26,7 @@ def dit_flops(num_tokens: int, num_layers: int, hidden_size: int) -> int:
 
 def count_flops(model_fn: Callable[[], torch.Tensor], *, backward: bool = False) -> int:
     """FLOPs (a multiply-add is two) of calling `model_fn`, with `backward` also of the backward pass from
-    the sum of what it returns. Matrix products, convolutions and attention count, elementwise work does not."""
+    the sum of what it returns. Matrix products, convolutions and attention count, other work does not."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         out = model_fn()
         if backward:

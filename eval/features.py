@@ -1,4 +1,4 @@
-"""Feature extractors of the Fréchet video distance. One contract: uint8 clips in, a float32 vector each out."""
+"""Feature extractors of the Fréchet video distance. uint8 clips in, a float32 vector each out."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def _same_padding(
     x: torch.Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...]
 ) -> tuple[torch.Tensor, tuple[int, ...]]:
     """TensorFlow's SAME padding of (B, C, F, H, W): an output of ceil(size / stride), the odd one behind.
-    What is alike on both sides is left to the layer; anything else is put around x here, which costs a copy."""
+    What is alike on both sides is left to the layer; anything else is put around x, at the cost of a copy."""
     totals = [
         max((-(-size // step) - 1) * step + kernel - size, 0)
         for size, kernel, step in zip(x.shape[2:], kernel_size, stride, strict=True)

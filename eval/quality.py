@@ -22,7 +22,7 @@ def psnr(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
 
 def ssim(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """Structural similarity (Wang et al., 2004; Gaussian window 11, sigma 1.5) of each clip: the mean over
-    its frames. Arguments as for `psnr`; measured on [0, 1], data_range 1, because SSIM depends on the offset."""
+    its frames. Arguments as for `psnr`; measured on [0, 1], data_range 1: SSIM depends on the offset."""
     a, b = _frames(reconstruction, original)
     values = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
     return rearrange(values, "(b f) -> b f", b=len(original)).mean(1)

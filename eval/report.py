@@ -5,40 +5,17 @@ Whatever is in the run's folder is shown; what is missing is named together with
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from eval.page import Picture, Section, Table, to_html, to_markdown
+
 GIFS_PER_CLASS = 4
 COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """`path` inside the run's folder, and a caption."""
-
-    path: Path
-    caption: str
-
-
-@dataclass(frozen=True)
-class Table:
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass
-class Section:
-    """A heading and what stands under it, in order: paragraphs, tables, and rows of pictures."""
-
-    title: str
-    body: list[str | Table | list[Picture]] = field(default_factory=list)
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -61,9 +38,9 @@ def write_report(run_dir: str | Path) -> Path:
         cost(run_dir),
         timings(run_dir),
     ]
-    (run_dir / "report.md").write_text(_markdown(sections, run_dir), encoding="utf-8")
+    (run_dir / "report.md").write_text(to_markdown(sections, run_dir), encoding="utf-8")
     page = run_dir / "report.html"
-    page.write_text(_html(sections), encoding="utf-8")
+    page.write_text(to_html(sections), encoding="utf-8")
     return page
 
 
@@ -160,7 +137,7 @@ def metrics(run_dir: Path) -> Section:
             notes.append(f"{title}: not measured. {record['reason']}")
         else:
             rows += _fvd_rows(record, title)
-    accuracy = _read_json(run_dir / "eval" / "class_accuracy.json")
+    accuracy = _read_json(run_dir / "eval" / "accuracy.json")
     if accuracy:
         protocol = f"classifier trained on {accuracy['num_train']} real clips, seed {accuracy['seed']}"
         for key, title in (
@@ -171,7 +148,7 @@ def metrics(run_dir: Path) -> Section:
                 (title, f"{accuracy[key]['accuracy']:.1%}", str(accuracy[key]["num_clips"]), protocol)
             )
     else:
-        notes.append(_missing(run_dir / "eval/class_accuracy.json", run_dir, "python -m eval accuracy"))
+        notes.append(_missing(run_dir / "eval/accuracy.json", run_dir, "python -m eval accuracy"))
     body: list[str | Table | list[Picture]] = []
     if rows:
         body.append(Table(("metric", "value", "N", "protocol"), rows))
@@ -204,9 +181,9 @@ def cost(run_dir: Path) -> Section:
                 f"{row['compression_rate']:.3%}",
                 f"{row['num_tokens']:,}",
                 f"{row['num_parameters']:,}",
-                f"{row['forward_flops'] / 1e9:,.2f}",
-                f"{row['training_flops'] / 1e9:,.2f}",
-                f"{row['training_memory_bytes']['peak'] / 2**20:,.0f}",
+                f"{row['forward_flops'] / 1e9:,.3f}",
+                f"{row['training_flops'] / 1e9:,.3f}",
+                f"{row['training_memory_bytes']['peak'] / 2**20:,.1f}",
             )
             for row in rows
         ],
@@ -217,9 +194,9 @@ def cost(run_dir: Path) -> Section:
     return Section(
         "Cost",
         [
-            f"The same transformer ({size}, patch size {first['patch_size']}, batch {first['batch_size']}) on "
-            "each kind of latents. FLOPs and memory are counted, not measured: attention is included, memory is "
-            "float32 with Adam at its peak in one training step.",
+            f"The same transformer ({size}, patch size {first['patch_size']}, batch {first['batch_size']}) "
+            "on each kind of latents. FLOPs and memory are counted, not measured: attention is included, "
+            "memory is float32 with Adam at its peak in one training step.",
             table,
             [Picture(path, "Relative to the first row; shorter is cheaper")],
         ],
@@ -232,10 +209,10 @@ def timings(run_dir: Path) -> Section:
         return Section(
             "Time and machine", [_missing(run_dir / "demo.json", run_dir, "python -m vidtwin_gen demo")]
         )
-    rows = [(name, f"{seconds:.1f} s") for name, seconds in demo.get("stage_seconds", {}).items()]
+    rows = [(name, f"{seconds:.1f} s") for name, seconds in demo.get("stages", {}).items()]
     body: list[str | Table | list[Picture]] = []
     if rows:
-        rows.append(("in all", f"{sum(demo['stage_seconds'].values()):.1f} s"))
+        rows.append(("in all", f"{sum(demo['stages'].values()):.1f} s"))
         body.append(Table(("stage", "time"), rows))
     facts = []
     if "peak_memory_mb" in demo:
@@ -341,7 +318,7 @@ def _plot_cost(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_yticklabels([name for name, _ in quantities], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     _tidy(axes)
     figure.savefig(path, dpi=110)
 
@@ -349,101 +326,3 @@ def _plot_cost(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def _tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def _markdown(sections: Sequence[Section], run_dir: Path) -> str:
-    lines = ["# vidtwin-gen: report of a run", ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        for part in section.body:
-            if isinstance(part, str):
-                lines.append(part)
-            elif isinstance(part, Table):
-                lines.append(f"| {' | '.join(part.header)} |")
-                lines.append("|" + "---|" * len(part.header))
-                lines += [f"| {' | '.join(row)} |" for row in part.rows]
-            else:
-                lines += [
-                    f"![{picture.caption}]({picture.path.relative_to(run_dir).as_posix()})"
-                    for picture in part
-                ]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def _html(sections: Sequence[Section]) -> str:
-    parts = []
-    for section in sections:
-        parts.append(f"<section><h2>{html.escape(section.title)}</h2>")
-        for part in section.body:
-            if isinstance(part, str):
-                parts.append(f"<p>{_inline(part)}</p>")
-            elif isinstance(part, Table):
-                parts.append(_html_table(part))
-            else:
-                parts.append(f'<div class="row">{"".join(_figure(picture) for picture in part)}</div>')
-        parts.append("</section>")
-    return _PAGE.replace("%BODY%", "\n".join(parts))
-
-
-def _inline(text: str) -> str:
-    """Escaped text with `code` set as code."""
-    pieces = html.escape(text).split("`")
-    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
-
-
-def _html_table(table: Table) -> str:
-    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
-    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _figure(picture: Picture) -> str:
-    kind = {".gif": "gif", ".png": "png"}[picture.path.suffix]
-    data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
-    caption = html.escape(picture.caption)
-    return (
-        f'<figure class="{kind}"><img alt="{caption}" src="data:image/{kind};base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vidtwin-gen: report of a run</title>
-<style>
-:root { color-scheme: light dark; --ink: #1d232a; --soft: #5c6670; --paper: #fbfbf9; --line: #dcdfe2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7ea; --soft: #9aa4ae; --paper: #15191d; --line: #30373e; }
-}
-body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper);
-  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; font-weight: 650; margin: 0 0 1.5rem; }
-h2 { font-size: 1.15rem; font-weight: 650; margin: 2.5rem 0 .75rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-p { max-width: 46rem; }
-code { font: .88em ui-monospace, monospace; background: color-mix(in srgb, var(--line) 45%, transparent);
-  padding: .1em .3em; border-radius: 3px; }
-.row { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; }
-figure { margin: 0; }
-figure.gif img { image-rendering: pixelated; min-width: 8rem; max-width: 100%; border-radius: 3px; }
-figure.png img { max-width: 100%; background: #fff; border-radius: 4px; }
-figcaption { color: var(--soft); font-size: .8rem; margin-top: .2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 550; }
-</style>
-</head>
-<body>
-<h1>vidtwin-gen: report of a run</h1>
-%BODY%
-</body>
-</html>
-"""

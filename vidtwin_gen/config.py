@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from transformers import HfArgumentParser
 
 Preset = Mapping[str, Any]
+METRICS = "metrics.jsonl"
 
 
 def flag(default: Any, help: str) -> Any:  # noqa: A002
@@ -85,6 +87,16 @@ FREE_ON_RESUME = {
 Config = TypeVar("Config", bound=TrainingConfig)
 
 
+@contextmanager
+def user_errors(program: str | None = None) -> Iterator[None]:
+    """For a script's last lines: a ValueError inside ends the program with one line and exit status 2."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def parse_config(
     config_class: type[Config], presets: Mapping[str, Preset], argv: Sequence[str] | None = None
 ) -> Config:
@@ -92,17 +104,15 @@ def parse_config(
 
     A user's mistake ends the program with one line, exit status 2.
     """
-    parser = HfArgumentParser(config_class)
+    parser = HfArgumentParser(config_class, usage="%(prog)s [flags]; --help explains them")
     parser.add_argument("--preset", choices=sorted(presets), help="values for the flags left out")
     argv = list(sys.argv[1:] if argv is None else argv)
     preset = parser.parse_known_args(argv)[0].preset
     parser.set_defaults(**(presets[preset] if preset else {}))
     values = vars(parser.parse_args(argv))
     del values["preset"]
-    try:
+    with user_errors(parser.prog):
         return config_class(**values)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def model_arguments(config: TrainingConfig, names: Sequence[str]) -> dict[str, Any]:
@@ -111,14 +121,15 @@ def model_arguments(config: TrainingConfig, names: Sequence[str]) -> dict[str, A
 
 
 def save_or_check_config(config: TrainingConfig, output_dir: Path) -> None:
-    """Writes `run.json`. Where one stands already, checks that this is the same run.
+    """Writes `run.json`. Where a run stands that has logged a step, checks that this is the same one; a run
+    that never came so far, say for a flag that was wrong, leaves nothing to protect.
 
     Raises:
         ValueError: a flag that decides what is learned has another value than when the run began.
     """
     path = output_dir / "run.json"
     values = dataclasses.asdict(config)
-    if path.exists():
+    if path.exists() and (output_dir / METRICS).exists():
         before = json.loads(path.read_text())
         changed = {
             name: (before.get(name), value)

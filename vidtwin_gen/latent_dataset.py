@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.draws import DrawOrder
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.ucf101 import build_index
@@ -74,7 +75,7 @@ def encode_dataset(
     layout: LatentLayout = vae.layout
     size = (vae.config.height, vae.config.width)
     index = build_index(data, split="all", fold=fold)
-    source_fps = video_info(index[0]["path"]).fps
+    source_fps = _first_fps(index["path"]) if fps is None else None
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     features = datasets.Features(
@@ -126,16 +127,20 @@ def encode_dataset(
                 complaints.append(f"{split}: {bad_videos.summary()}")
 
     rows_dir = partial / "rows"
-    dataset = datasets.Dataset.from_generator(
-        rows, features=features, cache_dir=str(rows_dir), keep_in_memory=False, split="all"
-    )
+    try:
+        # a fingerprint, because `datasets` would pickle the generator, and with it the autoencoder, for one
+        dataset = datasets.Dataset.from_generator(
+            rows, features=features, cache_dir=str(rows_dir), fingerprint="rows"
+        )
+    except datasets.exceptions.DatasetGenerationError as error:  # hides what the generator raised
+        raise error.__cause__ or error from None
     mean, std = latent_statistics(dataset.filter(lambda s: s == "train", input_columns="split"), layout)
     metadata = {
         "layout": layout.to_config(),
         "latents_mean": mean,
         "latents_std": std,
         "class_names": index.features["label"].names,
-        "fps": fps if fps else source_fps / (stride or 1),
+        "fps": fps if source_fps is None else source_fps / (stride or 1),
         "stride": stride,
         "fold": fold,
         "windows_per_video": windows_per_video,
@@ -156,6 +161,16 @@ def encode_dataset(
         out.rmdir()
     partial.rename(out)
     return metadata
+
+
+def _first_fps(paths: Iterable[str]) -> float:
+    """The frame rate of the first video that can be read."""
+    for path in paths:
+        try:
+            return video_info(path).fps
+        except VideoError as error:
+            last = error
+    raise last
 
 
 @torch.inference_mode()

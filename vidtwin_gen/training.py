@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from vidtwin_gen.config import TrainingConfig
+from vidtwin_gen.config import METRICS, TrainingConfig
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -72,11 +72,7 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
     Raises:
         ValueError: `wanted` names a checkpoint that is not there.
     """
-    found = sorted(
-        (int(match[1]), path)
-        for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name))
-    )
+    found = _checkpoints(output_dir)
     if wanted == "none":
         if found:
             raise ValueError(
@@ -90,6 +86,15 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
             return path
     names = [path.name for _, path in found]
     raise ValueError(f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}")
+
+
+def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every complete checkpoint, in order."""
+    return sorted(
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := CHECKPOINT.fullmatch(path.name))
+    )
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
@@ -107,12 +112,21 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        steps = sorted(
-            int(m[1]) for p in output_dir.glob("checkpoint-*") if (m := CHECKPOINT.fullmatch(p.name))
-        )
-        for old in steps[:-limit]:
-            shutil.rmtree(output_dir / f"checkpoint-{old}")
+        for _, old in _checkpoints(output_dir)[:-limit]:
+            old.rename(old.with_name(f"partial-{old.name}"))
+        for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
+            shutil.rmtree(path)
     return final
+
+
+@contextmanager
+def replace_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `final` only when all went well."""
+    partial = final.with_name(f"partial-{final.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
 
 
 def make_ema(model: nn.Module, decay: float) -> EMAModel:
@@ -145,7 +159,7 @@ class MetricsLog:
 
     def __init__(self, accelerator: Accelerator, output_dir: Path, step: int) -> None:
         self.accelerator = accelerator
-        self.path = output_dir / "metrics.jsonl"
+        self.path = output_dir / METRICS
         if accelerator.is_main_process and self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             partial = self.path.with_suffix(".partial")

@@ -1,0 +1,266 @@
+"""Both training scripts: an interrupted run is the uninterrupted one, and mistakes are told."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import train_dit
+import train_vae
+from vidtwin_gen import training
+from vidtwin_gen.latent_dataset import weights_sha256
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
+WEIGHTS = {
+    "train_vae": "autoencoder/diffusion_pytorch_model.safetensors",
+    "train_dit": "pipeline/transformer/diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request):
+    return request.param
+
+
+@pytest.fixture
+def run(script, request):
+    """The finished run of this script."""
+    return request.getfixturevalue({"train_vae": "tiny_vae_run", "train_dit": "tiny_dit_run"}[script])
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """The same, copied to be written to."""
+    return Path(shutil.copytree(run.output_dir, tmp_path / "copied"))
+
+
+def metrics(output_dir):
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoints(output_dir):
+    return sorted(
+        (path.name for path in output_dir.glob("*checkpoint-*")), key=lambda n: int(n.split("-")[-1])
+    )
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_run_leaves_what_it_promises(script, run):
+    lines = metrics(run.output_dir)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert all(line["samples"] == 4 * line["step"] for line in lines)
+    assert {"train_vae": "val_psnr", "train_dit": "val_loss"}[script] in lines[-1]
+    assert checkpoints(run.output_dir) == ["checkpoint-10", "checkpoint-12"]
+    assert not list(run.output_dir.glob("partial-*"))
+    assert sorted(path.name for path in (run.output_dir / "samples").iterdir()) == [
+        "step_0000012.gif",
+        "step_0000012.png",
+    ]
+    # the average is exported, not the weights of the last step
+    last = load_file(run.output_dir / "checkpoint-12" / "model.safetensors")
+    exported = load_file(run.output_dir / WEIGHTS[script])
+    assert last.keys() == exported.keys()
+    assert any(not torch.equal(last[name], exported[name]) for name in last)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
+    output_dir = tmp_path / "killed"
+    # more frequent checkpoints than the uninterrupted run: they are free to differ and change nothing
+    argv = run.argv(output_dir, checkpointing_steps=1)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, f"{script}.py", *argv],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not checkpoints(output_dir) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+
+    done = int((checkpoints(output_dir) or ["checkpoint-0"])[-1].split("-")[-1])
+    assert 0 < done < 12
+    # whatever was being written: half a checkpoint, half a line, half an export
+    half = output_dir / f"partial-checkpoint-{done + 1}"
+    half.mkdir(exist_ok=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    (output_dir / f"partial-{Path(WEIGHTS[script]).parts[0]}").mkdir()
+    with (output_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "samples": 36, "loss": 1e9}\n{"step": 1')
+
+    SCRIPTS[script].main(argv)
+    assert metrics(output_dir) == metrics(run.output_dir)
+    assert weights_sha256((output_dir / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+    assert checkpoints(output_dir) == ["checkpoint-11", "checkpoint-12"]
+    assert not list(output_dir.glob("partial-*"))
+
+
+def test_resuming_by_name_and_the_limit(script, run, copied):
+    (copied / WEIGHTS[script]).unlink()
+    argv = run.argv(
+        copied, resume_from_checkpoint="checkpoint-10", checkpoints_total_limit=1, checkpointing_steps=5
+    )
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    SCRIPTS[script].main(argv)
+    assert checkpoints(copied) == ["checkpoint-12"]
+    assert metrics(copied) == metrics(run.output_dir)
+    assert weights_sha256((copied / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+
+
+def test_a_finished_run_is_left_as_it_is(script, run, copied):
+    # what `encode` writes into the autoencoder's config, say
+    export = copied / Path(WEIGHTS[script]).parts[0]
+    (export / "note.txt").write_text("kept")
+    before = contents(copied)
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == before
+
+    shutil.rmtree(export)  # killed before it was written
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == {path: data for path, data in before.items() if path.name != "note.txt"}
+
+
+def test_another_run_does_not_resume(script, run, copied):
+    before = contents(copied)
+    with pytest.raises(ValueError, match="--learning_rate was 0.001, is 0.5.*another --output_dir"):
+        SCRIPTS[script].main(run.argv(copied, learning_rate=0.5))
+    with pytest.raises(ValueError, match="--hidden_size was 16, is 32"):
+        SCRIPTS[script].main(run.argv(copied, hidden_size=32))
+    with pytest.raises(ValueError, match=r"checkpoint-7: not in .*'checkpoint-10', 'checkpoint-12'"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="checkpoint-7"))
+    with pytest.raises(ValueError, match="holds checkpoint-12; to start afresh"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="none"))
+    assert contents(copied) == before
+
+
+def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
+    SCRIPTS[script].main(run.argv(tmp_path / "dry", dry_run=True))
+    told = capsys.readouterr().out
+    assert '"hidden_size": 16' in told and "parameters" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        ("train_vae", {"data": None}, "--data is required"),
+        ("train_vae", {"data": "nowhere"}, "nowhere: no such folder"),
+        ("train_vae", {"num_heads": 3}, "num_heads=3"),
+        ("train_vae", {"output_dir": None}, "--output_dir is required"),
+        ("train_dit", {"latents": None}, "--vae and --latents are required"),
+        ("train_dit", {"latents": "nowhere"}, "nowhere: no latents.json"),
+        ("train_dit", {"vae": "nowhere"}, "nowhere: no .safetensors file"),
+        ("train_dit", {"patch_size": "two"}, "--patch_size is a number or JSON, got 'two'"),
+        ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
+    ],
+)
+def test_a_mistake_is_one_line(script, changes, message, run, tmp_path, monkeypatch, capsys):
+    argv = run.argv(**{"output_dir": tmp_path / "run", **changes})
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{script}.py: error: ") and message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_flag_may_be_corrected_before_the_first_step(run_of_vae_with_long_clips):
+    argv, corrected = run_of_vae_with_long_clips
+    with pytest.raises(ValueError, match="videos in a row are bad.*span"):
+        train_vae.main(argv)
+    train_vae.main(corrected)
+
+
+@pytest.fixture
+def run_of_vae_with_long_clips(tiny_vae_run, tmp_path):
+    """A stride at which no video is long enough, and the right one."""
+    argv = tiny_vae_run.argv(tmp_path / "run", stride=9, max_train_steps=1)
+    return argv, tiny_vae_run.argv(tmp_path / "run", max_train_steps=1)
+
+
+def test_latents_of_another_autoencoder(tiny_latents, tiny_dit_run, tmp_path):
+    other = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "other"))
+    weights = other / "diffusion_pytorch_model.safetensors"
+    save_file({name: value + 1e-6 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(ValueError, match=f"were encoded by other weights than --vae {other}"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run", vae=other))
+
+    unwhitened = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "unwhitened"))
+    config = json.loads((unwhitened / "config.json").read_text())
+    (unwhitened / "config.json").write_text(json.dumps(config | {"latents_mean": None}))
+    with pytest.raises(ValueError, match=f"--vae {unwhitened} is whitened for another data set"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run", vae=unwhitened))
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
+    cpu = torch.device("cpu")
+
+    def draws(seed, micro_step, rank):
+        generator = training.seed_pass(seed, micro_step, rank, cpu)
+        return tuple(torch.rand(2, generator=generator).tolist()), tuple(torch.rand(2).tolist())
+
+    places = [(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)]
+    drawn = {place: draws(*place) for place in places}
+    assert len(set(drawn.values())) == len(places)
+    torch.rand(100)
+    assert {place: draws(*place) for place in reversed(places)} == drawn
+
+
+def test_averaged_weights_are_lent_and_returned():
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    ema = training.make_ema(model, decay=0.5)
+    for value in (1.0, 2.0):
+        torch.nn.init.constant_(model.weight, value)
+        ema.step(model.parameters())
+    with pytest.raises(KeyboardInterrupt), training.ema_weights(ema, model) as averaged:
+        assert not averaged.training
+        # the decay is 0, then 2/11: diffusers counts its first step as a copy
+        assert 1 < averaged.weight.detach()[0, 0] < 2
+        raise KeyboardInterrupt
+    assert model.training and (model.weight == 2).all()
+
+
+def test_a_folder_is_replaced_only_by_a_complete_one(tmp_path):
+    final = tmp_path / "export"
+    with training.replace_folder(final) as folder:
+        folder.mkdir()
+        (folder / "a").write_text("first")
+    with pytest.raises(KeyboardInterrupt), training.replace_folder(final) as folder:
+        folder.mkdir()
+        raise KeyboardInterrupt
+    assert (final / "a").read_text() == "first"
+    with training.replace_folder(final) as folder:
+        folder.mkdir()
+        (folder / "b").write_text("second")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in final.iterdir()] == ["b"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_dit_run, tmp_path):
+    argv = tiny_dit_run.argv(tmp_path / "run", learning_rate=1e30, max_grad_norm=1e30, lr_warmup_steps=0)
+    with pytest.raises(FloatingPointError, match="became NaN or infinite: lower --learning_rate"):
+        train_dit.main(argv)
