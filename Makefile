@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 DEMO ?= runs/demo
+# Threads that wait must not spin: on two shared cores that costs more than the work itself.
+export OMP_WAIT_POLICY ?= PASSIVE
 FLAGS ?=
 
 .PHONY: demo test clean

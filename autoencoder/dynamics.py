@@ -6,6 +6,9 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from autoencoder.posterior import init_posterior_head
+from vidtwin_gen.layers import init_relu_stack
+
 
 class DynamicsEncoder(nn.Module):
     """(B, D, F, h, w) -> x (B, F, w_D, 2 d_D) and y (B, F, h_D, 2 d_D): means, then log-variances.
@@ -20,6 +23,8 @@ class DynamicsEncoder(nn.Module):
         for _ in range(num_down_blocks):
             self.down.extend([nn.Conv2d(hidden_size, hidden_size, 3, stride=2, padding=1), nn.ReLU()])
         self.head = nn.Conv2d(hidden_size, 2 * latent_channels, 3, padding=1)
+        init_relu_stack(self)
+        init_posterior_head(self.head)
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         b = z.shape[0]
@@ -51,6 +56,7 @@ class DynamicsDecoder(nn.Module):
         if sides[0] == sides[1]:
             sides.pop()
         self.up = nn.ModuleList([_upsample(small, large) for small, large in sides] if num_up_blocks else [])
+        init_relu_stack(self)
 
     def forward(self, dynamics_x: torch.Tensor, dynamics_y: torch.Tensor) -> torch.Tensor:
         columns = rearrange(self.expand(dynamics_x), "b f w d -> b d f w")

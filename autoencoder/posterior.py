@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import nn
+
+INITIAL_LOGVAR = -4.0
+
+
+def init_posterior_head(head: nn.Conv2d) -> None:
+    """For a convolution whose channels are means, then log-variances: starts with a little noise everywhere.
+
+    torch's default starts with a variance of 1 around means near 0, where training has to find the signal.
+    """
+    num_means = head.out_channels // 2
+    with torch.no_grad():
+        head.weight[num_means:] = 0.0
+        assert head.bias is not None
+        head.bias[num_means:] = INITIAL_LOGVAR
 
 
 class FlatGaussian(DiagonalGaussianDistribution):

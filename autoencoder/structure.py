@@ -7,6 +7,9 @@ from einops import rearrange
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from autoencoder.posterior import init_posterior_head
+from vidtwin_gen.layers import init_relu_stack
+
 
 class StructureEncoder(nn.Module):
     """A temporal Q-Former per position, then a spatial bottleneck.
@@ -46,6 +49,8 @@ class StructureEncoder(nn.Module):
             channels = base_channels * 2**i
             self.down.extend([nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1), nn.ReLU()])
         self.bottleneck = nn.Conv2d(base_channels * 2**num_down_blocks, 2 * latent_channels, 3, padding=1)
+        init_relu_stack(self.conv_in, self.down, self.bottleneck)
+        init_posterior_head(self.bottleneck)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         b, _, _, h, w = z.shape
@@ -85,6 +90,7 @@ class StructureDecoder(nn.Module):
         self.expand = nn.Sequential(nn.Linear(query_hidden_size, hidden_size), nn.ReLU())
         # one (F x n_q) mixing matrix for every channel: each frame is a blend of the queries
         self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
+        init_relu_stack(self)
 
     def forward(self, structure: torch.Tensor) -> torch.Tensor:
         b = structure.shape[0]

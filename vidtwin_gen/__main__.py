@@ -34,7 +34,7 @@ class DemoSize:
 
 
 DEMO_SIZES = {
-    "demo": DemoSize(stride=1, windows_per_video=4, videos_per_class=16, fvd_clips=32),
+    "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=16, fvd_clips=32),
     "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=128),
     "cpu": DemoSize(stride=2, windows_per_video=2, videos_per_class=8, fvd_clips=64),
 }
@@ -138,7 +138,10 @@ def demo(args: argparse.Namespace) -> None:
         print(f"== {stage.name}\n$ {shlex.join(['python', '-m', stage.program, *argv])}", flush=True)
         start = time.monotonic()
         if stage.program.startswith("train_"):  # a process of its own, whose memory goes with it
-            if code := subprocess.run([sys.executable, "-m", stage.program, *argv], check=False).returncode:
+            # threads that wait must not spin: with a data worker on few cores that costs more than the work
+            env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+            command = [sys.executable, "-m", stage.program, *argv]
+            if code := subprocess.run(command, env=env, check=False).returncode:
                 sys.exit(f"{stage.program} ended with status {code}; the same command resumes the demo")
         else:
             importlib.import_module(f"{stage.program}.__main__").main(argv)

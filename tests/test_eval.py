@@ -1,0 +1,194 @@
+"""`python -m eval`: wrong paths, cost at several sizes, the pictures of reconstructions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+
+from autoencoder.vidtwin import AutoencoderVidTwin
+from eval.__main__ import main
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from vidtwin_gen.transformer import LatentTransformer
+from vidtwin_gen.video import write_video
+
+VAE: dict[str, Any] = {
+    "num_frames": 4,
+    "height": 16,
+    "width": 24,
+    "patch_size": 4,
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "num_queries": 3,
+    "query_hidden_size": 8,
+    "qformer_layers": 1,
+    "qformer_heads": 2,
+    "qformer_intermediate_size": 16,
+    "structure_channels": 2,
+    "structure_base_channels": 8,
+    "dynamics_channels": 2,
+}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderVidTwin:
+    torch.manual_seed(0)
+    return AutoencoderVidTwin(**VAE)
+
+
+@pytest.fixture(scope="module")
+def vae_dir(vae: AutoencoderVidTwin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval") / "vae"
+    vae.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of each of two classes."""
+    root = tmp_path_factory.mktemp("videos")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("Left", "Right"):
+        for number in range(3):
+            clip = torch.rand(3, 6, 16, 24, generator=generator) * 2 - 1
+            (root / name).mkdir(exist_ok=True)
+            write_video(root / name / f"{name}_{number}.mp4", clip, fps=8)
+    return root
+
+
+def save_pipeline(vae: AutoencoderVidTwin, folder: Path, patch_size: int | dict[str, Any]) -> Path:
+    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES)
+    VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return folder
+
+
+def run(verb: str, **flags: Any) -> None:
+    words = [verb]
+    for name, value in flags.items():
+        words.append(f"--{name}")
+        words += [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
+    main(words)
+
+
+def cost_rows(path: Path, key: str = "rows") -> list[tuple[str, int, int]]:
+    rows = json.loads(path.read_text())[key]
+    return [(row["tokenizer"].split()[0], row["patch_size"], row["num_tokens"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "words"),
+    [
+        ("recon", {"data": "{data}", "vae": "{empty}"}, ("--vae", "config.json", "train_vae")),
+        ("recon", {"data": "{data}", "vae": "owner/name"}, ("--vae owner/name", "config.json", "train_vae")),
+        ("recon", {"data": "{none}", "vae": "{vae}"}, ("--data", "{none}", "python -m vidtwin_gen data")),
+        ("recon", {"data": "{empty}", "vae": "{vae}"}, ("{empty}", "<root>/<class>/<video>")),
+        ("recon", {"data": "{data}", "vae": "{vae}", "gif": "a.png"}, ("--gif", "a.png", ".gif")),
+        ("cost", {"vae": "{none}"}, ("--vae", "{none}", "config.json", "train_vae")),
+        ("cost", {"pipeline": "{vae}"}, ("--pipeline", "{vae}", "model_index.json", "train_dit")),
+        ("cost", {"patch_size": 0, "num_layers": 1}, ("patch size", "must be positive")),
+        ("fvd", {"data": "{data}", "generated": "{none}"}, ("--generated", "{none}", "pipelines generate")),
+        ("accuracy", {"data": "{data}", "generated": "{lone}"}, ("--generated", "generated.json")),
+        ("accuracy", {"data": "{none}", "generated": "{lone}"}, ("--data", "{none}", "no folder")),
+    ],
+)
+def test_a_wrong_path_is_one_line_with_the_way_out(
+    verb: str,
+    flags: dict[str, Any],
+    words: tuple[str, ...],
+    vae_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lone.safetensors").touch()
+    places = {"vae": vae_dir, "data": data, "empty": tmp_path / "empty"}
+    places |= {"none": tmp_path / "none", "lone": tmp_path / "lone.safetensors"}
+    filled = {name: str(value).format(**places) for name, value in flags.items()}
+    with pytest.raises(SystemExit) as stop:
+        run(verb, **filled, out=tmp_path / "out.json")
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"python -m eval {verb}: error: ")
+    for word in words:
+        # argparse writes "argument --vae: owner/name holds"
+        assert word.format(**places).replace(" owner", ": owner") in last
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_cost_counts_several_patch_sizes_and_the_papers_size(
+    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, out = save_pipeline(vae, tmp_path / "pipeline", patch_size=2), tmp_path / "eval/cost.json"
+    run("cost", pipeline=pipeline, patch_size=[1, 2], out=out)
+    by_two = [("VidTwin", 2, vae.layout.num_tokens(2)), ("MAGVIT-v2", 2, 1 * 1 * 2)]
+    assert cost_rows(out) == [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3), *by_two]
+    assert "paper_size_rows" not in json.loads(out.read_text())
+    assert capsys.readouterr().out.count(" against ") == 2
+
+    run("cost", pipeline=pipeline, paper_size=True, out=out)
+    assert cost_rows(out) == by_two  # the pipeline's own patch size
+    # arXiv 2412.17726, appendix C: 4 x 28 x 28 positions against 16 x 7 x 7 and two times 16 x 7
+    assert cost_rows(out, "paper_size_rows") == [("VidTwin", 2, 192), ("MAGVIT-v2", 2, 392)]
+    record = json.loads(out.read_text())
+    assert {row["num_layers"] for row in record["rows"]} == {1}
+    for row in record["paper_size_rows"]:
+        assert (row["num_layers"], row["hidden_size"], row["num_heads"]) == (6, 512, 8)
+        assert row["clip_shape"] == [16, 224, 224]
+
+    main(["report", str(tmp_path)])
+    page = (tmp_path / "report.html").read_text()
+    assert "latents of 4×16×24 clips, depth 1, width 16" in page
+    assert "latents of 16×224×224 clips, depth 6, width 512" in page and "Figure 5" in page
+    assert page.count("<tr>") == (1 + 2) + (1 + 2)
+
+
+def test_patch_sizes_by_grid_need_the_flag(
+    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size={"structure": [1, 2, 2]})
+    with pytest.raises(SystemExit):
+        run("cost", pipeline=pipeline, out=tmp_path / "cost.json")
+    assert "give --patch_size" in capsys.readouterr().err
+    run("cost", pipeline=pipeline, patch_size=1, out=tmp_path / "cost.json")
+    assert [patch_size for _, patch_size, _ in cost_rows(tmp_path / "cost.json")] == [1, 1]
+
+
+def test_reconstructions_are_shown_by_kind_and_frame_by_frame(
+    vae_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    gif = tmp_path / "eval" / "recon.gif"
+    run(
+        "recon",
+        vae=vae_dir,
+        data=data,
+        split="all",
+        batch_size=2,
+        gif=gif,
+        gif_clips=3,
+        out=tmp_path / "r.json",
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["both"]["psnr"]["num_clips"] == 6
+    with Image.open(gif) as grid, Image.open(gif.with_suffix(".png")) as strip:
+        # kinds down and clips across, 2 pixels between them; then 4 kinds of each of 3 clips, 4 frames across
+        assert grid.size == (3 * 26 - 2, 4 * 18 - 2) and grid.n_frames == 4
+        assert strip.size == (4 * 26 - 2, 12 * 18 - 2)
+        # the original of the first clip stands at the top left of both; that of the second one is
+        # beside it in the GIF, and below the four kinds of the first in the PNG
+        frame = grid.convert("RGB")
+        for column in range(3):
+            shown = frame.crop((column * 26, 0, column * 26 + 24, 16))
+            original = strip.crop((0, column * 4 * 18, 24, column * 4 * 18 + 16))
+            difference = np.asarray(shown, dtype=float) - np.asarray(original, dtype=float)
+            assert np.abs(difference).mean() < 12  # a GIF has 256 colours
+    main(["report", str(tmp_path)])
+    # rows of 17 or 18 pixels: six times as large is the first whole factor that shows 96
+    assert 'width="456"' in (tmp_path / "report.html").read_text()

@@ -1,0 +1,193 @@
+"""What the README tells the reader to type is run here, in its order, on little data and with tiny models."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.commands.launch import launch_command_parser
+from conftest import DIT_FLAGS, VAE_FLAGS, command_line
+
+import train_dit
+import train_vae
+from autoencoder.vidtwin import AutoencoderVidTwin
+from eval.features import I3D_INSTALL, I3D_VARIABLE
+from vidtwin_gen import __main__ as program
+from vidtwin_gen import synthetic
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+SCRIPTS = {"train_vae.py": train_vae, "train_dit.py": train_dit}
+SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2, "num_validation_videos": 2}
+TINY_VAE = VAE_FLAGS | SHORT
+TINY_DIT = DIT_FLAGS | {name: value for name, value in SHORT.items() if name in DIT_FLAGS}
+# Added to a command, where the last word counts. The README's own flags are parsed all the same.
+SMALLER = {
+    "train_vae.py": command_line(TINY_VAE, mixed_precision="no"),
+    "train_dit.py": command_line(TINY_DIT, mixed_precision="no"),
+    "vidtwin_gen encode": ["--num_workers", "0"],
+    "pipelines generate": ["--num_inference_steps", "2"],
+    "eval recon": ["--num_clips", "4"],
+    "eval accuracy": ["--num_steps", "2"],
+    "eval fvd": [],
+    "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
+    "eval report": [],
+}
+REAL_NAMES = {"BouncingBall": "Archery", "SlidingSquare": "Biking"}
+
+
+@pytest.fixture
+def sandbox(synthetic_root, tmp_path, monkeypatch):
+    """An empty working directory but for UCF-101: two classes of the embedded data under real names. The I3D
+    is out of reach, since it takes no clips as short as these."""
+    data = tmp_path / "UCF-101"
+    for drawn, real in REAL_NAMES.items():
+        (data / real).mkdir(parents=True)
+        for path in (synthetic_root / drawn).iterdir():
+            (data / real / path.name.replace(drawn, real)).symlink_to(path)
+    (data / "ucfTrainTestlist").mkdir()
+    for path in (synthetic_root / "ucfTrainTestlist").iterdir():
+        text = path.read_text()
+        for drawn, real in REAL_NAMES.items():
+            text = text.replace(drawn, real)
+        lines = [line for line in text.splitlines() if any(real in line for real in REAL_NAMES.values())]
+        (data / "ucfTrainTestlist" / path.name).write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "no-such-file"))
+    return tmp_path
+
+
+def run_python(words):
+    """`python script.py ...` or `python -m package verb ...`, in this process."""
+    if words[0] in SCRIPTS:
+        SCRIPTS[words[0]].main([*words[1:], *SMALLER[words[0]]])
+        return
+    assert words[0] == "-m"
+    package, verb = words[1:3]
+    module = importlib.import_module(f"{package}.__main__")
+    module.main([*words[2:], *SMALLER[f"{package} {verb}"]])
+
+
+def run_accelerate(words):
+    """`accelerate launch script.py ...`: its flags as accelerate reads them, the script in this process. Only
+    the start of processes is left out, which is accelerate's and takes longer than all the rest."""
+    assert words[0] == "launch"
+    launch = launch_command_parser().parse_args(words[1:])
+    run_python([launch.training_script, *launch.training_script_args])
+
+
+def check_make(words):
+    """CI runs `make test`, a test below what `make demo` does. Here: its targets, variables and flags exist."""
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    targets = [word for word in words if "=" not in word]
+    assert targets and set(targets) <= set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
+    assert set(variables) <= set(re.findall(r"^(\w+) \?=", MAKEFILE, re.MULTILINE))
+    if "demo" in targets:
+        program.parser().parse_args(["demo", *shlex.split(variables.get("FLAGS", ""))])
+
+
+def check_pip(words):
+    """What `make` installs, or an extra that there is."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = [["install", "-e", f".[{extra}]"] for extra in setup["options.extras_require"]]
+    i3d = shlex.split(I3D_INSTALL)[1:]
+    assert words in [*extras, i3d]
+    assert shlex.join(i3d[1:]) in MAKEFILE
+
+
+def check_source(words):
+    assert words == [f"{re.search(r'^VENV := (.+)$', MAKEFILE, re.MULTILINE)[1]}/bin/activate"]
+
+
+PROGRAMS = {
+    "python": run_python,
+    "accelerate": run_accelerate,
+    "make": check_make,
+    "pip": check_pip,
+    "source": check_source,
+}
+
+
+def test_every_command_runs(sandbox):
+    for language, block in BLOCKS:
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), {})
+            continue
+        assert language in ("bash", "text"), f"no test runs what is marked {language!r}"
+        for line in block.replace("\\\n", "").splitlines() if language == "bash" else ():
+            name, *words = shlex.split(line)
+            assert name in PROGRAMS, f"no test runs: {line}"
+            print(f"$ {line}")
+            PROGRAMS[name](words)
+
+    for name in ("ucf/report.html", "ucf/eval/recon.gif", "ucf/dit/samples", "base/vae/autoencoder"):
+        assert (sandbox / "runs" / name).exists(), name
+    asked = json.loads((sandbox / "runs/two_classes/generated.json").read_text())
+    assert asked["class_names"] == ["Archery", "Biking"] and (sandbox / "archery.mp4").stat().st_size
+    for row in json.loads((sandbox / "runs/cost.json").read_text())["rows"]:
+        assert f"| {row['num_tokens']:,} |" in README
+
+
+def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
+    for name in list(synthetic.CLASSES)[2:]:
+        monkeypatch.delitem(synthetic.CLASSES, name)
+    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
+    monkeypatch.setitem(program.DEMO_SIZES, "demo", size)
+    monkeypatch.setitem(train_vae.PRESETS, "demo", TINY_VAE)
+    monkeypatch.setitem(train_dit.PRESETS, "demo", TINY_DIT)
+    monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "no-such-file"))
+
+    def train_here(command, **_):
+        """In place of a process of its own, which would not see the presets above."""
+        assert command[:2] == [sys.executable, "-m"]
+        importlib.import_module(command[2]).main(command[3:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(program, "subprocess", SimpleNamespace(run=train_here))
+    out = tmp_path / "demo"
+    program.main(["data", "--out", str(out / "data"), "--clips_per_group", "1"])
+    program.main(["demo", "--out", str(out)])
+    for name in ("report.html", "report.md"):
+        page = (out / name).read_text()
+        assert "Class accuracy, generated" in page and "MAGVIT-v2" in page and "Not here" not in page
+        assert "FVD, generated: not measured." in page
+    record = json.loads((out / "demo.json").read_text())
+    assert len(record["stages"]) == 8 and record["peak_memory_mb"] > 0
+
+    capsys.readouterr()
+    program.main(["demo", "--out", str(out)])  # nothing is done twice
+    assert capsys.readouterr().out.count("is there already") == 9
+    assert json.loads((out / "demo.json").read_text()) == record
+
+
+def test_the_picture_shows_the_models_shapes():
+    with torch.device("meta"):
+        vae = AutoencoderVidTwin()
+    config, layout = vae.config, vae.layout
+    picture = (ROOT / "docs/flow.svg").read_text(encoding="utf-8")
+    side = config.height // config.patch_size
+    clip = (config.in_channels, config.num_frames, config.height, config.width)
+    tokens = (config.hidden_size, config.num_frames, side, side)
+    for shape in (clip, tokens, *((*grid.shape, grid.channels) for grid in layout.grids)):
+        assert "×".join(map(str, shape)) in picture
+    rate = layout.compression_rate(config.num_frames, config.height, config.width)
+    assert f"{layout.num_elements} numbers, {rate * 100:.3f} %" in picture
+    assert f"{layout.num_tokens()} tokens at patch 1" in picture
+    assert f"{vae.num_parameters() / 1e6:.0f} M parameters" in README
+
+
+def test_links_lead_somewhere_and_numbers_are_filled_in():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("https://")]
+    assert links and [link for link in links if not (ROOT / link).is_file()] == []
+    assert re.findall(r"\{\{\w+\}\}", README) == []
