@@ -39,7 +39,7 @@ class DiTConfig(TrainingConfig):
 
     vae: str = flag("", "folder of the autoencoder that made the latents")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
-    sample_posterior: bool = flag(True, "draw each latent from its posterior; off: take the mean")
+    sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
     class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
     logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
     logit_std: float = flag(1.0, "standard deviation of the logit-normal noise levels")
@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "long": {
         **DEMO,
-        "max_train_steps": 5000,
+        "max_train_steps": 3500,
         "ema_decay": 0.998,
         "checkpointing_steps": 500,
         "validation_steps": 1000,

@@ -86,8 +86,8 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--paper_size",
         action="store_true",
-        help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with the DiT of its paper's "
-        "Figure 5, whose own patch size is 2",
+        help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT of the sizes of "
+        "the paper's Figure 5, whose own patch size is 2",
     )
     verb.add_argument("--out", required=True, help="JSON file to write")
 

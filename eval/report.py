@@ -166,7 +166,7 @@ def cost(run_dir: Path) -> Section:
     )
     for key, file, remark in (
         ("rows", "cost.png", ""),
-        ("paper_size_rows", "cost_paper_size.png", ", the size and the transformer of VidTwin's Figure 5"),
+        ("paper_size_rows", "cost_paper_size.png", ": paper size, the sizes of its Figure 5"),
     ):
         if key in record:
             path = run_dir / "figures" / file

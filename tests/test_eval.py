@@ -147,7 +147,7 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     main(["report", str(tmp_path)])
     page = (tmp_path / "report.html").read_text()
     assert "latents of 4×16×24 clips, depth 1, width 16" in page
-    assert "latents of 16×224×224 clips, depth 6, width 512" in page and "Figure 5" in page
+    assert "latents of 16×224×224 clips, depth 6, width 512" in page and "paper size" in page
     assert page.count("<tr>") == (1 + 2) + (1 + 2)
 
 

@@ -87,7 +87,7 @@ def run_accelerate(words):
 
 
 def check_make(words):
-    """CI runs `make test`, a test below what `make demo` does. Here: its targets, variables and flags exist."""
+    """CI runs `make test`, a test below what `make demo` does; here: its targets, variables, flags exist."""
     variables = dict(word.split("=", 1) for word in words if "=" in word)
     targets = [word for word in words if "=" not in word]
     assert targets and set(targets) <= set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))

@@ -35,7 +35,7 @@ class DemoSize:
 
 DEMO_SIZES = {
     "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=16, fvd_clips=32),
-    "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=128),
+    "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=64),
     "cpu": DemoSize(stride=2, windows_per_video=2, videos_per_class=8, fvd_clips=64),
 }
 
@@ -89,8 +89,8 @@ def demo_stages(args: argparse.Namespace) -> list[Stage]:
     generate += ["--num_videos_per_class", size.videos_per_class, "--guidance_scale", GUIDANCE]
     recon = ["--vae", vae, *real, "--num_clips", 64, "--gif", results / "recon.gif"]
     accuracy = [*real, "--generated", clips, "--real_gifs", results / "real"]
-    fvd = [*real, "--generated", clips, "--num_samples", size.fvd_clips]
-    cost = ["--pipeline", dit / "pipeline"]
+    fvd = [*real, "--generated", clips, "--num_samples", size.fvd_clips, "--floor"]
+    cost = ["--pipeline", dit / "pipeline", "--patch_size", 1, 2, "--paper_size"]
 
     def evaluation(name: str, verb: str, arguments: Sequence[object]) -> Stage:
         result = results / f"{verb}.json"
