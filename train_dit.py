@@ -67,20 +67,21 @@ class DiTConfig(TrainingConfig):
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
 
 
-# A few dozen tokens: patches of 4 frames or queries by 2 positions. Patch 1 is better, at 16 times the cost.
+# A few dozen tokens. A Structure token is a position with all its queries, which stand for no particular time;
+# a Dynamics token is 4 frames by 2 positions.
 DEMO: dict[str, Any] = {
-    "patch_size": '{"structure": [4, 2, 2], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
-    "hidden_size": 192,
-    "num_layers": 6,
-    "num_heads": 6,
-    "train_batch_size": 32,
-    "max_train_steps": 800,
-    "lr_warmup_steps": 50,
-    "learning_rate": 1e-3,
+    "patch_size": '{"structure": [16, 1, 1], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
+    "hidden_size": 128,
+    "num_layers": 4,
+    "num_heads": 4,
+    "train_batch_size": 16,
+    "max_train_steps": 3000,
+    "lr_warmup_steps": 100,
+    "learning_rate": 2e-3,
     "adam_weight_decay": 0.0,
-    "ema_decay": 0.99,
-    "checkpointing_steps": 200,
-    "validation_steps": 400,
+    "ema_decay": 0.995,
+    "checkpointing_steps": 500,
+    "validation_steps": 1500,
     "dataloader_num_workers": 0,
     "report_to": "none",
 }
@@ -89,7 +90,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "long": {
         **DEMO,
-        "max_train_steps": 3500,
+        "hidden_size": 192,
+        "num_layers": 6,
+        "num_heads": 6,
+        "train_batch_size": 32,
+        "max_train_steps": 5000,
+        "learning_rate": 1e-3,
         "ema_decay": 0.998,
         "checkpointing_steps": 500,
         "validation_steps": 1000,

@@ -48,31 +48,31 @@ def _triangle_wave(phase: np.ndarray) -> np.ndarray:
 
 def bouncing_ball(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     radius = rng.uniform(0.3, 0.42)
-    bounce = np.abs(np.sin(np.pi * (rng.uniform(1.4, 2.2) * t + rng.uniform())))
+    bounce = np.abs(np.sin(np.pi * (rng.uniform(1.0, 1.5) * t + rng.uniform())))
     centre = rng.uniform(-0.5, 0.5) + rng.choice([-1, 1]) * rng.uniform(0.0, 0.15) * t
     return _disc(x - centre, y - (0.92 - radius - rng.uniform(0.8, 1.1) * bounce), radius)
 
 
 def sliding_square(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     half = rng.uniform(0.28, 0.4)
-    centre = (0.95 - half) * _triangle_wave(rng.uniform(0.7, 1.2) * t + rng.uniform())
+    centre = (0.95 - half) * _triangle_wave(rng.uniform(0.5, 0.8) * t + rng.uniform())
     return _box(x - centre, y - rng.uniform(-0.6, 0.6), half, half)
 
 
 def spinning_bar(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    angle = rng.choice([-1, 1]) * 2 * np.pi * rng.uniform(0.5, 1.0) * t + rng.uniform(0, np.pi)
+    angle = rng.choice([-1, 1]) * 2 * np.pi * rng.uniform(0.3, 0.6) * t + rng.uniform(0, np.pi)
     u, v = _rotate(x - rng.uniform(-0.25, 0.25), y - rng.uniform(-0.25, 0.25), angle)
     return _box(u, v, rng.uniform(0.65, 0.85), rng.uniform(0.17, 0.25))
 
 
 def pulsing_ring(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    radius = 0.5 + 0.27 * np.sin(2 * np.pi * (rng.uniform(1.1, 1.8) * t + rng.uniform()))
+    radius = 0.5 + 0.27 * np.sin(2 * np.pi * (rng.uniform(0.8, 1.2) * t + rng.uniform()))
     distance = np.hypot(x - rng.uniform(-0.2, 0.2), y - rng.uniform(-0.2, 0.2))
     return np.abs(distance - radius) - rng.uniform(0.13, 0.19)
 
 
 def orbiting_moon(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    angle = 2 * np.pi * (rng.choice([-1, 1]) * rng.uniform(0.8, 1.4) * t + rng.uniform())
+    angle = 2 * np.pi * (rng.choice([-1, 1]) * rng.uniform(0.5, 0.9) * t + rng.uniform())
     x, y = x - rng.uniform(-0.15, 0.15), y - rng.uniform(-0.15, 0.15)
     planet = _disc(x, y, rng.uniform(0.26, 0.33))
     orbit = rng.uniform(0.62, 0.7)
@@ -82,7 +82,7 @@ def orbiting_moon(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Ge
 
 
 def swinging_pendulum(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    angle = rng.uniform(0.6, 0.9) * np.sin(2 * np.pi * (rng.uniform(0.9, 1.5) * t + rng.uniform()))
+    angle = rng.uniform(0.6, 0.9) * np.sin(2 * np.pi * (rng.uniform(0.7, 1.1) * t + rng.uniform()))
     length = rng.uniform(1.2, 1.45)
     u, v = _rotate(x - rng.uniform(-0.2, 0.2), y + 0.98, -angle)
     return np.minimum(
@@ -92,15 +92,15 @@ def swinging_pendulum(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.rando
 
 def climbing_triangle(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     half = rng.uniform(0.42, 0.56)
-    centre = 1.2 - (rng.uniform(1.8, 3.0) * t + rng.uniform(0, 2.4)) % 2.4  # leaves at the top, returns below
+    centre = 1.2 - (rng.uniform(1.0, 1.7) * t + rng.uniform(0, 2.4)) % 2.4  # leaves at the top, returns below
     u, v = np.abs(x - rng.uniform(-0.4, 0.4)), y - centre
     return np.maximum(v - half, (2 * u - v - half) / 5**0.5)
 
 
 def zigzag_cross(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     arm = rng.uniform(0.38, 0.48)
-    sweep = 0.5 * _triangle_wave(rng.uniform(0.5, 0.8) * t + rng.uniform())
-    zigzag = 0.5 * _triangle_wave(rng.uniform(1.4, 2.0) * t + rng.uniform())
+    sweep = 0.5 * _triangle_wave(rng.uniform(0.4, 0.6) * t + rng.uniform())
+    zigzag = 0.5 * _triangle_wave(rng.uniform(1.1, 1.6) * t + rng.uniform())
     u, v = x - sweep, y - zigzag
     return np.minimum(_box(u, v, arm, 0.16), _box(u, v, 0.16, arm))
 
@@ -127,12 +127,9 @@ def draw_clip(class_name: str, num_frames: int, scene_seed: list[int], clip_seed
     x = ((np.arange(WIDTH) + 0.5 - WIDTH / 2) / (HEIGHT / 2))[None, None, :]
     y = ((np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / (HEIGHT / 2))[None, :, None]
     t = (np.arange(num_frames) / FPS)[:, None, None]
-    hue = scene.uniform()
-    colour = np.array(colorsys.hsv_to_rgb(hue, scene.uniform(0.5, 1.0), scene.uniform(0.85, 1.0)))
-    first, second = (
-        np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.2, 0.7), scene.uniform(0.15, 0.5)))
-        for _ in range(2)
-    )
+    colour = np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.5, 1.0), scene.uniform(0.85, 1.0)))
+    first = np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.3, 0.7), scene.uniform(0.15, 0.45)))
+    second = first * scene.uniform(0.5, 1.0)
     angle = scene.uniform(0, 2 * np.pi)
     blend = np.clip(0.5 + 0.4 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
     distance = CLASSES[class_name](x, y, t, rng)
