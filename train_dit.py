@@ -67,10 +67,10 @@ class DiTConfig(TrainingConfig):
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
 
 
-# A few dozen tokens. A Structure token is a position with all its queries, which stand for no particular time;
+# A few dozen tokens. A Structure token is a position with all its queries, which stand for no one time;
 # a Dynamics token is 4 frames by 2 positions.
 DEMO: dict[str, Any] = {
-    "patch_size": '{"structure": [16, 1, 1], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
+    "patch_size": '{"structure": [8, 1, 1], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
     "hidden_size": 128,
     "num_layers": 4,
     "num_heads": 4,

@@ -35,7 +35,7 @@ class DemoSize:
 
 
 DEMO_SIZES = {
-    "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=16, fvd_clips=32, fvd_floor=False),
+    "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=8, fvd_clips=32, fvd_floor=False),
     "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=64, fvd_floor=True),
     "cpu": DemoSize(stride=2, windows_per_video=2, videos_per_class=8, fvd_clips=64, fvd_floor=True),
 }
@@ -87,7 +87,14 @@ def demo_stages(args: argparse.Namespace) -> list[Stage]:
     encode = ["--vae", vae, *real, "--out", latents, "--windows_per_video", size.windows_per_video]
     train_dit = [*preset, "--vae", vae, "--latents", latents, "--output_dir", dit]
     generate = ["--pipeline", dit / "pipeline", "--out", generated, "--format", "gif"]
-    generate += ["--num_videos_per_class", size.videos_per_class, "--guidance_scale", GUIDANCE]
+    generate += [
+        "--num_videos_per_class",
+        size.videos_per_class,
+        "--guidance_scale",
+        GUIDANCE,
+        "--num_inference_steps",
+        25,
+    ]
     recon = ["--vae", vae, *real, "--num_clips", 64, "--gif", results / "recon.gif"]
     accuracy = [*real, "--generated", clips, "--real_gifs", results / "real"]
     fvd = [
@@ -98,7 +105,7 @@ def demo_stages(args: argparse.Namespace) -> list[Stage]:
         size.fvd_clips,
         *(["--floor"] if size.fvd_floor else []),
     ]
-    cost = ["--pipeline", dit / "pipeline", "--patch_size", 1, 2, "--paper_size"]
+    cost = ["--pipeline", dit / "pipeline", "--patch_size", 1, "--paper_size"]
 
     def evaluation(name: str, verb: str, arguments: Sequence[object]) -> Stage:
         result = results / f"{verb}.json"
