@@ -71,8 +71,9 @@ def train_classifier(
     device: str | torch.device = "cpu",
 ) -> ClipClassifier:
     """A classifier trained on clips (N, F, H, W, C) uint8 with labels (N,) int64; a seed gives one network.
-    Clips are shifted by up to an eighth of the frame; `horizontal_flip` mirrors half of them, which
-    is wrong where the direction of a motion is the class.
+    Clips are shifted by up to an eighth of the frame, and half of them are blurred and made noisy: a judge
+    that saw sharp clips only would judge sharpness, which is FVD's part. `horizontal_flip` mirrors half of
+    them, which is wrong where the direction of a motion is the class.
 
     Raises:
         ValueError: clips that are not uint8 (N, F >= 2, H, W, C), or labels that do not fit them.
@@ -115,7 +116,7 @@ def accuracy(
 
 
 def _augment(clips: torch.Tensor, horizontal_flip: bool, generator: torch.Generator) -> torch.Tensor:
-    """One shift and at most one mirroring for a whole clip, so that its motion stays what it was."""
+    """One shift, blur and mirroring at most for a whole clip, so that its motion stays what it was."""
     reach = (clips.shape[2] // 8, clips.shape[3] // 8)
     around = (reach[1], reach[1], reach[0], reach[0])
     padded = F.pad(rearrange(clips, "b f h w c -> b (f c) h w").float(), around, "replicate")
@@ -126,8 +127,20 @@ def _augment(clips: torch.Tensor, horizontal_flip: bool, generator: torch.Genera
         clip = clip[:, top : top + clips.shape[2], left : left + clips.shape[3]]
         if horizontal_flip and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(2)
+        if torch.rand((), generator=generator) < 0.5:
+            clip = _degrade(clip, generator)
         moved.append(clip)
     return torch.stack(moved)
+
+
+def _degrade(clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """uint8 (F, H, W, C): seen through 2 to 4 times fewer pixels a side, with noise."""
+    frames = rearrange(clip, "f h w c -> f c h w").float()
+    factor = int(torch.randint(2, 5, (), generator=generator))
+    size = [max(1, side // factor) for side in clip.shape[1:3]]
+    frames = F.interpolate(F.interpolate(frames, size, mode="area"), clip.shape[1:3], mode="bilinear")
+    frames = frames + 12 * torch.randn(frames.shape, generator=generator)
+    return rearrange(frames.round().clamp(0, 255).to(torch.uint8), "f c h w -> f h w c")
 
 
 def _check_clips(clips: torch.Tensor) -> None:
