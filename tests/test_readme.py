@@ -140,9 +140,8 @@ def test_every_command_runs(sandbox):
 
 
 def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
-    for name in list(synthetic.CLASSES)[2:]:
-        monkeypatch.delitem(synthetic.CLASSES, name)
-    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
+    monkeypatch.setattr(synthetic, "CLASSES", dict(list(synthetic.CLASSES.items())[:2]))
+    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2, fvd_floor=False)
     monkeypatch.setitem(program.DEMO_SIZES, "demo", size)
     monkeypatch.setitem(train_vae.PRESETS, "demo", TINY_VAE)
     monkeypatch.setitem(train_dit.PRESETS, "demo", TINY_DIT)

@@ -1,5 +1,7 @@
 """Real files, written here and read back: what a clip is, and what becomes of a file that gives none."""
 
+import gc
+import multiprocessing
 import pickle
 import subprocess
 import time
@@ -314,3 +316,18 @@ def test_real_files_seek_to_the_frame_that_is_there():
         whole = read_clip(path, info.num_frames, size=(240, 320))
         clip = read_clip(path, 4, size=(240, 320), start=info.num_frames - 4)
         assert torch.equal(clip, whole[:, -4:]), path
+
+
+def test_a_forked_worker_survives_a_reader_left_behind(tmp_path):
+    write_video(tmp_path / "clip.mp4", numbered_frames(8), fps=25)
+    gc.disable()  # so that the cycle below is still there at the fork
+    try:
+        cycle = [decord.VideoReader(str(tmp_path / "clip.mp4"))]
+        cycle.append(cycle)
+        del cycle
+        worker = multiprocessing.get_context("fork").Process(target=gc.collect)
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+    finally:
+        gc.enable()

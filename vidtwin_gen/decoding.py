@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +12,10 @@ import decord
 import numpy as np
 
 Result = TypeVar("Result")
+
+# A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not be
+# collected in a forked data worker: decord's destructor joins a thread that the fork did not copy, and aborts.
+os.register_at_fork(after_in_child=gc.freeze)
 
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a file that holds fewer
 # frames than it announces (dmlc/decord issues 269, 373, 375), and a training run must not stop there.

@@ -97,20 +97,23 @@ def climbing_triangle(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.rando
     return np.maximum(v - half, (2 * u - v - half) / 5**0.5)
 
 
-def opening_doors(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    gap = 0.5 + 0.35 * np.sin(2 * np.pi * (rng.uniform(0.7, 1.1) * t + rng.uniform()))
-    return gap - np.abs(x - rng.uniform(-0.15, 0.15)) + 0 * y
+def zigzag_cross(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    arm = rng.uniform(0.38, 0.48)
+    sweep = 0.5 * _triangle_wave(rng.uniform(0.4, 0.6) * t + rng.uniform())
+    zigzag = 0.5 * _triangle_wave(rng.uniform(1.1, 1.6) * t + rng.uniform())
+    u, v = x - sweep, y - zigzag
+    return np.minimum(_box(u, v, arm, 0.16), _box(u, v, 0.16, arm))
 
 
 CLASSES: dict[str, Draw] = {
     "BouncingBall": bouncing_ball,
     "ClimbingTriangle": climbing_triangle,
-    "OpeningDoors": opening_doors,
     "OrbitingMoon": orbiting_moon,
     "PulsingRing": pulsing_ring,
     "SlidingSquare": sliding_square,
     "SpinningBar": spinning_bar,
     "SwingingPendulum": swinging_pendulum,
+    "ZigzagCross": zigzag_cross,
 }
 
 
