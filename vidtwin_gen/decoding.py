@@ -14,7 +14,7 @@ import numpy as np
 Result = TypeVar("Result")
 
 # A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not be
-# collected in a forked data worker: decord's destructor joins a thread that the fork did not copy, and aborts.
+# collected in a forked data worker: decord's destructor joins a thread that the fork did not copy: abort.
 os.register_at_fork(after_in_child=gc.freeze)
 
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a file that holds fewer
