@@ -19,15 +19,13 @@ import datasets
 import torch
 from accelerate import Accelerator
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen import diffusion, training
-from vidtwin_gen.config import TrainingConfig, flag, parse_config, save_or_check_config, user_errors
+from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
 from vidtwin_gen.transformer import LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
@@ -128,7 +126,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
     accelerator = training.make_accelerator(config)
-    output_dir = Path(config.output_dir)
     vae, rows, metadata = load_inputs(config)
     transformer = LatentTransformer(
         layout=vae.layout.to_config(),
@@ -143,105 +140,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(json.dumps(vars(config), indent=2))
         accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
         return
-    if config.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
     vae.to(accelerator.device)
 
-    optimizer = torch.optim.AdamW(
-        transformer.parameters(),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-        fused=True,
-    )
-    # accelerate steps a schedule once per process
-    lr_scheduler = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=config.max_train_steps * accelerator.num_processes,
-    )
-    transformer, optimizer, lr_scheduler = accelerator.prepare(transformer, optimizer, lr_scheduler)
-    model = accelerator.unwrap_model(transformer)
-    ema = training.make_ema(model, config.ema_decay) if config.use_ema else None
-    if ema is not None:
-        ema.to(accelerator.device)
-        accelerator.register_for_checkpointing(ema)
-    if accelerator.is_main_process:
-        save_or_check_config(config, output_dir)
-    progress = training.Progress()
-    accelerator.register_for_checkpointing(progress)
-    checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
-    if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
-        accelerator.print(f"resuming from {checkpoint}")
-
-    batch_size = training.total_batch_size(config, accelerator)
-    draws = range(progress.step * batch_size, config.max_train_steps * batch_size)
-    loader = accelerator.prepare(
-        DataLoader(
-            LatentDataset(rows["train"], seed=config.seed),
-            batch_size=config.train_batch_size,
-            sampler=draws,
-            num_workers=config.dataloader_num_workers,
-            collate_fn=dict,
-        )
-    )
-    if config.report_to != "none":
-        accelerator.init_trackers("train_dit")
-    log = training.MetricsLog(accelerator, output_dir, progress.step)
-    means = training.RunningMean()
-    bar = tqdm(
-        total=config.max_train_steps,
-        initial=progress.step,
-        desc="stage 2: DiT",
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
-    micro_step = progress.step * config.gradient_accumulation_steps
-    for batch in loader:
-        generator = training.seed_pass(config.seed, micro_step, accelerator.process_index, accelerator.device)
-        micro_step += 1
-        with accelerator.accumulate(transformer):
-            losses = flow_losses(transformer, batch, vae, config, generator, model.null_class)
-            accelerator.backward(losses["loss"])
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(transformer.parameters(), config.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-        means.update(losses)
-        if not accelerator.sync_gradients:
-            continue
-
-        progress.step += 1
-        step, last = progress.step, progress.step == config.max_train_steps
-        if ema is not None:
-            ema.step(model.parameters())
-        bar.update()
-        checkpoint_due = step % config.checkpointing_steps == 0 or last
-        if step % config.logging_steps == 0 or checkpoint_due:  # no mean spans a checkpoint
-            values = means.pop(accelerator)
-            bar.set_postfix(loss=f"{values['loss']:.4g}")
-            log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
-        if step % config.validation_steps == 0 or last:
-            with training.ema_weights(ema, model):
-                values = validate(model, rows["test"], vae, config, accelerator)
+    run = training.Run(transformer, config, accelerator, "train_dit")
+    for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
+        with run.forward_pass() as generator:
+            losses = flow_losses(run.wrapped, batch, vae, config, generator, transformer.null_class)
+            run.optimize(losses)
+        if run.is_due(config.validation_steps):
+            with run.averaged_weights():
+                values = validate(transformer, rows["test"], vae, config, accelerator)
                 if accelerator.is_main_process:
-                    save_samples(make_pipeline(model, vae, metadata, config), config, step)
-            log.write(step, step * batch_size, values)
-            bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-        if checkpoint_due:
-            training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
-    bar.close()
-
-    export = output_dir / "pipeline"
-    if accelerator.is_main_process and (draws or not export.exists()):
-        with training.ema_weights(ema, model), training.replace_folder(export) as folder:
-            make_pipeline(model, vae, metadata, config).save_pretrained(folder)
-        print(f"wrote {export}")
-    accelerator.end_training()
+                    save_samples(make_pipeline(transformer, vae, metadata, config), config, run.step)
+            run.report_validation(values)
+        run.save_checkpoint_if_due()
+    run.export("pipeline", lambda: make_pipeline(transformer, vae, metadata, config))
 
 
 def load_inputs(

@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from autoencoder.losses import vidtwin_loss
 from autoencoder.vidtwin import AutoencoderVidTwin
@@ -29,7 +27,6 @@ from vidtwin_gen.config import (
     flag,
     model_arguments,
     parse_config,
-    save_or_check_config,
     user_errors,
 )
 from vidtwin_gen.ucf101 import build_index
@@ -179,120 +176,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(VAEConfig, PRESETS, argv)
     accelerator = training.make_accelerator(config)
-    output_dir = Path(config.output_dir)
     vae = AutoencoderVidTwin(**model_arguments(config, MODEL))
     if config.dry_run:
         accelerator.print(json.dumps(vars(config), indent=2))
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")
         return
-    if config.gradient_checkpointing:
-        vae.enable_gradient_checkpointing()
 
     index = build_index(config.data, split="train", fold=config.fold)
     dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **clip_geometry(config))
     validation = build_index(config.data, split="test", fold=config.fold).shuffle(seed=0)
     bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
 
-    optimizer = torch.optim.AdamW(
-        vae.parameters(),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-        fused=True,
-    )
-    # accelerate steps a schedule once per process
-    lr_scheduler = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=config.max_train_steps * accelerator.num_processes,
-    )
-    vae, optimizer, lr_scheduler = accelerator.prepare(vae, optimizer, lr_scheduler)
-    model = accelerator.unwrap_model(vae)
-    ema = training.make_ema(model, config.ema_decay) if config.use_ema else None
-    if ema is not None:
-        ema.to(accelerator.device)
-        accelerator.register_for_checkpointing(ema)
-    if accelerator.is_main_process:
-        save_or_check_config(config, output_dir)
-    progress = training.Progress()
-    accelerator.register_for_checkpointing(progress)
-    checkpoint = training.find_checkpoint(output_dir, config.resume_from_checkpoint)
-    if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
-        accelerator.print(f"resuming from {checkpoint}")
-
-    batch_size = training.total_batch_size(config, accelerator)
-    draws = range(progress.step * batch_size, config.max_train_steps * batch_size)
-    loader = accelerator.prepare(
-        DataLoader(
-            dataset,
-            batch_size=config.train_batch_size,
-            sampler=draws,
-            num_workers=config.dataloader_num_workers,
-            collate_fn=collate,
-        )
-    )
-    if config.report_to != "none":
-        accelerator.init_trackers("train_vae")
-    log = training.MetricsLog(accelerator, output_dir, progress.step)
-    means = training.RunningMean()
-    bar = tqdm(
-        total=config.max_train_steps,
-        initial=progress.step,
-        desc="stage 1: autoencoder",
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
-    micro_step = progress.step * config.gradient_accumulation_steps
-    for batch in loader:
+    run = training.Run(vae, config, accelerator, "train_vae")
+    for batch in run.loader(dataset, collate_fn=collate):
         bad_videos.update(batch)
-        generator = training.seed_pass(config.seed, micro_step, accelerator.process_index, accelerator.device)
-        micro_step += 1
-        with accelerator.accumulate(vae):
-            output = vae(batch["video"], sample_posterior=True, generator=generator)
+        with run.forward_pass() as generator:
+            output = run.wrapped(batch["video"], sample_posterior=True, generator=generator)
             losses = vidtwin_loss(
                 output.sample, batch["video"], output.latent_dist, config.kl_weight, config.mse_weight
             )
-            accelerator.backward(losses["loss"])
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(vae.parameters(), config.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-        means.update(losses)
-        if not accelerator.sync_gradients:
-            continue
-
-        progress.step += 1
-        step, last = progress.step, progress.step == config.max_train_steps
-        if ema is not None:
-            ema.step(model.parameters())
-        bar.update()
-        checkpoint_due = step % config.checkpointing_steps == 0 or last
-        if step % config.logging_steps == 0 or checkpoint_due:  # no mean spans a checkpoint
-            values = means.pop(accelerator)
-            bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-            log.write(step, step * batch_size, {**values, "lr": lr_scheduler.get_last_lr()[0]})
-        if step % config.validation_steps == 0 or last:
-            with training.ema_weights(ema, model):
-                values = validate(
-                    model, VideoDataset(validation, **held_out(config)), config, accelerator, step
-                )
-            log.write(step, step * batch_size, values)
-            bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-        if checkpoint_due:
-            training.save_checkpoint(accelerator, output_dir, step, config.checkpoints_total_limit)
-    bar.close()
-
-    export = output_dir / "autoencoder"
-    # one that stands may know the latents' statistics by now
-    if accelerator.is_main_process and (draws or not export.exists()):
-        with training.ema_weights(ema, model), training.replace_folder(export) as folder:
-            model.save_pretrained(folder)
-        print(f"wrote {export}; {bad_videos.summary()}")
-    accelerator.end_training()
+            run.optimize(losses)
+        if run.is_due(config.validation_steps):
+            reader = VideoDataset(validation, **held_out(config))
+            with run.averaged_weights():
+                values = validate(vae, reader, config, accelerator, run.step)
+            run.report_validation(values)
+        run.save_checkpoint_if_due()
+    run.export("autoencoder", lambda: vae)
+    accelerator.print(bad_videos.summary())
 
 
 def clip_geometry(config: VAEConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from diffusers import DiffusionPipeline
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
-from vidtwin_gen.config import METRICS, TrainingConfig
+from vidtwin_gen.config import METRICS, TrainingConfig, save_or_check_config
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -50,9 +55,151 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     return accelerator
 
 
-def total_batch_size(config: TrainingConfig, accelerator: Accelerator) -> int:
-    """Clips per optimiser step over all processes and accumulated passes."""
-    return config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+class Run:
+    """One model in training, as one process sees it: AdamW, its schedule and the average of the weights, all
+    of them where the last checkpoint was, the progress bar, the log and the next checkpoints.
+
+    `wrapped` is what a forward pass calls (DDP's wrapper, where there are several processes), `model` the
+    model inside it.
+
+    Raises:
+        ValueError: the folder holds another run, or not the checkpoint that is asked for.
+    """
+
+    def __init__(
+        self, model: ModelMixin, config: TrainingConfig, accelerator: Accelerator, name: str
+    ) -> None:
+        self.model, self.config, self.accelerator = model, config, accelerator
+        self.output_dir = Path(config.output_dir)
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+        # accelerate steps a schedule once per process
+        lr_scheduler = get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+            num_training_steps=config.max_train_steps * accelerator.num_processes,
+        )
+        self.wrapped, self.optimizer, self.lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
+        self.ema = EMAModel(model.parameters(), decay=config.ema_decay) if config.use_ema else None
+        if self.ema is not None:
+            self.ema.to(accelerator.device)
+            accelerator.register_for_checkpointing(self.ema)
+        if accelerator.is_main_process:
+            save_or_check_config(config, self.output_dir)
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress)
+        checkpoint = find_checkpoint(self.output_dir, config.resume_from_checkpoint)
+        if checkpoint is not None:
+            accelerator.load_state(str(checkpoint))
+            accelerator.print(f"resuming from {checkpoint}")
+        if config.report_to != "none":
+            accelerator.init_trackers(name)
+        self.advanced = self.step < config.max_train_steps  # else there is nothing left to do
+        self.micro_step = self.step * config.gradient_accumulation_steps
+        self.log = MetricsLog(accelerator, self.output_dir, self.step)
+        self.means = RunningMean()
+        self.bar = tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc=name,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done, by this run and by those that it resumes."""
+        return self.progress.step
+
+    @property
+    def batch_size(self) -> int:
+        """Clips per optimiser step over all processes and accumulated passes."""
+        passes = self.config.gradient_accumulation_steps * self.accelerator.num_processes
+        return self.config.train_batch_size * passes
+
+    def loader(self, dataset: Dataset[Any], collate_fn: Callable[..., Any]) -> DataLoader[Any]:
+        """This process's batches of the draws that are left; the dataset is addressed by a draw's number."""
+        loader = DataLoader(
+            dataset,
+            batch_size=self.config.train_batch_size,
+            sampler=range(self.step * self.batch_size, self.config.max_train_steps * self.batch_size),
+            num_workers=self.config.dataloader_num_workers,
+            collate_fn=collate_fn,
+        )
+        return self.accelerator.prepare(loader)
+
+    @contextmanager
+    def forward_pass(self) -> Iterator[torch.Generator]:
+        """One of the passes whose gradients a step accumulates, with the generator of all that it draws."""
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        generator = seed_pass(self.config.seed, self.micro_step, rank, device)
+        self.micro_step += 1
+        with self.accelerator.accumulate(self.wrapped):
+            yield generator
+
+    def optimize(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Backward from `losses["loss"]`, and with the last of its passes a step, and a log line if due."""
+        self.accelerator.backward(losses["loss"])
+        if self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+        self.means.update(losses)
+        if not self.accelerator.sync_gradients:
+            return
+        self.progress.step += 1
+        if self.ema is not None:
+            self.ema.step(self.model.parameters())
+        self.bar.update()
+        if self.is_due(self.config.logging_steps) or self.is_due(self.config.checkpointing_steps):
+            values = self.means.pop(self.accelerator)  # no mean spans a checkpoint
+            self.bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+            self.write({**values, "lr": self.lr_scheduler.get_last_lr()[0]})
+
+    def is_due(self, every: int) -> bool:
+        """Whether this was the last pass of a step after which something happens that happens `every` steps,
+        and after the last."""
+        last = self.step == self.config.max_train_steps
+        return self.accelerator.sync_gradients and (self.step % every == 0 or last)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        self.log.write(self.step, self.step * self.batch_size, values)
+
+    def report_validation(self, values: Mapping[str, float]) -> None:
+        self.write(values)
+        self.bar.write(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def save_checkpoint_if_due(self) -> None:
+        if self.is_due(self.config.checkpointing_steps):
+            limit = self.config.checkpoints_total_limit
+            save_checkpoint(self.accelerator, self.output_dir, self.step, limit)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The model in evaluation mode, with its averaged weights where there is an average."""
+        with ema_weights(self.ema, self.model):
+            yield
+
+    def export(self, name: str, result: Callable[[], ModelMixin | DiffusionPipeline]) -> None:
+        """Ends the run and saves what it made, `result()` with averaged weights, in its folder. One that
+        stands there from an earlier end is left alone: the whitening may have been written to it by now."""
+        self.bar.close()
+        folder = self.output_dir / name
+        if self.accelerator.is_main_process and (self.advanced or not folder.exists()):
+            with self.averaged_weights(), replace_folder(folder) as partial:
+                result().save_pretrained(partial)
+            print(f"wrote {folder}")
+        self.accelerator.end_training()
 
 
 def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> torch.Generator:
@@ -127,11 +274,6 @@ def replace_folder(final: Path) -> Iterator[Path]:
     yield partial
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-
-
-def make_ema(model: nn.Module, decay: float) -> EMAModel:
-    """Exponential moving average of the weights; the decay rises to `decay` as (1 + step) / (10 + step)."""
-    return EMAModel(model.parameters(), decay=decay)
 
 
 @contextmanager
