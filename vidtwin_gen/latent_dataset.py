@@ -73,7 +73,6 @@ def encode_dataset(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name another --out, or remove it to encode again")
     layout: LatentLayout = vae.layout
-    size = (vae.config.height, vae.config.width)
     index = build_index(data, split="all", fold=fold)
     source_fps = _first_fps(index["path"]) if fps is None else None
     partial = out.with_name(out.name + ".partial")
@@ -95,7 +94,7 @@ def encode_dataset(
             reader = VideoDataset(
                 part,
                 vae.config.num_frames,
-                size,
+                (vae.config.height, vae.config.width),
                 stride=stride,
                 fps=fps,
                 shuffle=False,
@@ -103,26 +102,14 @@ def encode_dataset(
                 flip=flip and train,
                 seed=seed,
             )
-            draws = range(len(reader) * (windows_per_video if train else 1))
             bad_videos = BadVideos(len(reader), max_bad_fraction)
+            draws = range(len(reader) * (windows_per_video if train else 1))
             loader = DataLoader(
                 reader, batch_size=batch_size, sampler=draws, num_workers=num_workers, collate_fn=collate
             )
             for batch in tqdm(loader, desc=f"encoding {split} clips", unit="batch"):
                 bad_videos.update(batch)
-                posterior = _encode(vae, batch["video"])
-                for i in range(len(batch["index"])):
-                    if batch["substitute"][i]:  # a bad file's stand-in has a row of its own
-                        continue
-                    source = part[int(batch["index"][i])]
-                    yield {
-                        "mean": posterior.mean[i].cpu().numpy(),
-                        "logvar": posterior.logvar[i].cpu().numpy(),
-                        "label": source["label"],
-                        "class_name": source["class_name"],
-                        "path": source["path"],
-                        "split": split,
-                    }
+                yield from _encoded_rows(vae, batch, part, split)
             if bad_videos.reasons:
                 complaints.append(f"{split}: {bad_videos.summary()}")
 
@@ -174,8 +161,20 @@ def _first_fps(paths: Iterable[str]) -> float:
 
 
 @torch.inference_mode()
-def _encode(vae: ModelMixin, clips: torch.Tensor) -> Any:
-    return vae.encode(clips.to(vae.device, vae.dtype)).latent_dist
+def _encoded_rows(
+    vae: ModelMixin, batch: Mapping[str, Any], index: datasets.Dataset, split: str
+) -> list[dict[str, Any]]:
+    """One row per clip of the batch, but for the stand-ins of bad files, which have rows of their own."""
+    posterior = vae.encode(batch["video"].to(vae.device, vae.dtype)).latent_dist
+    rows = []
+    for i, number in enumerate(batch["index"].tolist()):
+        if batch["substitute"][i]:
+            continue
+        source = index[number]
+        row = {name: source[name] for name in ("label", "class_name", "path")}
+        row |= {"mean": posterior.mean[i].cpu().numpy(), "logvar": posterior.logvar[i].cpu().numpy()}
+        rows.append({**row, "split": split})
+    return rows
 
 
 def latent_statistics(dataset: datasets.Dataset, layout: LatentLayout) -> tuple[list[float], list[float]]:
