@@ -65,15 +65,15 @@ class DiTConfig(TrainingConfig):
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
 
 
-# A few dozen tokens. A Structure token is a position with all its queries, which stand for no one time;
-# a Dynamics token is 4 frames by 2 positions.
+# 24 tokens. A Structure token is a position with all its queries, which stand for no one time; a Dynamics
+# token is a position with all its frames, which keeps motion smooth.
 DEMO: dict[str, Any] = {
-    "patch_size": '{"structure": [8, 1, 1], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
+    "patch_size": '{"structure": [8, 1, 1], "dynamics_x": [16, 1], "dynamics_y": [16, 1]}',
     "hidden_size": 128,
     "num_layers": 4,
     "num_heads": 4,
     "train_batch_size": 16,
-    "max_train_steps": 3000,
+    "max_train_steps": 4500,
     "lr_warmup_steps": 100,
     "learning_rate": 2e-3,
     "adam_weight_decay": 0.0,

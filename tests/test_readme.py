@@ -43,7 +43,7 @@ SMALLER = {
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
     "eval report": [],
 }
-REAL_NAMES = {"BouncingBall": "Archery", "SlidingSquare": "Biking"}
+REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
 
 
 @pytest.fixture

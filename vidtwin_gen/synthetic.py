@@ -53,40 +53,40 @@ def bouncing_ball(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Ge
     return _disc(x - centre, y - (0.92 - radius - rng.uniform(0.8, 1.1) * bounce), radius)
 
 
-def sliding_square(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    half = rng.uniform(0.28, 0.4)
+def sliding_door(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    half = rng.uniform(0.3, 0.42)
     centre = (0.95 - half) * _triangle_wave(rng.uniform(0.5, 0.8) * t + rng.uniform())
-    return _box(x - centre, y - rng.uniform(-0.6, 0.6), half, half)
+    return np.abs(x - centre) - half + 0 * y  # as high as the frame
 
 
 def spinning_bar(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle = rng.choice([-1, 1]) * 2 * np.pi * rng.uniform(0.3, 0.6) * t + rng.uniform(0, np.pi)
-    u, v = _rotate(x - rng.uniform(-0.25, 0.25), y - rng.uniform(-0.25, 0.25), angle)
-    return _box(u, v, rng.uniform(0.65, 0.85), rng.uniform(0.17, 0.25))
+    u, v = _rotate(x - rng.uniform(-0.15, 0.15), y - rng.uniform(-0.15, 0.15), angle)
+    return _box(u, v, rng.uniform(0.75, 0.95), rng.uniform(0.22, 0.3))
 
 
 def pulsing_ring(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    radius = 0.5 + 0.27 * np.sin(2 * np.pi * (rng.uniform(0.8, 1.2) * t + rng.uniform()))
+    radius = 0.55 + 0.2 * np.sin(2 * np.pi * (rng.uniform(0.7, 1.0) * t + rng.uniform()))
     distance = np.hypot(x - rng.uniform(-0.2, 0.2), y - rng.uniform(-0.2, 0.2))
-    return np.abs(distance - radius) - rng.uniform(0.13, 0.19)
+    return np.abs(distance - radius) - rng.uniform(0.14, 0.19)
 
 
 def orbiting_moon(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle = 2 * np.pi * (rng.choice([-1, 1]) * rng.uniform(0.5, 0.9) * t + rng.uniform())
     x, y = x - rng.uniform(-0.15, 0.15), y - rng.uniform(-0.15, 0.15)
-    planet = _disc(x, y, rng.uniform(0.26, 0.33))
-    orbit = rng.uniform(0.62, 0.7)
+    planet = _disc(x, y, rng.uniform(0.2, 0.26))
+    orbit = rng.uniform(0.6, 0.66)
     return np.minimum(
-        planet, _disc(x - orbit * np.cos(angle), y - orbit * np.sin(angle), rng.uniform(0.2, 0.26))
+        planet, _disc(x - orbit * np.cos(angle), y - orbit * np.sin(angle), rng.uniform(0.3, 0.36))
     )
 
 
 def swinging_pendulum(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    angle = rng.uniform(0.6, 0.9) * np.sin(2 * np.pi * (rng.uniform(0.7, 1.1) * t + rng.uniform()))
+    angle = rng.uniform(0.45, 0.7) * np.sin(2 * np.pi * (rng.uniform(0.7, 1.1) * t + rng.uniform()))
     length = rng.uniform(1.2, 1.45)
     u, v = _rotate(x - rng.uniform(-0.2, 0.2), y + 0.98, -angle)
     return np.minimum(
-        _box(u, v - length / 2, 0.08, length / 2), _disc(u, v - length, rng.uniform(0.28, 0.37))
+        _box(u, v - length / 2, 0.12, length / 2), _disc(u, v - length, rng.uniform(0.34, 0.42))
     )
 
 
@@ -97,12 +97,11 @@ def climbing_triangle(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.rando
     return np.maximum(v - half, (2 * u - v - half) / 5**0.5)
 
 
-def zigzag_cross(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    arm = rng.uniform(0.38, 0.48)
-    sweep = 0.5 * _triangle_wave(rng.uniform(0.4, 0.6) * t + rng.uniform())
-    zigzag = 0.5 * _triangle_wave(rng.uniform(1.1, 1.6) * t + rng.uniform())
-    u, v = x - sweep, y - zigzag
-    return np.minimum(_box(u, v, arm, 0.16), _box(u, v, 0.16, arm))
+def scrolling_stripes(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    period, tilt = rng.uniform(0.9, 1.2), rng.uniform(-0.35, 0.35)
+    u, _ = _rotate(y, x, tilt)
+    wave = np.sin(2 * np.pi * (u / period + rng.choice([-1, 1]) * rng.uniform(0.5, 0.9) * t + rng.uniform()))
+    return 0.06 * wave  # flatter than a distance: the edges are soft
 
 
 CLASSES: dict[str, Draw] = {
@@ -110,10 +109,10 @@ CLASSES: dict[str, Draw] = {
     "ClimbingTriangle": climbing_triangle,
     "OrbitingMoon": orbiting_moon,
     "PulsingRing": pulsing_ring,
-    "SlidingSquare": sliding_square,
+    "ScrollingStripes": scrolling_stripes,
+    "SlidingDoor": sliding_door,
     "SpinningBar": spinning_bar,
     "SwingingPendulum": swinging_pendulum,
-    "ZigzagCross": zigzag_cross,
 }
 
 
@@ -127,13 +126,13 @@ def draw_clip(class_name: str, num_frames: int, scene_seed: list[int], clip_seed
     x = ((np.arange(WIDTH) + 0.5 - WIDTH / 2) / (HEIGHT / 2))[None, None, :]
     y = ((np.arange(HEIGHT) + 0.5 - HEIGHT / 2) / (HEIGHT / 2))[None, :, None]
     t = (np.arange(num_frames) / FPS)[:, None, None]
-    colour = np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.5, 1.0), scene.uniform(0.85, 1.0)))
+    colour = np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.5, 1.0), scene.uniform(0.7, 0.95)))
     first = np.array(colorsys.hsv_to_rgb(scene.uniform(), scene.uniform(0.3, 0.7), scene.uniform(0.15, 0.45)))
     second = first * scene.uniform(0.5, 1.0)
     angle = scene.uniform(0, 2 * np.pi)
     blend = np.clip(0.5 + 0.4 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
     distance = CLASSES[class_name](x, y, t, rng)
-    inside = np.clip(0.5 - distance * (HEIGHT / 2), 0, 1)[..., None]  # one pixel of soft edge
+    inside = np.clip(0.5 - distance * (HEIGHT / 4), 0, 1)[..., None]  # two pixels of soft edge
     frames = inside * colour + (1 - inside) * (blend * first + (1 - blend) * second)
     return np.round(frames * 255).astype(np.uint8)
 
