@@ -37,7 +37,7 @@ def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) ->
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
-def _rotate(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rotate(x: np.ndarray, y: np.ndarray, angle: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 
