@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -149,6 +151,17 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         self.decoder = SpaceTimeTrunk(*trunk)
         self.patch_output = PatchOutput(in_channels, hidden_size, patch_size)
         self.use_slicing = False
+
+    @classmethod
+    def from_released(cls, path_or_repo_id: str | Path, **options: Any) -> AutoencoderVidTwin:
+        """Microsoft's checkpoint: a .ckpt or .safetensors file, or "microsoft/vidtwin" for the hub's.
+
+        In float32 and evaluation mode. The options and errors are those of
+        `autoencoder.convert.load_released`.
+        """
+        from autoencoder.convert import load_released
+
+        return load_released(path_or_repo_id, **options)
 
     @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[FlatGaussian]:

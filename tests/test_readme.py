@@ -17,6 +17,7 @@ from conftest import DIT_FLAGS, VAE_FLAGS, command_line
 
 import train_dit
 import train_vae
+from autoencoder.convert import to_released_state_dict
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.features import I3D_INSTALL, I3D_VARIABLE
 from vidtwin_gen import __main__ as program
@@ -36,6 +37,7 @@ SMALLER = {
     "train_vae.py": command_line(TINY_VAE, mixed_precision="no"),
     "train_dit.py": command_line(TINY_DIT, mixed_precision="no"),
     "vidtwin_gen encode": ["--num_workers", "0"],
+    "autoencoder convert": [],
     "pipelines generate": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
@@ -44,12 +46,14 @@ SMALLER = {
     "eval report": [],
 }
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
+RELEASED = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
+RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
 
 
 @pytest.fixture
 def sandbox(synthetic_root, tmp_path, monkeypatch):
-    """An empty working directory but for UCF-101: two classes of the embedded data under real names. The I3D
-    is out of reach, since it takes no clips as short as these."""
+    """An empty working directory but for UCF-101: two classes of the embedded data under real names, and
+    a small checkpoint as if released. The I3D is out of reach, since it takes no clips as short as these."""
     data = tmp_path / "UCF-101"
     for drawn, real in REAL_NAMES.items():
         (data / real).mkdir(parents=True)
@@ -62,6 +66,10 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
             text = text.replace(drawn, real)
         lines = [line for line in text.splitlines() if any(real in line for real in REAL_NAMES.values())]
         (data / "ucfTrainTestlist" / path.name).write_text("\n".join(lines))
+    released = AutoencoderVidTwin(**RELEASED).state_dict()
+    positions = torch.zeros(1, 16, RELEASED["hidden_size"])
+    released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
+    torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "no-such-file"))
     return tmp_path

@@ -8,7 +8,6 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file
 
-from autoencoder.convert import convert_released_state_dict
 from autoencoder.losses import vidtwin_loss
 from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
@@ -77,33 +76,35 @@ def golden():
 
 
 @torch.no_grad()
-def test_the_released_codes_numbers(golden):
+def test_the_released_codes_numbers(golden, tmp_path):
     tensors, config = golden
-    num_frames, height, width = config["input_size"]
-    model = AutoencoderVidTwin(
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        patch_size=config["patch_size"][-1],
-        hidden_size=config["hidden_size"],
-        num_layers=config["depth"],
-        num_heads=config["num_heads"],
-        mlp_ratio=config["mlp_ratio"],
-        num_queries=config["num_query_tokens"],
-        query_hidden_size=config["query_hidden_size"],
-        qformer_layers=config["qf_layers"],
-        qformer_heads=config["qf_heads"],
-        qformer_intermediate_size=config["qf_intermediate"],
-        structure_channels=config["expect_ch"],
-        structure_down_blocks=config["cont_num_blocks"],
-        structure_base_channels=config["init_ch"],
-        dynamics_channels=config["d_dim"],
-        dynamics_down_blocks=config["motion_num_blocks"],
-        causal=config["temporal_casual"],
-    ).eval()
     prefix = "state_dict."
     released = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-    model.load_state_dict(convert_released_state_dict(released))
+    torch.save({"state_dict": released}, tmp_path / "released.ckpt")
+    model = AutoencoderVidTwin.from_released(tmp_path / "released.ckpt", num_heads=config["num_heads"])
+    num_frames, height, width = config["input_size"]
+    expected = {
+        "num_frames": num_frames,
+        "height": height,
+        "width": width,
+        "patch_size": config["patch_size"][-1],
+        "hidden_size": config["hidden_size"],
+        "num_layers": config["depth"],
+        "num_heads": config["num_heads"],
+        "mlp_ratio": config["mlp_ratio"],
+        "num_queries": config["num_query_tokens"],
+        "query_hidden_size": config["query_hidden_size"],
+        "qformer_layers": config["qf_layers"],
+        "qformer_heads": config["qf_heads"],
+        "qformer_intermediate_size": config["qf_intermediate"],
+        "structure_channels": config["expect_ch"],
+        "structure_down_blocks": config["cont_num_blocks"],
+        "structure_base_channels": config["init_ch"],
+        "dynamics_channels": config["d_dim"],
+        "dynamics_down_blocks": config["motion_num_blocks"],
+        "causal": config["temporal_casual"],
+    }
+    assert {name: model.config[name] for name in expected} == expected
 
     def check(actual, name, tolerance):
         torch.testing.assert_close(
@@ -135,32 +136,6 @@ def test_the_released_codes_numbers(golden):
     check(sample["structure"], "sample.structure_latent", 1e-4)
     check(sample["dynamics_x"].movedim(-1, 1), "sample.dyn_x_latent", 1e-4)
     check(sample["dynamics_y"].movedim(-1, 1), "sample.dyn_y_latent", 1e-4)
-
-
-def test_every_key_of_the_released_checkpoint_has_its_place():
-    path = SHARED / "spec" / "vidtwin_state_dict_keys.txt"
-    if not path.exists():
-        pytest.skip("the released checkpoint's list of keys (vidtwin_state_dict_keys.txt) is not here")
-    with torch.device("meta"):
-        lines = [line.split("\t") for line in path.read_text().splitlines()]
-        released = {key: torch.empty(json.loads(shape)) for key, shape, *_ in lines}
-        model = AutoencoderVidTwin(structure_channels=8)
-    converted = convert_released_state_dict(released)
-    model.load_state_dict(converted, assign=True)
-    # Table of the released model less what it never calls
-    assert sum(value.numel() for value in converted.values()) == 312_701_490 - 1_182_720
-
-
-def test_the_converter_splits_drops_and_refuses():
-    fused = torch.arange(12.0).view(6, 2)
-    released = {"encoder.blocks.3.attn_temp.qkv.weight": fused, "loss.logvar": torch.zeros(())}
-    converted = convert_released_state_dict(released)
-    assert list(converted) == [f"encoder.blocks.3.attn_temporal.to_{name}.weight" for name in ("q", "k", "v")]
-    assert torch.equal(torch.cat(list(converted.values())), fused)
-    with pytest.raises(ValueError, match=r"2 keys .*generator\.bias, encoder\.blocks\.0\.norm\.weight"):
-        convert_released_state_dict(
-            {"generator.bias": fused, "encoder.blocks.0.norm.weight": fused, "conv_in.bias": fused}
-        )
 
 
 SMALL = {"hidden_size": 512, "num_layers": 12, "num_heads": 8}
