@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             losses = flow_losses(run.wrapped, batch, vae, config, generator, transformer.null_class)
             run.optimize(losses)
         if run.is_due(config.validation_steps):
-            with run.averaged_weights():
+            with training.ema_weights(run.ema, transformer):
                 values = validate(transformer, rows["test"], vae, config, accelerator)
                 if accelerator.is_main_process:
                     save_samples(make_pipeline(transformer, vae, metadata, config), config, run.step)
@@ -224,12 +224,13 @@ def validate(
     share = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=dict)
     generator = torch.Generator(accelerator.device).manual_seed(config.seed + accelerator.process_index)
-    sums: dict[str, torch.Tensor] = {}
+    names = ["loss", *(f"loss_{name}" for name in vae.layout.names)]
+    sums = {name: torch.zeros((), device=accelerator.device) for name in names}
     for batch in loader:
         with accelerator.autocast():
             losses = flow_losses(transformer, batch, vae, config, generator, transformer.null_class)
         for name, value in losses.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch["label"])
+            sums[name] += value * len(batch["label"])
     return {
         f"val_{name}": (accelerator.reduce(total, "sum") / len(dataset)).item()
         for name, total in sums.items()

@@ -30,7 +30,7 @@ from vidtwin_gen.config import (
     user_errors,
 )
 from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import filmstrip, tile, write_gif
+from vidtwin_gen.video import filmstrip, first_fps, tile, write_gif
 from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
 
 
@@ -40,8 +40,8 @@ class VAEConfig(TrainingConfig):
 
     data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
-    stride: int = flag(0, "take every stride-th frame; 0 samples at --fps instead")
-    fps: float = flag(8.0, "frames per second that the model sees, where --stride is 0")
+    stride: int = flag(0, "take every stride-th frame; 0: sample at --fps instead")
+    fps: float = flag(0.0, "frames per second that the model sees; 0: take every --stride-th frame instead")
     flip: bool = flag(True, "mirror half of the training clips")
     max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
     num_validation_videos: int = flag(32, "held-out clips per validation")
@@ -71,6 +71,11 @@ class VAEConfig(TrainingConfig):
         super().__post_init__()
         if not self.data:
             raise ValueError("--data is required: a folder of videos, one folder per class")
+        if bool(self.stride) == bool(self.fps):
+            raise ValueError(
+                f"one of --stride and --fps is 0 and the other is not, got --stride {self.stride} and --fps "
+                f"{self.fps:g}, those of the preset included"
+            )
         if self.num_validation_videos < 1:
             raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
 
@@ -157,6 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # the paper's base model at setting 1 and its Table 6, without the perceptual and adversarial terms
     "base": {
+        "fps": 8.0,
         "learning_rate": 1.6e-4,
         "lr_warmup_steps": 5000,
         "max_train_steps": 200_000,
@@ -180,8 +186,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     index = build_index(config.data, split="train", fold=config.fold)
     dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **clip_geometry(config))
-    validation = build_index(config.data, split="test", fold=config.fold).shuffle(seed=0)
+    test_index = build_index(config.data, split="test", fold=config.fold).shuffle(seed=0)
+    validation = VideoDataset(test_index, shuffle=False, start="center", **clip_geometry(config))
     bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
+    bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
     run = training.Run(vae, config, accelerator, "train_vae")
     for batch in run.loader(dataset, collate_fn=collate):
@@ -193,13 +201,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             run.optimize(losses)
         if run.is_due(config.validation_steps):
-            reader = VideoDataset(validation, **held_out(config))
-            with run.averaged_weights():
-                values = validate(vae, reader, config, accelerator, run.step)
+            with training.ema_weights(run.ema, vae):
+                values = validate(vae, validation, bad_held_out, config, accelerator, run.step)
             run.report_validation(values)
         run.save_checkpoint_if_due()
     run.export("autoencoder", lambda: vae)
-    accelerator.print(bad_videos.summary())
+    if run.advanced:
+        accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
 
 
 def clip_geometry(config: VAEConfig) -> dict[str, Any]:
@@ -208,32 +216,38 @@ def clip_geometry(config: VAEConfig) -> dict[str, Any]:
     return {"num_frames": config.num_frames, "size": (config.height, config.width), **rate}
 
 
-def held_out(config: VAEConfig) -> dict[str, Any]:
-    """The reader of validation clips: the centre of each video, in the index's order."""
-    return {"shuffle": False, "start": "center", **clip_geometry(config)}
-
-
 def validate(
-    vae: AutoencoderVidTwin, dataset: VideoDataset, config: VAEConfig, accelerator: Accelerator, step: int
+    vae: AutoencoderVidTwin,
+    dataset: VideoDataset,
+    bad_videos: BadVideos,
+    config: VAEConfig,
+    accelerator: Accelerator,
+    step: int,
 ) -> dict[str, float]:
-    """PSNR in dB and SSIM over held-out clips, each process a share; the first four go into samples/, with
-    rows original, both latents, Structure alone, Dynamics alone."""
+    """PSNR in dB and SSIM over held-out clips, each process a share; bad files are left out. Up to four clips
+    go into samples/, with rows original, both latents, Structure alone, Dynamics alone."""
     num_videos = min(config.num_validation_videos, len(dataset))
     share = range(accelerator.process_index, num_videos, accelerator.num_processes)
     loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=collate)
     sums = torch.zeros(3, device=accelerator.device)
-    for i, batch in enumerate(loader):
-        clips = batch["video"].to(accelerator.device)
+    pictured = not accelerator.is_main_process
+    for batch in loader:
+        bad_videos.update(batch)
+        clips = batch["video"][~batch["substitute"]].to(accelerator.device)
+        if not len(clips):
+            continue
         with accelerator.autocast():
             latents = vae.encode(clips).latent_dist.mode()
             decoded = vae.decode(latents).sample.float()
-            if i == 0 and accelerator.is_main_process:
+            if not pictured:
+                pictured = True
                 shown = latents[:4]
                 parts = [
                     vae.decode_structure(shown).sample.float(),
                     vae.decode_dynamics(shown).sample.float(),
                 ]
-                save_grid(torch.cat([clips[:4], decoded[:4], *parts]), config, step)
+                rate = config.fps or first_fps(dataset.paths) / config.stride
+                save_grid(torch.cat([clips[:4], decoded[:4], *parts]), config, step, min(rate, 50.0))
         sums += torch.stack(
             [
                 psnr(decoded, clips).sum(),
@@ -242,17 +256,19 @@ def validate(
             ]
         )
     total_psnr, total_ssim, count = accelerator.reduce(sums, "sum").tolist()
+    if not count:
+        raise ValueError(f"none of {num_videos} held-out videos can be read: {bad_videos.summary()}")
     return {"val_psnr": total_psnr / count, "val_ssim": total_ssim / count}
 
 
-def save_grid(rows: torch.Tensor, config: VAEConfig, step: int) -> None:
+def save_grid(rows: torch.Tensor, config: VAEConfig, step: int, fps: float) -> None:
     """Four clips after each other for each of the four rows, as a picture of frames and as an animation."""
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)
     rows = rows.clamp(-1, 1).cpu()
     by_clip = rows.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
     filmstrip(by_clip).save(folder / f"step_{step:07d}.png")
-    write_gif(folder / f"step_{step:07d}.gif", tile(rows, columns=len(rows) // 4), fps=8)
+    write_gif(folder / f"step_{step:07d}.gif", tile(rows, columns=len(rows) // 4), fps)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ class FlatGaussian(DiagonalGaussianDistribution):
     def kl(self) -> torch.Tensor:
         """(B,) divergence from the standard normal in nats, summed over L (Kingma, 2014, appendix B).
 
-        diffusers' own sums dimensions 1 to 3 and so cannot take a flat latent.
+        In float32 whatever the model's type. diffusers' own sums dimensions 1 to 3 and so cannot take a flat
+        latent.
         """
-        return 0.5 * (self.mean.square() + self.var - 1.0 - self.logvar).sum(dim=1)
+        mean, logvar = self.mean.float(), self.logvar.float()
+        return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)

@@ -27,7 +27,7 @@ class AutoencoderVidTwinOutput(BaseOutput):
     """`sample` (B, C, F, H, W): the reconstruction. `latent_dist`: the posterior it was decoded from."""
 
     sample: torch.Tensor
-    latent_dist: FlatGaussian
+    latent_dist: FlatGaussian | None = None  # a default, because accelerate rebuilds outputs from a dict
 
 
 class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMixin):

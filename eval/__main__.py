@@ -120,7 +120,7 @@ def run_recon(args: argparse.Namespace) -> None:
         record["rfvd"] = {"fvd": None, "reason": f"the I3D weights are missing: run `{I3D_INSTALL}`"}
     _write_json(args.out, record)
     if args.gif:
-        _write_pictures(args.gif, torch.cat(shown, dim=1)[:, : args.gif_clips], args.gif_fps)
+        _write_pictures(args.gif, torch.cat(shown, dim=1)[:, : args.gif_clips], real.gif_fps)
     both = record["both"]
     print(
         f"PSNR {both['psnr']['mean']:.2f} dB, SSIM {both['ssim']['mean']:.3f} "
@@ -142,6 +142,7 @@ def run_accuracy(args: argparse.Namespace) -> None:
         num_steps=args.num_steps,
         horizontal_flip=args.horizontal_flip,
         seed=args.seed,
+        device=args.device,
     )
     record: dict[str, Any] = {
         "class_names": train.class_names,
@@ -161,7 +162,7 @@ def run_accuracy(args: argparse.Namespace) -> None:
         for label, name in enumerate(test.class_names):
             clip = test_clips[test_labels == label][:1]
             if len(clip):
-                write_gif(Path(args.real_gifs) / f"{name}.gif", clip[0], args.gif_fps)
+                write_gif(Path(args.real_gifs) / f"{name}.gif", clip[0], test.gif_fps)
     print(
         f"class accuracy {record['generated']['accuracy']:.1%} of {len(generated.frames)} generated clips, "
         f"{record['real']['accuracy']:.1%} of {len(test_clips)} real held-out clips"

@@ -36,7 +36,6 @@ def parser() -> argparse.ArgumentParser:
         help="also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
     )
     recon.add_argument("--gif_clips", type=int, default=8)
-    recon.add_argument("--gif_fps", type=float, default=8.0)
     recon.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
 
     accuracy = verbs.add_parser(
@@ -48,7 +47,6 @@ def parser() -> argparse.ArgumentParser:
         "--horizontal_flip", action="store_true", help="mirror: not where direction is the class"
     )
     accuracy.add_argument("--real_gifs", help="folder for a real clip of each class, shown by the report")
-    accuracy.add_argument("--gif_fps", type=float, default=8.0)
 
     cost = verbs.add_parser("cost", help="tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's")
     _add_cost(cost)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import read_clip, to_uint8
+from vidtwin_gen.video import first_fps, read_clip, to_uint8
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")
@@ -74,6 +74,12 @@ class RealClips:
         for row in torch.randperm(len(names), generator=self.generator).tolist():
             self.rows[names[row]].append(row)
         self.drawn = dict.fromkeys(self.class_names, 0)
+
+    @property
+    def gif_fps(self) -> float:
+        """The clips' frame rate, or the 50 a second that viewers of GIFs keep up with."""
+        rate = self.fps if self.fps is not None else first_fps(self.index["path"]) / (self.stride or 1)
+        return min(rate, 50.0)
 
     def label(self, name: str) -> int:
         if name not in self.rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,16 +71,17 @@ def generate(
     """Write `<out>/<Class>/<Class>_0000.mp4` ..., `clips.safetensors` and `generated.json`.
 
     clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
-    what metrics read, since a video codec changes FVD. The two files appear when all videos are done.
+    what metrics read, since a video codec changes FVD. The folder has its name when all videos are done.
     """
     names = [
         _folder_name(label, pipe.config.class_names) for label in range(pipe.transformer.config.num_classes)
     ]
     clips = [(label, number) for label in ids for number in range(num_videos_per_class)]
     size = (pipe.vae.config.num_frames, pipe.vae.config.height, pipe.vae.config.width, 3)
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "clips.safetensors.partial"
-    all_frames = create_clip_file(partial, [label for label, _ in clips], size)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    all_frames = create_clip_file(partial / "clips.safetensors", [label for label, _ in clips], size)
 
     with tqdm(total=len(clips), unit="clip") as progress:
         for start in range(0, len(clips), batch_size):
@@ -98,7 +99,7 @@ def generate(
             frames = to_uint8(clamped).cpu().numpy()  # (B, F, H, W, C)
             all_frames[start : start + len(batch)] = frames
             for (label, number), clip in zip(batch, frames, strict=True):
-                path = out / names[label] / f"{names[label]}_{number:04d}"
+                path = partial / names[label] / f"{names[label]}_{number:04d}"
                 path.parent.mkdir(exist_ok=True)
                 if "mp4" in formats:
                     write_video(path.with_suffix(".mp4"), clip, fps)
@@ -107,7 +108,6 @@ def generate(
             progress.update(len(batch))
 
     all_frames.flush()
-    os.replace(partial, out / "clips.safetensors")
     record = {
         "pipeline": pipeline_name,
         "scheduler": type(pipe.scheduler).__name__,
@@ -120,7 +120,10 @@ def generate(
         "seed": seed,
         "fps": fps,
     }
-    (out / "generated.json").write_text(json.dumps(record, indent=2) + "\n")
+    (partial / "generated.json").write_text(json.dumps(record, indent=2) + "\n")
+    if out.exists():  # empty
+        out.rmdir()
+    partial.rename(out)
     print(f"{len(clips)} videos of {len(ids)} classes in {out}")
 
 

@@ -416,6 +416,15 @@ def test_generate_writes_videos_tensors_and_a_record(folder, tmp_path):
     assert record["pipeline"] == "pipeline" and record["seed"] == 0 and record["fps"] == 8
 
 
+def test_an_interrupted_generation_starts_again(folder, tmp_path):
+    left = tmp_path / "out.partial" / "Archery"
+    left.mkdir(parents=True)
+    (left / "Archery_0099.gif").write_bytes(b"half")
+    main(command(folder, tmp_path / "out", "--class_labels", "2", "--num_videos_per_class", "1"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list(tmp_path.rglob("*_0099.gif"))
+
+
 def test_the_tensors_are_the_videos_rounded(pipe, folder, tmp_path):
     main(command(folder, tmp_path, "--class_labels", "2", "--num_videos_per_class", "1", "--seed", "7"))
     expected = generate(pipe, 2, num_inference_steps=2, generator=[clip_generator(7, 2, 0)])

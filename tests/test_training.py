@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
@@ -144,6 +145,40 @@ def test_two_processes_share_a_batch_and_resume(script, run, tmp_path):
     assert weights_sha256(exported) == weights
 
 
+def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
+    shutil.rmtree(copied / "checkpoint-12")
+    progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
+    assert torch.load(progress) == {"step": 10, "num_processes": 1}
+    torch.save({"step": 10, "num_processes": 2}, progress)
+    with pytest.raises(ValueError, match="a run with 2 processes, this one has 1"):
+        SCRIPTS[script].main(run.argv(copied))
+
+
+@pytest.fixture
+def another_accelerator():
+    """A process has one precision until this is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bfloat16_autocast_trains(script, run, tmp_path, another_accelerator):
+    argv = run.argv(tmp_path / "run", mixed_precision="bf16", max_train_steps=2, checkpointing_steps=2)
+    SCRIPTS[script].main(argv)
+    first, *_ = metrics(tmp_path / "run")
+    assert first["loss"] == pytest.approx(metrics(run.output_dir)[0]["loss"], rel=0.05)
+    weights = load_file(tmp_path / "run" / WEIGHTS[script])
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+
+
+def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, capsys):
+    argv = run.argv(copied, resume_from_checkpoint="checkpoint-10", checkpointing_steps=1)
+    (copied / "checkpoint-12").rename(copied / "checkpoint-90")
+    SCRIPTS[script].main(argv)
+    assert "checkpoint-90: the run goes on from checkpoint-10" in capsys.readouterr().out
+    assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
+
+
 def test_resuming_by_name_and_the_limit(script, run, copied):
     (copied / WEIGHTS[script]).unlink()
     argv = run.argv(
@@ -251,7 +286,9 @@ def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
 
     def draws(seed, micro_step, rank):
         generator = training.seed_pass(seed, micro_step, rank, cpu)
-        return tuple(torch.rand(2, generator=generator).tolist()), tuple(torch.rand(2).tolist())
+        own, everyones = torch.rand(2, generator=generator), torch.rand(2)
+        assert not torch.equal(own, everyones)  # dropout is not made of the noise's bits
+        return tuple(own.tolist()), tuple(everyones.tolist())
 
     places = [(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)]
     drawn = {place: draws(*place) for place in places}
@@ -293,5 +330,5 @@ def test_a_folder_is_replaced_only_by_a_complete_one(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_dit_run, tmp_path):
     argv = tiny_dit_run.argv(tmp_path / "run", learning_rate=1e30, max_grad_norm=1e30, lr_warmup_steps=0)
-    with pytest.raises(FloatingPointError, match="became NaN or infinite: lower --learning_rate"):
+    with pytest.raises(FloatingPointError, match="became NaN or infinite: try a lower --learning_rate"):
         train_dit.main(argv)

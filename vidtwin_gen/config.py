@@ -82,6 +82,11 @@ FREE_ON_RESUME = {
     "report_to",
     "dry_run",
     "gradient_checkpointing",
+    "max_bad_fraction",
+    "num_validation_videos",
+    "num_sample_classes",
+    "num_inference_steps",
+    "guidance_scale",
 }
 
 Config = TypeVar("Config", bound=TrainingConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.draws import DrawOrder
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import video_info
+from vidtwin_gen.video import first_fps
 from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
 
 METADATA = "latents.json"
@@ -74,7 +73,7 @@ def encode_dataset(
         raise ValueError(f"{out} is not empty: name another --out, or remove it to encode again")
     layout: LatentLayout = vae.layout
     index = build_index(data, split="all", fold=fold)
-    source_fps = _first_fps(index["path"]) if fps is None else None
+    source_fps = first_fps(index["path"]) if fps is None else None
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     features = datasets.Features(
@@ -148,16 +147,6 @@ def encode_dataset(
         out.rmdir()
     partial.rename(out)
     return metadata
-
-
-def _first_fps(paths: Iterable[str]) -> float:
-    """The frame rate of the first video that can be read."""
-    for path in paths:
-        try:
-            return video_info(path).fps
-        except VideoError as error:
-            last = error
-    raise last
 
 
 @torch.inference_mode()

@@ -31,15 +31,22 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class Progress:
-    """Optimiser steps done; saved with every checkpoint."""
+    """Optimiser steps done; saved with every checkpoint. The number of processes goes with it, since the
+    schedule counts in it and the draws of a step follow from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_processes: int) -> None:
         self.step = 0
+        self.num_processes = num_processes
 
     def state_dict(self) -> dict[str, int]:
-        return {"step": self.step}
+        return {"step": self.step, "num_processes": self.num_processes}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
+        if state["num_processes"] != self.num_processes:
+            raise ValueError(
+                f"the checkpoint is of a run with {state['num_processes']} processes, this one has "
+                f"{self.num_processes}: resume with as many, or start another --output_dir"
+            )
         self.step = state["step"]
 
 
@@ -91,16 +98,19 @@ class Run:
         self.wrapped, self.optimizer, self.lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
-            self.ema.to(accelerator.device)
             accelerator.register_for_checkpointing(self.ema)
         if accelerator.is_main_process:
             save_or_check_config(config, self.output_dir)
-        self.progress = Progress()
+        self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
         checkpoint = find_checkpoint(self.output_dir, config.resume_from_checkpoint)
         if checkpoint is not None:
             accelerator.load_state(str(checkpoint))
             accelerator.print(f"resuming from {checkpoint}")
+            if accelerator.is_main_process:
+                remove_later_checkpoints(checkpoint)
+        if self.ema is not None:
+            self.ema.to(accelerator.device)  # load_state leaves it on the CPU
         if config.report_to != "none":
             accelerator.init_trackers(name)
         self.advanced = self.step < config.max_train_steps  # else there is nothing left to do
@@ -152,6 +162,7 @@ class Run:
         if self.accelerator.sync_gradients:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
+        learning_rate = self.lr_scheduler.get_last_lr()[0]
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
         self.means.update(losses)
@@ -164,7 +175,7 @@ class Run:
         if self.is_due(self.config.logging_steps) or self.is_due(self.config.checkpointing_steps):
             values = self.means.pop(self.accelerator)  # no mean spans a checkpoint
             self.bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-            self.write({**values, "lr": self.lr_scheduler.get_last_lr()[0]})
+            self.write({**values, "lr": learning_rate})
 
     def is_due(self, every: int) -> bool:
         """Whether this was the last pass of a step after which something happens that happens `every` steps,
@@ -184,19 +195,13 @@ class Run:
             limit = self.config.checkpoints_total_limit
             save_checkpoint(self.accelerator, self.output_dir, self.step, limit)
 
-    @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """The model in evaluation mode, with its averaged weights where there is an average."""
-        with ema_weights(self.ema, self.model):
-            yield
-
     def export(self, name: str, result: Callable[[], ModelMixin | DiffusionPipeline]) -> None:
         """Ends the run and saves what it made, `result()` with averaged weights, in its folder. One that
         stands there from an earlier end is left alone: the whitening may have been written to it by now."""
         self.bar.close()
         folder = self.output_dir / name
         if self.accelerator.is_main_process and (self.advanced or not folder.exists()):
-            with self.averaged_weights(), replace_folder(folder) as partial:
+            with ema_weights(self.ema, self.model), replace_folder(folder) as partial:
                 result().save_pretrained(partial)
             print(f"wrote {folder}")
         self.accelerator.end_training()
@@ -208,9 +213,9 @@ def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> to
     The global generators (dropout) are seeded the same way. So a resumed run draws what an uninterrupted one
     would have drawn.
     """
-    state = int(np.random.SeedSequence([seed, micro_step, rank]).generate_state(1)[0])
-    torch.manual_seed(state)
-    return torch.Generator(device).manual_seed(state)
+    own, everyones = np.random.SeedSequence([seed, micro_step, rank]).generate_state(2).tolist()
+    torch.manual_seed(everyones)
+    return torch.Generator(device).manual_seed(own)
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
@@ -242,6 +247,16 @@ def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
         for path in output_dir.glob("checkpoint-*")
         if (match := CHECKPOINT.fullmatch(path.name))
     )
+
+
+def remove_later_checkpoints(checkpoint: Path) -> None:
+    """What lies past the one that is resumed from would else be taken for the latest of the new branch."""
+    found = _checkpoints(checkpoint.parent)
+    names = [path.name for _, path in found]
+    for _, later in found[names.index(checkpoint.name) + 1 :]:
+        print(f"removing {later}: the run goes on from {checkpoint.name}")
+        later.rename(later.with_name(f"partial-{later.name}"))
+        shutil.rmtree(later.with_name(f"partial-{later.name}"))
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
@@ -348,7 +363,7 @@ class RunningMean:
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
-                f"{', '.join(broken)} became NaN or infinite: lower --learning_rate or --max_grad_norm; "
-                "the same command resumes from the last checkpoint"
+                f"{', '.join(broken)} became NaN or infinite: try a lower --learning_rate or "
+                "--max_grad_norm in another --output_dir (the same command would come to the same point)"
             )
         return means

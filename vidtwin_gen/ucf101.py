@@ -70,7 +70,7 @@ def build_index(
     check_split(index_of("train"), index_of("test"))
     index = index_of(split)
     if not len(index):
-        way_out = f"check {lists}" if lists is not None else "choose another test_fraction or seed"
+        way_out = f"check {lists}" if lists is not None else "a split by hash takes more groups"
         raise ValueError(f"{root}: none of its {len(rows)} videos falls into split {split!r}; {way_out}")
     return index
 

@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,20 @@ def video_info(path: str | os.PathLike[str]) -> VideoInfo:
         return VideoInfo(num_frames, float(reader.get_avg_fps()), height, width)
 
     return guarded(path, read)
+
+
+def first_fps(paths: Iterable[str]) -> float:
+    """The frame rate of the first of these videos that can be read.
+
+    Raises:
+        UnreadableVideoError: none of them can.
+    """
+    for path in paths:
+        try:
+            return video_info(path).fps
+        except UnreadableVideoError as error:
+            last = error
+    raise last
 
 
 def read_clip(
