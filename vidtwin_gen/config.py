@@ -82,6 +82,7 @@ FREE_ON_RESUME = {
     "report_to",
     "dry_run",
     "gradient_checkpointing",
+    "lpips_weights",
     "max_bad_fraction",
     "num_validation_videos",
     "num_sample_classes",
