@@ -127,7 +127,7 @@ DEMO: dict[str, Any] = {
     "dynamics_down_blocks": 0,
     "dynamics_channels": 4,
     "train_batch_size": 4,
-    "max_train_steps": 1500,
+    "max_train_steps": 1200,
     "lr_warmup_steps": 50,
     "learning_rate": 2e-3,
     "adam_beta2": 0.95,
@@ -136,7 +136,7 @@ DEMO: dict[str, Any] = {
     "mse_weight": 10.0,
     "kl_weight": 0.006,
     "checkpointing_steps": 250,
-    "validation_steps": 750,
+    "validation_steps": 600,
     "dataloader_num_workers": 1,
     "report_to": "none",
 }
