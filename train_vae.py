@@ -43,7 +43,7 @@ class VAEConfig(TrainingConfig):
     data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
     stride: int = flag(0, "take every stride-th frame; 0: sample at --fps instead")
-    fps: float = flag(0.0, "frames per second that the model sees; 0: take every --stride-th frame instead")
+    fps: float = flag(0.0, "frames per second that the model sees; 0: by --stride, or the paper's 8 without")
     flip: bool = flag(True, "mirror half of the training clips")
     max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
     num_validation_videos: int = flag(32, "held-out clips per validation")
@@ -75,11 +75,13 @@ class VAEConfig(TrainingConfig):
         super().__post_init__()
         if not self.data:
             raise ValueError("--data is required: a folder of videos, one folder per class")
-        if bool(self.stride) == bool(self.fps):
+        if self.stride and self.fps:
             raise ValueError(
-                f"one of --stride and --fps is 0 and the other is not, got --stride {self.stride} and --fps "
-                f"{self.fps:g}, those of the preset included"
+                f"--stride {self.stride} and --fps {self.fps:g} exclude each other, those of the preset "
+                "included: set one of them to 0"
             )
+        if not self.stride:
+            self.fps = self.fps or 8.0
         if self.num_validation_videos < 1:
             raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
 

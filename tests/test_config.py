@@ -95,7 +95,6 @@ def test_only_value_errors_are_the_users(capsys):
 )
 def test_every_preset_of_the_scripts_is_a_configuration(script, config_class, inputs):
     known = {field.name: field for field in fields(config_class)}
-    assert known.keys() >= FREE_ON_RESUME
     assert all(field.metadata["help"] for field in known.values())
     for name, preset in script.PRESETS.items():
         config = parse_config(
@@ -105,6 +104,26 @@ def test_every_preset_of_the_scripts_is_a_configuration(script, config_class, in
             assert getattr(config, flag_name) == value
             default = known[flag_name].default
             assert type(value) is type(default), f"{name}: {flag_name}={value!r}, a {type(default).__name__}"
+
+
+def test_what_may_change_on_resuming_is_a_flag():
+    flags = {field.name for config in (train_vae.VAEConfig, train_dit.DiTConfig) for field in fields(config)}
+    assert flags >= FREE_ON_RESUME
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate"),
+    [({}, {"fps": 8.0}), ({"stride": 2}, {"stride": 2}), ({"stride": 0, "fps": 12.0}, {"fps": 12.0})],
+)
+def test_frames_are_taken_by_stride_or_by_rate(asked, rate):
+    geometry = train_vae.clip_geometry(train_vae.VAEConfig(output_dir="run", data="videos", **asked))
+    assert {name: geometry.get(name) for name in rate} == rate
+    assert len({"stride", "fps"} & geometry.keys()) == 1
+
+
+def test_stride_and_rate_exclude_each_other():
+    with pytest.raises(ValueError, match="--stride 2 and --fps 12 exclude each other"):
+        train_vae.VAEConfig(output_dir="run", data="videos", stride=2, fps=12.0)
 
 
 def test_the_flags_of_stage_1_are_the_models_arguments():
