@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 
 from autoencoder.losses import vidtwin_loss
 from autoencoder.posterior import FlatGaussian
+from autoencoder.presets import PRESETS, preset
 from autoencoder.vidtwin import AutoencoderVidTwin
+from eval import tokenizers
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = {
@@ -138,26 +140,52 @@ def test_the_released_codes_numbers(golden, tmp_path):
     check(sample["dynamics_y"].movedim(-1, 1), "sample.dyn_y_latent", 1e-4)
 
 
-SMALL = {"hidden_size": 512, "num_layers": 12, "num_heads": 8}
-LARGE = {"hidden_size": 1536, "num_layers": 16, "num_heads": 12}
+# What the released code has at 16 x 224 x 224: the shapes of the latents, the count of all parameters and of
+# the two layers among them that it never calls (we have none of these).
+SETTING_1 = ((16, 7, 7, 4), (16, 7, 8), 4928)
+SETTING_2 = ((16, 7, 7, 4), (16, 4, 16), 5184)
+SETTING_3 = ((12, 7, 7, 4), (16, 7, 8), 4144)
+PAPERS_MODELS = {
+    "small-1": (*SETTING_1, 0.205, 106_894_378, 788_736),
+    "small-2": (*SETTING_2, 0.215, 109_331_984, 788_736),
+    "small-3": (*SETTING_3, 0.172, 106_894_058, 788_736),
+    "base-1": (*SETTING_1, 0.205, 312_673_834, 1_182_720),
+    "base-2": (*SETTING_2, 0.215, 318_099_728, 1_182_720),
+    "base-3": (*SETTING_3, 0.172, 312_673_514, 1_182_720),
+    "large-1": (*SETTING_1, 0.205, 1_239_632_938, 2_364_672),
+    "large-2": (*SETTING_2, 0.215, 1_261_101_584, 2_364_672),
+    "large-3": (*SETTING_3, 0.172, 1_239_632_618, 2_364_672),
+    "released": ((16, 7, 7, 8), (16, 7, 8), 8064, 0.335, 312_701_490, 1_182_720),
+}
+
+
+def test_every_preset_is_in_the_table():
+    assert PRESETS.keys() == PAPERS_MODELS.keys()
 
 
 @pytest.mark.parametrize(
-    ("sizes", "num_elements", "num_parameters"),
-    [
-        ({}, 4928, 312_673_834 - 1_182_720),
-        ({"dynamics_channels": 16, "dynamics_down_blocks": 2}, 5184, 318_099_728 - 1_182_720),
-        ({"num_queries": 12, **SMALL}, 4144, 106_894_058 - 788_736),
-        (LARGE, 4928, 1_239_632_938 - 2_364_672),
-    ],
-    ids=["base, setting 1", "base, setting 2", "small, setting 3", "large, setting 1"],
+    ("name", "structure", "dynamics", "num_elements", "percent", "released_parameters", "dead"),
+    [(name, *row) for name, row in PAPERS_MODELS.items()],
+    ids=PAPERS_MODELS,
 )
-def test_the_papers_sizes(sizes, num_elements, num_parameters):
-    """Latent and parameter counts of the released code, less the two layers that it never calls."""
+def test_the_papers_models(name, structure, dynamics, num_elements, percent, released_parameters, dead):
     with torch.device("meta"):
-        model = AutoencoderVidTwin(**sizes)
+        model = AutoencoderVidTwin(**preset(name))
+    shapes = {grid.name: (*grid.shape, grid.channels) for grid in model.layout.grids}
+    assert shapes == {"structure": structure, "dynamics_x": dynamics, "dynamics_y": dynamics}
     assert model.layout.num_elements == num_elements
-    assert model.num_parameters() == num_parameters
+    assert round(100 * model.layout.compression_rate(16, 224, 224), 3) == percent
+    assert model.num_parameters() == released_parameters - dead
+    setting = "released" if name == "released" else name[-1]
+    assert tokenizers.vidtwin(setting).layout == model.layout
+
+
+def test_presets_by_their_size_alone_and_unknown_ones():
+    assert preset("base") == preset("base-1")
+    with torch.device("meta"):
+        assert AutoencoderVidTwin().config == AutoencoderVidTwin(**preset("base")).config
+    with pytest.raises(ValueError, match="no preset 'huge' of the autoencoder; there are small-1, "):
+        preset("huge")
 
 
 def test_the_default_is_the_papers_headline():
