@@ -9,12 +9,12 @@ from torch import nn
 INITIAL_LOGVAR = -4.0
 
 
-def init_posterior_head(head: nn.Conv2d) -> None:
-    """For a convolution whose channels are means, then log-variances: starts with a little noise everywhere.
+def init_posterior_head(head: nn.Conv2d | nn.Linear) -> None:
+    """For a last layer whose channels are means, then log-variances: starts with a little noise everywhere.
 
     torch's default starts with a variance of 1 around means near 0, where training has to find the signal.
     """
-    num_means = head.out_channels // 2
+    num_means = len(head.weight) // 2
     with torch.no_grad():
         head.weight[num_means:] = 0.0
         assert head.bias is not None

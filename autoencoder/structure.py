@@ -11,7 +11,53 @@ from autoencoder.posterior import init_posterior_head
 from vidtwin_gen.layers import init_relu_stack
 
 
-class StructureEncoder(nn.Module):
+def make_qformer(
+    encoder_hidden_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    intermediate_size: int,
+    dropout: float,
+) -> Blip2QFormerModel:
+    """BLIP-2's Q-Former with the sizes given and otherwise its own defaults, as in the released model."""
+    return Blip2QFormerModel(
+        Blip2QFormerConfig(
+            hidden_size=hidden_size,
+            encoder_hidden_size=encoder_hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=intermediate_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    )
+
+
+class SpatialBottleneck(nn.Module):
+    """The second half of a structure encoder: each query's grid of positions is an image, which convolutions
+    make smaller."""
+
+    def add_bottleneck(
+        self, query_hidden_size: int, base_channels: int, num_down_blocks: int, latent_channels: int
+    ) -> None:
+        self.conv_in = nn.Conv2d(query_hidden_size, base_channels, 3, padding=1)
+        self.down = nn.Sequential()
+        for i in range(num_down_blocks):
+            channels = base_channels * 2**i
+            self.down.extend([nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1), nn.ReLU()])
+        self.bottleneck = nn.Conv2d(base_channels * 2**num_down_blocks, 2 * latent_channels, 3, padding=1)
+        init_relu_stack(self.conv_in, self.down, self.bottleneck)
+        init_posterior_head(self.bottleneck)
+
+    def squeeze(self, queries: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """(B h w, n_q, d_q) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis."""
+        num_queries = queries.shape[1]
+        images = rearrange(queries, "(b h w) q c -> (b q) c h w", h=height, w=width)
+        images = self.down(self.conv_in(images))  # (B n_q, c 2^k, h_S, w_S)
+        return rearrange(self.bottleneck(images), "(b q) c h w -> b q h w c", q=num_queries)
+
+
+class StructureEncoder(SpatialBottleneck):
     """A temporal Q-Former per position, then a spatial bottleneck.
 
     (B, D, F, h, w) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis.
@@ -32,34 +78,21 @@ class StructureEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.query_embeds = nn.Parameter(torch.randn(num_queries, query_hidden_size))
-        self.qformer = Blip2QFormerModel(
-            Blip2QFormerConfig(
-                hidden_size=query_hidden_size,
-                encoder_hidden_size=hidden_size,
-                num_hidden_layers=qformer_layers,
-                num_attention_heads=qformer_heads,
-                intermediate_size=qformer_intermediate_size,
-                hidden_dropout_prob=qformer_dropout,
-                attention_probs_dropout_prob=qformer_dropout,
-            )
+        self.qformer = make_qformer(
+            hidden_size,
+            query_hidden_size,
+            qformer_layers,
+            qformer_heads,
+            qformer_intermediate_size,
+            qformer_dropout,
         )
-        self.conv_in = nn.Conv2d(query_hidden_size, base_channels, 3, padding=1)
-        self.down = nn.Sequential()
-        for i in range(num_down_blocks):
-            channels = base_channels * 2**i
-            self.down.extend([nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1), nn.ReLU()])
-        self.bottleneck = nn.Conv2d(base_channels * 2**num_down_blocks, 2 * latent_channels, 3, padding=1)
-        init_relu_stack(self.conv_in, self.down, self.bottleneck)
-        init_posterior_head(self.bottleneck)
+        self.add_bottleneck(query_hidden_size, base_channels, num_down_blocks, latent_channels)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        b, _, _, h, w = z.shape
         frames = rearrange(z, "b d f h w -> (b h w) f d")
-        queries = self.query_embeds.to(z.dtype).expand(frames.shape[0], -1, -1)
+        queries = self.query_embeds.to(z.dtype).expand(len(frames), -1, -1)
         queries = self.qformer(query_embeds=queries, encoder_hidden_states=frames).last_hidden_state
-        images = rearrange(queries.to(z.dtype), "(b h w) q c -> (b q) c h w", b=b, h=h, w=w)
-        images = self.down(self.conv_in(images))  # (B n_q, c 2^k, h_S, w_S)
-        return rearrange(self.bottleneck(images), "(b q) c h w -> b q h w c", b=b)
+        return self.squeeze(queries.to(z.dtype), *z.shape[-2:])
 
 
 class StructureDecoder(nn.Module):

@@ -15,11 +15,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
-from autoencoder.dynamics import DynamicsDecoder, DynamicsEncoder
+from autoencoder import components
 from autoencoder.posterior import FlatGaussian
-from autoencoder.structure import StructureDecoder, StructureEncoder
 from autoencoder.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
-from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 
 @dataclass
@@ -33,7 +31,7 @@ class AutoencoderVidTwinOutput(BaseOutput):
 class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMixin):
     """VidTwin: encodes a clip into one flat Gaussian latent and decodes it back.
 
-    The flat latent is the concatenation of three grids, described by `layout`: `structure`
+    The flat latent is the concatenation of its grids, described by `layout`: `structure`
     (n_q, h_S, w_S) x d_S, `dynamics_x` (F, w_D) x d_D and `dynamics_y` (F, h_D) x d_D. The defaults are the
     paper's base model at its setting 1.
 
@@ -46,6 +44,11 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         structure_channels, structure_down_blocks, structure_base_channels: d_S, halvings of the token grid,
             channels before the first of them.
         dynamics_channels, dynamics_down_blocks: d_D, halvings of the token grid.
+        structure_type: how Structure is made: the paper's "qformer", or one of its ablations, "convolution",
+            which reduces time without a Q-Former, or "frame_qformer", a Q-Former over whole frames, each of
+            `structure_position_channels` channels per position; its grid is `structure` (n_q,) x d_S.
+        dynamics_type: how Dynamics is made: the paper's "average", or an ablation, "qformer", a spatial one
+            of `dynamics_queries` queries a frame, with one grid `dynamics` (F, n) x d_D, or "none".
         causal: whether a frame's tokens see only earlier frames in the trunk's temporal attention.
         latents_mean, latents_std: whitening of the latent, one number per grid and channel in layout order
             (`layout.whiten`); written by `python -m vidtwin_gen encode`. None: not measured yet.
@@ -83,71 +86,33 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         structure_base_channels: int = 128,
         dynamics_channels: int = 8,
         dynamics_down_blocks: int = 1,
+        structure_type: str = "qformer",
+        structure_position_channels: int = 32,
+        dynamics_type: str = "average",
+        dynamics_queries: int = 14,
         causal: bool = True,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
     ) -> None:
         super().__init__()
-        if height % patch_size or width % patch_size:
-            raise ValueError(
-                f"height and width must be multiples of patch_size={patch_size}, got {height}x{width}"
-            )
-        if hidden_size % 4 or hidden_size % num_heads:
-            raise ValueError(
-                f"hidden_size={hidden_size} must be a multiple of 4 and of num_heads={num_heads}"
-            )
-        if query_hidden_size % qformer_heads:
-            raise ValueError(
-                f"query_hidden_size={query_hidden_size} must be a multiple of qformer_heads={qformer_heads}"
-            )
-        grid = (height // patch_size, width // patch_size)
-        structure_grid = _halve(grid, structure_down_blocks)
-        dynamics_grid = _halve(grid, dynamics_down_blocks)
-        self.layout = LatentLayout(
-            (
-                LatentGrid(
-                    "structure",
-                    ("query", "height", "width"),
-                    (num_queries, *structure_grid),
-                    structure_channels,
-                ),
-                LatentGrid(
-                    "dynamics_x", ("time", "width"), (num_frames, dynamics_grid[1]), dynamics_channels
-                ),
-                LatentGrid(
-                    "dynamics_y", ("time", "height"), (num_frames, dynamics_grid[0]), dynamics_channels
-                ),
-            )
+        config = self.config
+        components.check_config(config)
+        self.layout = components.latent_layout(config)
+        trunk = (
+            num_frames,
+            *components.token_grid(config),
+            hidden_size,
+            num_layers,
+            num_heads,
+            mlp_ratio,
+            causal,
         )
-        trunk = (num_frames, *grid, hidden_size, num_layers, num_heads, mlp_ratio, causal)
         self.patch_embed = PatchEmbed(in_channels, hidden_size, patch_size)
         self.encoder = SpaceTimeTrunk(*trunk)
-        self.structure_encoder = StructureEncoder(
-            hidden_size,
-            num_queries,
-            query_hidden_size,
-            qformer_layers,
-            qformer_heads,
-            qformer_intermediate_size,
-            qformer_dropout,
-            structure_base_channels,
-            structure_down_blocks,
-            structure_channels,
-        )
-        self.dynamics_encoder = DynamicsEncoder(hidden_size, dynamics_down_blocks, dynamics_channels)
-        self.structure_decoder = StructureDecoder(
-            hidden_size,
-            num_frames,
-            *grid,
-            num_queries,
-            query_hidden_size,
-            structure_base_channels,
-            structure_down_blocks,
-            structure_channels,
-        )
-        self.dynamics_decoder = DynamicsDecoder(
-            hidden_size, grid, dynamics_grid, dynamics_down_blocks, dynamics_channels
-        )
+        self.structure_encoder = components.structure_encoder(config)
+        self.dynamics_encoder = components.dynamics_encoder(config)
+        self.structure_decoder = components.structure_decoder(config)
+        self.dynamics_decoder = components.dynamics_decoder(config)
         self.decoder = SpaceTimeTrunk(*trunk)
         self.patch_output = PatchOutput(in_channels, hidden_size, patch_size)
         self.use_slicing = False
@@ -180,9 +145,10 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
         z = self.encoder(self.patch_embed(x))  # (B, D, F, h, w)
-        structure = self.structure_encoder(z)  # (B, n_q, h_S, w_S, 2 d_S)
-        dynamics_x, dynamics_y = self.dynamics_encoder(z)  # (B, F, w_D, 2 d_D), (B, F, h_D, 2 d_D)
-        halves = [part.chunk(2, dim=-1) for part in (structure, dynamics_x, dynamics_y)]
+        latents = [self.structure_encoder(z)]  # (B, n_q, h_S, w_S, 2 d_S)
+        if self.dynamics_encoder is not None:
+            latents += self.dynamics_encoder(z)  # (B, F, w_D, 2 d_D), (B, F, h_D, 2 d_D)
+        halves = [part.chunk(2, dim=-1) for part in latents]
         mean, logvar = (
             self.layout.join(dict(zip(self.layout.names, half, strict=True)))
             for half in zip(*halves, strict=True)
@@ -205,25 +171,31 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
     def decode_dynamics(
         self, z: torch.Tensor, return_dict: bool = True
     ) -> DecoderOutput | tuple[torch.Tensor]:
-        """As `decode`, from the Dynamics part of z alone (paper, Figure 3)."""
+        """As `decode`, from the Dynamics part of z alone (paper, Figure 3).
+
+        Raises:
+            ValueError: with `dynamics_type="none"` there is none.
+        """
+        if self.dynamics_decoder is None:
+            raise ValueError("this autoencoder has no Dynamics latent to decode (dynamics_type none)")
         return self._decode_sliced(z, ("dynamics",), return_dict)
 
     def _decode_sliced(
-        self, z: torch.Tensor, parts: tuple[str, ...], return_dict: bool
+        self, z: torch.Tensor, of: tuple[str, ...], return_dict: bool
     ) -> DecoderOutput | tuple[torch.Tensor]:
         if self.use_slicing and z.shape[0] > 1:
-            sample = torch.cat([self._decode(latent, parts) for latent in z.split(1)])
+            sample = torch.cat([self._decode(latent, of) for latent in z.split(1)])
         else:
-            sample = self._decode(z, parts)
+            sample = self._decode(z, of)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
-    def _decode(self, z: torch.Tensor, parts: tuple[str, ...]) -> torch.Tensor:
-        grids = self.layout.split(z)
+    def _decode(self, z: torch.Tensor, of: tuple[str, ...]) -> torch.Tensor:
+        structure, *dynamics = self.layout.split(z).values()
         u = z.new_zeros(())
-        if "structure" in parts:
-            u = u + self.structure_decoder(grids["structure"])  # (B, D, F, h, w)
-        if "dynamics" in parts:
-            u = u + self.dynamics_decoder(grids["dynamics_x"], grids["dynamics_y"])  # (B, D, F, h, w)
+        if "structure" in of:
+            u = u + self.structure_decoder(structure)  # (B, D, F, h, w)
+        if "dynamics" in of and self.dynamics_decoder is not None:
+            u = u + self.dynamics_decoder(*dynamics)  # (B, D, F, h, w)
         return self.patch_output(self.decoder(u))  # (B, C, F, H, W)
 
     def forward(
@@ -243,9 +215,3 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         if not return_dict:
             return reconstruction, posterior
         return AutoencoderVidTwinOutput(sample=reconstruction, latent_dist=posterior)
-
-
-def _halve(grid: tuple[int, int], times: int) -> tuple[int, int]:
-    for _ in range(times):
-        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
-    return grid
