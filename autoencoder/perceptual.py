@@ -55,10 +55,11 @@ class LPIPS(nn.Module):
                 f"{tuple(first.shape)} and {tuple(second.shape)}"
             )
         x = (torch.cat([first, second]) - self.shift) / self.scale
-        distance = x.new_zeros(len(first))
+        distance = torch.zeros(len(first), device=x.device)
         for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             x = stage(F.max_pool2d(x, 2) if depth else x)
-            a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in x.chunk(2))
+            # in float32 also under autocast: differences of nearly equal features
+            a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in x.float().chunk(2))
             distance = distance + torch.einsum("nchw,c->nhw", (a - b).square(), head).mean((1, 2))
         return distance
 

@@ -1,6 +1,7 @@
 """Both training scripts: an interrupted run is the uninterrupted one, and mistakes are told."""
 
 import json
+import math
 import os
 import runpy
 import shutil
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 import train_dit
 import train_vae
+from autoencoder.discriminator import PatchDiscriminator
 from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS
 from vidtwin_gen import training
 from vidtwin_gen.latent_dataset import weights_sha256
@@ -157,9 +160,10 @@ def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monke
     monkeypatch.setattr(train_vae, "load_lpips", untrained)
     argv = tiny_vae_run.argv(tmp_path / "run", max_train_steps=1, lpips_weight=0.5, kl_weight=0)
     train_vae.main(argv)
-    first, *_ = metrics(tmp_path / "run")
+    first, last = metrics(tmp_path / "run")
     assert first["lpips"] > 0
     assert first["loss"] == pytest.approx(first["l1"] + 0.5 * first["lpips"])
+    assert last["val_lpips"] > 0
 
 
 def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, monkeypatch):
@@ -172,8 +176,9 @@ def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, m
 def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
     shutil.rmtree(copied / "checkpoint-12")
     progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
-    assert torch.load(progress) == {"step": 10, "num_processes": 1}
-    torch.save({"step": 10, "num_processes": 2}, progress)
+    state = torch.load(progress)
+    assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
+    torch.save(state | {"num_processes": 2}, progress)
     with pytest.raises(ValueError, match="a run with 2 processes, this one has 1"):
         SCRIPTS[script].main(run.argv(copied))
 
@@ -261,6 +266,8 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
         ("train_dit", {"latents": "nowhere"}, "nowhere: no latents.json"),
         ("train_dit", {"vae": "nowhere"}, "nowhere: no .safetensors file"),
         ("train_dit", {"patch_size": "two"}, "--patch_size is a number or JSON, got 'two'"),
+        ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
+        ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
     ],
 )
@@ -352,7 +359,83 @@ def test_a_folder_is_replaced_only_by_a_complete_one(tmp_path):
     assert [path.name for path in final.iterdir()] == ["b"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_dit_run, tmp_path):
-    argv = tiny_dit_run.argv(tmp_path / "run", learning_rate=1e30, max_grad_norm=1e30, lr_warmup_steps=0)
-    with pytest.raises(FloatingPointError, match="became NaN or infinite: try a lower --learning_rate"):
-        train_dit.main(argv)
+def test_the_discriminator_begins_when_it_is_told_and_the_log_variance_learns(tiny_vae_run):
+    lines = [line for line in metrics(tiny_vae_run.output_dir) if "loss" in line]
+    adversarial = {"gan", "gan_adaptive_weight", "discriminator_loss", "discriminator_grad_norm"}
+    assert [line["step"] for line in lines if adversarial <= line.keys()] == list(range(5, 13))
+    assert [line["step"] for line in lines if adversarial & line.keys()] == list(range(5, 13))
+    # nothing is accumulated: two passes a step of the same weights
+    checkpoint = tiny_vae_run.output_dir / "checkpoint-12"
+    trained, started = (load_file(checkpoint / f"model_{i}.safetensors") for i in (1, 2))
+    assert lines[0]["logvar"] == 0 and trained["logvar"] < 0
+    assert lines[-1]["logvar"] == pytest.approx(trained["logvar"].item(), abs=2e-3)
+    torch.manual_seed(0)
+    assert started.keys() == PatchDiscriminator(3, 4, 2).state_dict().keys()
+
+
+def test_the_terms_of_the_loss_add_up(tiny_vae_run, tmp_path):
+    argv = tiny_vae_run.argv(
+        tmp_path / "run", max_train_steps=2, gan_start=1, gradient_accumulation_steps=1, kl_weight=0
+    )
+    train_vae.main(argv)
+    _, line, _ = metrics(tmp_path / "run")
+    assert line["nll"] == pytest.approx(line["l1"] / math.exp(line["logvar"]) + line["logvar"])
+    adversarial = 0.05 * line["gan_adaptive_weight"] * line["gan"]
+    assert line["loss"] == pytest.approx(line["nll"] + adversarial, rel=1e-5)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script, run, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    argv = run.argv(
+        output_dir,
+        learning_rate=1e30,
+        max_grad_norm=1e30,
+        lr_warmup_steps=0,
+        max_skipped_steps=3,
+        checkpointing_steps=100,
+    )
+    with pytest.raises(FloatingPointError, match="3 steps in a row.* Try a lower --learning_rate"):
+        SCRIPTS[script].main(argv)
+    (name,) = checkpoints(output_dir)
+    state = torch.load(output_dir / name / "custom_checkpoint_1.pkl")
+    assert state["skipped_steps"] == 3
+    assert name == f"checkpoint-{state['step']}"
+    weights = load_file(output_dir / name / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+    assert "(3 in a row, 3 in all)" in capsys.readouterr().out
+    finite = [line for line in metrics(output_dir) if "loss" in line]
+    assert all(math.isfinite(value) for line in finite for value in line.values())
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, poison):
+    config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    learner = training.Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0)
+    (module,) = learner.modules
+    before = module.weight.detach().clone()
+
+    def passes(*factors):
+        moved = []
+        for factor in factors:
+            with accelerator.accumulate(module):
+                moved.append(learner.step(module(torch.ones(1, 2)).sum() * factor))
+        return moved
+
+    assert passes(1.0, 1.0) == [None, True]  # the warm-up starts at 0
+    assert passes(poison, 1.0) == [None, False]
+    assert torch.equal(module.weight, before)
+    assert not learner.grad_norm.isfinite()
+    assert passes(1.0, 1.0) == [None, True]
+    assert module.weight.isfinite().all() and not torch.equal(module.weight, before)
+
+
+def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):
+    """Of the two scripts the one whose blocks compile in seconds; those of the other, see test_vidtwin."""
+    argv = tiny_dit_run.argv(tmp_path / "run", compile=True, max_train_steps=1, attention_backend="native")
+    train_dit.main(argv)
+    first, *_ = metrics(tmp_path / "run")
+    assert first["loss"] == pytest.approx(metrics(tiny_dit_run.output_dir)[0]["loss"], rel=1e-4)
+    weights = WEIGHTS["train_dit"]
+    exported = load_file(tmp_path / "run" / weights)
+    assert exported.keys() == load_file(tiny_dit_run.output_dir / weights).keys()

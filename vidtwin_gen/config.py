@@ -39,8 +39,11 @@ class TrainingConfig:
     adam_beta2: float = flag(0.99, "AdamW beta 2")
     adam_weight_decay: float = flag(1e-4, "AdamW weight decay")
     adam_epsilon: float = flag(1e-8, "AdamW epsilon")
-    max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm")
+    max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm; 0: they are not")
+    max_skipped_steps: int = flag(20, "steps in a row lost to NaN or infinity at which the run stops")
     mixed_precision: str = flag("no", "no, bf16 or fp16")
+    attention_backend: str = flag("", "of diffusers: native, flash, xformers ...; left out: its default")
+    compile: bool = flag(False, "torch.compile the repeated blocks; needs a C++ compiler")
     use_ema: bool = flag(True, "average the weights; the average is validated and exported")
     ema_decay: float = flag(0.999, "decay of the average, warmed up")
     checkpointing_steps: int = flag(500, "optimiser steps between checkpoints")
@@ -63,6 +66,7 @@ class TrainingConfig:
             "checkpoints_total_limit",
             "validation_steps",
             "logging_steps",
+            "max_skipped_steps",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -82,6 +86,9 @@ FREE_ON_RESUME = {
     "report_to",
     "dry_run",
     "gradient_checkpointing",
+    "attention_backend",
+    "compile",
+    "max_skipped_steps",
     "lpips_weights",
     "max_bad_fraction",
     "num_validation_videos",
@@ -95,10 +102,11 @@ Config = TypeVar("Config", bound=TrainingConfig)
 
 @contextmanager
 def user_errors(program: str | None = None) -> Iterator[None]:
-    """For a script's last lines: a ValueError inside ends the program with one line and exit status 2."""
+    """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
+    with one line and exit status 2."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,22 +21,30 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from vidtwin_gen.checkpoints import (
+    find_checkpoint,
+    remove_later_checkpoints,
+    replace_folder,
+    save_checkpoint,
+)
 from vidtwin_gen.config import METRICS, TrainingConfig, save_or_check_config
-
-logger = logging.getLogger(__name__)
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class Progress:
-    """Optimiser steps done; saved with every checkpoint. The number of processes goes with it, since the
-    schedule counts in it and the draws of a step follow from it."""
+    """Optimiser steps done, and those among them that were skipped; saved with every checkpoint. The number
+    of processes goes with them, since the schedule counts in it and the draws of a step follow from it."""
 
     def __init__(self, num_processes: int) -> None:
         self.step = 0
+        self.skipped_steps = 0
         self.num_processes = num_processes
 
     def state_dict(self) -> dict[str, int]:
-        return {"step": self.step, "num_processes": self.num_processes}
+        return {
+            "step": self.step,
+            "skipped_steps": self.skipped_steps,
+            "num_processes": self.num_processes,
+        }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         if state["num_processes"] != self.num_processes:
@@ -47,7 +52,7 @@ class Progress:
                 f"the checkpoint is of a run with {state['num_processes']} processes, this one has "
                 f"{self.num_processes}: resume with as many, or start another --output_dir"
             )
-        self.step = state["step"]
+        self.step, self.skipped_steps = state["step"], state["skipped_steps"]
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -62,27 +67,22 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     return accelerator
 
 
-class Run:
-    """One model in training, as one process sees it: AdamW, its schedule and the average of the weights, all
-    of them where the last checkpoint was, the progress bar, the log and the next checkpoints.
-
-    `wrapped` is what a forward pass calls (DDP's wrapper, where there are several processes), `model` the
-    model inside it.
-
-    Raises:
-        ValueError: the folder holds another run, or not the checkpoint that is asked for.
-    """
+class Learner:
+    """Networks that one AdamW with its schedule trains together; `modules` as a forward pass calls them
+    (DDP's wrappers, where there are several processes)."""
 
     def __init__(
-        self, model: ModelMixin, config: TrainingConfig, accelerator: Accelerator, name: str
+        self,
+        modules: list[nn.Module],
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        learning_rate: float,
     ) -> None:
-        self.model, self.config, self.accelerator = model, config, accelerator
-        self.output_dir = Path(config.output_dir)
-        if config.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
+        self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
+        parameters = [parameter for module in modules for parameter in module.parameters()]
         optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
+            parameters,
+            lr=learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
@@ -95,7 +95,76 @@ class Run:
             num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
             num_training_steps=config.max_train_steps * accelerator.num_processes,
         )
-        self.wrapped, self.optimizer, self.lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
+        *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
+            *modules, optimizer, lr_scheduler
+        )
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
+        self.grad_norm = torch.zeros(())
+
+    def step(self, loss: torch.Tensor) -> bool | None:
+        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself,
+        after which `grad_norm` is the norm that its gradient had.
+
+        Returns whether the weights were moved, None where more passes are to come. They are not, in any
+        process, where NaN or infinity is in a loss or in the gradient.
+        """
+        self.finite = self.finite & loss.detach().isfinite()
+        self.accelerator.backward(loss)
+        if not self.accelerator.sync_gradients:
+            return None
+        parameters = [parameter for module in self.modules for parameter in module.parameters()]
+        self.grad_norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        finite = self.finite & self.grad_norm.isfinite()
+        moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
+        # float16's gradient scaler looks for itself, and has to, to lower its scale
+        if moved or self.accelerator.scaler is not None:
+            self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+        self.finite = torch.ones_like(self.finite)
+        return moved
+
+
+class Run:
+    """One model in training, as one process sees it: its optimiser, its schedule and the average of its
+    weights, all of them where the last checkpoint was, the progress bar, the log and the next checkpoints.
+
+    `wrapped` is what a forward pass calls (DDP's wrapper, where there are several processes), `model` the
+    model inside it.
+
+    Args:
+        beside: a small module of the loss, trained with the model by its optimiser.
+        adversary: a discriminator, with an optimiser of its own. What a forward pass calls for these two are
+            the only elements of the lists `wrapped_beside` and `wrapped_adversary`.
+
+    Raises:
+        ValueError: the folder holds another run, or not the checkpoint that is asked for; or there is no
+            such attention backend.
+    """
+
+    def __init__(
+        self,
+        model: ModelMixin,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        name: str,
+        *,
+        beside: nn.Module | None = None,
+        adversary: nn.Module | None = None,
+        adversary_learning_rate: float = 0.0,
+    ) -> None:
+        self.model, self.config, self.accelerator = model, config, accelerator
+        self.output_dir = Path(config.output_dir)
+        prepare_model(model, config)
+        modules = [model] if beside is None else [model, beside]
+        self.learner = Learner(modules, config, accelerator, config.learning_rate)
+        self.wrapped, *self.wrapped_beside = self.learner.modules
+        self.wrapped_adversary: list[nn.Module] = []
+        if adversary is not None:
+            self.opponent = Learner([adversary], config, accelerator, adversary_learning_rate)
+            self.wrapped_adversary = self.opponent.modules
+        self.adversary_moved: bool | None = None
+        self.skipped_in_a_row = 0
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
@@ -153,29 +222,65 @@ class Run:
         rank, device = self.accelerator.process_index, self.accelerator.device
         generator = seed_pass(self.config.seed, self.micro_step, rank, device)
         self.micro_step += 1
-        with self.accelerator.accumulate(self.wrapped):
+        with self.accelerator.accumulate(self.wrapped, *self.wrapped_beside, *self.wrapped_adversary):
             yield generator
 
+    def optimize_adversary(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """As `optimize`, for the adversary's `losses["discriminator_loss"]`; to be called before it, since
+        that one ends the step."""
+        self.adversary_moved = self.opponent.step(losses["discriminator_loss"])
+        self.means.add(losses)
+        if self.adversary_moved is not None:
+            self.means.add({"discriminator_grad_norm": self.opponent.grad_norm})
+
     def optimize(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Backward from `losses["loss"]`, and with the last of its passes a step, and a log line if due."""
-        self.accelerator.backward(losses["loss"])
-        if self.accelerator.sync_gradients:
-            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        learning_rate = self.lr_scheduler.get_last_lr()[0]
-        self.lr_scheduler.step()
-        self.optimizer.zero_grad()
-        self.means.update(losses)
-        if not self.accelerator.sync_gradients:
+        """Backward from `losses["loss"]`, and with the last of its passes a step, and a log line if due.
+
+        NaN or infinity in a loss or a gradient leaves the weights as they are. Such a step counts, as what it
+        drew is gone, and what it would have logged is left out of the means.
+
+        Raises:
+            FloatingPointError: that was so for `max_skipped_steps` in a row; a checkpoint has been saved.
+        """
+        learning_rate = self.learner.lr_scheduler.get_last_lr()[0]
+        moved = self.learner.step(losses["loss"])
+        self.means.add(losses)
+        if moved is None:
             return
+        self.means.add({"grad_norm": self.learner.grad_norm})
         self.progress.step += 1
-        if self.ema is not None:
+        if moved and self.ema is not None:
             self.ema.step(self.model.parameters())
+        if moved and self.adversary_moved is not False:
+            self.means.keep()
+            self.skipped_in_a_row = 0
+        else:
+            self.means.forget()
+            self._skip()
         self.bar.update()
         if self.is_due(self.config.logging_steps) or self.is_due(self.config.checkpointing_steps):
             values = self.means.pop(self.accelerator)  # no mean spans a checkpoint
             self.bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-            self.write({**values, "lr": learning_rate})
+            skipped = self.progress.skipped_steps
+            self.write({**values, "lr": learning_rate, **({"skipped_steps": skipped} if skipped else {})})
+
+    def _skip(self) -> None:
+        """Counts and tells a step without effect; the one too many ends the run."""
+        self.progress.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        self.bar.write(
+            f"step {self.step}: NaN or infinity in the loss or its gradient, skipped "
+            f"({self.skipped_in_a_row} in a row, {self.progress.skipped_steps} in all)"
+        )
+        if self.skipped_in_a_row < self.config.max_skipped_steps:
+            return
+        save_checkpoint(self.accelerator, self.output_dir, self.step, self.config.checkpoints_total_limit)
+        raise FloatingPointError(
+            f"{self.skipped_in_a_row} steps in a row had NaN or infinity in the loss or its gradient; "
+            f"checkpoint-{self.step} in {self.output_dir} holds the state, from which the same command goes "
+            "on. Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in another "
+            "--output_dir"
+        )
 
     def is_due(self, every: int) -> bool:
         """Whether this was the last pass of a step after which something happens that happens `every` steps,
@@ -207,6 +312,23 @@ class Run:
         self.accelerator.end_training()
 
 
+def prepare_model(model: ModelMixin, config: TrainingConfig) -> None:
+    """Gradient checkpointing, attention backend and compilation, as the flags say.
+
+    Raises:
+        ValueError: there is no such attention backend, or it is not installed.
+    """
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if config.attention_backend:
+        try:
+            model.set_attention_backend(config.attention_backend)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(f"--attention_backend {config.attention_backend}: {error}") from None
+    if config.compile:
+        model.compile_repeated_blocks()
+
+
 def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> torch.Generator:
     """The generator for one forward pass: a function of where the run is, not of how it got there.
 
@@ -216,79 +338,6 @@ def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> to
     own, everyones = np.random.SeedSequence([seed, micro_step, rank]).generate_state(2).tolist()
     torch.manual_seed(everyones)
     return torch.Generator(device).manual_seed(own)
-
-
-def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume from: by name, the latest complete one, or None to start afresh.
-
-    Raises:
-        ValueError: `wanted` names a checkpoint that is not there.
-    """
-    found = _checkpoints(output_dir)
-    if wanted == "none":
-        if found:
-            raise ValueError(
-                f"{output_dir} holds {found[-1][1].name}; to start afresh name another --output_dir"
-            )
-        return None
-    if wanted == "latest":
-        return found[-1][1] if found else None
-    for _, path in found:
-        if path.name == Path(wanted).name:
-            return path
-    names = [path.name for _, path in found]
-    raise ValueError(f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}")
-
-
-def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
-    """Step and folder of every complete checkpoint, in order."""
-    return sorted(
-        (int(match[1]), path)
-        for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name))
-    )
-
-
-def remove_later_checkpoints(checkpoint: Path) -> None:
-    """What lies past the one that is resumed from would else be taken for the latest of the new branch."""
-    found = _checkpoints(checkpoint.parent)
-    names = [path.name for _, path in found]
-    for _, later in found[names.index(checkpoint.name) + 1 :]:
-        print(f"removing {later}: the run goes on from {checkpoint.name}")
-        later.rename(later.with_name(f"partial-{later.name}"))
-        shutil.rmtree(later.with_name(f"partial-{later.name}"))
-
-
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
-    """Saves the state of every process as `checkpoint-<step>`, then removes what exceeds the limit.
-
-    The folder gets its name only when it is complete, so a killed run never leaves half a checkpoint.
-    """
-    partial = output_dir / f"partial-checkpoint-{step}"
-    final = output_dir / f"checkpoint-{step}"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        for _, old in _checkpoints(output_dir)[:-limit]:
-            old.rename(old.with_name(f"partial-{old.name}"))
-        for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
-            shutil.rmtree(path)
-    return final
-
-
-@contextmanager
-def replace_folder(final: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `final` only when all went well."""
-    partial = final.with_name(f"partial-{final.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
 
 
 @contextmanager
@@ -339,31 +388,31 @@ def _step_of(line: str) -> float:
 
 
 class RunningMean:
-    """Means of scalars since the last log, summed on the device so that no step waits for them."""
+    """Means of scalars since the last log, summed on the device. What the passes of one step add counts only
+    when the step is kept."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
+        self.pending: list[tuple[str, torch.Tensor]] = []
 
-    def update(self, values: Mapping[str, torch.Tensor]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
-        self.count += 1
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        self.pending += [(name, value.detach()) for name, value in values.items()]
+
+    def keep(self) -> None:
+        for name, value in self.pending:
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.pending = []
+
+    def forget(self) -> None:
+        self.pending = []
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
-        """The means over all processes; starts anew.
-
-        Raises:
-            FloatingPointError: one of them is not finite.
-        """
-        means: dict[str, Any] = {
-            name: accelerator.reduce(total / self.count, "mean").item() for name, total in self.sums.items()
+        """The means over all processes; starts anew."""
+        means = {
+            name: accelerator.reduce(total / self.counts[name], "mean").item()
+            for name, total in self.sums.items()
         }
-        self.sums, self.count = {}, 0
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise FloatingPointError(
-                f"{', '.join(broken)} became NaN or infinite: try a lower --learning_rate or "
-                "--max_grad_norm in another --output_dir (the same command would come to the same point)"
-            )
+        self.sums, self.counts = {}, {}
         return means

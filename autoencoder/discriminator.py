@@ -1,0 +1,50 @@
+"""PatchGAN: judges overlapping patches of single frames (Isola et al., arXiv 1611.07004)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class PatchDiscriminator(nn.Module):
+    """Frames (N, C, H, W) in [-1, 1] -> logits (N, 1, h, w), positive for what looks real.
+
+    The released model's discriminator with one change: it normalises groups of channels within a frame, where
+    that one has batch normalisation. So the verdict on a frame does not depend on which other frames, of the
+    same clip or of others, are judged with it, and no running statistics are moved by the generator's step.
+
+    Args:
+        base_channels: after the first convolution; doubled by each of the next, up to eight times.
+        num_layers: convolutions of stride 2. A side needs 3 * 2**num_layers pixels.
+    """
+
+    def __init__(self, in_channels: int = 3, base_channels: int = 64, num_layers: int = 3) -> None:
+        super().__init__()
+        self.min_size = 3 * 2**num_layers
+        channels = [base_channels * min(2**i, 8) for i in range(num_layers + 1)]
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, base_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)
+        )
+        for i in range(num_layers):
+            stride = 2 if i < num_layers - 1 else 1
+            self.layers.extend(
+                [
+                    nn.Conv2d(channels[i], channels[i + 1], 4, stride=stride, padding=1, bias=False),
+                    nn.GroupNorm(min(32, channels[i + 1]), channels[i + 1]),
+                    nn.LeakyReLU(0.2),
+                ]
+            )
+        self.layers.append(nn.Conv2d(channels[-1], 1, 4, padding=1))
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        if min(frames.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f"the discriminator needs frames of at least {self.min_size} pixels a side, got "
+                f"{tuple(frames.shape)}: fewer of its layers, or train without it"
+            )
+        return self.layers(frames)

@@ -1,0 +1,86 @@
+"""Checkpoints of a run: each has its name only when it is complete; which to resume from."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelerate import Accelerator
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
+    """The checkpoint to resume from: by name, the latest complete one, or None to start afresh.
+
+    Raises:
+        ValueError: `wanted` names a checkpoint that is not there.
+    """
+    found = _checkpoints(output_dir)
+    if wanted == "none":
+        if found:
+            raise ValueError(
+                f"{output_dir} holds {found[-1][1].name}; to start afresh name another --output_dir"
+            )
+        return None
+    if wanted == "latest":
+        return found[-1][1] if found else None
+    for _, path in found:
+        if path.name == Path(wanted).name:
+            return path
+    names = [path.name for _, path in found]
+    raise ValueError(f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}")
+
+
+def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every complete checkpoint, in order."""
+    return sorted(
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := CHECKPOINT.fullmatch(path.name))
+    )
+
+
+def remove_later_checkpoints(checkpoint: Path) -> None:
+    """What lies past the one that is resumed from would else be taken for the latest of the new branch."""
+    found = _checkpoints(checkpoint.parent)
+    names = [path.name for _, path in found]
+    for _, later in found[names.index(checkpoint.name) + 1 :]:
+        print(f"removing {later}: the run goes on from {checkpoint.name}")
+        later.rename(later.with_name(f"partial-{later.name}"))
+        shutil.rmtree(later.with_name(f"partial-{later.name}"))
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
+    """Saves the state of every process as `checkpoint-<step>`, then removes what exceeds the limit.
+
+    The folder gets its name only when it is complete, so a killed run never leaves half a checkpoint.
+    """
+    partial = output_dir / f"partial-checkpoint-{step}"
+    final = output_dir / f"checkpoint-{step}"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for _, old in _checkpoints(output_dir)[:-limit]:
+            old.rename(old.with_name(f"partial-{old.name}"))
+        for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
+            shutil.rmtree(path)
+    return final
+
+
+@contextmanager
+def replace_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `final` only when all went well."""
+    partial = final.with_name(f"partial-{final.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
