@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import decord
@@ -105,14 +105,23 @@ def open_reader(path: str | os.PathLike[str]) -> tuple[decord.VideoReader, int, 
 
 def decode(reader: decord.VideoReader, indices: Sequence[int], seekable: bool) -> np.ndarray:
     """uint8 (F, H, W, C): the frames at `indices`, which do not decrease."""
-    wanted = sorted(set(indices))
-    if seekable:  # one by one costs what get_batch costs, which also hangs where this does not
-        frames = [_pixels(reader[i]) for i in wanted]
-    else:  # in the order of the file, from its beginning: slower, and right
-        passing = (reader.next() for _ in range(wanted[-1] + 1))
-        keep = set(wanted)
-        frames = [_pixels(frame) for i, frame in enumerate(passing) if i in keep]
-    return np.stack(frames)[np.searchsorted(wanted, indices)]
+    return np.stack(list(frames_at(reader, indices, seekable)))
+
+
+def frames_at(reader: decord.VideoReader, indices: Iterable[int], seekable: bool) -> Iterator[np.ndarray]:
+    """uint8 (H, W, C): the frame at each of `indices`, which do not decrease, of a reader just opened."""
+    last = -1
+    for index in indices:
+        if index == last:
+            pass  # shown again: the target rate is above the video's own
+        elif seekable:  # one by one costs what get_batch costs, which also hangs where this does not
+            frame = _pixels(reader[index])
+        else:  # in the order of the file, from its beginning: slower, and right
+            for _ in range(index - last):
+                passing = reader.next()
+            frame = _pixels(passing)
+        last = index
+        yield frame
 
 
 def _pixels(frame: Any) -> np.ndarray:
