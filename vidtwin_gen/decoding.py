@@ -35,7 +35,6 @@ DECODE_ERRORS = (
     OSError,
 )
 
-
 NATIVE_LINE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # the time, a line of decord's source
 
 
