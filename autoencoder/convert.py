@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from autoencoder.loading import check_shapes
 from autoencoder.vidtwin import AutoencoderVidTwin
 
 RELEASED_FILE = "checkpoints/vidtwin_structure_7_7_8_dynamics_7_8.ckpt"  # in microsoft/vidtwin on the hub
@@ -204,7 +205,9 @@ def load_released(
         config = infer_config(state_dict, num_heads=num_heads, qformer_heads=qformer_heads)
         with init_empty_weights():  # but for the positional tables, which are computed
             model = AutoencoderVidTwin(**config)
-        _check_shapes(state_dict, to_released_state_dict(model.state_dict()))
+        live = {key: value.shape for key, value in state_dict.items() if not DROPPED.fullmatch(key)}
+        expected = to_released_state_dict(model.state_dict())
+        check_shapes(live, {key: value.shape for key, value in expected.items()})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_state_dict({key: value.float() for key, value in converted.items()}, assign=True)
@@ -250,19 +253,3 @@ def _find(path_or_repo_id: str | Path, hub_options: dict[str, Any]) -> Path:
             f"{name} can't be fetched from the hub ({type(error).__name__}); where there is no network, copy "
             f"{RELEASED_FILE} of that repository here and name the file"
         ) from None
-
-
-def _check_shapes(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    live = {key: value for key, value in found.items() if not DROPPED.fullmatch(key)}
-    missing = [key for key in expected if key not in live]
-    unknown = [key for key in live if key not in expected]
-    wrong = [
-        f"{key} {list(live[key].shape)}, expected {list(expected[key].shape)}"
-        for key in expected
-        if key in live and live[key].shape != expected[key].shape
-    ]
-    for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
-        if keys:
-            raise ValueError(
-                f"{len(keys)} tensors are {kind}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}"
-            )

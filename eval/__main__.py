@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import nn
 from tqdm.auto import tqdm
 
+from autoencoder.parts import decode_parts
 from autoencoder.perceptual import load_lpips
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.arguments import parser
@@ -89,12 +90,7 @@ def run_recon(args: argparse.Namespace) -> None:
     for batch in batches(clips, args.batch_size, "reconstructing"):
         x = batch.permute(0, 4, 1, 2, 3).to(args.device) / 127.5 - 1  # (B, C, F, H, W)
         with torch.no_grad():
-            z = vae.encode(x).latent_dist.mode()
-            decoded = {
-                "both": vae.decode(z).sample,
-                "structure": vae.decode_structure(z).sample,
-                "dynamics": vae.decode_dynamics(z).sample,
-            }
+            decoded = decode_parts(vae, vae.encode(x).latent_dist.mode())
         for part, reconstruction in decoded.items():
             measured = values.setdefault(part, {"psnr": [], "ssim": []})
             measured["psnr"].append(psnr(reconstruction, x).cpu())

@@ -39,6 +39,8 @@ SMALLER = {
     "train_dit.py": command_line(TINY_DIT, mixed_precision="no"),
     "vidtwin_gen encode": ["--num_workers", "0"],
     "autoencoder convert": [],
+    "autoencoder reconstruct": [],
+    "autoencoder reenact": [],
     "pipelines generate": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
@@ -142,6 +144,9 @@ def test_every_command_runs(sandbox):
 
     for name in ("ucf/report.html", "ucf/eval/recon.gif", "ucf/dit/samples", "base/vae/autoencoder"):
         assert (sandbox / "runs" / name).exists(), name
+    videos = sandbox / "runs/ucf/videos"
+    assert (videos / "v_Archery_g01_c01_v_Biking_g01_c01_reenactment.gif").stat().st_size
+    assert json.loads((videos / "archery.json").read_text())["psnr"] > 0
     asked = json.loads((sandbox / "runs/two_classes/generated.json").read_text())
     assert asked["class_names"] == ["Archery", "Biking"] and (sandbox / "archery.mp4").stat().st_size
     for row in json.loads((sandbox / "runs/cost.json").read_text())["rows"]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import decord
@@ -16,6 +19,9 @@ Result = TypeVar("Result")
 # A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not be
 # collected in a forked data worker: decord's destructor joins a thread that the fork did not copy: abort.
 os.register_at_fork(after_in_child=gc.freeze)
+
+# What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors below do.
+decord.logging.set_level(decord.logging.QUIET)
 
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a file that holds fewer
 # frames than it announces (dmlc/decord issues 269, 373, 375), and a training run must not stop there.
@@ -28,6 +34,8 @@ DECODE_ERRORS = (
     StopIteration,
     OSError,
 )
+
+NATIVE_LINE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # the time, a line of decord's source
 
 
 class VideoError(ValueError):
@@ -81,12 +89,27 @@ def guarded(path: str | os.PathLike[str], read: Callable[[], Result]) -> Result:
 
 
 def _explain(error: Exception) -> str:
-    message = str(error)
+    message = NATIVE_LINE.sub("", str(error))
     if "cannot find video stream" in message:
         return "holds no video stream (sound only, or a broken header); remove it"
     if isinstance(error, decord.DECORDLimitReachedError):
         return "damaged: frames of this clip would be copies of their neighbours; fetch it again or remove it"
     return f"cannot be decoded, truncated or not a video ({message.splitlines()[0] if message else error!r})"
+
+
+@contextmanager
+def native_stderr_discarded() -> Iterator[None]:
+    """Of a file that it cannot open decord prints a line from native code, besides the error: for a command
+    whose own line is to stand alone. Of the whole process, so not for one with other threads at work."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def open_reader(path: str | os.PathLike[str]) -> tuple[decord.VideoReader, int, bool]:
@@ -105,14 +128,23 @@ def open_reader(path: str | os.PathLike[str]) -> tuple[decord.VideoReader, int, 
 
 def decode(reader: decord.VideoReader, indices: Sequence[int], seekable: bool) -> np.ndarray:
     """uint8 (F, H, W, C): the frames at `indices`, which do not decrease."""
-    wanted = sorted(set(indices))
-    if seekable:  # one by one costs what get_batch costs, which also hangs where this does not
-        frames = [_pixels(reader[i]) for i in wanted]
-    else:  # in the order of the file, from its beginning: slower, and right
-        passing = (reader.next() for _ in range(wanted[-1] + 1))
-        keep = set(wanted)
-        frames = [_pixels(frame) for i, frame in enumerate(passing) if i in keep]
-    return np.stack(frames)[np.searchsorted(wanted, indices)]
+    return np.stack(list(frames_at(reader, indices, seekable)))
+
+
+def frames_at(reader: decord.VideoReader, indices: Iterable[int], seekable: bool) -> Iterator[np.ndarray]:
+    """uint8 (H, W, C): the frame at each of `indices`, which do not decrease, of a reader just opened."""
+    last = -1
+    for index in indices:
+        if index == last:
+            pass  # shown again: the target rate is above the video's own
+        elif seekable:  # one by one costs what get_batch costs, which also hangs where this does not
+            frame = _pixels(reader[index])
+        else:  # in the order of the file, from its beginning: slower, and right
+            for _ in range(index - last):
+                passing = reader.next()
+            frame = _pixels(passing)
+        last = index
+        yield frame
 
 
 def _pixels(frame: Any) -> np.ndarray:

@@ -62,16 +62,9 @@ def frame_indices(
     Raises:
         VideoTooShortError: the clip does not fit.
     """
-    if fps is not None and stride is not None:
-        raise ValueError(f"give fps or stride, not both; got fps={fps} and stride={stride}")
-    if num_frames < 1 or (stride is not None and stride < 1) or (fps is not None and not fps > 0):
-        raise ValueError(f"num_frames, stride and fps must be positive, got {num_frames}, {stride}, {fps}")
-    if fps is not None and not (math.isfinite(video_fps) and video_fps > 0):
-        reason = (
-            f"fps={fps} needs the video's frame rate, which reads {video_fps}; re-encode it or use stride"
-        )
-        raise UnreadableVideoError(path, reason)
-    step = video_fps / fps if fps is not None else stride or 1
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be positive, got {num_frames}")
+    step = sampling_step(video_fps, fps=fps, stride=stride, path=path)
     offsets = [math.floor(k * step + 0.5) for k in range(num_frames)]
     last_start = num_total - 1 - offsets[-1]
     if isinstance(start, int) and start < 0:
@@ -91,6 +84,34 @@ def frame_indices(
     elif not isinstance(start, int):
         raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
     return [start + offset for offset in offsets]
+
+
+def sampling_step(
+    video_fps: float,
+    *,
+    fps: float | None = None,
+    stride: int | None = None,
+    path: str | os.PathLike[str] = "video",
+) -> float:
+    """How many of a video's frames lie between two that are taken: `stride`, 1 when neither is given, or
+    video_fps / fps. `path` names the video in an error.
+
+    Raises:
+        ValueError: both are given, or not positive.
+        UnreadableVideoError: `fps` is given and the video's own rate is not known.
+    """
+    if fps is not None and stride is not None:
+        raise ValueError(f"give fps or stride, not both; got fps={fps} and stride={stride}")
+    if (stride is not None and stride < 1) or (fps is not None and not 0 < fps < math.inf):
+        raise ValueError(f"stride and fps must be positive and finite, got {stride} and {fps}")
+    if fps is None:
+        return stride or 1
+    if not (math.isfinite(video_fps) and video_fps > 0):
+        reason = (
+            f"fps={fps} needs the video's frame rate, which reads {video_fps}; re-encode it or use stride"
+        )
+        raise UnreadableVideoError(path, reason)
+    return video_fps / fps
 
 
 def video_info(path: str | os.PathLike[str]) -> VideoInfo:
@@ -131,8 +152,7 @@ def read_clip(
 ) -> torch.Tensor:
     """(C, F, H, W) float32 in [-1, 1]: one window of a video file, resized and cropped.
 
-    The frames are chosen by `frame_indices`. Each is resized (bilinear, antialiased) until it just covers
-    `size`, an edge or (height, width), and cropped to it; nothing is stretched or padded.
+    The frames are chosen by `frame_indices`, resized and cropped by `cover`.
 
     Raises:
         UnreadableVideoError: the file cannot be decoded where the clip lies.
@@ -156,7 +176,32 @@ def read_clip(
         return decode(reader, indices, seekable)
 
     frames = torch.from_numpy(guarded(path, read))  # (F, h, w, C)
-    return _cover(from_uint8(frames), size, crop, generator)  # (C, F, H, W)
+    return cover(from_uint8(frames), size, crop, generator)  # (C, F, H, W)
+
+
+def cover(
+    clip: torch.Tensor,
+    size: int | tuple[int, int],
+    crop: Crop = "center",
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """(C, F, h, w) -> (C, F, H, W): frames resized (bilinear, antialiased) until they just cover `size`, an
+    edge or (height, width), and cropped to it; nothing is stretched or padded."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be positive, got {size}")
+    scale = max(height / clip.shape[-2], width / clip.shape[-1])
+    covered = (max(height, round(clip.shape[-2] * scale)), max(width, round(clip.shape[-1] * scale)))
+    if covered != tuple(clip.shape[-2:]):
+        frames = rearrange(clip, "c f h w -> f c h w")
+        frames = F.interpolate(frames, covered, mode="bilinear", antialias=True, align_corners=False)
+        clip = rearrange(frames, "f c h w -> c f h w")
+    spare = (covered[0] - height, covered[1] - width)
+    if crop == "random":
+        top, left = (int(torch.randint(extra + 1, (), generator=generator)) for extra in spare)
+    else:
+        top, left = spare[0] // 2, spare[1] // 2
+    return clip[..., top : top + height, left : left + width].contiguous()
 
 
 def to_uint8(clip: torch.Tensor) -> torch.Tensor:
@@ -260,26 +305,6 @@ def filmstrip(clips: torch.Tensor | Sequence[torch.Tensor], num_frames: int = 8)
         shown = torch.linspace(0, clip.shape[1] - 1, min(num_frames, clip.shape[1])).round().long()
         frames += clip[:, shown].split(1, dim=1)
     return Image.fromarray(to_uint8(tile(frames, columns=len(frames) // len(clips)))[0].cpu().numpy())
-
-
-def _cover(
-    clip: torch.Tensor, size: int | tuple[int, int], crop: Crop, generator: torch.Generator | None
-) -> torch.Tensor:
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"size must be positive, got {size}")
-    scale = max(height / clip.shape[-2], width / clip.shape[-1])
-    covered = (max(height, round(clip.shape[-2] * scale)), max(width, round(clip.shape[-1] * scale)))
-    if covered != tuple(clip.shape[-2:]):
-        frames = rearrange(clip, "c f h w -> f c h w")
-        frames = F.interpolate(frames, covered, mode="bilinear", antialias=True, align_corners=False)
-        clip = rearrange(frames, "f c h w -> c f h w")
-    spare = (covered[0] - height, covered[1] - width)
-    if crop == "random":
-        top, left = (int(torch.randint(extra + 1, (), generator=generator)) for extra in spare)
-    else:
-        top, left = spare[0] // 2, spare[1] // 2
-    return clip[..., top : top + height, left : left + width].contiguous()
 
 
 def _frames(clip: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -1,0 +1,28 @@
+"""What each part of a latent holds: a clip from one of them alone, or from the parts of two clips."""
+
+from __future__ import annotations
+
+import torch
+
+from autoencoder.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.latents import LatentLayout
+
+
+def decode_parts(vae: AutoencoderVidTwin, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Flat latents (B, L) -> name: (B, C, F, H, W), around [-1, 1], in the order in which they are shown.
+
+    `both` is the reconstruction, `structure` and `dynamics` are decoded from one part alone (arXiv
+    2412.17726, Figure 3).
+    """
+    return {
+        "both": vae.decode(z).sample,
+        "structure": vae.decode_structure(z).sample,
+        "dynamics": vae.decode_dynamics(z).sample,
+    }
+
+
+def join_parts(layout: LatentLayout, structure_of: torch.Tensor, dynamics_of: torch.Tensor) -> torch.Tensor:
+    """Two flat latents (B, L) -> one (B, L) with the Structure of the first and the Dynamics of the second:
+    the first clip re-enacted by the second."""
+    parts = layout.split(dynamics_of) | {"structure": layout.split(structure_of)["structure"]}
+    return layout.join(parts)
