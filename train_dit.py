@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.utils.data import DataLoader
 
+from autoencoder.loading import load_folder
 from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
@@ -171,7 +172,7 @@ def load_inputs(
             f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
             "encode again with this autoencoder"
         )
-    vae = AutoencoderVidTwin.from_pretrained(config.vae).eval().requires_grad_(False)
+    vae = load_folder(config.vae).requires_grad_(False)
     if (
         vae.config.latents_mean != metadata["latents_mean"]
         or vae.config.latents_std != metadata["latents_std"]

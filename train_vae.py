@@ -26,6 +26,7 @@ from autoencoder.losses import (
     frames_of,
     vidtwin_loss,
 )
+from autoencoder.parts import decode_parts
 from autoencoder.perceptual import LPIPS, load_lpips
 from autoencoder.presets import PRESETS as AUTOENCODER_PRESETS
 from autoencoder.presets import preset
@@ -117,6 +118,11 @@ class VAEConfig(TrainingConfig):
             self.fps = self.fps or 8.0
         if self.num_validation_videos < 1:
             raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
+        if self.gan_weight and self.mixed_precision == "fp16":
+            raise ValueError(
+                "--mixed_precision fp16 scales the gradients of one loss, and with a discriminator there are "
+                "two: take bf16, or --gan_weight 0"
+            )
         smallest = 3 * 2**self.discriminator_layers
         if self.gan_weight and min(self.height, self.width) < smallest:
             raise ValueError(
@@ -265,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         beside=LogVariance() if config.learn_logvar else None,
         adversary=discriminator,
         adversary_learning_rate=config.discriminator_learning_rate or config.learning_rate,
+        adversary_start=config.gan_start,
     )
     for batch in run.loader(dataset, collate_fn=collate):
         bad_videos.update(batch)
@@ -282,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 config.lpips_weight,
                 logvar,
             )
-            if discriminator is not None and run.step >= config.gan_start:
+            if discriminator is not None and run.adversary_plays:
                 run.optimize_adversary(discriminator_losses(run.wrapped_adversary[0], clips, output.sample))
                 last_layer = vae.patch_output.linear.weight
                 losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
@@ -343,11 +350,9 @@ def validate(
             decoded = vae.decode(latents).sample.float()
             if not pictured:
                 pictured = True
-                shown = latents[:4]
-                rows = [clips[:4], decoded[:4], vae.decode_structure(shown).sample.float()]
-                if config.dynamics_type != "none":
-                    rows.append(vae.decode_dynamics(shown).sample.float())
+                parts = decode_parts(vae, latents[:4])
                 rate = config.fps or first_fps(dataset.paths) / config.stride
+                rows = [clips[:4], *(part.float() for part in parts.values())]
                 save_grid(rows, config, step, min(rate, 50.0))
         distance = (
             lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean() if lpips else sums.new_zeros(())

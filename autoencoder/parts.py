@@ -12,13 +12,13 @@ def decode_parts(vae: AutoencoderVidTwin, z: torch.Tensor) -> dict[str, torch.Te
     """Flat latents (B, L) -> name: (B, C, F, H, W), around [-1, 1], in the order in which they are shown.
 
     `both` is the reconstruction, `structure` and `dynamics` are decoded from one part alone (arXiv
-    2412.17726, Figure 3).
+    2412.17726, Figure 3); a model without Dynamics has `both` only.
     """
-    return {
-        "both": vae.decode(z).sample,
-        "structure": vae.decode_structure(z).sample,
-        "dynamics": vae.decode_dynamics(z).sample,
-    }
+    decoded = {"both": vae.decode(z).sample}
+    if len(vae.layout.grids) > 1:
+        decoded["structure"] = vae.decode_structure(z).sample
+        decoded["dynamics"] = vae.decode_dynamics(z).sample
+    return decoded
 
 
 def join_parts(layout: LatentLayout, structure_of: torch.Tensor, dynamics_of: torch.Tensor) -> torch.Tensor:

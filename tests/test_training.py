@@ -266,6 +266,7 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
         ("train_dit", {"latents": "nowhere"}, "nowhere: no latents.json"),
         ("train_dit", {"vae": "nowhere"}, "nowhere: no .safetensors file"),
         ("train_dit", {"patch_size": "two"}, "--patch_size is a number or JSON, got 'two'"),
+        ("train_vae", {"mixed_precision": "fp16"}, "take bf16, or --gan_weight 0"),
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
@@ -411,7 +412,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
 def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, poison):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    learner = training.Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0)
+    learner = training.Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0, num_steps=9)
     (module,) = learner.modules
     before = module.weight.detach().clone()
 

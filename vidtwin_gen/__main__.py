@@ -189,15 +189,10 @@ def encode(args: argparse.Namespace) -> None:
     """Videos to latents, once."""
     import torch
 
-    from autoencoder.vidtwin import AutoencoderVidTwin
-    from vidtwin_gen.latent_dataset import encode_dataset, weights_sha256
+    from autoencoder.loading import load_folder
+    from vidtwin_gen.latent_dataset import encode_dataset
 
-    weights_sha256(args.vae)  # or an error; diffusers would look for the name on its hub
-    vae = (
-        AutoencoderVidTwin.from_pretrained(args.vae)
-        .eval()
-        .to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    )
+    vae = load_folder(args.vae).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     metadata = encode_dataset(
         vae,
         args.vae,

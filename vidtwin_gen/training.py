@@ -68,8 +68,8 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 class Learner:
-    """Networks that one AdamW with its schedule trains together; `modules` as a forward pass calls them
-    (DDP's wrappers, where there are several processes)."""
+    """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
+    calls them (DDP's wrappers, where there are several processes)."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Learner:
         config: TrainingConfig,
         accelerator: Accelerator,
         learning_rate: float,
+        num_steps: int,
     ) -> None:
         self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
         parameters = [parameter for module in modules for parameter in module.parameters()]
@@ -93,7 +94,7 @@ class Learner:
             config.lr_scheduler,
             optimizer,
             num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-            num_training_steps=config.max_train_steps * accelerator.num_processes,
+            num_training_steps=num_steps * accelerator.num_processes,
         )
         *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
             *modules, optimizer, lr_scheduler
@@ -134,8 +135,9 @@ class Run:
 
     Args:
         beside: a small module of the loss, trained with the model by its optimiser.
-        adversary: a discriminator, with an optimiser of its own. What a forward pass calls for these two are
-            the only elements of the lists `wrapped_beside` and `wrapped_adversary`.
+        adversary: a discriminator, with an optimiser of its own, whose schedule begins at `adversary_start`,
+            the step from which on `adversary_plays`. What a forward pass calls for these two are the only
+            elements of the lists `wrapped_beside` and `wrapped_adversary`.
 
     Raises:
         ValueError: the folder holds another run, or not the checkpoint that is asked for; or there is no
@@ -152,17 +154,21 @@ class Run:
         beside: nn.Module | None = None,
         adversary: nn.Module | None = None,
         adversary_learning_rate: float = 0.0,
+        adversary_start: int = 0,
     ) -> None:
         self.model, self.config, self.accelerator = model, config, accelerator
         self.output_dir = Path(config.output_dir)
         prepare_model(model, config)
         modules = [model] if beside is None else [model, beside]
-        self.learner = Learner(modules, config, accelerator, config.learning_rate)
+        num_steps = config.max_train_steps
+        self.learner = Learner(modules, config, accelerator, config.learning_rate, num_steps)
         self.wrapped, *self.wrapped_beside = self.learner.modules
         self.wrapped_adversary: list[nn.Module] = []
         if adversary is not None:
-            self.opponent = Learner([adversary], config, accelerator, adversary_learning_rate)
+            num_steps = max(1, num_steps - adversary_start)
+            self.opponent = Learner([adversary], config, accelerator, adversary_learning_rate, num_steps)
             self.wrapped_adversary = self.opponent.modules
+        self.adversary_start = adversary_start
         self.adversary_moved: bool | None = None
         self.skipped_in_a_row = 0
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay) if config.use_ema else None
@@ -198,6 +204,10 @@ class Run:
     def step(self) -> int:
         """Optimiser steps done, by this run and by those that it resumes."""
         return self.progress.step
+
+    @property
+    def adversary_plays(self) -> bool:
+        return bool(self.wrapped_adversary) and self.step >= self.adversary_start
 
     @property
     def batch_size(self) -> int:
