@@ -12,7 +12,7 @@ from torch import nn
 
 from autoencoder.posterior import init_posterior_head
 from autoencoder.structure import SpatialBottleneck, make_qformer
-from vidtwin_gen.layers import init_relu_stack
+from vidtwin_gen.layers import init_blend, init_relu_stack
 
 
 class ConvolutionalStructureEncoder(SpatialBottleneck):
@@ -112,6 +112,7 @@ class FrameStructureDecoder(nn.Module):
         self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
         self.widen = nn.Linear(position_channels, hidden_size)
         init_relu_stack(self)
+        init_blend(self.to_frames)
 
     def forward(self, structure: torch.Tensor) -> torch.Tensor:
         frames = self.to_frames(self.expand(structure))  # (B, F, h w c)
@@ -168,6 +169,7 @@ class QueryDynamicsDecoder(nn.Module):
         self.expand = nn.Sequential(nn.Linear(latent_channels, hidden_size), nn.ReLU())
         self.to_positions = nn.Sequential(nn.Conv1d(num_queries, grid[0] * grid[1], 1), nn.ReLU())
         init_relu_stack(self)
+        init_blend(self.to_positions)
 
     def forward(self, dynamics: torch.Tensor) -> torch.Tensor:
         frames = rearrange(self.expand(dynamics), "b f n d -> (b f) n d")

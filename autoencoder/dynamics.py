@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import nn
 
 from autoencoder.posterior import init_posterior_head
-from vidtwin_gen.layers import init_relu_stack
+from vidtwin_gen.layers import init_interpolation, init_relu_stack
 
 
 class DynamicsEncoder(nn.Module):
@@ -57,6 +57,8 @@ class DynamicsDecoder(nn.Module):
             sides.pop()
         self.up = nn.ModuleList([_upsample(small, large) for small, large in sides] if num_up_blocks else [])
         init_relu_stack(self)
+        for side in self.up:
+            init_interpolation(side)
 
     def forward(self, dynamics_x: torch.Tensor, dynamics_y: torch.Tensor) -> torch.Tensor:
         columns = rearrange(self.expand(dynamics_x), "b f w d -> b d f w")

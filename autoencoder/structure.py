@@ -8,7 +8,7 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from autoencoder.posterior import init_posterior_head
-from vidtwin_gen.layers import init_relu_stack
+from vidtwin_gen.layers import init_blend, init_relu_stack
 
 
 def make_qformer(
@@ -124,6 +124,7 @@ class StructureDecoder(nn.Module):
         # one (F x n_q) mixing matrix for every channel: each frame is a blend of the queries
         self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
         init_relu_stack(self)
+        init_blend(self.to_frames)
 
     def forward(self, structure: torch.Tensor) -> torch.Tensor:
         b = structure.shape[0]

@@ -303,6 +303,31 @@ def test_a_late_frame_reaches_earlier_ones_only_without_the_mask(causal):
     assert (change[:2] < 1e-6).all() if causal else (change[:2] > 1e-4).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_no_frame_row_or_column_is_dead_at_the_start(seed):
+    torch.manual_seed(seed)
+    model = AutoencoderVidTwin(**TINY | {"height": 24, "width": 40})
+    structure, *dynamics = model.layout.split(latents_of(model)).values()
+    shares = {
+        "structure": model.structure_decoder(structure),
+        "dynamics": model.dynamics_decoder(*dynamics),
+    }
+    for name, share in shares.items():  # (B, D, F, h, w)
+        for axis in (2, 3, 4):
+            others = tuple(dim for dim in range(5) if dim != axis)
+            assert (share > 0).any(dim=others).all(), f"{name}, axis {axis}"
+
+
+@torch.no_grad()
+def test_upsampling_starts_as_interpolation():
+    decoder = AutoencoderVidTwin(**TINY | {"width": 32}).dynamics_decoder
+    ramp = torch.arange(4.0)
+    torch.testing.assert_close(
+        decoder.up[0](ramp), torch.nn.functional.interpolate(ramp[None, None], size=8, mode="linear")[0, 0]
+    )
+
+
 @torch.no_grad()
 def test_either_latent_decodes_alone(model):
     latents = latents_of(model)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
@@ -97,6 +98,30 @@ def init_relu_stack(*modules: nn.Module) -> None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+
+def init_blend(*modules: nn.Module) -> None:
+    """For layers that blend non-negative inputs along an axis, with one matrix for all channels, before a
+    ReLU: non-negative weights, each output near the mean of the inputs. With weights of either sign an
+    output, say a whole frame, can be negative for all channels and positions; then it is dead for good."""
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv1d):
+                nn.init.uniform_(layer.weight, 0.0, 2.0 / layer.weight.shape[1])
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+
+def init_interpolation(module: nn.Module) -> None:
+    """For linear layers along an axis of non-negative inputs: each output is interpolated between the inputs
+    nearest to its place. See `init_blend`, beside which this one knows where an output lies."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            at_inputs = torch.eye(layer.in_features)[None]
+            weight = F.interpolate(at_inputs, size=layer.out_features, mode="linear")[0].T
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+            nn.init.zeros_(layer.bias)
 
 
 def sincos_1d(dim: int, length: int) -> torch.Tensor:
