@@ -28,8 +28,8 @@ class DynamicsEncoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         b = z.shape[0]
-        frames = self.down(rearrange(z, "b d f h w -> (b f) d h w"))  # (B F, D, h_D, w_D)
-        frames = rearrange(frames, "(b f) d h w -> b d f h w", b=b)
+        frames = self.down(rearrange(z, "b d f h w -> (f b) d h w"))  # (F B, D, h_D, w_D)
+        frames = rearrange(frames, "(f b) d h w -> b d f h w", b=b)
         dynamics_x = self.head(frames.mean(dim=-2))  # (B, 2 d_D, F, w_D)
         dynamics_y = self.head(frames.mean(dim=-1))  # (B, 2 d_D, F, h_D)
         return rearrange(dynamics_x, "b c f w -> b f w c"), rearrange(dynamics_y, "b c f h -> b f h c")
@@ -65,7 +65,8 @@ class DynamicsDecoder(nn.Module):
         rows = rearrange(self.expand(dynamics_y), "b f h d -> b d f h")
         if self.up:
             columns, rows = self.up[0](columns), self.up[-1](rows)  # (B, D, F, w), (B, D, F, h)
-        return columns[..., None, :] + rows[..., :, None]
+        columns, rows = rearrange(columns, "b d f w -> f b 1 w d"), rearrange(rows, "b d f h -> f b h 1 d")
+        return rearrange(columns.contiguous() + rows.contiguous(), "f b h w d -> b d f h w")
 
 
 def _upsample(small: int, large: int) -> nn.Sequential:

@@ -89,7 +89,8 @@ class StructureEncoder(SpatialBottleneck):
         self.add_bottleneck(query_hidden_size, base_channels, num_down_blocks, latent_channels)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        frames = rearrange(z, "b d f h w -> (b h w) f d")
+        # laid out anew, once: every layer of the Q-Former projects these
+        frames = rearrange(z, "b d f h w -> (b h w) f d").contiguous()
         queries = self.query_embeds.to(z.dtype).expand(len(frames), -1, -1)
         queries = self.qformer(query_embeds=queries, encoder_hidden_states=frames).last_hidden_state
         return self.squeeze(queries.to(z.dtype), *z.shape[-2:])
@@ -128,11 +129,11 @@ class StructureDecoder(nn.Module):
 
     def forward(self, structure: torch.Tensor) -> torch.Tensor:
         b = structure.shape[0]
-        images = self.up(self.bottleneck(rearrange(structure, "b q h w c -> (b q) c h w")))
-        images = self.crop(self.conv_out(images))  # (B n_q, d_q, h, w)
-        queries = rearrange(images, "(b q) c h w -> (b h w) q c", b=b)
-        frames = self.to_frames(self.expand(queries))  # (B h w, F, D)
-        return rearrange(frames, "(b h w) f d -> b d f h w", b=b, h=self.grid_height)
+        images = self.up(self.bottleneck(rearrange(structure, "b q h w c -> (q b) c h w")))
+        images = self.crop(self.conv_out(images))  # (n_q B, d_q, h, w)
+        queries = self.expand(rearrange(images, "(q b) c h w -> q (b h w) c", b=b))  # (n_q, B h w, D)
+        frames = self.to_frames(rearrange(queries, "q n d -> q (n d)"))  # (F, B h w D)
+        return rearrange(frames, "f (b h w d) -> b d f h w", b=b, h=self.grid_height, w=self.grid_width)
 
     def crop(self, images: torch.Tensor) -> torch.Tensor:
         """Down-sampling rounds up, so the way back may overshoot: keep the centre."""

@@ -16,8 +16,26 @@ LAYER_NORM_EPS = 1e-6
 
 
 def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """LayerNorm without parameters of its own, then the block's scale and shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS) * (1 + scale) + shift
+    """LN(x) (1 + scale) + shift, in one kernel: scale and shift are the parameters that LN itself has not."""
+    return F.layer_norm(x, x.shape[-1:], weight=1 + scale, bias=shift, eps=LAYER_NORM_EPS)
+
+
+class MLP(FeedForward):
+    """Linear, GELU (its tanh approximation), linear: (..., D) -> (..., D).
+
+    Without gradients the hidden tokens are activated where they are: at the paper's size fresh memory for
+    them takes as long as the activation.
+    """
+
+    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
+        inner_dim = int(hidden_size * mlp_ratio)
+        super().__init__(hidden_size, inner_dim=inner_dim, activation_fn="gelu-approximate")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activation, _, output = self.net
+        hidden = activation.proj(x)  # (..., mlp_ratio D)
+        gelu = F.gelu if hidden.requires_grad else torch.ops.aten.gelu_
+        return output(gelu(hidden, approximate="tanh"))
 
 
 class SpaceTimeBlock(nn.Module):
@@ -32,21 +50,21 @@ class SpaceTimeBlock(nn.Module):
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
         self.attn = Attention(hidden_size, num_heads)
-        self.attn_temporal = Attention(hidden_size, num_heads, is_causal=causal)
-        self.mlp = FeedForward(
-            hidden_size, inner_dim=int(hidden_size * mlp_ratio), activation_fn="gelu-approximate"
-        )
+        self.attn_temporal = Attention(hidden_size, num_heads, is_causal=causal, batch_first=False)
+        self.mlp = MLP(hidden_size, mlp_ratio)
 
     def forward(self, x: torch.Tensor, temporal_embedding: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, F, S, D) -> (B, F, S, D). `temporal_embedding` (F, 1, D) goes into the temporal branch only."""
-        b, f = x.shape[:2]
+        """(F, B, S, D) -> (F, B, S, D). `temporal_embedding` (F, 1, D) goes into the temporal branch only."""
+        f, b = x.shape[:2]
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.scale_shift_table
-        spatial = rearrange(modulate(x, shift_attn, scale_attn), "b f s d -> (b f) s d")
-        x = x + gate_attn * rearrange(self.attn(spatial), "(b f) s d -> b f s d", b=b, f=f)
-        temporal = x if temporal_embedding is None else x + temporal_embedding
-        temporal = rearrange(temporal, "b f s d -> (b s) f d")
-        x = x + gate_attn * rearrange(self.attn_temporal(temporal), "(b s) f d -> b f s d", b=b)
-        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+        spatial = rearrange(modulate(x, shift_attn, scale_attn), "f b s d -> (f b) s d")
+        spatial = rearrange(self.attn(spatial), "(f b) s d -> f b s d", f=f)
+        x = torch.addcmul(x, gate_attn, spatial)
+        temporal = rearrange(x, "f b s d -> f (b s) d")
+        temporal = temporal if temporal_embedding is None else temporal + temporal_embedding
+        temporal = rearrange(self.attn_temporal(temporal), "f (b s) d -> f b s d", b=b)
+        x = torch.addcmul(x, gate_attn, temporal)
+        return torch.addcmul(x, gate_mlp, self.mlp(modulate(x, shift_mlp, scale_mlp)))
 
 
 class SpaceTimeTrunk(nn.Module):
@@ -78,7 +96,8 @@ class SpaceTimeTrunk(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height = x.shape[-2]
-        x = rearrange(x, "b d f h w -> b f (h w) d")
+        # time first: then attention within frames and attention along time are both views of the tokens
+        x = rearrange(x, "b d f h w -> f b (h w) d").contiguous()
         x = x + self.spatial.to(x.dtype)
         for i, block in enumerate(self.blocks):
             temporal_embedding = self.temporal.to(x.dtype) if i == 0 else None
@@ -86,7 +105,7 @@ class SpaceTimeTrunk(nn.Module):
                 x = self._gradient_checkpointing_func(block, x, temporal_embedding)
             else:
                 x = block(x, temporal_embedding)
-        return rearrange(x, "b f (h w) d -> b d f h w", h=height)
+        return rearrange(x, "f b (h w) d -> b d f h w", h=height)
 
 
 class PatchEmbed(nn.Module):

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import nn
-from tqdm.auto import tqdm
 
 from autoencoder.parts import decode_parts
 from autoencoder.perceptual import load_lpips
@@ -19,14 +17,11 @@ from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.arguments import parser
 from eval.classifier import accuracy, train_classifier
 from eval.clips import SPLITS, RealClips, Split, batches, read_generated
-from eval.cost import FIGURE_5_DIT, DiTCost, compare, dit_cost
+from eval.cost_command import measure_cost
 from eval.features import I3D, I3D_WEIGHTS, load_i3d
 from eval.fvd import FrechetVideoDistance, FVDProtocol, fvd_record
 from eval.quality import psnr, ssim, summarize
 from eval.report import write_report
-from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
-from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.transformer import LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, to_uint8, write_gif
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -175,39 +170,9 @@ def run_accuracy(args: argparse.Namespace) -> None:
 
 
 def run_cost(args: argparse.Namespace) -> None:
-    ours = vidtwin(args.setting)
-    num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
-    sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
-    if args.pipeline or args.vae:
-        folder = {"subfolder": "vae"} if args.pipeline else {}
-        vae = AutoencoderVidTwin.from_pretrained(args.pipeline or args.vae, **folder)
-        shape = (vae.config.num_frames, vae.config.height, vae.config.width)
-        ours = Tokenizer("VidTwin (this run)", vae.layout, shape, "the autoencoder measured")
-    if args.pipeline:
-        config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
-        num_classes = config["num_classes"]
-        sizes = {name: config[name] for name in sizes}
-        patch_sizes = args.patch_size or [_one_number(config["patch_size"], args.pipeline)]
-
-    def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
-        return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)
-
-    def count(tokenizers: Sequence[Tokenizer], sizes: dict[str, int]) -> list[DiTCost]:
-        pairs = [(tokenizer, patch_size) for patch_size in patch_sizes for tokenizer in tokenizers]
-        return [
-            dit_cost(
-                tokenizer, patch_size=patch_size, batch_size=args.batch_size, make_model=make_model, **sizes
-            )
-            for tokenizer, patch_size in tqdm(pairs, desc="counting", unit="model")
-        ]
-
-    counted = {"rows": count((ours, magvit_v2(*ours.clip_shape)), sizes)}
-    if args.paper_size:
-        counted["paper_size_rows"] = count((vidtwin(1), magvit_v2()), FIGURE_5_DIT)
-    _write_json(args.out, {key: [row.to_json() for row in rows] for key, rows in counted.items()})
-    for rows in counted.values():
-        for first, other in zip(rows[::2], rows[1::2], strict=True):
-            print(compare(first, other))
+    record, text = measure_cost(args)
+    _write_json(args.out, record)
+    print(text)
 
 
 def run_report(args: argparse.Namespace) -> None:
@@ -278,15 +243,6 @@ def _describe(record: dict[str, Any]) -> str:
     protocol = record["protocol"]
     flag = ", rank-deficient" if record["rank_deficient"] else ""
     return f"{protocol['name']}: {record['num_real']} real, {record['num_generated']} generated clips{flag}"
-
-
-def _one_number(patch_size: Any, pipeline: Path) -> int:
-    if not isinstance(patch_size, int):
-        raise ValueError(
-            f"--pipeline {pipeline}: its DiT has the patch size {patch_size}, by grid, and MAGVIT-v2's "
-            "latents have another grid; give --patch_size, one number or several, to count both with"
-        )
-    return patch_size
 
 
 def _rate(args: argparse.Namespace) -> str:

@@ -71,6 +71,12 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         type=_folder_with("config.json", VAE),
         help="folder of a saved AutoencoderVidTwin, for a DiT of the sizes below",
     )
+    latents.add_argument(
+        "--autoencoder",
+        metavar="PRESET",
+        help="no DiT but the autoencoder itself: small, base, large (at another setting: base-2), released, "
+        "or the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
+    )
     latents.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
     verb.add_argument("--hidden_size", type=int, default=384)
     verb.add_argument("--num_layers", type=int, default=12)
@@ -89,7 +95,22 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT of the sizes of "
         "the paper's Figure 5, whose own patch size is 2",
     )
+    _add_autoencoder(verb.add_argument_group("with --autoencoder"))
     verb.add_argument("--out", required=True, help="JSON file to write")
+
+
+def _add_autoencoder(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default="cpu")
+    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    group.add_argument("--repeats", type=int, default=5, help="how often each pass is timed")
+    group.add_argument("--gradient_checkpointing", action="store_true", help="in the training step")
+    group.add_argument("--skip_training", action="store_true", help="measure encode and decode only")
+    group.add_argument(
+        "--ratios",
+        action="store_true",
+        help="time encode and decode also against a plain eager computation of the same, and against their "
+        "own matrix products alone",
+    )
 
 
 def _real() -> argparse.ArgumentParser:

@@ -28,8 +28,9 @@ class AttnProcessor:
         else:
             context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
             query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        order = "b n" if attn.batch_first else "n b"
         query, key, value = (
-            rearrange(x, "b n (heads d) -> b n heads d", heads=attn.heads) for x in (query, key, value)
+            rearrange(x, f"{order} (heads d) -> b n heads d", heads=attn.heads) for x in (query, key, value)
         )
         query, key = attn.norm_q(query).to(value.dtype), attn.norm_k(key).to(value.dtype)
         out = dispatch_attention_fn(
@@ -40,7 +41,7 @@ class AttnProcessor:
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        out = rearrange(out, "b n heads d -> b n (heads d)").to(hidden_states.dtype)
+        out = rearrange(out, f"b n heads d -> {order} (heads d)").to(hidden_states.dtype)
         return attn.to_out[1](attn.to_out[0](out))
 
 
@@ -51,6 +52,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         dim: width of the tokens. heads: number of heads; `dim` must be a multiple.
         context_dim: width of the tokens attended to, where they are not the same ones.
         qk_norm: RMS-normalise queries and keys per head. is_causal: a token sees itself and what precedes it.
+        batch_first: False for tokens (N, B, dim), which kernels read where they lie.
 
     Shapes: (B, N, dim) and optionally (B, M, context_dim) -> (B, N, dim).
     """
@@ -68,12 +70,14 @@ class Attention(nn.Module, AttentionModuleMixin):
         context_dim: int | None = None,
         qk_norm: bool = False,
         is_causal: bool = False,
+        batch_first: bool = True,
     ) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"the width must be a multiple of the number of heads, got {dim} and {heads}")
         self.heads = heads
         self.is_causal = is_causal
+        self.batch_first = batch_first
         self.use_bias = True
         self.is_cross_attention = context_dim is not None
         self.to_q = nn.Linear(dim, dim)
