@@ -46,6 +46,7 @@ SMALLER = {
     "eval accuracy": ["--num_steps", "2"],
     "eval fvd": [],
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
+    "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
     "eval report": [],
 }
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
@@ -55,8 +56,9 @@ RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
 
 @pytest.fixture
 def sandbox(synthetic_root, tmp_path, monkeypatch):
-    """An empty working directory but for UCF-101: two classes of the embedded data under real names, and
-    a small checkpoint as if released. The I3D is out of reach, since it takes no clips as short as these."""
+    """An empty working directory but for UCF-101: two classes of the embedded data under real names, a small
+    checkpoint as if released, and the config of a small autoencoder. The I3D is out of reach, since it takes
+    no clips as short as these."""
     data = tmp_path / "UCF-101"
     for drawn, real in REAL_NAMES.items():
         (data / real).mkdir(parents=True)
@@ -73,6 +75,7 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     positions = torch.zeros(1, 16, RELEASED["hidden_size"])
     released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
     torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
+    AutoencoderVidTwin(**RELEASED).save_config(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
     return tmp_path
@@ -86,7 +89,8 @@ def run_python(words):
     assert words[0] == "-m"
     package, verb = words[1:3]
     module = importlib.import_module(f"{package}.__main__")
-    module.main([*words[2:], *SMALLER[f"{package} {verb}"]])
+    key = f"{package} {verb}" + (" --autoencoder" if "--autoencoder" in words else "")
+    module.main([*words[2:], *SMALLER[key]])
 
 
 def run_accelerate(words):
