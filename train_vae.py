@@ -208,13 +208,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.995,
         "validation_steps": 1000,
     },
-    # real clips on a CPU: the same model on 64x64, to walk the whole road, not for the best picture
+    # real clips on a CPU: the same model on 64x64, for half an hour, to walk the whole road, not for the best
+    # picture
     "cpu": {
         **DEMO,
         "stride": 2,
         "height": 64,
         "width": 64,
-        "max_train_steps": 3000,
+        "max_train_steps": 1800,
         "learning_rate": 1e-3,
         "checkpointing_steps": 100,
         "validation_steps": 500,

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from einops import rearrange
 
+from autoencoder.loading import load_folder
 from autoencoder.parts import decode_parts
 from autoencoder.perceptual import load_lpips
-from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.arguments import parser
 from eval.classifier import accuracy, train_classifier
 from eval.clips import SPLITS, RealClips, Split, batches, read_generated
@@ -72,7 +72,7 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_recon(args: argparse.Namespace) -> None:
-    vae = AutoencoderVidTwin.from_pretrained(args.vae).eval().to(args.device)
+    vae = load_folder(args.vae).to(args.device)
     shape = (vae.config.num_frames, vae.config.height, vae.config.width)
     real = _real_clips(args, shape, args.split)
     clips = torch.stack(list(real.evenly(args.num_clips)))  # (N, F, H, W, C) uint8

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from autoencoder.loading import load_folder
 from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
@@ -33,6 +34,12 @@ def _of_autoencoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             config = preset(args.autoencoder)
         except ValueError as error:
             raise ValueError(f"--autoencoder: no folder with a config.json, and {error}") from None
+    types = (config.get("structure_type", "qformer"), config.get("dynamics_type", "average"))
+    if args.ratios and types != ("qformer", "average"):
+        raise ValueError(
+            f"--ratios: the plain computation is that of VidTwin itself, and {args.autoencoder} has the "
+            f"structure_type {types[0]} and the dynamics_type {types[1]}: leave --ratios out"
+        )
     workload = Workload(
         device=torch.device(args.device),
         dtype=getattr(torch, args.dtype),
@@ -51,8 +58,7 @@ def _of_transformer(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
     sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
     if args.pipeline or args.vae:
-        folder = {"subfolder": "vae"} if args.pipeline else {}
-        vae = AutoencoderVidTwin.from_pretrained(args.pipeline or args.vae, **folder)
+        vae = load_folder(args.pipeline / "vae" if args.pipeline else args.vae)
         shape = (vae.config.num_frames, vae.config.height, vae.config.width)
         ours = Tokenizer("VidTwin (this run)", vae.layout, shape, "the autoencoder measured")
     if args.pipeline:

@@ -203,3 +203,13 @@ def test_neither_a_preset_nor_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert ended.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "no folder with a config.json, and no preset 'huge' of the autoencoder; there are" in message
+
+
+def test_an_ablation_has_no_plain_computation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(dynamics_type="none").save_pretrained(tmp_path / "model")
+    flags = ["--ratios", "--repeats", "1", "--out", str(tmp_path / "cost.json")]
+    with pytest.raises(SystemExit) as ended:
+        main(["cost", "--autoencoder", str(tmp_path / "model"), *flags])
+    assert ended.value.code == 2
+    assert "the dynamics_type none: leave --ratios out" in capsys.readouterr().err
+    assert not (tmp_path / "cost.json").exists()
