@@ -29,6 +29,8 @@ class LPIPS(nn.Module):
 
     Both are standardised as ImageNet's colours; at five depths of VGG16 the features are normalised over
     channels, their squared differences weighted by channel and averaged over the frame; the five are summed.
+    The dropout that the heads were trained with is left out: no mode of a model around this one can bring it
+    back, as it does in the released training code.
     """
 
     shift: torch.Tensor

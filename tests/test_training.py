@@ -24,6 +24,7 @@ from autoencoder.discriminator import PatchDiscriminator
 from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS
 from vidtwin_gen import training
 from vidtwin_gen.latent_dataset import weights_sha256
+from vidtwin_gen.learner import Learner
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
@@ -412,7 +413,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
 def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, poison):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    learner = training.Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0, num_steps=9)
+    learner = Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0, num_steps=9)
     (module,) = learner.modules
     before = module.weight.detach().clone()
 

@@ -1,9 +1,7 @@
-"""What both training loops need around their step: seeds, checkpoints, resuming, EMA, a log."""
+"""What both training loops need around their step: seeds, checkpoints, resuming, EMA."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,7 +24,9 @@ from vidtwin_gen.checkpoints import (
     replace_folder,
     save_checkpoint,
 )
-from vidtwin_gen.config import METRICS, TrainingConfig, save_or_check_config
+from vidtwin_gen.config import TrainingConfig, save_or_check_config
+from vidtwin_gen.learner import Learner
+from vidtwin_gen.metrics_log import MetricsLog, RunningMean
 
 
 class Progress:
@@ -65,65 +64,6 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     )
     set_seed(config.seed)
     return accelerator
-
-
-class Learner:
-    """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
-    calls them (DDP's wrappers, where there are several processes)."""
-
-    def __init__(
-        self,
-        modules: list[nn.Module],
-        config: TrainingConfig,
-        accelerator: Accelerator,
-        learning_rate: float,
-        num_steps: int,
-    ) -> None:
-        self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
-        # accelerate steps a schedule once per process
-        lr_scheduler = get_scheduler(
-            config.lr_scheduler,
-            optimizer,
-            num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-            num_training_steps=num_steps * accelerator.num_processes,
-        )
-        *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
-            *modules, optimizer, lr_scheduler
-        )
-        self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
-        self.grad_norm = torch.zeros(())
-
-    def step(self, loss: torch.Tensor) -> bool | None:
-        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself,
-        after which `grad_norm` is the norm that its gradient had.
-
-        Returns whether the weights were moved, None where more passes are to come. They are not, in any
-        process, where NaN or infinity is in a loss or in the gradient.
-        """
-        self.finite = self.finite & loss.detach().isfinite()
-        self.accelerator.backward(loss)
-        if not self.accelerator.sync_gradients:
-            return None
-        parameters = [parameter for module in self.modules for parameter in module.parameters()]
-        self.grad_norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
-        finite = self.finite & self.grad_norm.isfinite()
-        moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
-        # float16's gradient scaler looks for itself, and has to, to lower its scale
-        if moved or self.accelerator.scaler is not None:
-            self.optimizer.step()
-        self.lr_scheduler.step()
-        self.optimizer.zero_grad()
-        self.finite = torch.ones_like(self.finite)
-        return moved
 
 
 class Run:
@@ -365,64 +305,3 @@ def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
         model.train()
         if ema is not None:
             ema.restore(parameters)
-
-
-class MetricsLog:
-    """`metrics.jsonl`, one JSON object a line, and the tracker, if there is one.
-
-    On resuming, lines past the checkpoint are dropped: the run writes them anew.
-    """
-
-    def __init__(self, accelerator: Accelerator, output_dir: Path, step: int) -> None:
-        self.accelerator = accelerator
-        self.path = output_dir / METRICS
-        if accelerator.is_main_process and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in kept))
-            partial.rename(self.path)
-
-    def write(self, step: int, samples: int, values: Mapping[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "samples": samples, **values}) + "\n")
-        self.accelerator.log(dict(values), step=step)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line that was being written when the run was killed
-        return math.inf
-
-
-class RunningMean:
-    """Means of scalars since the last log, summed on the device. What the passes of one step add counts only
-    when the step is kept."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.pending: list[tuple[str, torch.Tensor]] = []
-
-    def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        self.pending += [(name, value.detach()) for name, value in values.items()]
-
-    def keep(self) -> None:
-        for name, value in self.pending:
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.pending = []
-
-    def forget(self) -> None:
-        self.pending = []
-
-    def pop(self, accelerator: Accelerator) -> dict[str, float]:
-        """The means over all processes; starts anew."""
-        means = {
-            name: accelerator.reduce(total / self.counts[name], "mean").item()
-            for name, total in self.sums.items()
-        }
-        self.sums, self.counts = {}, {}
-        return means

@@ -1,0 +1,71 @@
+"""An optimiser step that NaN and infinity leave without effect."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch import nn
+
+from vidtwin_gen.config import TrainingConfig
+
+
+class Learner:
+    """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
+    calls them (DDP's wrappers, where there are several processes)."""
+
+    def __init__(
+        self,
+        modules: list[nn.Module],
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        learning_rate: float,
+        num_steps: int,
+    ) -> None:
+        self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+        # accelerate steps a schedule once per process
+        lr_scheduler = get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+            num_training_steps=num_steps * accelerator.num_processes,
+        )
+        *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
+            *modules, optimizer, lr_scheduler
+        )
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
+        self.grad_norm = torch.zeros(())
+
+    def step(self, loss: torch.Tensor) -> bool | None:
+        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself,
+        after which `grad_norm` is the norm that its gradient had.
+
+        Returns whether the weights were moved, None where more passes are to come. They are not, in any
+        process, where NaN or infinity is in a loss or in the gradient.
+        """
+        self.finite = self.finite & loss.detach().isfinite()
+        self.accelerator.backward(loss)
+        if not self.accelerator.sync_gradients:
+            return None
+        parameters = [parameter for module in self.modules for parameter in module.parameters()]
+        self.grad_norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        finite = self.finite & self.grad_norm.isfinite()
+        moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
+        # float16's gradient scaler looks for itself, and has to, to lower its scale
+        if moved or self.accelerator.scaler is not None:
+            self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+        self.finite = torch.ones_like(self.finite)
+        return moved
