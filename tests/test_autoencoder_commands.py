@@ -94,7 +94,7 @@ def assert_same_frames(written, expected):
         F.avg_pool2d(rearrange(x.clamp(-1, 1), "c f h w -> f c h w"), 2) for x in (written, expected)
     )
     error = (seen - wanted).abs().mean((1, 2, 3))
-    assert error.max() < 0.06, error
+    assert error.max() < 0.1, error
 
 
 def test_reconstruct_writes_every_frame_and_trims_the_padding(files, model, tmp_path, capsys):
