@@ -3,11 +3,14 @@
 import pytest
 import torch
 from diffusers import AutoModel, FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_dispatch import attention_backend
 from diffusers.training_utils import EMAModel
+from torch._dynamo.testing import CompileCounter
 
 from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
 from vidtwin_gen.latents import LatentGrid, LatentLayout
-from vidtwin_gen.transformer import LatentTransformer, patch_centres
+from vidtwin_gen.positions import patch_centres
+from vidtwin_gen.transformer import LatentTransformer
 
 VIDTWIN = LatentLayout(
     (
@@ -18,6 +21,7 @@ VIDTWIN = LatentLayout(
 )
 MAGVIT_V2 = LatentLayout((LatentGrid("video", ("time", "height", "width"), (4, 28, 28), 5),))
 NUM_CLASSES = 6
+BOTH_CONDITIONINGS = pytest.mark.parametrize("conditioning", ["adaln", "cross_attention"])
 
 
 def build(layout=VIDTWIN, awake=True, **sizes):
@@ -80,14 +84,34 @@ def test_every_token_sees_every_other():
     assert (latents.grad != 0).all()
 
 
-def test_every_parameter_gets_a_gradient():
-    model = build()
+@BOTH_CONDITIONINGS
+def test_every_parameter_gets_a_gradient(conditioning):
+    model = build(conditioning=conditioning)
     model(*inputs(model)).sample.square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    # cross-attention to a single vector has nothing to choose
+    idle = ("cross_attn.to_q", "cross_attn.to_k", "cross_attn.norm", "norm_cross")
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-9 or any(part in name for part in idle), name
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    model = build()
+def test_cross_attention_tells_the_class():
+    """The same network but for its class gives another velocity; the timestep stays with adaLN."""
+    model = build(conditioning="cross_attention", class_dim=5)
+    assert model.class_embed.embedding_dim == 5
+    assert model.transformer_blocks[0].cross_attn.to_k.in_features == 5
+    latents, timestep, labels = inputs(model)
+    sample = run(model, latents, timestep, labels)
+    assert not torch.allclose(sample, run(model, latents, timestep, (labels + 1) % NUM_CLASSES))
+    assert not torch.allclose(sample, run(model, latents, timestep / 2, labels))
+    asleep = build(awake=False, conditioning="cross_attention")
+    assert (run(asleep, *inputs(asleep)) == 0).all()
+    assert all((block.cross_attn.to_out[0].weight == 0).all() for block in asleep.transformer_blocks)
+
+
+@BOTH_CONDITIONINGS
+def test_gradient_checkpointing_changes_no_gradient(conditioning):
+    model = build(conditioning=conditioning)
     gradients = []
     for enable in (model.disable_gradient_checkpointing, model.enable_gradient_checkpointing):
         enable()
@@ -127,8 +151,9 @@ def test_patch_centres_agree_across_resolutions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_save_and_load(tmp_path, dtype):
-    model = build(patch_size={"structure": (1, 2, 2)})
+@BOTH_CONDITIONINGS
+def test_save_and_load(tmp_path, dtype, conditioning):
+    model = build(patch_size={"structure": (1, 2, 2)}, conditioning=conditioning)
     model.to(dtype).save_pretrained(tmp_path)
     loaded = LatentTransformer.from_pretrained(tmp_path, dtype=dtype)
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
@@ -179,6 +204,83 @@ def test_magvit_v2_is_a_layout_like_any_other():
     assert model.layout.num_tokens(2) == 392
     args = inputs(model, batch_size=1)
     assert run(model, *args).shape == (1, 4 * 28 * 28 * 5)
+
+
+def test_the_repeated_block_compiles_as_one_graph():
+    model = build(conditioning="cross_attention", num_layers=3)
+    args = inputs(model, batch_size=2)
+    expected = run(model, *args)
+    torch.compiler.reset()
+    compiled = CompileCounter()
+    model.compile_repeated_blocks(fullgraph=True, backend=compiled)
+    torch.testing.assert_close(run(model, *args), expected)
+    assert compiled.frame_count == 1  # three blocks, one graph
+    run(model, *(torch.cat([arg] * 2) for arg in args))
+    assert compiled.frame_count == 2  # and one more that takes any batch
+    run(model, *(torch.cat([arg] * 3) for arg in args))
+    assert compiled.frame_count == 2
+    torch.compiler.reset()
+
+
+def test_it_can_be_exported_ahead_of_time():
+    model = build()
+    args = inputs(model, batch_size=2)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    with torch.no_grad():
+        program = torch.export.export(
+            model, args, {"return_dict": False}, dynamic_shapes=({0: batch}, {0: batch}, {0: batch}, None)
+        )
+    more = tuple(torch.cat([arg] * 2) for arg in args)
+    torch.testing.assert_close(program.module()(*more, return_dict=False)[0], run(model, *more))
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+def test_attention_backends_compute_the_same(backend):
+    model = build(conditioning="cross_attention")
+    args = inputs(model)
+    expected = run(model, *args)
+    with attention_backend("native"):  # diffusers also makes the choice the default: undone at the end
+        model.set_attention_backend(backend)
+        torch.testing.assert_close(run(model, *args), expected)
+    model.reset_attention_backend()
+    with attention_backend(backend):
+        torch.testing.assert_close(run(model, *args), expected)
+
+
+def test_a_large_model_is_saved_in_parts(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path, max_shard_size="20KB", variant="fp16")
+    assert len(list(tmp_path.glob("*.fp16-*.safetensors"))) > 1
+    loaded = LatentTransformer.from_pretrained(tmp_path, variant="fp16")
+    args = inputs(model)
+    assert torch.equal(run(loaded, *args), run(model, *args))
+
+
+@pytest.mark.parametrize("offload_type", ["block_level", "leaf_level"])
+def test_group_offload_computes_the_same(offload_type):
+    model = build()
+    args = inputs(model)
+    expected = run(model, *args)
+    kwargs = {"num_blocks_per_group": 1} if offload_type == "block_level" else {}
+    model.enable_group_offload(torch.device("cpu"), offload_type=offload_type, **kwargs)
+    assert torch.equal(run(model, *args), expected)
+
+
+def test_lora_adapters_are_added_scaled_saved_and_loaded(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = build()
+    args = inputs(model)
+    plain = run(model, *args)
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    model.add_adapter(config)
+    adapted = run(model, *args)
+    assert not torch.allclose(adapted, plain)
+    silent = model(*args, attention_kwargs={"scale": 0.0}, return_dict=False)[0]
+    torch.testing.assert_close(silent, plain)
+    model.save_lora_adapter(tmp_path)
+    other = build()
+    other.load_lora_adapter(tmp_path, prefix=None, use_safetensors=True)
+    torch.testing.assert_close(run(other, *args), adapted)
 
 
 def test_a_step_cache_skips_blocks():
@@ -237,7 +339,13 @@ def test_it_learns_to_generate_one_clip():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"hidden_size": 33, "num_heads": 3}, {"hidden_size": 32, "num_heads": 5}, {"patch_size": (2, 2)}],
+    [
+        {"hidden_size": 33, "num_heads": 3},
+        {"hidden_size": 32, "num_heads": 5},
+        {"patch_size": (2, 2)},
+        {"conditioning": "text"},
+        {"prediction_type": "epsilon"},
+    ],
 )
 def test_sizes_that_do_not_fit_are_value_errors(sizes):
     with pytest.raises(ValueError):

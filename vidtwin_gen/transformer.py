@@ -3,122 +3,97 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin, FeedForward
 from diffusers.models.cache_utils import CacheMixin
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps, get_1d_sincos_pos_embed_from_grid
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormContinuous
+from diffusers.utils import apply_lora_scale
 from torch import nn
 
-from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.layers import Attention
+from vidtwin_gen.positions import LatentPositions
 
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
-INDEX_AXIS = "query"  # the one axis that counts and does not measure
+CONDITIONINGS = ("adaln", "cross_attention")
+PREDICTION_TYPES = ("flow_prediction", "sample")  # in diffusers' words
 
-
-def patch_centres(size: int, patch: int, reference: int) -> torch.Tensor:
-    """(ceil(size / patch),) where along an axis its patches are centred.
-
-    The unit is one position of an axis of length `reference` that spans the same extent, so that grids of
-    different resolution agree on what is where; for size = reference and patch = 1 it is 0, 1, 2, ...
-    """
-    index = torch.arange(math.ceil(size / patch), dtype=torch.float64)
-    return (index + 0.5) * patch * reference / size - 0.5
-
-
-class LatentPositions(nn.Module):
-    """Adds to every token where it is: the sum over its axes of one embedding each, plus one for its grid.
-
-    A coordinate (time, height, width) is a sine-cosine table followed by a linear map that belongs to the
-    axis; grids that have the axis share it, which is how they learn to agree. The query axis is a mere index
-    and has an embedding per index.
-
-    Shape: (B, N, dim) -> (B, N, dim), the tokens of all grids in layout order.
-    """
-
-    def __init__(self, layout: LatentLayout, patch_sizes: Mapping[str, Sequence[int]], dim: int) -> None:
-        super().__init__()
-        self.layout_grids = layout.grids
-        self.grids = nn.Embedding(len(layout.grids), dim)
-        self.axes = nn.ModuleDict()
-        axes = [
-            (grid, i, axis, size, patch_sizes[grid.name][i])
-            for grid in layout.grids
-            for i, (axis, size) in enumerate(zip(grid.axes, grid.shape, strict=True))
-        ]
-        for axis in dict.fromkeys(axis for _, _, axis, _, _ in axes):
-            same = [(size, patch) for _, _, other, size, patch in axes if other == axis]
-            if axis == INDEX_AXIS:
-                self.axes[axis] = nn.Embedding(max(math.ceil(size / patch) for size, patch in same), dim)
-            else:
-                self.axes[axis] = nn.Linear(dim, dim, bias=False)
-        for grid, i, axis, size, patch in axes:
-            if axis == INDEX_AXIS:
-                table = torch.arange(math.ceil(size / patch))
-            else:
-                longest = max(other_size for _, _, other, other_size, _ in axes if other == axis)
-                table = get_1d_sincos_pos_embed_from_grid(dim, patch_centres(size, patch, longest)).float()
-            self.register_buffer(_table_name(grid, i), table, persistent=False)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        kinds = self.grids(torch.arange(len(self.layout_grids), device=tokens.device))  # (grids, D)
-        positions = []
-        for total, grid in zip(kinds, self.layout_grids, strict=True):
-            for i, axis in enumerate(grid.axes):
-                table = getattr(self, _table_name(grid, i))
-                table = table.to(tokens.dtype) if table.is_floating_point() else table
-                along = self.axes[axis](table)  # (n_i, D)
-                total = total.unsqueeze(-2) + along if i else total + along  # (n_0, ..., n_i, D)
-            positions.append(total.flatten(0, -2))  # (n, D)
-        return tokens + torch.cat(positions).to(tokens.dtype)  # (B, N, D)
-
-
-def _table_name(grid: LatentGrid, axis: int) -> str:
-    return f"{grid.name}_{axis}"
+# S to XL: DiT (arXiv 2212.09748, Table 1). paper: VidTwin (arXiv 2412.17726, appendix D.3), which does not
+# tell the number of heads; 16 is DiT-XL's at this width.
+SIZES: dict[str, dict[str, Any]] = {
+    "S": {"hidden_size": 384, "num_layers": 12, "num_heads": 6},
+    "B": {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
+    "L": {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
+    "XL": {"hidden_size": 1152, "num_layers": 28, "num_heads": 16},
+    "paper": {
+        "hidden_size": 1152,
+        "num_layers": 18,
+        "num_heads": 16,
+        "conditioning": "cross_attention",
+    },
+}
 
 
 class LatentTransformerBlock(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the conditioning: adaLN-Zero (DiT, section 3.2).
 
-    Shapes: tokens (B, N, dim), conditioning (B, dim) -> (B, N, dim).
+    With a `context_dim`, cross-attention to the context stands between the two, as in a text-to-image DiT; it
+    is neither modulated nor gated, and starts at zero like the rest.
+
+    Shapes: tokens (B, N, dim), conditioning (B, dim), context (B, M, context_dim) -> (B, N, dim).
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, context_dim: int | None = None) -> None:
         super().__init__()
         self.modulation = nn.Linear(dim, 6 * dim)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.attn = Attention(dim, num_heads, qk_norm=True)
+        self.cross_attn: Attention | None = None
+        if context_dim is not None:
+            self.norm_cross = nn.LayerNorm(dim, eps=1e-6)
+            self.cross_attn = Attention(dim, num_heads, context_dim=context_dim, qk_norm=True)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.ff = FeedForward(dim, inner_dim=int(dim * mlp_ratio), activation_fn="gelu-approximate")
 
-    def forward(self, hidden_states: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, conditioning: torch.Tensor, context: torch.Tensor | None = None
+    ) -> torch.Tensor:
         modulation = self.modulation(F.silu(conditioning)).unsqueeze(1)  # (B, 1, 6 D)
         shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = modulation.chunk(6, dim=-1)
         attended = self.attn(self.norm1(hidden_states) * (1 + scale_attn) + shift_attn)
         hidden_states = hidden_states + gate_attn * attended
+        if self.cross_attn is not None:
+            hidden_states = hidden_states + self.cross_attn(self.norm_cross(hidden_states), context)
         return hidden_states + gate_ff * self.ff(self.norm2(hidden_states) * (1 + scale_ff) + shift_ff)
 
 
-class LatentTransformer(ModelMixin, ConfigMixin, AttentionMixin, CacheMixin):
+class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin):
     """A DiT (arXiv 2212.09748) whose input is a flat latent and whose tokens are the grids inside it.
 
     It knows layouts and no autoencoder: one input and one output projection per grid, positions shared along
     axes of one name, a plain adaLN-Zero trunk over the concatenated tokens. At initialisation it returns 0.
+    `SIZES` has the usual sizes by name.
 
     Args:
         layout: what is inside the flat latent, `LatentLayout.to_config()`.
         num_classes: number of classes; the label `null_class` = `num_classes` means no class.
         patch_size: positions per token along each axis, for all grids or by grid name.
         hidden_size: width, even and a multiple of `num_heads`. mlp_ratio: width of the MLPs over it.
+        conditioning: where the class comes in: `"adaln"`, added to the timestep's embedding (DiT), or
+            `"cross_attention"`, as one vector of `class_dim` numbers that every block attends to (VidTwin,
+            appendix D.3). Over a single vector attention has nothing to choose, so its queries and keys
+            change nothing and their gradients are zero.
+        prediction_type: what the output means, in diffusers' words: `"flow_prediction"`, the velocity, or
+            `"sample"`, x_0. Which schedulers fit follows from it.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -141,10 +116,19 @@ class LatentTransformer(ModelMixin, ConfigMixin, AttentionMixin, CacheMixin):
         num_layers: int = 12,
         num_heads: int = 6,
         mlp_ratio: float = 4.0,
+        conditioning: str = "adaln",
+        class_dim: int = 256,
+        prediction_type: str = "flow_prediction",
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
+        for name, value, known in (
+            ("conditioning", conditioning, CONDITIONINGS),
+            ("prediction_type", prediction_type, PREDICTION_TYPES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is one of {known}, got {value!r}")
         if hidden_size % 2:
             raise ValueError(f"hidden_size must be even, half sines and half cosines, got {hidden_size}")
         self.layout = LatentLayout.from_config(layout)
@@ -160,9 +144,11 @@ class LatentTransformer(ModelMixin, ConfigMixin, AttentionMixin, CacheMixin):
         self.positions = LatentPositions(self.layout, self.patch_sizes, hidden_size)
         self.time_proj = Timesteps(TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embed = TimestepEmbedding(TIME_CHANNELS, hidden_size)
-        self.class_embed = nn.Embedding(num_classes + 1, hidden_size)
+        crossed = conditioning == "cross_attention"
+        self.class_embed = nn.Embedding(num_classes + 1, class_dim if crossed else hidden_size)
         self.transformer_blocks = nn.ModuleList(
-            LatentTransformerBlock(hidden_size, num_heads, mlp_ratio) for _ in range(num_layers)
+            LatentTransformerBlock(hidden_size, num_heads, mlp_ratio, class_dim if crossed else None)
+            for _ in range(num_layers)
         )
         self.norm_out = AdaLayerNormContinuous(hidden_size, hidden_size, elementwise_affine=False, eps=1e-6)
         self.proj_out = nn.ModuleDict(
@@ -188,6 +174,8 @@ class LatentTransformer(ModelMixin, ConfigMixin, AttentionMixin, CacheMixin):
                 if name.endswith("weight"):
                     nn.init.normal_(parameter, std=0.02)
         block_ends = [block.modulation for block in self.transformer_blocks]
+        crossed = [m for m in self.modules() if isinstance(m, Attention) and m.is_cross_attention]
+        block_ends += [attention.to_out[0] for attention in crossed]
         for linear in (*block_ends, self.norm_out.linear, *self.proj_out.values()):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -198,25 +186,33 @@ class LatentTransformer(ModelMixin, ConfigMixin, AttentionMixin, CacheMixin):
         TransformerBlockRegistry.register(LatentTransformerBlock, TransformerBlockMetadata(0, None))
         super().enable_cache(config)
 
+    @apply_lora_scale("attention_kwargs")
     def forward(
         self,
         hidden_states: torch.Tensor,
         timestep: torch.Tensor,
         class_labels: torch.Tensor,
+        attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
         """Whitened noisy latents (B, L), timestep (B,) in [0, 1000], class_labels (B,) in [0, num_classes]
-        -> `sample` (B, L), what the objective asks for (the velocity, by default)."""
+        -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
+        the LoRA adapters that are loaded."""
         tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
         x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
         x = self.positions(x)
         conditioning = self.time_embed(self.time_proj(timestep).to(x.dtype))  # (B, D)
-        conditioning = conditioning + self.class_embed(class_labels)
+        classes = self.class_embed(class_labels)  # (B, D) or (B, class_dim)
+        context = None
+        if self.config.conditioning == "adaln":
+            conditioning = conditioning + classes
+        else:
+            context = classes.unsqueeze(1)  # (B, 1, class_dim)
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, conditioning)
+                x = self._gradient_checkpointing_func(block, x, conditioning, context)
             else:
-                x = block(x, conditioning)
+                x = block(x, conditioning, context)
         x = self.norm_out(x, conditioning)
         parts = x.split(list(self.num_tokens.values()), dim=1)  # (B, n, D) each
         outputs = {
