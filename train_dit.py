@@ -18,7 +18,6 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.utils.data import DataLoader
 
 from autoencoder.loading import load_folder
@@ -28,7 +27,7 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
-from vidtwin_gen.transformer import LatentTransformer
+from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
 
 
@@ -38,6 +37,7 @@ class DiTConfig(TrainingConfig):
 
     vae: str = flag("", "folder of the autoencoder that made the latents")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
+    objective: diffusion.Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
     sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
     class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
     logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
@@ -49,6 +49,7 @@ class DiTConfig(TrainingConfig):
     hidden_size: int = flag(768, "width")
     num_layers: int = flag(12, "blocks")
     num_heads: int = flag(12, "attention heads")
+    conditioning: str = flag("adaln", "where the class comes in: adaln or cross_attention")
 
     guidance_scale: float = flag(2.0, "of the sample grids")
     num_inference_steps: int = flag(30, "of the sample grids")
@@ -60,6 +61,10 @@ class DiTConfig(TrainingConfig):
             raise ValueError("--vae and --latents are required: run `python -m vidtwin_gen encode` first")
         if not 0 <= self.class_dropout < 1:
             raise ValueError(f"--class_dropout must be from 0 to below 1, got {self.class_dropout}")
+        if self.conditioning not in CONDITIONINGS:
+            raise ValueError(f"--conditioning is one of {CONDITIONINGS}, got {self.conditioning!r}")
+        if self.objective == "paper" and self.shift != 1:
+            raise ValueError(f"--shift is of --objective flow, whose noise levels it moves; got {self.shift}")
         try:
             json.loads(self.patch_size)
         except json.JSONDecodeError:
@@ -85,6 +90,21 @@ DEMO: dict[str, Any] = {
     "report_to": "none",
 }
 
+# what the presets named after a size share: patch 1 and LightningDiT's optimiser (arXiv 2501.01423)
+SIZED: dict[str, Any] = {
+    "train_batch_size": 256,
+    "max_train_steps": 100_000,
+    "lr_warmup_steps": 1000,
+    "lr_scheduler": "constant_with_warmup",
+    "learning_rate": 2e-4,
+    "adam_beta2": 0.95,
+    "adam_weight_decay": 0.0,
+    "ema_decay": 0.9999,
+    "mixed_precision": "bf16",
+    "checkpointing_steps": 5000,
+    "validation_steps": 5000,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "long": {
@@ -107,19 +127,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpointing_steps": 100,
         "validation_steps": 500,
     },
-    # DiT-B (Peebles and Xie, 2023) at patch 1; LightningDiT's optimiser
-    "base": {
-        "train_batch_size": 256,
-        "max_train_steps": 100_000,
-        "lr_warmup_steps": 1000,
-        "lr_scheduler": "constant_with_warmup",
-        "learning_rate": 2e-4,
-        "adam_beta2": 0.95,
-        "adam_weight_decay": 0.0,
-        "ema_decay": 0.9999,
-        "mixed_precision": "bf16",
-        "checkpointing_steps": 5000,
-        "validation_steps": 5000,
+    **{name: {**SIZED, **SIZES[name]} for name in ("S", "B", "L", "XL")},
+    # VidTwin's generator (arXiv 2412.17726, appendix D.3). The paper does not tell its learning rate, batch
+    # size, number of steps, average or precision: these are the other sizes'.
+    "paper": {
+        **SIZED,
+        **SIZES["paper"],
+        "objective": "paper",
+        "class_dropout": 0.2,
+        "lr_warmup_steps": 10_000,
+        "adam_beta2": 0.999,
+        "guidance_scale": 5.0,
+        "num_inference_steps": 50,
     },
 }
 
@@ -135,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         hidden_size=config.hidden_size,
         num_layers=config.num_layers,
         num_heads=config.num_heads,
+        conditioning=config.conditioning,
+        prediction_type=diffusion.PREDICTION_TYPES[config.objective],
     )
     if config.dry_run:
         num_tokens = vae.layout.num_tokens(json.loads(config.patch_size))
@@ -146,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = training.Run(transformer, config, accelerator, "train_dit")
     for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
         with run.forward_pass() as generator:
-            losses = flow_losses(run.wrapped, batch, vae, config, generator, transformer.null_class)
+            losses = diffusion_losses(run.wrapped, batch, vae, config, generator, transformer.null_class)
             run.optimize(losses)
         if run.is_due(config.validation_steps):
             with training.ema_weights(run.ema, transformer):
@@ -184,7 +205,7 @@ def load_inputs(
     return vae, rows, metadata
 
 
-def flow_losses(
+def diffusion_losses(
     transformer: torch.nn.Module,
     batch: Mapping[str, torch.Tensor],
     vae: AutoencoderVidTwin,
@@ -192,24 +213,36 @@ def flow_losses(
     generator: torch.Generator,
     null_class: int,
 ) -> dict[str, torch.Tensor]:
-    """`loss`, and one loss per grid, of the flow objective on a batch of posteriors. Every draw is the
+    """`loss`, and one loss per grid, of the objective on a batch of posteriors. Every draw is the
     generator's."""
     device, layout = generator.device, vae.layout
     posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1).to(device))
     latents = posterior.sample(generator) if config.sample_posterior else posterior.mode()
     latents = layout.whiten(latents, vae.config.latents_mean, vae.config.latents_std)
-    noise = torch.randn(latents.shape, generator=generator, device=device)
+    noisy, timestep, target = training_example(latents, config, generator)
+    labels = batch["label"].to(device)
+    labels = diffusion.drop_labels(labels, null_class, config.class_dropout, generator)
+    prediction = transformer(noisy, timestep, labels).sample
+    losses = diffusion.grid_losses(prediction, target, layout)
+    loss = diffusion.total_loss(losses, layout, config.loss_weighting)
+    return {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
+
+
+def training_example(
+    latents: torch.Tensor, config: DiTConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Whitened latents (B, L) -> noisy ones (B, L), their timesteps (B,), and what is to be predicted from
+    them (B, L)."""
+    noise = torch.randn(latents.shape, generator=generator, device=generator.device)
+    if config.objective == "paper":
+        timestep = diffusion.sample_timesteps(len(latents), generator)
+        alpha_bar = diffusion.alphas_bar(generator.device)[timestep]
+        return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
     sigma = diffusion.sample_sigmas(
         len(latents), generator, logit_mean=config.logit_mean, logit_std=config.logit_std, shift=config.shift
     )
-    labels = batch["label"].to(device)
-    labels = diffusion.drop_labels(labels, null_class, config.class_dropout, generator)
-    prediction = transformer(
-        diffusion.interpolate(latents, noise, sigma), diffusion.timestep_of(sigma), labels
-    ).sample
-    losses = diffusion.grid_losses(prediction, diffusion.velocity(latents, noise), layout)
-    loss = diffusion.total_loss(losses, layout, config.loss_weighting)
-    return {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
+    noisy = diffusion.interpolate(latents, noise, sigma)
+    return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
 
 
 @torch.no_grad()
@@ -229,7 +262,7 @@ def validate(
     sums = {name: torch.zeros((), device=accelerator.device) for name in names}
     for batch in loader:
         with accelerator.autocast():
-            losses = flow_losses(transformer, batch, vae, config, generator, transformer.null_class)
+            losses = diffusion_losses(transformer, batch, vae, config, generator, transformer.null_class)
         for name, value in losses.items():
             sums[name] += value * len(batch["label"])
     return {
@@ -241,7 +274,7 @@ def validate(
 def make_pipeline(
     transformer: LatentTransformer, vae: AutoencoderVidTwin, metadata: Mapping[str, Any], config: DiTConfig
 ) -> VidTwinPipeline:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
+    scheduler = diffusion.make_scheduler(config.objective, config.shift)
     return VidTwinPipeline(vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"])
 
 

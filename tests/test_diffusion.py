@@ -1,19 +1,25 @@
-"""Rectified flow: the objective agrees with itself and with the scheduler that samples it."""
+"""The objectives agree with themselves and with the schedulers that sample them."""
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from vidtwin_gen.diffusion import (
+    PREDICTION_TYPES,
+    diffuse,
     drop_labels,
     grid_losses,
     interpolate,
+    make_scheduler,
     noise_from_velocity,
+    noise_from_x0,
     sample_sigmas,
+    sample_timesteps,
     shift_sigma,
     timestep_of,
     total_loss,
     velocity,
+    x0_from_noise,
     x0_from_velocity,
 )
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -90,6 +96,51 @@ def test_shift_moves_towards_the_noise_and_keeps_the_ends():
     assert (shift_sigma(sigma, 3.0)[1:-1] > sigma[1:-1]).all()
     torch.testing.assert_close(shift_sigma(sigma, 3.0)[[0, -1]], sigma[[0, -1]])
     torch.testing.assert_close(shift_sigma(shift_sigma(sigma, 3.0), 1 / 3), sigma)
+
+
+def test_data_and_noise_come_back_from_each_other_in_ddpm(pair):
+    x0, noise = pair
+    alpha_bar = make_scheduler("paper").alphas_cumprod[sample_timesteps(5, generator())]
+    x_t = diffuse(x0, noise, alpha_bar)
+    torch.testing.assert_close(noise_from_x0(x_t, x0, alpha_bar), noise, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(x0_from_noise(x_t, noise, alpha_bar), x0, atol=1e-3, rtol=1e-3)
+    assert torch.equal(diffuse(x0, noise, torch.ones(5)), x0)
+    assert torch.equal(diffuse(x0, noise, torch.zeros(5)), noise)
+
+
+def test_ddpm_keeps_unit_variance_and_means_the_schedulers_levels(pair):
+    x0, noise = pair
+    scheduler, timestep = make_scheduler("paper"), torch.tensor([0, 10, 500, 800, 999])
+    ours = diffuse(x0, noise, scheduler.alphas_cumprod[timestep])
+    torch.testing.assert_close(scheduler.add_noise(x0, noise, timestep), ours)
+    wide = torch.randn(2, 5, 20_000, generator=generator())
+    variance = diffuse(*wide, scheduler.alphas_cumprod[timestep]).var(dim=1)
+    torch.testing.assert_close(variance, torch.ones(5), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 8, 50])
+def test_the_true_x0_leads_ddim_to_the_data_from_pure_noise(pair, num_steps):
+    x0, latents = pair
+    x0 = 3 * x0  # nothing is clipped
+    scheduler = make_scheduler("paper")
+    scheduler.set_timesteps(num_steps)
+    assert scheduler.timesteps[0] == 999 and scheduler.config.prediction_type == PREDICTION_TYPES["paper"]
+    for t in scheduler.timesteps:
+        latents = scheduler.step(x0, t, latents, return_dict=False)[0]
+    torch.testing.assert_close(latents, x0, atol=1e-4, rtol=1e-4)
+
+
+def test_timesteps_are_uniform_and_repeatable():
+    steps = sample_timesteps(50_000, generator())
+    assert steps.min() == 0 and steps.max() == 999 and steps.dtype == torch.long
+    assert steps.double().mean() == pytest.approx(499.5, abs=5)
+    assert torch.bincount(steps // 100).float().std() < 150
+    assert torch.equal(steps, sample_timesteps(50_000, generator()))
+
+
+def test_flow_sampling_has_the_shift_of_the_training():
+    assert make_scheduler("flow", shift=3.0).config.shift == 3.0
+    assert type(make_scheduler("flow")) is FlowMatchEulerDiscreteScheduler
 
 
 def test_element_weighting_is_the_plain_mean_squared_error(pair):

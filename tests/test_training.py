@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
@@ -271,6 +272,8 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
+        ("train_dit", {"conditioning": "text"}, "--conditioning is one of ('adaln', 'cross_attention')"),
+        ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift is of --objective flow"),
     ],
 )
 def test_a_mistake_is_one_line(script, changes, message, run, tmp_path, monkeypatch, capsys):
@@ -430,6 +433,31 @@ def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, pois
     assert not learner.grad_norm.isfinite()
     assert passes(1.0, 1.0) == [None, True]
     assert module.weight.isfinite().all() and not torch.equal(module.weight, before)
+
+
+def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):
+    """x_0 by DDPM and the class by cross-attention; at the start the prediction is 0, so the loss is the mean
+    square of whitened latents, whatever the noise."""
+    sizes = dict.fromkeys(("hidden_size", "num_layers", "num_heads"))
+    presets = train_dit.parse_config(
+        train_dit.DiTConfig,
+        train_dit.PRESETS,
+        ["--preset", "paper", *tiny_dit_run.argv(tmp_path / "run", **sizes)],
+    )
+    assert (presets.hidden_size, presets.num_layers, presets.class_dropout) == (1152, 18, 0.2)
+    argv = tiny_dit_run.argv(tmp_path / "run", objective="paper", conditioning="cross_attention")
+    train_dit.main(argv)
+    lines = metrics(tmp_path / "run")
+    first = lines[0]
+    assert 0.7 < first["loss"] < 1.1
+    grids = [value for name, value in first.items() if name.startswith("loss_")]
+    assert len(grids) == 3 and {"val_loss", "val_loss_structure"} <= lines[-1].keys()
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert type(pipe.scheduler) is DDIMScheduler and pipe.scheduler.config.prediction_type == "sample"
+    assert pipe.transformer.config.prediction_type == "sample"
+    assert pipe.transformer.config.conditioning == "cross_attention"
+    frames = pipe(0, num_inference_steps=4, output_type="pt").frames
+    assert frames.isfinite().all() and frames.shape[:2] == (1, 4)
 
 
 def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):

@@ -1,23 +1,53 @@
-"""Rectified flow: the training objective as pure functions.
+"""The training objectives as pure functions: `flow`, rectified flow, and `paper`, VidTwin's.
 
-Latents are flat, (B, L), and whitened; sigma (B,) is the share of noise, 0 the data and 1 the noise. The
+Latents are flat, (B, L), and whitened. Every draw comes from the generator that is passed in.
+
+`flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the network predicts the velocity. The
 convention is that of Stable Diffusion 3 (Esser et al., arXiv 2403.03206) and of diffusers'
-`FlowMatchEulerDiscreteScheduler`, which therefore samples what is trained here. Every draw comes from the
-generator that is passed in.
+`FlowMatchEulerDiscreteScheduler`, which therefore samples what is trained here.
+
+`paper`: DDPM with 1000 steps (Ho et al., arXiv 2006.11239); alpha_bar (B,) is the share of the variance that
+is the data's; the network predicts x_0 (arXiv 2412.17726, section 3.5). The paper does not tell its betas:
+here they are DDPM's linear ones, and `DDIMScheduler` samples what is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal, get_args
 
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from vidtwin_gen.latents import LatentLayout
 
 NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
 LossWeighting = Literal["element", "grid"]
+Objective = Literal["flow", "paper"]
+PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}
+
+
+def make_scheduler(objective: Objective, shift: float = 1.0) -> SchedulerMixin:
+    """The scheduler that samples what the objective trains: FlowMatchEuler, or DDIM for `paper`.
+
+    `shift` is that of `flow`'s noise levels. DDIM starts at the last step of the training ("trailing"; Lin et
+    al., arXiv 2305.08891), clips nothing, as whitened latents have no bounds, and ends at x_0 where its
+    number of steps divides 1000.
+    """
+    if objective == "flow":
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=shift)
+    return DDIMScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=False,
+        prediction_type=PREDICTION_TYPES["paper"],
+        timestep_spacing="trailing",
+    )
 
 
 def sample_sigmas(
@@ -72,6 +102,36 @@ def x0_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch
 def noise_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """noise = x_sigma + (1 - sigma) v, (B, L)."""
     return x_sigma + (1 - _column(sigma, x_sigma)) * velocity
+
+
+def sample_timesteps(batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    """(batch_size,) steps of DDPM, uniform in 0 to 999 (Ho et al., Algorithm 1)."""
+    return torch.randint(NUM_TRAIN_TIMESTEPS, (batch_size,), generator=generator, device=generator.device)
+
+
+@cache
+def alphas_bar(device: torch.device) -> torch.Tensor:
+    """(1000,) the alpha_bar of every step of DDPM."""
+    return make_scheduler("paper").alphas_cumprod.to(device)
+
+
+def diffuse(x0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise, (B, L) (Ho et al., Equation 4)."""
+    alpha_bar = _column(alpha_bar, x0)
+    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+
+
+def noise_from_x0(x_t: torch.Tensor, x0: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """noise = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar), (B, L): what DDIM takes from an x_0 that was
+    predicted (Song et al., arXiv 2010.02502, Equation 12)."""
+    alpha_bar = _column(alpha_bar, x_t)
+    return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+
+def x0_from_noise(x_t: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """x_0 = (x_t - sqrt(1 - alpha_bar) noise) / sqrt(alpha_bar), (B, L)."""
+    alpha_bar = _column(alpha_bar, x_t)
+    return (x_t - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
 def grid_losses(
