@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 
-from pipelines.schedulers import add_noise
+from pipelines.schedulers import add_noise, forget_last_sample, predicted_x0
 from vidtwin_gen.latents import LatentLayout
 
+REDRAWN = 0.5  # of the noise at a resampling; more follows the known part better and varies too little
 PARTS = ("structure", "dynamics")  # each the grids whose names begin so
 
 
@@ -81,9 +83,9 @@ def repeat_for_videos(latents: torch.Tensor, num_labels: int, num_videos_per_cla
 class KnownPart:
     """What is known of the latents of a batch while the rest is sampled.
 
-    At every step the known part is set to its noised self, always with the noise that the sampling started
-    from, so that an ODE sees it move on a straight path (Lugmayr et al., RePaint, arXiv 2201.09865, Equation
-    8, without its resampling; Song et al., arXiv 2011.13456, appendix I.2).
+    Before every call of the model the known part is set to its noised self (Song et al., arXiv 2011.13456,
+    appendix I.2), always with the noise that the sampling started from, so that an ODE sees it move on a
+    straight path.
 
     Args:
         latents: (B, L) whitened; what is outside the mask is not read.
@@ -99,3 +101,28 @@ class KnownPart:
         exact after the last."""
         known = add_noise(scheduler, self.latents, self.noise, index)
         return torch.where(self.mask, known.to(latents.dtype), latents)
+
+    def resample(
+        self,
+        latents: torch.Tensor,
+        prediction: torch.Tensor,
+        scheduler: Any,
+        index: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> torch.Tensor:
+        """(B, L) latents at the level of call `index` -> (B, L) at the same level, the unknown part with a
+        share of its noise drawn anew: x0 and the noise that is left are those that the model predicts.
+
+        A Langevin corrector (arXiv 2011.13456, Algorithm 5) whose step keeps the variance of the noise. With
+        steps enough it draws the unknown part given the known one, which holding alone does not: an ODE from
+        independent noises only couples the two in its last steps. RePaint (arXiv 2201.09865) goes back and
+        forth in time for that, which multistep schedulers cannot.
+        """
+        forget_last_sample(scheduler)
+        x0 = predicted_x0(scheduler, latents, prediction, index)
+        noise = randn_tensor(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+        nothing = torch.zeros_like(x0)
+        data = add_noise(scheduler, x0, nothing, index)
+        kept_noise = (1 - REDRAWN) * (latents - data)
+        drawn_noise = (1 - (1 - REDRAWN) ** 2) ** 0.5 * add_noise(scheduler, nothing, noise, index)
+        return self.hold(data + kept_noise + drawn_noise, scheduler, index)

@@ -135,6 +135,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         latents: torch.Tensor | None,
         output_type: str,
         callback_on_step_end_tensor_inputs: Sequence[str],
+        num_resamples: int,
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
         check_scheduler(self.scheduler, self.transformer.config.prediction_type)
@@ -144,6 +145,8 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
                 "num_videos_per_class and num_inference_steps must be positive, "
                 f"got {num_videos_per_class} and {num_inference_steps}"
             )
+        if num_resamples < 0:
+            raise ValueError(f"num_resamples must not be negative, got {num_resamples}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
         batch_size = num_labels * num_videos_per_class
@@ -238,6 +241,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         video: PipelineImageInput | None = None,
         known_latents: torch.Tensor | None = None,
         keep: str | Sequence[str] | None = None,
+        num_resamples: int = 1,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> VidTwinPipelineOutput | tuple[Frames]:
         """Generate `len(class_labels) * num_videos_per_class` videos, those of one label side by side.
@@ -266,6 +270,9 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
             known_latents: whitened latents (1, labels or B; L) in place of `video`.
             keep: the part that stays: `"structure"`, `"dynamics"`, or names of the layout's grids; the rest
                 is generated to go with it. In the result the kept part is exactly that of the given clip.
+            num_resamples: with `keep`, how often half of the noise of the generated part is drawn anew before
+                each step, at the cost of one more prediction. With 0 that part hardly follows the kept one,
+                which the noise hides in the steps that decide most.
             attention_kwargs: `{"scale": s}` scales the LoRA adapters that are loaded.
 
         Raises:
@@ -288,6 +295,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
             latents,
             output_type,
             callback_on_step_end_tensor_inputs,
+            num_resamples,
         )
         device = self._execution_device
         # before the noise is scaled: some schedulers know their init_noise_sigma only afterwards
@@ -310,6 +318,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
             labels,
             num_steps,
             known_part,
+            num_resamples,
             generator,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
@@ -324,13 +333,13 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         labels: torch.Tensor,
         num_steps: int,
         known_part: KnownPart | None,
+        num_resamples: int,
         generator: Generators | None,
         callback: Callback | None,
         callback_tensor_inputs: Sequence[str],
     ) -> torch.Tensor:
         """(B, L) latents at the scheduler's first noise level -> (B, L) at its last. The loop of the call."""
         scheduler, timesteps = self.scheduler, self.scheduler.timesteps
-        null_labels = torch.full_like(labels, self.transformer.null_class)
         options: dict[str, Any] = {"return_dict": False}
         if "generator" in inspect.signature(scheduler.step).parameters:  # of those that draw noise
             options["generator"] = generator
@@ -340,30 +349,14 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
                 if self.interrupt:
                     break
                 self._current_timestep = t
-                step = i // scheduler.order
                 guided = self.do_classifier_free_guidance and inside_interval(
-                    step, num_steps, self.guidance_interval
+                    i // scheduler.order, num_steps, self.guidance_interval
                 )
-                model_input = latents
-                if hasattr(scheduler, "scale_model_input"):  # flow-matching schedulers scale nothing
-                    model_input = scheduler.scale_model_input(latents, t)
-                model_input = torch.cat([model_input] * 2) if guided else model_input  # (2 B, L) or (B, L)
-                with self.transformer.cache_context(
-                    "cond_uncond" if guided else "cond",
-                    step_index=i,
-                    num_inference_steps=len(timesteps),
-                    sigma=noise_level(scheduler, i),
-                ):
-                    prediction = self.transformer(
-                        model_input.to(self.transformer.dtype),
-                        timestep=model_timestep(scheduler, i).to(latents.device).expand(len(model_input)),
-                        class_labels=torch.cat([null_labels, labels]) if guided else labels,
-                        attention_kwargs=self.attention_kwargs,
-                        return_dict=False,
-                    )[0].float()  # as model_input
-                if guided:
-                    unconditional, conditional = prediction.chunk(2)
-                    prediction = guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)
+                if known_part is not None and i % scheduler.order == 0:
+                    for _ in range(num_resamples):
+                        prediction = self.predict(latents, labels, i, guided)
+                        latents = known_part.resample(latents, prediction, scheduler, i, generator)
+                prediction = self.predict(latents, labels, i, guided)
                 latents = scheduler.step(prediction, t, latents, **options)[0]  # (B, L)
                 if known_part is not None:
                     latents = known_part.hold(latents, scheduler, i + 1)
@@ -377,3 +370,31 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
                     progress_bar.update()
         self._current_timestep = None
         return latents
+
+    def predict(self, latents: torch.Tensor, labels: torch.Tensor, index: int, guided: bool) -> torch.Tensor:
+        """The transformer's prediction (B, L) float32 at the scheduler's time number `index`, with guidance
+        from one forward of both halves, or without."""
+        scheduler = self.scheduler
+        if hasattr(scheduler, "scale_model_input"):  # flow-matching schedulers scale nothing
+            latents = scheduler.scale_model_input(latents, scheduler.timesteps[index])
+        if guided:
+            latents = torch.cat([latents] * 2)  # (2 B, L)
+            labels = torch.cat([torch.full_like(labels, self.transformer.null_class), labels])
+        timestep = model_timestep(scheduler, index).to(latents.device)
+        with self.transformer.cache_context(
+            "cond_uncond" if guided else "cond",
+            step_index=index,
+            num_inference_steps=self.num_timesteps,
+            sigma=noise_level(scheduler, index),
+        ):
+            prediction = self.transformer(
+                latents.to(self.transformer.dtype),
+                timestep=timestep.expand(len(latents)),
+                class_labels=labels,
+                attention_kwargs=self.attention_kwargs,
+                return_dict=False,
+            )[0].float()  # as latents
+        if not guided:
+            return prediction
+        unconditional, conditional = prediction.chunk(2)
+        return guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
-from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of
+from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of, x0_from_velocity
 
 # Settings that a scheduler must have where it has the setting at all.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -124,3 +124,17 @@ def add_noise(scheduler: Any, x0: torch.Tensor, noise: torch.Tensor, index: int)
     if is_flow_matching(scheduler):
         return interpolate(x0, noise, scheduler.sigmas[index].expand(len(x0)))
     return scheduler.add_noise(x0, noise, scheduler.timesteps[index].expand(len(x0)))
+
+
+def predicted_x0(scheduler: Any, latents: torch.Tensor, prediction: torch.Tensor, index: int) -> torch.Tensor:
+    """(B, L) x0 from latents at the model's call `index` and from what it predicted there."""
+    if is_flow_matching(scheduler):
+        return x0_from_velocity(latents, prediction, scheduler.sigmas[index].expand(len(latents)))
+    return prediction
+
+
+def forget_last_sample(scheduler: Any) -> None:
+    """To be called where latents were changed between two steps: UniPC's corrector starts again from where the
+    last step began, and would undo the change."""
+    if hasattr(scheduler, "last_sample"):
+        scheduler.last_sample = None
