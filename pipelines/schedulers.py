@@ -134,7 +134,7 @@ def predicted_x0(scheduler: Any, latents: torch.Tensor, prediction: torch.Tensor
 
 
 def forget_last_sample(scheduler: Any) -> None:
-    """To be called where latents were changed between two steps: UniPC's corrector starts again from where the
-    last step began, and would undo the change."""
+    """To be called where latents were changed between two steps: UniPC's corrector would start again from
+    where the last step began, and undo the change."""
     if hasattr(scheduler, "last_sample"):
         scheduler.last_sample = None

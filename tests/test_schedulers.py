@@ -10,12 +10,10 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
-    LCMScheduler,
     UniPCMultistepScheduler,
 )
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.schedulers import check_scheduler
 from tests.test_pipeline import NAMES, build_pipeline, generate, seeded
 from vidtwin_gen.transformer import LatentTransformer
 
@@ -25,8 +23,8 @@ RHO = 0.8  # between a number of the Structure and one of the Dynamics
 
 
 class GaussianDenoiser(LatentTransformer):
-    """The best prediction for data that are Gaussian: class c has mean c / 2, no class has mean 0, and numbers
-    of Structure and Dynamics are correlated in pairs."""
+    """The best prediction for Gaussian data: class c has mean c / 2, no class has mean 0, and numbers of
+    Structure and of Dynamics are correlated in pairs."""
 
     def forward(self, hidden_states, timestep, class_labels, attention_kwargs=None, return_dict=True):
         mean = torch.where(class_labels == self.null_class, 0, class_labels / 2)[:, None]
