@@ -93,8 +93,8 @@ def mix(args: argparse.Namespace) -> None:
     rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
 
     out, fps = Path(args.out), frame_rate(pipe, args)
-    names = [class_folder_name(pipe, label) for label in ids]
-    shown = [*names, " with the motion of ".join(names), " with the motion of ".join(names[::-1])]
+    a, b = (class_folder_name(pipe, label) for label in ids)
+    shown = [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
     record = {"class_labels": ids, "num_videos_per_class": args.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:
         for number, clips in enumerate(rows):

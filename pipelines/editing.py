@@ -62,13 +62,17 @@ def keep_mask(
     return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
 
 
-def repeat_for_videos(latents: torch.Tensor, num_labels: int, num_videos_per_class: int) -> torch.Tensor:
+def repeat_for_videos(
+    latents: torch.Tensor, layout: LatentLayout, num_labels: int, num_videos_per_class: int
+) -> torch.Tensor:
     """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side.
 
     Raises:
-        ValueError: another number of clips.
+        ValueError: another number of clips or length of latents.
     """
     batch_size = num_labels * num_videos_per_class
+    if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
+        raise ValueError(f"known_latents must be (clips, {layout.num_elements}), got {tuple(latents.shape)}")
     if len(latents) not in (1, num_labels, batch_size):
         raise ValueError(
             f"keep needs one clip, one per label ({num_labels}) or one per video ({batch_size}), got "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from einops import rearrange
 from tqdm.auto import tqdm
 
@@ -56,7 +57,8 @@ def generate(args: argparse.Namespace) -> None:
                 output_type="pt",
                 return_dict=False,
             )[0]  # (B, F, C, H, W) in [0, 1]
-            frames = to_uint8(rearrange(videos, "b f c h w -> b c f h w") * 2 - 1).cpu().numpy()
+            videos = rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w")
+            frames = to_uint8(videos * 2 - 1).cpu().numpy()
             all_frames[start : start + len(batch)] = frames  # (B, F, H, W, C)
             for (label, number), clip in zip(batch, frames, strict=True):
                 write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, formats)

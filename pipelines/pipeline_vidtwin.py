@@ -310,8 +310,8 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         known_part = None
         if mask is not None and known is not None:
-            known = repeat_for_videos(known, len(ids), num_videos_per_class).to(noise)
-            known_part = KnownPart(known, noise, mask.to(device))
+            known = repeat_for_videos(known, self.transformer.layout, len(ids), num_videos_per_class)
+            known_part = KnownPart(known.to(noise), noise, mask.to(device))
             latents = known_part.hold(latents, self.scheduler, 0)
         latents = self.denoise(
             latents,
