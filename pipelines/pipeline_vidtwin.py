@@ -344,6 +344,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         if "generator" in inspect.signature(scheduler.step).parameters:  # of those that draw noise
             options["generator"] = generator
 
+        was_guided = None
         with self.progress_bar(total=num_steps) as progress_bar:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
@@ -352,6 +353,9 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
                 guided = self.do_classifier_free_guidance and inside_interval(
                     i // scheduler.order, num_steps, self.guidance_interval
                 )
+                if guided != was_guided and self.transformer.is_cache_enabled:
+                    self.transformer._reset_stateful_cache()  # what it holds is of another batch size
+                was_guided = guided
                 if known_part is not None and i % scheduler.order == 0:
                     for _ in range(num_resamples):
                         prediction = self.predict(latents, labels, i, guided)
