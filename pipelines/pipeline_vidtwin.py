@@ -43,7 +43,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         >>> from diffusers.utils import export_to_video
         >>> from vidtwin_gen import VidTwinPipeline
         >>> pipe = VidTwinPipeline.from_pretrained("path/to/pipeline").to("cuda")
-        >>> frames = pipe(["Archery", "BabyCrawling", 7], num_videos_per_class=2).frames
+        >>> frames = pipe(["Archery", "BabyCrawling", 3], num_videos_per_class=2).frames
         >>> export_to_video(frames[0], "archery.mp4", fps=pipe.config.fps)
 
         Another solver, which needs fewer steps:
