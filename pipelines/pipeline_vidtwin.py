@@ -50,7 +50,10 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
 
         >>> from diffusers import UniPCMultistepScheduler
         >>> pipe.scheduler = UniPCMultistepScheduler.from_config(
-        ...     pipe.scheduler.config, use_flow_sigmas=True, prediction_type="flow_prediction"
+        ...     pipe.scheduler.config,
+        ...     use_flow_sigmas=True,
+        ...     prediction_type="flow_prediction",
+        ...     flow_shift=pipe.scheduler.config.shift,
         ... )
 
         New Dynamics for the Structure of a given clip, and the parts of two clips joined:

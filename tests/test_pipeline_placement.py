@@ -15,8 +15,6 @@ from diffusers import (
     TaylorSeerCacheConfig,
     UniPCMultistepScheduler,
 )
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from test_pipeline import NAMES, build_pipeline, generate, seeded
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
@@ -120,13 +118,14 @@ def test_decoding_in_slices_changes_no_number(pipe):
 
 
 def test_lora_adapters_are_saved_loaded_and_scaled(pipe, expected, tmp_path):
+    peft = pytest.importorskip("peft")
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     pipe.transformer.add_adapter(
-        LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False)
+        peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False)
     )
     adapted = generate(pipe)
     assert not torch.allclose(adapted, expected, atol=1e-3)
-    VidTwinPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(pipe.transformer))
+    VidTwinPipeline.save_lora_weights(tmp_path, peft.get_peft_model_state_dict(pipe.transformer))
     other = build_pipeline()
     other.load_lora_weights(tmp_path)
     torch.testing.assert_close(generate(other), adapted)

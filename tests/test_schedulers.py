@@ -18,7 +18,8 @@ from diffusers import (
 from test_pipeline import NAMES, build_pipeline, generate, seeded
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.schedulers import check_scheduler
+from pipelines.schedulers import SETTINGS, check_scheduler
+from vidtwin_gen.diffusion import make_scheduler
 from vidtwin_gen.transformer import LatentTransformer
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -200,6 +201,7 @@ def test_a_schedule_that_cannot_be_is_refused(schedule, message):
         ("sample", DDIMScheduler(**X0), "clip_sample=True"),
         ("sample", DDPMScheduler(500, **X0, clip_sample=False), "num_train_timesteps=500"),
         ("sample", DPMSolverMultistepScheduler(**FLOW), "use_flow_sigmas=True"),
+        ("sample", DDIMScheduler(**X0, clip_sample=False, beta_end=0.012), "beta_end=0.012"),
         ("sample", LCMScheduler(clip_sample=False), "prediction_type='epsilon'"),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "config") else None,
@@ -226,3 +228,13 @@ def test_a_scheduler_of_the_other_family_cannot_be_changed_into_one(prediction_t
     with pytest.raises(ValueError) as error:
         generate(build_gaussian(scheduler, prediction_type))
     assert type(scheduler).__name__ in str(error.value) and way_out in str(error.value)
+
+
+@pytest.mark.parametrize(("objective", "prediction_type"), [("flow", "flow_prediction"), ("paper", "sample")])
+def test_the_schedulers_of_the_training_pass(objective, prediction_type):
+    scheduler = make_scheduler(objective)
+    check_scheduler(scheduler, prediction_type)
+    if objective == "paper":
+        asked = {name: SETTINGS["sample"][name] for name in ("beta_start", "beta_end", "beta_schedule")}
+        assert asked.items() <= dict(scheduler.config).items()
+        assert torch.equal(DDIMScheduler().alphas_cumprod, scheduler.alphas_cumprod)
