@@ -186,11 +186,11 @@ def data(args: argparse.Namespace) -> None:
 
 
 def encode(args: argparse.Namespace) -> None:
-    """Videos to latents, once."""
+    """Videos to latents, once; a killed command goes on when it is repeated."""
     import torch
 
     from autoencoder.loading import load_folder
-    from vidtwin_gen.latent_dataset import encode_dataset
+    from vidtwin_gen.encoding import encode_dataset
 
     vae = load_folder(args.vae).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     metadata = encode_dataset(
@@ -203,6 +203,8 @@ def encode(args: argparse.Namespace) -> None:
         fps=args.fps,
         windows_per_video=args.windows_per_video,
         flip=args.flip,
+        dtype=args.dtype,
+        windows_per_file=args.windows_per_file,
         max_bad_fraction=args.max_bad_fraction,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
@@ -235,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--clips_per_group", type=int, default=4, help="25 groups of these make a class")
     verb.set_defaults(run=data)
 
-    verb = verbs.add_parser("encode", help="encode a data set into latents, once")
+    verb = verbs.add_parser("encode", help="encode a data set into latents, once; repeated, it continues")
     verb.add_argument(
         "--vae", required=True, help="folder of the autoencoder; the whitening goes into its config"
     )
@@ -248,13 +250,24 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--windows_per_video", type=int, default=1, help="random windows of each training video"
     )
-    verb.add_argument("--flip", action="store_true", help="mirror half of the training windows")
+    verb.add_argument(
+        "--flip", action="store_true", help="store every training window as it is and mirrored, two rows"
+    )
+    verb.add_argument(
+        "--dtype",
+        choices=["float32", "float16"],
+        default="float32",
+        help="of the stored means and log-variances; float16 halves the folder and rounds to 11 bits",
+    )
+    verb.add_argument(
+        "--windows_per_file", type=int, default=512, help="what an interruption costs at most, in clips"
+    )
     verb.add_argument(
         "--max_bad_fraction", type=float, default=0.05, help="share of unreadable files at which it stops"
     )
-    verb.add_argument("--batch_size", type=int, default=16)
-    verb.add_argument("--num_workers", type=int, default=1)
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--batch_size", type=int, default=16, help="clips per forward pass")
+    verb.add_argument("--num_workers", type=int, default=1, help="processes that read videos")
+    verb.add_argument("--seed", type=int, default=0, help="of the random windows")
     verb.add_argument("--device", help="left out: cuda where there is one, else cpu")
     verb.set_defaults(run=encode)
     return top

@@ -1,27 +1,26 @@
-"""The latent data set: encode every clip once, keep the posterior, read it back as a stream of draws."""
+"""Latents as training reads them: a folder of them, checked and mapped, and a stream of numbered draws."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 import torch
-from diffusers.models.modeling_utils import ModelMixin
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from pyarrow import parquet
 
 from vidtwin_gen.draws import DrawOrder
-from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import first_fps
-from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.partial_folder import RECORD
 
 METADATA = "latents.json"
+DATA = "data"  # the folder of the parquet files
+CACHE = ".cache/huggingface/datasets"  # below .cache/huggingface huggingface_hub uploads nothing
+DAMAGED = "copy the whole folder again, or encode again"
 
 
 def weights_sha256(model_dir: str | Path) -> str:
@@ -37,176 +36,75 @@ def weights_sha256(model_dir: str | Path) -> str:
     return digest.hexdigest()
 
 
-def encode_dataset(
-    vae: ModelMixin,
-    vae_dir: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    fold: int = 1,
-    stride: int | None = None,
-    fps: float | None = None,
-    windows_per_video: int = 1,
-    flip: bool = False,
-    batch_size: int = 16,
-    num_workers: int = 1,
-    seed: int = 0,
-    max_bad_fraction: float = 0.05,
-) -> dict[str, Any]:
-    """Encodes every video of `data` into `out`, and writes the whitening statistics into the autoencoder's
-    config, in memory and in `vae_dir`.
-
-    A row holds `mean` and `logvar` (L,) float32 of the raw posterior, `label`, `class_name`, `path` and
-    `split`. Training videos give `windows_per_video` random windows each, test videos their centre. The
-    statistics are those of the training rows: per grid and channel the mean, and the standard deviation of a
-    posterior sample (the variance of the means plus the mean of the variances), so that a channel which the
-    posterior leaves at its prior stays small instead of being blown up to unit variance.
-
-    Raises:
-        ValueError: `out` is not empty, too many unreadable files, or one of `build_index`'s complaints.
-
-    Returns:
-        What is also written as `latents.json`: layout, statistics, geometry, counts, the weights' sha256.
-    """
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: name another --out, or remove it to encode again")
-    layout: LatentLayout = vae.layout
-    index = build_index(data, split="all", fold=fold)
-    source_fps = first_fps(index["path"]) if fps is None else None
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    features = datasets.Features(
-        mean=datasets.List(datasets.Value("float32"), length=layout.num_elements),
-        logvar=datasets.List(datasets.Value("float32"), length=layout.num_elements),
-        label=index.features["label"],
-        class_name=datasets.Value("string"),
-        path=datasets.Value("string"),
-        split=datasets.Value("string"),
-    )
-    complaints: list[str] = []
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for split in ("train", "test"):
-            part = build_index(data, split=split, fold=fold)
-            train = split == "train"
-            reader = VideoDataset(
-                part,
-                vae.config.num_frames,
-                (vae.config.height, vae.config.width),
-                stride=stride,
-                fps=fps,
-                shuffle=False,
-                start="random" if train else "center",
-                flip=flip and train,
-                seed=seed,
-            )
-            bad_videos = BadVideos(len(reader), max_bad_fraction)
-            draws = range(len(reader) * (windows_per_video if train else 1))
-            loader = DataLoader(
-                reader, batch_size=batch_size, sampler=draws, num_workers=num_workers, collate_fn=collate
-            )
-            for batch in tqdm(loader, desc=f"encoding {split} clips", unit="batch"):
-                bad_videos.update(batch)
-                yield from _encoded_rows(vae, batch, part, split)
-            if bad_videos.reasons:
-                complaints.append(f"{split}: {bad_videos.summary()}")
-
-    rows_dir = partial / "rows"
-    try:
-        # a fingerprint, because `datasets` would pickle the generator, and with it the autoencoder, for one
-        dataset = datasets.Dataset.from_generator(
-            rows, features=features, cache_dir=str(rows_dir), fingerprint="rows"
-        )
-    except datasets.exceptions.DatasetGenerationError as error:  # hides what the generator raised
-        raise error.__cause__ or error from None
-    mean, std = latent_statistics(dataset.filter(lambda s: s == "train", input_columns="split"), layout)
-    metadata = {
-        "layout": layout.to_config(),
-        "latents_mean": mean,
-        "latents_std": std,
-        "class_names": index.features["label"].names,
-        "fps": fps if source_fps is None else source_fps / (stride or 1),
-        "stride": stride,
-        "fold": fold,
-        "windows_per_video": windows_per_video,
-        "flip": flip,
-        "seed": seed,
-        "num_rows": {split: sum(s == split for s in dataset["split"]) for split in ("train", "test")},
-        "bad_videos": complaints,
-        "autoencoder_sha256": weights_sha256(vae_dir),
-    }
-    dataset.save_to_disk(str(partial / "dataset"))
-    del dataset
-    shutil.rmtree(rows_dir)
-    (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    vae.register_to_config(latents_mean=mean, latents_std=std)
-    vae.save_config(vae_dir)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
-    return metadata
-
-
-@torch.inference_mode()
-def _encoded_rows(
-    vae: ModelMixin, batch: Mapping[str, Any], index: datasets.Dataset, split: str
-) -> list[dict[str, Any]]:
-    """One row per clip of the batch, but for the stand-ins of bad files, which have rows of their own."""
-    posterior = vae.encode(batch["video"].to(vae.device, vae.dtype)).latent_dist
-    rows = []
-    for i, number in enumerate(batch["index"].tolist()):
-        if batch["substitute"][i]:
-            continue
-        source = index[number]
-        row = {name: source[name] for name in ("label", "class_name", "path")}
-        row |= {"mean": posterior.mean[i].cpu().numpy(), "logvar": posterior.logvar[i].cpu().numpy()}
-        rows.append({**row, "split": split})
-    return rows
-
-
-def latent_statistics(dataset: datasets.Dataset, layout: LatentLayout) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of a posterior sample, one number per grid and channel in layout order.
-
-    Float64 sums over the rows, a thousand at a time.
-    """
-    sums = torch.zeros(3, layout.num_elements, dtype=torch.float64)
-    count = 0
-    for rows in dataset.select_columns(["mean", "logvar"]).with_format("torch").iter(1000):
-        mean, logvar = rows["mean"].double(), rows["logvar"].double()
-        sums += torch.stack([mean.sum(0), mean.square().sum(0), logvar.exp().sum(0)])
-        count += len(mean)
-    if count == 0:
-        raise ValueError("no row to measure: the training split is empty")
-    first, second, variance = ({name: part[0] for name, part in layout.split(s[None]).items()} for s in sums)
-    means, stds = [], []
-    for grid in layout.grids:
-        number = count * grid.num_positions
-        mean = first[grid.name].flatten(0, -2).sum(0) / number
-        square = second[grid.name].flatten(0, -2).sum(0) / number
-        noise = variance[grid.name].flatten(0, -2).sum(0) / number
-        means += mean.tolist()
-        stds += (square - mean.square() + noise).sqrt().tolist()
-    return means, stds
-
-
 def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[str, Any]]:
     """What `encode_dataset` wrote: the rows by split, memory-mapped, and the metadata.
 
+    The first time, `datasets` unpacks the parquet files into what can be mapped: in the folder's `.cache`,
+    which goes with it and is not uploaded, or, where that can't be written to, in its own cache
+    (HF_DATASETS_CACHE). Several processes may load at once; one of them unpacks.
+
     Raises:
-        ValueError: `path` is not such a folder.
+        ValueError: `path` is not such a folder, an unfinished one, or has missing or damaged files.
     """
     path = Path(path)
+    metadata = _read_metadata(path)
+    files: Mapping[str, Mapping[str, int]] = metadata["files"]
+    for name, about in files.items():
+        _check_file(path / name, about)
+    by_split = {
+        split: [str(path / name) for name in files if name.startswith(f"{DATA}/{split}-")]
+        for split in ("train", "test")
+    }
+    try:
+        # by files, not by folder: only so does `datasets` see that they have changed
+        rows = datasets.load_dataset("parquet", data_files=by_split, cache_dir=_cache_dir(path))
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ValueError(f"{path}: {error.__cause__ or error}; {DAMAGED}") from None
+    return dict(rows), metadata
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
     if not (path / METADATA).is_file():
+        partial = path if (path / RECORD).is_file() else path.with_name(f"{path.name}.partial")
+        if (partial / RECORD).is_file():
+            raise ValueError(
+                f"{partial} is an unfinished encoding: repeat the command that began it, which goes on "
+                "with it and gives the folder its name when all is there"
+            )
         raise ValueError(
             f"{path}: no {METADATA}; expected a folder written by `python -m vidtwin_gen encode`"
         )
-    metadata = json.loads((path / METADATA).read_text())
-    dataset = datasets.load_from_disk(str(path / "dataset"))
-    counts: Mapping[str, int] = metadata["num_rows"]
-    train = dataset.select(range(counts["train"]))  # the training rows come first
-    return {"train": train, "test": dataset.select(range(counts["train"], len(dataset)))}, metadata
+    try:
+        metadata: dict[str, Any] = json.loads((path / METADATA).read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"{path / METADATA} can't be read as JSON: {error}; {DAMAGED}") from None
+    if "files" not in metadata:
+        raise ValueError(f"{path / METADATA} names no files, as an earlier version wrote it: encode again")
+    return metadata
+
+
+def _check_file(path: Path, about: Mapping[str, int]) -> None:
+    """Whether a file of rows is there, whole, and has the rows that it should have."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; {DAMAGED}")
+    if path.stat().st_size != about["num_bytes"]:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, not {about['num_bytes']}; {DAMAGED}")
+    try:
+        num_rows = parquet.read_metadata(path).num_rows
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} can't be read as parquet: {error}; {DAMAGED}") from None
+    if num_rows != about["num_rows"]:
+        raise ValueError(f"{path} has {num_rows} rows, {METADATA} says {about['num_rows']}; {DAMAGED}")
+
+
+def _cache_dir(path: Path) -> str | None:
+    """Where the unpacked rows go: into the folder, or, as None, where `datasets` likes."""
+    folder = path / CACHE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
 
 
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

@@ -158,10 +158,28 @@ def read_clip(
         UnreadableVideoError: the file cannot be decoded where the clip lies.
         VideoTooShortError: the clip does not fit.
     """
+    clip, _ = read_window(
+        path, num_frames, size=size, fps=fps, stride=stride, start=start, crop=crop, generator=generator
+    )
+    return clip
+
+
+def read_window(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    *,
+    size: int | tuple[int, int],
+    fps: float | None = None,
+    stride: int | None = None,
+    start: Start = "random",
+    crop: Crop = "center",
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, int]:
+    """The clip of `read_clip`, and the number of its first frame in the file."""
     if crop not in ("random", "center"):
         raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
 
-    def read() -> np.ndarray:
+    def read() -> tuple[np.ndarray, int]:
         reader, num_total, seekable = open_reader(path)
         indices = frame_indices(
             num_total,
@@ -173,10 +191,11 @@ def read_clip(
             generator=generator,
             path=path,
         )
-        return decode(reader, indices, seekable)
+        return decode(reader, indices, seekable), indices[0]
 
-    frames = torch.from_numpy(guarded(path, read))  # (F, h, w, C)
-    return cover(from_uint8(frames), size, crop, generator)  # (C, F, H, W)
+    array, first = guarded(path, read)
+    frames = torch.from_numpy(array)  # (F, h, w, C)
+    return cover(from_uint8(frames), size, crop, generator), first  # (C, F, H, W)
 
 
 def cover(

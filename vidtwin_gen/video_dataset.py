@@ -11,14 +11,15 @@ import torch
 from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.draws import DrawOrder, seeded_generator
 from vidtwin_gen.ucf101 import some
-from vidtwin_gen.video import Crop, Start, read_clip
+from vidtwin_gen.video import Crop, Start, read_window
 
 # Past this many bad files in a row the data set is broken, not a file.
 MAX_SKIPS = 64
 
 
 class Sample(TypedDict):
-    """One draw: the clip (C, F, H, W), its class id, and which row of the index it came from.
+    """One draw: the clip (C, F, H, W), its class id, which row of the index it came from, and the number of
+    its first frame in the file.
 
     `skipped` holds (row, reason) of the bad files met on the way; `substitute` says that there were any, so
     that the clip stands in for another one.
@@ -27,6 +28,7 @@ class Sample(TypedDict):
     video: torch.Tensor
     label: int
     index: int
+    start: int
     substitute: bool
     skipped: list[tuple[int, str]]
 
@@ -86,23 +88,28 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         skipped: list[tuple[int, str]] = []
         for row in (order * 2)[position : position + min(MAX_SKIPS, len(self))]:
             try:
-                video = self._read(row, draw)
+                video, start = self._read(row, draw)
             except VideoError as error:
                 self._bad[row] = error.reason
                 skipped.append((row, str(error)))
                 continue
             return Sample(
-                video=video, label=self.labels[row], index=row, substitute=bool(skipped), skipped=skipped
+                video=video,
+                label=self.labels[row],
+                index=row,
+                start=start,
+                substitute=bool(skipped),
+                skipped=skipped,
             )
         raise ValueError(f"{len(skipped)} videos in a row are bad: {some([why for _, why in skipped])}")
 
-    def _read(self, row: int, draw: int) -> torch.Tensor:
+    def _read(self, row: int, draw: int) -> tuple[torch.Tensor, int]:
         if row in self._bad:  # finding out again may cost a minute
             raise VideoError(self.paths[row], self._bad[row])
         # Seeded for each file tried: what the first draws would otherwise depend on who remembers which file.
         generator = seeded_generator(self.seed, "draw", draw)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
-        video = read_clip(
+        video, start = read_window(
             self.paths[row],
             self.num_frames,
             size=self.size,
@@ -112,15 +119,16 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
             crop=self.crop,
             generator=generator,
         )
-        return video.flip(-1) if mirrored else video
+        return video.flip(-1) if mirrored else video, start
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Samples -> video (B, C, F, H, W), label, index and substitute (B,), and one list `skipped`."""
+    """Samples -> video (B, C, F, H, W), label, index, start and substitute (B,), and one list `skipped`."""
     return {
         "video": torch.stack([sample["video"] for sample in samples]),
         "label": torch.tensor([sample["label"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
+        "start": torch.tensor([sample["start"] for sample in samples]),
         "substitute": torch.tensor([sample["substitute"] for sample in samples]),
         "skipped": [bad for sample in samples for bad in sample["skipped"]],
     }
