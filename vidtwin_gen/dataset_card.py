@@ -125,20 +125,19 @@ z, label = torch.randn(1, length), torch.tensor([about["class_names"].index({{ n
 with torch.no_grad():
     for t in torch.linspace(1, 0.02, 50):
         z = z.lerp(clean(z, t.view(1, 1), label), 0.02 / t)
-    video = vae.decode({{ decoder_input }}).sample  # (1, 3, F, H, W) in [-1, 1]
+    video = {{ decode }}  # (1, 3, F, H, W) in [-1, 1]
 export_to_gif(VideoProcessor().postprocess_video(video, "pil")[0], "sample.gif", fps=round(about["fps"]))
 ```
 """
 
 
-def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, decoder_input: str) -> None:
+def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, decode: str) -> None:
     """Writes `README.md` into a folder of latents.
 
     Args:
         about: what stands in its `latents.json`.
         vae, data: names of the folders of autoencoder and videos.
-        decoder_input: expression in the whitened flat latents `z` and in `mean` and `std`, which the example
-            hands to the autoencoder's `decode`.
+        decode: what the example decodes with, as in ClipEncoder.
     """
     layout = LatentLayout.from_config(about["layout"])
     starts = accumulate((grid.num_elements for grid in layout.grids), initial=0)
@@ -172,7 +171,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
         ],
         command=command_line(about, vae, data, folder.name.removesuffix(".partial")),
         name=about["class_names"][0],
-        decoder_input=decoder_input,
+        decode=decode,
     )
     card.save(folder / "README.md")
 

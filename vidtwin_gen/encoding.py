@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from vidtwin_gen.dataset_card import write_card
 from vidtwin_gen.latent_dataset import DATA, METADATA, weights_sha256
-from vidtwin_gen.latent_rows import RowEncoder, clip_encoder
+from vidtwin_gen.latent_rows import ClipEncoder, Encode, RowEncoder
+from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder
 from vidtwin_gen.ucf101 import build_index
 from vidtwin_gen.video import first_fps
@@ -51,9 +52,15 @@ def encode_dataset(
     num_workers: int = 1,
     seed: int = 0,
     max_bad_fraction: float = 0.05,
+    layout: LatentLayout | None = None,
+    clip_size: tuple[int, int, int] | None = None,
+    encode: Encode | None = None,
 ) -> dict[str, Any]:
     """Encodes every video of `data` into `out`, and writes the whitening statistics into the autoencoder's
     config, in memory and in `vae_dir`.
+
+    An autoencoder of another class than ours comes with `layout`, `clip_size` (frames, height, width) and
+    `encode`, and its config is left alone: the statistics stand in `latents.json` only.
 
     `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
     and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
@@ -85,7 +92,10 @@ def encode_dataset(
     if dtype not in ("float16", "float32"):
         raise ValueError(f"--dtype is float16 or float32, got {dtype!r}")
     stride = 1 if stride is None and fps is None else stride
-    encoder = clip_encoder(vae)
+    if layout is None or clip_size is None or encode is None:
+        encoder = ClipEncoder.of_flat(vae)
+    else:
+        encoder = ClipEncoder.of_grid(vae, layout, clip_size, encode)
     root = Path(data).expanduser().absolute()
     index = build_index(root, split="all", fold=fold)
     sha256 = weights_sha256(vae_dir)
@@ -131,39 +141,16 @@ def encode_dataset(
             files = plan_files(split, len(part) * (windows_per_video if train else 1), windows_per_file)
             bad = bad_videos[split] = BadVideos(len(part), max_bad_fraction)
             encode_files(folder, files, reader, rows, bad, batch_size=batch_size, num_workers=num_workers)
-        train_files = [str(folder.path / name) for name in folder.files if name.startswith(f"{DATA}/train")]
-        mean, std = latent_statistics(
-            datasets.load_dataset("parquet", data_files=train_files, split="train", streaming=True),
-            encoder.layout,
-        )
-        metadata = {
-            **about,
-            "latents_mean": mean,
-            "latents_std": std,
-            "num_rows": {
-                split: sum(file["num_rows"] for file in folder.files.values() if file["split"] == split)
-                for split in SPLITS
-            },
-            "bad_videos": [
-                f"{split}: {bad.summary()}".replace(f"{root}{os.sep}", "")
-                for split, bad in bad_videos.items()
-                if bad.reasons
-            ],
-            "files": {
-                name: {key: file[key] for key in ("num_rows", "num_bytes")}
-                for name, file in folder.files.items()
-            },
-        }
+        metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": []}
+        for split, bad in bad_videos.items():
+            if bad.reasons:
+                complaint = f"{split}: {bad.summary()}"
+                metadata["bad_videos"].append(complaint.replace(f"{root}{os.sep}", ""))
         (folder.path / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-        write_card(
-            folder.path,
-            metadata,
-            vae=Path(vae_dir).name,
-            data=root.name,
-            decoder_input=encoder.decoder_input,
-        )
-        vae.register_to_config(latents_mean=mean, latents_std=std)
-        vae.save_config(vae_dir)
+        write_card(folder.path, metadata, vae=Path(vae_dir).name, data=root.name, decode=encoder.decode)
+        if layout is None:
+            vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
+            vae.save_config(vae_dir)
         folder.finish()
     return metadata
 
@@ -222,6 +209,26 @@ def encode_files(
                 bar.update(len(batch["index"]))
             about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
             folder.add(name, partial(_write, rows.table(encoded)), about)
+
+
+def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
+    """The whitening statistics of the training rows, and counts."""
+    files = dict(sorted(folder.files.items()))
+    train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
+    rows = datasets.load_dataset("parquet", data_files=train, split="train", streaming=True)
+    mean, std = latent_statistics(rows, layout)
+    return {
+        "latents_mean": mean,
+        "latents_std": std,
+        "num_rows": {
+            split: sum(file["num_rows"] for file in files.values() if file["split"] == split)
+            for split in SPLITS
+        },
+        "files": {
+            name: {"num_rows": file["num_rows"], "num_bytes": file["num_bytes"]}
+            for name, file in files.items()
+        },
+    }
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow
 import torch
 from pyarrow import parquet
@@ -111,12 +112,44 @@ class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Rows of latents as an endless stream addressed by the draw's number, as VideoDataset is of clips."""
 
     def __init__(self, rows: datasets.Dataset, *, shuffle: bool = True, seed: int = 0) -> None:
-        self.rows = rows.select_columns(["mean", "logvar", "label"]).with_format("torch")
+        self.rows = rows.select_columns(["mean", "logvar", "label"]).with_format("arrow")
         self.order = DrawOrder(len(rows), shuffle=shuffle, seed=seed)
+        self._columns: dict[str, _Column] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, draws: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A whole batch at once: mean and logvar (B, L), label (B,)."""
-        return self.rows[[self.order[draw] for draw in draws]]
+        """A whole batch at once: mean and logvar (B, L) float32, label (B,)."""
+        if not self._columns:
+            table: pyarrow.Table = self.rows[:]  # mapped, not read
+            self._columns = {name: _Column(table[name]) for name in table.column_names}
+        rows = np.array([self.order[draw] for draw in draws])
+        return {name: column.take(rows) for name, column in self._columns.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_columns": {}}  # pickled, a view of the file would become its content
+
+
+class _Column:
+    """Of a table, seen as arrays in the file; `datasets` gathers rows too, and takes three times as long."""
+
+    def __init__(self, column: pyarrow.ChunkedArray) -> None:
+        self.chunks = [_array(chunk) for chunk in column.chunks if len(chunk)]
+        self.starts = np.cumsum([0, *map(len, self.chunks)])[:-1]
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        """(B,) numbers of rows -> (B, ...); floating point numbers as float32."""
+        chunks = np.searchsorted(self.starts, rows, side="right") - 1
+        dtype = np.float32 if self.chunks[0].dtype.kind == "f" else self.chunks[0].dtype
+        taken = np.empty((len(rows), *self.chunks[0].shape[1:]), dtype)
+        for i, (chunk, row) in enumerate(zip(chunks, rows - self.starts[chunks], strict=True)):
+            taken[i] = self.chunks[chunk][row]
+        return torch.from_numpy(taken)
+
+
+def _array(chunk: pyarrow.Array) -> np.ndarray:
+    """(n,) numbers or (n, L), one list a row."""
+    if pyarrow.types.is_primitive(chunk.type):
+        return chunk.to_numpy()
+    return chunk.flatten().to_numpy().reshape(len(chunk), -1)

@@ -11,10 +11,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from diffusers import AutoencoderVidTok
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_utils import ModelMixin
 
 from vidtwin_gen.latents import LatentLayout
+
+Encode = Callable[[torch.Tensor], DiagonalGaussianDistribution]  # clips (B, C, F, H, W) -> over (B, L)
 
 
 @dataclass(frozen=True)
@@ -24,26 +27,44 @@ class ClipEncoder:
     Args:
         layout: of the flat latent.
         num_frames, size: of the clips that it takes, size as (height, width).
-        posterior: clips (B, C, F, H, W) in [-1, 1] -> a Gaussian over the flat latents (B, L).
-        decoder_input: what the dataset card's example hands to `decode`, an expression in the whitened flat
-            latents `z`, `mean` and `std` (L,).
+        encode: clips (B, C, F, H, W) in [-1, 1] -> a Gaussian over the flat latents (B, L).
+        decode: Python that makes clips of flat latents `z`, whitened by `mean` and `std` (L,), and of `vae`;
+            stands in the dataset card's example.
     """
 
     layout: LatentLayout
     num_frames: int
     size: tuple[int, int]
-    posterior: Callable[[torch.Tensor], DiagonalGaussianDistribution]
-    decoder_input: str = "z * std + mean"
+    encode: Encode
+    decode: str
 
+    @classmethod
+    def of_flat(cls, vae: ModelMixin) -> ClipEncoder:
+        """Of an autoencoder with a flat latent and clips of one size, as it stands on its device."""
+        return cls(
+            layout=vae.layout,
+            num_frames=vae.config.num_frames,
+            size=(vae.config.height, vae.config.width),
+            encode=lambda clips: vae.encode(clips.to(vae.device, vae.dtype)).latent_dist,
+            decode="vae.decode(z * std + mean).sample",
+        )
 
-def clip_encoder(vae: ModelMixin) -> ClipEncoder:
-    """Of an autoencoder with a flat latent, as it stands on its device."""
-    return ClipEncoder(
-        layout=vae.layout,
-        num_frames=vae.config.num_frames,
-        size=(vae.config.height, vae.config.width),
-        posterior=lambda clips: vae.encode(clips.to(vae.device, vae.dtype)).latent_dist,
-    )
+    @classmethod
+    def of_grid(
+        cls, vae: ModelMixin, layout: LatentLayout, clip_size: tuple[int, int, int], encode: Encode
+    ) -> ClipEncoder:
+        """Of an autoencoder whose latent is a single grid, which its `decode` takes with the channels first;
+        for clips of `clip_size`, frames, height and width."""
+        grid = layout.grids[0]
+        shape = ", ".join(map(str, (*grid.shape, grid.channels)))
+        decode = f"vae.decode((z * std + mean).view(1, {shape}).movedim(-1, 1))"
+        return cls(
+            layout=layout,
+            num_frames=clip_size[0],
+            size=(clip_size[1], clip_size[2]),
+            encode=lambda clips: encode(clips.to(vae.device, vae.dtype)),
+            decode=decode if isinstance(vae, AutoencoderVidTok) else f"{decode}.sample",
+        )
 
 
 class RowEncoder:
@@ -82,7 +103,7 @@ class RowEncoder:
             ValueError: a latent is not finite, or not in the type in which it is stored.
         """
         posteriors = [
-            self.encoder.posterior(batch["video"].flip(-1) if flipped else batch["video"])
+            self.encoder.encode(batch["video"].flip(-1) if flipped else batch["video"])
             for flipped in self.mirrorings
         ]
         for i, number in enumerate(batch["index"].tolist()):
