@@ -1,6 +1,8 @@
-"""Latents: encoded once, whitened by what was measured, read back in an order that can be resumed."""
+"""Latents: whitened by what was measured, read back whole or not at all, in an order that can be resumed."""
 
 import json
+import multiprocessing
+import pickle
 import shutil
 from pathlib import Path
 
@@ -8,20 +10,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.draws import DrawOrder, hash64, seeded_generator
-from vidtwin_gen.latent_dataset import (
-    LatentDataset,
-    encode_dataset,
-    latent_statistics,
-    load_latents,
-    weights_sha256,
-)
+from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
 from vidtwin_gen.latents import LatentGrid, LatentLayout
-from vidtwin_gen.synthetic import CLASSES
-from vidtwin_gen.video import read_clip
+from vidtwin_gen.whitening import latent_statistics
 
 SMALL = LatentLayout(
     (LatentGrid("picture", ("height", "width"), (2, 3), 2), LatentGrid("motion", ("time",), (4,), 1))
@@ -32,22 +28,6 @@ SMALL = LatentLayout(
 def vae_dir(tiny_vae_run, tmp_path):
     """A copy of the tiny autoencoder, not whitened yet, to be written to."""
     return Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
-
-
-@pytest.fixture
-def few_videos(synthetic_root, tmp_path):
-    """Two classes of ten videos without lists: the split is by hash."""
-    root = tmp_path / "few"
-    for name in ("PulsingRing", "SpinningBar"):
-        (root / name).mkdir(parents=True)
-        for path in sorted((synthetic_root / name).iterdir())[:10]:
-            shutil.copy(path, root / name)
-    return root
-
-
-def encode(vae_dir, data, out, **options):
-    vae = AutoencoderVidTwin.from_pretrained(vae_dir)
-    return encode_dataset(vae, vae_dir, data, out, **{"stride": 2, "num_workers": 0, **options})
 
 
 def moments(rows, layout):
@@ -68,32 +48,6 @@ def random_rows(count, layout, seed=0):
         for name in ("mean", "logvar")
     }
     return datasets.Dataset.from_dict({**columns, "label": [i % 3 for i in range(count)]})
-
-
-def test_rows_and_metadata(tiny_latents, synthetic_root):
-    rows, metadata = load_latents(tiny_latents.latents_dir)
-    assert metadata == json.loads(json.dumps(tiny_latents.metadata))
-    assert metadata["num_rows"] == {"train": 144, "test": 56}
-    assert {split: len(part) for split, part in rows.items()} == metadata["num_rows"]
-    for split, part in rows.items():
-        assert set(part["split"]) == {split}
-        assert part.features["label"].names == list(CLASSES) == metadata["class_names"]
-        row = part[len(part) // 2]
-        assert Path(row["path"]).parent.name == row["class_name"] == metadata["class_names"][row["label"]]
-    assert metadata["fps"] == 12.5  # every second frame of 25 per second
-    assert metadata["bad_videos"] == []
-    assert sorted(path.name for path in tiny_latents.latents_dir.iterdir()) == ["dataset", "latents.json"]
-    assert [p.name for p in tiny_latents.latents_dir.parent.glob("*.partial")] == []
-
-
-@torch.no_grad()
-def test_a_row_is_what_the_autoencoder_says(tiny_latents):
-    vae = AutoencoderVidTwin.from_pretrained(tiny_latents.vae_dir)
-    row = load_latents(tiny_latents.latents_dir)[0]["test"].with_format("torch")[3]
-    clip = read_clip(row["path"], 4, size=16, stride=2, start="center")
-    posterior = vae.encode(clip[None]).latent_dist
-    torch.testing.assert_close(row["mean"], posterior.mean[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(row["logvar"], posterior.logvar[0], atol=1e-5, rtol=1e-5)
 
 
 def test_statistics_are_those_of_posterior_samples(tiny_latents):
@@ -133,55 +87,6 @@ def test_whitened_samples_have_zero_mean_and_unit_variance():
         assert (by_channel.std(0) - 1).abs().max() < 0.03
 
 
-def test_encoding_again_gives_the_same(few_videos, vae_dir, tmp_path):
-    first = encode(vae_dir, few_videos, tmp_path / "first", windows_per_video=2, flip=True)
-    second = encode(vae_dir, few_videos, tmp_path / "second", windows_per_video=2, flip=True)
-    other = encode(vae_dir, few_videos, tmp_path / "other", windows_per_video=2, flip=True, seed=1)
-    assert first == second != other
-    rows = [load_latents(tmp_path / name)[0] for name in ("first", "second", "other")]
-    for split in ("train", "test"):
-        assert rows[0][split].to_dict() == rows[1][split].to_dict()
-    # another seed moves the training windows, and nothing of the test clips
-    assert rows[0]["train"]["mean"][:] != rows[2]["train"]["mean"][:]
-    assert rows[0]["test"].to_dict() == rows[2]["test"].to_dict()
-    # two windows of each training video, one of each test video
-    paths = rows[0]["train"]["path"][:]
-    assert len(paths) == 2 * len(set(paths)) == first["num_rows"]["train"]
-    assert len(set(paths)) + first["num_rows"]["test"] == 20
-    assert len({tuple(mean) for mean in rows[0]["train"]["mean"]}) == len(paths)
-
-
-def test_a_bad_video_is_left_out_and_told(few_videos, vae_dir, tmp_path):
-    bad = few_videos / "PulsingRing" / "v_PulsingRing_g00_c01.avi"  # the very first
-    bad.write_bytes(b"RIFF, but not for long")
-    metadata = encode(vae_dir, few_videos, tmp_path / "latents", max_bad_fraction=0.2)
-    assert sum(metadata["num_rows"].values()) == 20
-    assert len(metadata["bad_videos"]) == 1 and bad.name in metadata["bad_videos"][0]
-    rows, _ = load_latents(tmp_path / "latents")
-    paths = [path for part in rows.values() for path in part["path"]]
-    assert len(set(paths)) == 20 and str(bad) not in paths
-
-
-def test_too_many_bad_videos_stop_it(few_videos, vae_dir, tmp_path):
-    before = (vae_dir / "config.json").read_text()
-    for path in sorted(few_videos.glob("*/*_g0[1-5]_*")):
-        path.write_bytes(b"")
-    with pytest.raises(ValueError, match="too many bad files"):
-        encode(vae_dir, few_videos, tmp_path / "latents")
-    assert not (tmp_path / "latents").exists()
-    assert (vae_dir / "config.json").read_text() == before
-
-
-def test_what_is_there_is_not_overwritten(few_videos, vae_dir, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is not empty: name another --out"):
-        encode(vae_dir, few_videos, tmp_path / "out")
-    assert (tmp_path / "out" / "thesis.tex").exists()
-    with pytest.raises(ValueError, match=r"no latents.json; expected a folder written by"):
-        load_latents(tmp_path / "out")
-
-
 def test_the_digest_is_the_weights(vae_dir, tmp_path):
     first = weights_sha256(vae_dir)
     assert first == weights_sha256(Path(shutil.copytree(vae_dir, tmp_path / "copy")))
@@ -215,6 +120,118 @@ def test_an_epoch_is_a_permutation_and_draws_stand_alone():
     assert not torch.equal(drawn(range(21), LatentDataset(rows, seed=4)), torch.cat(epochs))
     assert torch.equal(drawn(range(14), LatentDataset(rows, shuffle=False)), all_rows.repeat(2, 1))
     assert dataset.__getitems__([0, 1]).keys() == {"mean", "logvar", "label"}
+
+
+def test_draws_are_the_rows_whatever_the_files_and_type(tmp_path):
+    """Rows of several pieces of a mapped file, in float16: what `datasets` itself would give."""
+    features = datasets.Features(
+        mean=datasets.List(datasets.Value("float16"), length=16),
+        logvar=datasets.List(datasets.Value("float16"), length=16),
+        label=datasets.ClassLabel(names=["a", "b", "c"]),
+    )
+    random_rows(50, SMALL).cast(features).save_to_disk(tmp_path / "rows", num_shards=3)
+    rows = datasets.load_from_disk(tmp_path / "rows")
+    assert rows.cache_files and rows.data.column("mean").num_chunks > 1
+    for chosen in (rows, rows.select([7, 3, 40])):
+        dataset = LatentDataset(chosen, seed=1)
+        draws = [*range(len(chosen)), 2, 0]
+        expected = chosen.with_format("torch")[[dataset.order[draw] for draw in draws]]
+        for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
+            batch = reader.__getitems__(draws)
+            for name, values in batch.items():
+                assert torch.equal(values, expected[name])
+            assert batch["mean"].dtype == torch.float32 and batch["label"].dtype == torch.int64
+    assert len(pickle.dumps(LatentDataset(rows))) < 10_000
+
+
+@pytest.fixture
+def copied(tiny_latents, tmp_path):
+    """A copy of the latents, to be damaged."""
+    return Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "copy", ignore=lambda *_: [".cache"]))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def fewer_rows(path):
+    """A whole file with other rows, of the size that is expected."""
+    size = path.stat().st_size
+    table = parquet.read_table(path)
+    parquet.write_table(table.slice(1), path, compression="zstd")
+    about = json.loads((path.parents[1] / "latents.json").read_text())
+    assert path.stat().st_size != size
+    about["files"][f"data/{path.name}"]["num_bytes"] = path.stat().st_size
+    (path.parents[1] / "latents.json").write_text(json.dumps(about))
+
+
+def zeros(begin, end):
+    def write(path):
+        content = bytearray(path.read_bytes())
+        content[begin:end] = bytes(len(content[begin:end]))
+        path.write_bytes(content)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (Path.unlink, "is missing"),
+        (truncate, "bytes, not "),
+        (fewer_rows, r"has 143 rows, latents.json says 144"),
+        (zeros(-8, None), "can't be read as parquet"),
+        (zeros(4, 2000), "can't be unpacked"),
+    ],
+)
+def test_damaged_files_are_named(copied, damage, told):
+    path = copied / "data/train-00000-of-00001.parquet"
+    damage(path)
+    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+        load_latents(copied)
+
+
+def test_what_is_no_folder_of_latents_is_told(copied):
+    with pytest.raises(ValueError, match=r"no latents.json; expected a folder written by"):
+        load_latents(copied / "data")
+    (copied / "latents.json").write_text("{")
+    with pytest.raises(ValueError, match=r"latents.json can't be read as JSON"):
+        load_latents(copied)
+    (copied / "latents.json").write_text('{"layout": []}')
+    with pytest.raises(ValueError, match="earlier version wrote it: encode again"):
+        load_latents(copied)
+
+
+def load_and_tell(path, begin, queue):
+    begin.wait()
+    rows, _ = load_latents(path)
+    queue.put((sum(rows["train"]["label"][:]), rows["train"].cache_files[0]["filename"]))
+
+
+def test_processes_that_load_at_once_agree(copied):
+    context = multiprocessing.get_context("fork")
+    begin, queue = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=load_and_tell, args=(copied, begin, queue)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    told = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert len(set(told)) == 1
+    assert Path(told[0][1]).is_relative_to(copied / ".cache")
+
+
+def test_a_folder_that_cannot_be_written_to_is_unpacked_elsewhere(copied, tmp_path, monkeypatch):
+    (copied / ".cache").write_text("in the way, as a file system that is read only would be")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "elsewhere")
+    rows, _ = load_latents(copied)
+    assert Path(rows["test"].cache_files[0]["filename"]).is_relative_to(tmp_path / "elsewhere")
+    # what has been encoded again in its place is not mistaken for it
+    shutil.copy(copied / "data/test-00000-of-00001.parquet", copied / "data/train-00000-of-00001.parquet")
+    about = json.loads((copied / "latents.json").read_text())
+    about["files"]["data/train-00000-of-00001.parquet"] = about["files"]["data/test-00000-of-00001.parquet"]
+    (copied / "latents.json").write_text(json.dumps(about))
+    assert load_latents(copied)[0]["train"]["mean"][:] == rows["test"]["mean"][:]
 
 
 def test_order_and_seeds_are_the_same_on_every_machine():

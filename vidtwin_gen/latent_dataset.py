@@ -60,7 +60,8 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         # by files, not by folder: only so does `datasets` see that they have changed
         rows = datasets.load_dataset("parquet", data_files=by_split, cache_dir=_cache_dir(path))
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(f"{path}: {error.__cause__ or error}; {DAMAGED}") from None
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"{path / DATA} can't be unpacked: {reason}; {DAMAGED}") from None
     return dict(rows), metadata
 
 
@@ -141,11 +142,11 @@ class _Column:
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """(B,) numbers of rows -> (B, ...); floating point numbers as float32."""
         chunks = np.searchsorted(self.starts, rows, side="right") - 1
-        dtype = np.float32 if self.chunks[0].dtype.kind == "f" else self.chunks[0].dtype
-        taken = np.empty((len(rows), *self.chunks[0].shape[1:]), dtype)
+        taken = np.empty((len(rows), *self.chunks[0].shape[1:]), self.chunks[0].dtype)
         for i, (chunk, row) in enumerate(zip(chunks, rows - self.starts[chunks], strict=True)):
             taken[i] = self.chunks[chunk][row]
-        return torch.from_numpy(taken)
+        values = torch.from_numpy(taken)
+        return values.float() if values.is_floating_point() else values
 
 
 def _array(chunk: pyarrow.Array) -> np.ndarray:
