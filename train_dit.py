@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from autoencoder.loading import load_folder
 from autoencoder.posterior import FlatGaussian
@@ -26,6 +26,7 @@ from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
+from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
 from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
@@ -145,7 +146,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
-    accelerator = training.make_accelerator(config)
+    accelerator = training.make_accelerator(config, shardable=True)
     vae, rows, metadata = load_inputs(config)
     transformer = LatentTransformer(
         layout=vae.layout.to_config(),
@@ -166,17 +167,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = training.Run(transformer, config, accelerator, "train_dit")
     for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
-        with run.forward_pass() as generator:
-            losses = diffusion_losses(run.wrapped, batch, vae, config, generator, transformer.null_class)
+        with run.forward_pass() as draws:
+            losses = diffusion_losses(run.wrapped, batch, vae, config, draws, transformer.null_class)
             run.optimize(losses)
         if run.is_due(config.validation_steps):
             with training.ema_weights(run.ema, transformer):
                 values = validate(transformer, rows["test"], vae, config, accelerator)
-                if accelerator.is_main_process:
-                    save_samples(make_pipeline(transformer, vae, metadata, config), config, run.step)
+                pipeline = make_pipeline(transformer, vae, metadata, config)
+                save_samples(pipeline, config, run.step, accelerator)
             run.report_validation(values)
         run.save_checkpoint_if_due()
-    run.export("pipeline", lambda: make_pipeline(transformer, vae, metadata, config))
+    run.export("pipeline", lambda model: make_pipeline(model, vae, metadata, config))
 
 
 def load_inputs(
@@ -210,18 +211,18 @@ def diffusion_losses(
     batch: Mapping[str, torch.Tensor],
     vae: AutoencoderVidTwin,
     config: DiTConfig,
-    generator: torch.Generator,
+    draws: Draws,
     null_class: int,
 ) -> dict[str, torch.Tensor]:
-    """`loss`, and one loss per grid, of the objective on a batch of posteriors. Every draw is the
-    generator's."""
-    device, layout = generator.device, vae.layout
-    posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1).to(device))
-    latents = posterior.sample(generator) if config.sample_posterior else posterior.mode()
+    """`loss`, and one loss per grid, of the objective on a batch of posteriors. Every draw is by `draws`."""
+    layout = vae.layout
+    posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
+    latents = posterior.mode()
+    if config.sample_posterior:
+        latents = latents + posterior.std * draws(normal(layout.num_elements))
     latents = layout.whiten(latents, vae.config.latents_mean, vae.config.latents_std)
-    noisy, timestep, target = training_example(latents, config, generator)
-    labels = batch["label"].to(device)
-    labels = diffusion.drop_labels(labels, null_class, config.class_dropout, generator)
+    noisy, timestep, target = training_example(latents, config, draws)
+    labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draws(uniform))
     prediction = transformer(noisy, timestep, labels).sample
     losses = diffusion.grid_losses(prediction, target, layout)
     loss = diffusion.total_loss(losses, layout, config.loss_weighting)
@@ -229,18 +230,17 @@ def diffusion_losses(
 
 
 def training_example(
-    latents: torch.Tensor, config: DiTConfig, generator: torch.Generator
+    latents: torch.Tensor, config: DiTConfig, draws: Draws
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Whitened latents (B, L) -> noisy ones (B, L), their timesteps (B,), and what is to be predicted from
     them (B, L)."""
-    noise = torch.randn(latents.shape, generator=generator, device=generator.device)
+    noise = draws(normal(latents.shape[1]))
     if config.objective == "paper":
-        timestep = diffusion.sample_timesteps(len(latents), generator)
-        alpha_bar = diffusion.alphas_bar(generator.device)[timestep]
+        timestep = draws(diffusion.sample_timesteps)
+        alpha_bar = diffusion.alphas_bar(latents.device)[timestep]
         return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
-    sigma = diffusion.sample_sigmas(
-        len(latents), generator, logit_mean=config.logit_mean, logit_std=config.logit_std, shift=config.shift
-    )
+    logit_normal = {"logit_mean": config.logit_mean, "logit_std": config.logit_std}
+    sigma = draws(partial(diffusion.sample_sigmas, shift=config.shift, **logit_normal))
     noisy = diffusion.interpolate(latents, noise, sigma)
     return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
 
@@ -253,18 +253,22 @@ def validate(
     config: DiTConfig,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """The losses on the test split, with the same noise at every validation; each process takes a share."""
-    dataset = LatentDataset(rows, shuffle=False)
-    share = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=dict)
-    generator = torch.Generator(accelerator.device).manual_seed(config.seed + accelerator.process_index)
+    """The losses on the test split, with the same noise for a clip at every validation and whatever the
+    number of processes; each of them takes a share, in as many passes as the others."""
+    dataset, device = LatentDataset(rows, shuffle=False), accelerator.device
     names = ["loss", *(f"loss_{name}" for name in vae.layout.names)]
-    sums = {name: torch.zeros((), device=accelerator.device) for name in names}
-    for batch in loader:
+    sums = {name: torch.zeros((), device=device) for name in names}
+    at_once = config.train_batch_size * accelerator.num_processes
+    for first in range(0, len(dataset), at_once):
+        part = range(first, min(first + at_once, len(dataset)))
+        share = part[accelerator.process_index :: accelerator.num_processes]
+        positions = share or part[:1]  # FSDP needs all processes in a pass
+        batch = {name: value.to(device) for name, value in dataset.__getitems__(positions).items()}
+        draws = SampleDraws((seeded_generator(config.seed, "validation", i) for i in positions), device)
         with accelerator.autocast():
-            losses = diffusion_losses(transformer, batch, vae, config, generator, transformer.null_class)
+            losses = diffusion_losses(transformer, batch, vae, config, draws, transformer.null_class)
         for name, value in losses.items():
-            sums[name] += value * len(batch["label"])
+            sums[name] += value * len(share)
     return {
         f"val_{name}": (accelerator.reduce(total, "sum") / len(dataset)).item()
         for name, total in sums.items()
@@ -278,8 +282,9 @@ def make_pipeline(
     return VidTwinPipeline(vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"])
 
 
-def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int) -> None:
-    """One clip per class, of the same noise at every validation: a picture of frames and an animation."""
+def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:
+    """One clip per class, of the same noise at every validation: a picture of frames and an animation. All
+    processes make them, since sharded weights need all, and the first one saves them."""
     pipeline.set_progress_bar_config(disable=True)
     labels = list(range(min(config.num_sample_classes, pipeline.transformer.config.num_classes)))
     output = pipeline(
@@ -290,6 +295,8 @@ def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int) -> Non
         output_type="pt",
         return_dict=False,
     )
+    if not accelerator.is_main_process:
+        return
     clips = torch.as_tensor(output[0]).transpose(1, 2).cpu() * 2 - 1  # (B, C, F, H, W) in [-1, 1]
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)

@@ -277,9 +277,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for batch in run.loader(dataset, collate_fn=collate):
         bad_videos.update(batch)
         clips = batch["video"]
-        with run.forward_pass() as generator:
+        with run.forward_pass() as draws:
             logvar = run.wrapped_beside[0]() if config.learn_logvar else None
-            output = run.wrapped(clips, sample_posterior=True, generator=generator)
+            output = run.wrapped(clips, sample_posterior=True, generator=draws.own)
             losses = vidtwin_loss(
                 output.sample,
                 clips,
@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
             run.report_validation(values)
         run.save_checkpoint_if_due()
-    run.export("autoencoder", lambda: vae)
+    run.export("autoencoder", lambda model: model)
     if run.advanced:
         accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
 

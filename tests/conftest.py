@@ -55,6 +55,8 @@ VAE_FLAGS = TRAINING_FLAGS | {
 }
 DIT_FLAGS = TRAINING_FLAGS | {
     "train_batch_size": 4,
+    "sample_posterior": True,
+    "class_dropout": 0.5,
     "patch_size": '{"structure": [1, 2, 2]}',
     "hidden_size": 16,
     "num_layers": 1,

@@ -24,6 +24,7 @@ import train_vae
 from autoencoder.discriminator import PatchDiscriminator
 from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS
 from vidtwin_gen import training
+from vidtwin_gen.draws import seed_pass
 from vidtwin_gen.latent_dataset import weights_sha256
 from vidtwin_gen.learner import Learner
 
@@ -321,7 +322,7 @@ def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
     cpu = torch.device("cpu")
 
     def draws(seed, micro_step, rank):
-        generator = training.seed_pass(seed, micro_step, rank, cpu)
+        generator = seed_pass(seed, micro_step, rank, cpu)
         own, everyones = torch.rand(2, generator=generator), torch.rand(2)
         assert not torch.equal(own, everyones)  # dropout is not made of the noise's bits
         return tuple(own.tolist()), tuple(everyones.tolist())

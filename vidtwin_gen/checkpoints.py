@@ -1,16 +1,41 @@
-"""Checkpoints of a run: each has its name only when it is complete; which to resume from."""
+"""Checkpoints of a run: what they count, which to resume from; each has its name only when complete."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import Accelerator
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+class Progress:
+    """Optimiser steps done, and those among them that were skipped; saved with every checkpoint. The number
+    of processes goes with them, since the schedule counts in it and the draws of a step follow from it."""
+
+    def __init__(self, num_processes: int) -> None:
+        self.step = 0
+        self.skipped_steps = 0
+        self.num_processes = num_processes
+
+    def state_dict(self) -> dict[str, int]:
+        return {
+            "step": self.step,
+            "skipped_steps": self.skipped_steps,
+            "num_processes": self.num_processes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        if state["num_processes"] != self.num_processes:
+            raise ValueError(
+                f"the checkpoint is of a run with {state['num_processes']} processes, this one has "
+                f"{self.num_processes}: resume with as many, or start another --output_dir"
+            )
+        self.step, self.skipped_steps = state["step"], state["skipped_steps"]
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
@@ -42,6 +67,17 @@ def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
         for path in output_dir.glob("checkpoint-*")
         if (match := CHECKPOINT.fullmatch(path.name))
     )
+
+
+def check_sharding(checkpoint: Path, sharded: bool) -> None:
+    """ValueError unless the checkpoint is of a run with FSDP, where this one is, or without."""
+    was_sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
+    if was_sharded != sharded:
+        told = {True: "with FSDP", False: "without FSDP"}
+        raise ValueError(
+            f"{checkpoint} is of a run {told[was_sharded]}, this one is {told[sharded]}: resume with the "
+            "same configuration of accelerate, or start another --output_dir"
+        )
 
 
 def remove_later_checkpoints(checkpoint: Path) -> None:

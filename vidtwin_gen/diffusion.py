@@ -1,6 +1,6 @@
 """The training objectives as pure functions: `flow`, rectified flow, and `paper`, VidTwin's.
 
-Latents are flat, (B, L), and whitened. Every draw comes from the generator that is passed in.
+Latents are flat, (B, L), and whitened. Every draw comes from the generator that is passed in, or is passed in.
 
 `flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the network predicts the velocity. The
 convention is that of Stable Diffusion 3 (Esser et al., arXiv 2403.03206) and of diffusers'
@@ -158,11 +158,11 @@ def total_loss(
 
 
 def drop_labels(
-    labels: torch.Tensor, null_class: int, probability: float, generator: torch.Generator
+    labels: torch.Tensor, null_class: int, probability: float, drawn: torch.Tensor
 ) -> torch.Tensor:
-    """(B,) labels -> (B,), each replaced by `null_class` with the given probability, so that one network
-    learns both halves of classifier-free guidance (Ho and Salimans, arXiv 2207.12598, Algorithm 1)."""
-    drawn = torch.rand(labels.shape, generator=generator, device=generator.device)
+    """(B,) labels -> (B,), replaced by `null_class` where `drawn` (B,), uniform in [0, 1), is below the
+    probability, so that one network learns both halves of classifier-free guidance (Ho and Salimans, arXiv
+    2207.12598, Algorithm 1)."""
     return torch.where(drawn.to(labels.device) < probability, null_class, labels)
 
 

@@ -8,13 +8,14 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from vidtwin_gen.config import TrainingConfig
 
 
 class Learner:
     """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
-    calls them (DDP's wrappers, where there are several processes)."""
+    calls them (DDP's wrappers, where there are several processes; FSDP shards in place)."""
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class Learner:
         if not self.accelerator.sync_gradients:
             return None
         parameters = [parameter for module in self.modules for parameter in module.parameters()]
-        self.grad_norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
         finite = self.finite & self.grad_norm.isfinite()
         moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
         # float16's gradient scaler looks for itself, and has to, to lower its scale

@@ -1,4 +1,4 @@
-"""What both training loops need around their step: seeds, checkpoints, resuming, EMA."""
+"""What both training loops need around their step: one run, its passes, its log, its checkpoints, its end."""
 
 from __future__ import annotations
 
@@ -7,61 +7,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from vidtwin_gen.averaging import Average, ema_weights
 from vidtwin_gen.checkpoints import (
+    Progress,
+    check_sharding,
     find_checkpoint,
     remove_later_checkpoints,
     replace_folder,
     save_checkpoint,
 )
 from vidtwin_gen.config import TrainingConfig, save_or_check_config
+from vidtwin_gen.draws import BatchDraws, seed_pass, seed_step
 from vidtwin_gen.learner import Learner
 from vidtwin_gen.metrics_log import MetricsLog, RunningMean
+from vidtwin_gen.sharding import autocast_forward, fsdp_plugin, is_sharded, whole_copy
 
 
-class Progress:
-    """Optimiser steps done, and those among them that were skipped; saved with every checkpoint. The number
-    of processes goes with them, since the schedule counts in it and the draws of a step follow from it."""
+def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Accelerator:
+    """An Accelerator as the flags say, with every generator seeded (the weights are drawn next).
 
-    def __init__(self, num_processes: int) -> None:
-        self.step = 0
-        self.skipped_steps = 0
-        self.num_processes = num_processes
-
-    def state_dict(self) -> dict[str, int]:
-        return {
-            "step": self.step,
-            "skipped_steps": self.skipped_steps,
-            "num_processes": self.num_processes,
-        }
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        if state["num_processes"] != self.num_processes:
-            raise ValueError(
-                f"the checkpoint is of a run with {state['num_processes']} processes, this one has "
-                f"{self.num_processes}: resume with as many, or start another --output_dir"
-            )
-        self.step, self.skipped_steps = state["step"], state["skipped_steps"]
-
-
-def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """An Accelerator as the flags say, with every generator seeded (the weights are drawn next)."""
+    Raises:
+        ValueError: accelerate was told to shard with FSDP, and the script's training is not `shardable`, or
+            not with these settings.
+    """
+    plugin = fsdp_plugin(config.mixed_precision)
+    if plugin is not None and not shardable:
+        raise ValueError(
+            "FSDP shards one network with one optimiser whose only use is its forward pass, and this script "
+            "has more: launch it without FSDP, `accelerate launch --multi_gpu`"
+        )
     accelerator = Accelerator(
+        fsdp_plugin=plugin,
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
     )
+    if plugin is not None and not is_sharded(accelerator):
+        accelerator.print("accelerate shards nothing on this device: training without FSDP")
     set_seed(config.seed)
     return accelerator
 
@@ -71,7 +63,7 @@ class Run:
     weights, all of them where the last checkpoint was, the progress bar, the log and the next checkpoints.
 
     `wrapped` is what a forward pass calls (DDP's wrapper, where there are several processes), `model` the
-    model inside it.
+    model inside it. FSDP shards the model itself: there a forward pass needs all processes.
 
     Args:
         beside: a small module of the loss, trained with the model by its optimiser.
@@ -98,7 +90,10 @@ class Run:
     ) -> None:
         self.model, self.config, self.accelerator = model, config, accelerator
         self.output_dir = Path(config.output_dir)
+        self.model_class, self.sharded = type(model), is_sharded(accelerator)
         prepare_model(model, config)
+        if self.sharded:
+            autocast_forward(model, accelerator)
         modules = [model] if beside is None else [model, beside]
         num_steps = config.max_train_steps
         self.learner = Learner(modules, config, accelerator, config.learning_rate, num_steps)
@@ -111,7 +106,7 @@ class Run:
         self.adversary_start = adversary_start
         self.adversary_moved: bool | None = None
         self.skipped_in_a_row = 0
-        self.ema = EMAModel(model.parameters(), decay=config.ema_decay) if config.use_ema else None
+        self.ema = Average(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         if accelerator.is_main_process:
@@ -120,6 +115,7 @@ class Run:
         accelerator.register_for_checkpointing(self.progress)
         checkpoint = find_checkpoint(self.output_dir, config.resume_from_checkpoint)
         if checkpoint is not None:
+            check_sharding(checkpoint, self.sharded)
             accelerator.load_state(str(checkpoint))
             accelerator.print(f"resuming from {checkpoint}")
             if accelerator.is_main_process:
@@ -167,13 +163,19 @@ class Run:
         return self.accelerator.prepare(loader)
 
     @contextmanager
-    def forward_pass(self) -> Iterator[torch.Generator]:
-        """One of the passes whose gradients a step accumulates, with the generator of all that it draws."""
+    def forward_pass(self) -> Iterator[BatchDraws]:
+        """One of the passes whose gradients a step accumulates, with all that is drawn for its samples: the
+        same as if one process took the step's whole batch in one pass."""
         rank, device = self.accelerator.process_index, self.accelerator.device
-        generator = seed_pass(self.config.seed, self.micro_step, rank, device)
+        own = seed_pass(self.config.seed, self.micro_step, rank, device)
+        step, index = divmod(self.micro_step, self.config.gradient_accumulation_steps)
+        shared = seed_step(self.config.seed, step, device)
+        # accelerate deals the loader's batches in turn, as many to a pass as there are processes
+        first = (index * self.accelerator.num_processes + rank) * self.config.train_batch_size
+        rows = slice(first, first + self.config.train_batch_size)
         self.micro_step += 1
         with self.accelerator.accumulate(self.wrapped, *self.wrapped_beside, *self.wrapped_adversary):
-            yield generator
+            yield BatchDraws(own, shared, self.batch_size, rows)
 
     def optimize_adversary(self, losses: Mapping[str, torch.Tensor]) -> None:
         """As `optimize`, for the adversary's `losses["discriminator_loss"]`; to be called before it, since
@@ -218,7 +220,7 @@ class Run:
         """Counts and tells a step without effect; the one too many ends the run."""
         self.progress.skipped_steps += 1
         self.skipped_in_a_row += 1
-        self.bar.write(
+        self._tell(
             f"step {self.step}: NaN or infinity in the loss or its gradient, skipped "
             f"({self.skipped_in_a_row} in a row, {self.progress.skipped_steps} in all)"
         )
@@ -232,6 +234,10 @@ class Run:
             "--output_dir"
         )
 
+    def _tell(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            self.bar.write(line)
+
     def is_due(self, every: int) -> bool:
         """Whether this was the last pass of a step after which something happens that happens `every` steps,
         and after the last."""
@@ -243,23 +249,34 @@ class Run:
 
     def report_validation(self, values: Mapping[str, float]) -> None:
         self.write(values)
-        self.bar.write(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        self._tell(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def save_checkpoint_if_due(self) -> None:
         if self.is_due(self.config.checkpointing_steps):
             limit = self.config.checkpoints_total_limit
             save_checkpoint(self.accelerator, self.output_dir, self.step, limit)
 
-    def export(self, name: str, result: Callable[[], ModelMixin | DiffusionPipeline]) -> None:
-        """Ends the run and saves what it made, `result()` with averaged weights, in its folder. One that
+    def export(self, name: str, result: Callable[[ModelMixin], ModelMixin | DiffusionPipeline]) -> None:
+        """Ends the run and saves what it made, `result(model)` with averaged weights, in its folder. One that
         stands there from an earlier end is left alone: the whitening may have been written to it by now."""
         self.bar.close()
         folder = self.output_dir / name
-        if self.accelerator.is_main_process and (self.advanced or not folder.exists()):
-            with ema_weights(self.ema, self.model), replace_folder(folder) as partial:
-                result().save_pretrained(partial)
-            print(f"wrote {folder}")
+        if self._is_wanted(folder):
+            with ema_weights(self.ema, self.model):
+                model = self.model
+                if self.sharded:
+                    model = whole_copy(self.model, self.model_class, self.accelerator)
+                if model is not None and self.accelerator.is_main_process:
+                    with replace_folder(folder) as partial:
+                        result(model).save_pretrained(partial)
+                    print(f"wrote {folder}")
         self.accelerator.end_training()
+
+    def _is_wanted(self, folder: Path) -> bool:
+        """Whether the folder is to be written, as the first process sees it: all have to agree."""
+        wanted = self.accelerator.is_main_process and (self.advanced or not folder.exists())
+        flag = torch.tensor(float(wanted), device=self.accelerator.device)
+        return self.accelerator.reduce(flag, "sum").item() > 0
 
 
 def prepare_model(model: ModelMixin, config: TrainingConfig) -> None:
@@ -277,31 +294,3 @@ def prepare_model(model: ModelMixin, config: TrainingConfig) -> None:
             raise ValueError(f"--attention_backend {config.attention_backend}: {error}") from None
     if config.compile:
         model.compile_repeated_blocks()
-
-
-def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> torch.Generator:
-    """The generator for one forward pass: a function of where the run is, not of how it got there.
-
-    The global generators (dropout) are seeded the same way. So a resumed run draws what an uninterrupted one
-    would have drawn.
-    """
-    own, everyones = np.random.SeedSequence([seed, micro_step, rank]).generate_state(2).tolist()
-    torch.manual_seed(everyones)
-    return torch.Generator(device).manual_seed(own)
-
-
-@contextmanager
-def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, with its averaged weights where there is an average."""
-    parameters = list(model.parameters())
-    if ema is not None:
-        ema.store(parameters)
-        ema.copy_to(parameters)
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        model.train()
-        if ema is not None:
-            ema.restore(parameters)
