@@ -101,6 +101,7 @@ def run_accelerate(words):
     the start of processes is left out, which is accelerate's and takes longer than all the rest."""
     assert words[0] == "launch"
     launch = launch_command_parser().parse_args(words[1:])
+    assert launch.config_file is None or (ROOT / launch.config_file).is_file()
     run_python([launch.training_script, *launch.training_script_args])
 
 

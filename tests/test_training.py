@@ -122,36 +122,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
     assert not list(output_dir.glob("partial-*"))
 
 
-def test_two_processes_share_a_batch_and_resume(script, run, tmp_path):
-    output_dir = tmp_path / "shared"
-    argv = run.argv(output_dir, train_batch_size=run.flags["train_batch_size"] // 2)
-
-    def launch():
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(
-            [*command, f"{script}.py", *argv], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-    launch()
-    lines, alone = metrics(output_dir), metrics(run.output_dir)
-    assert [(line["step"], line["samples"]) for line in lines] == [
-        (line["step"], line["samples"]) for line in alone
-    ]
-    assert checkpoints(output_dir) == ["checkpoint-10", "checkpoint-12"]
-    if script == "train_vae":  # the same clips, but other noise
-        assert lines[0]["l1"] == pytest.approx(alone[0]["l1"], rel=0.01)
-
-    exported = (output_dir / WEIGHTS[script]).parent
-    weights = weights_sha256(exported)
-    shutil.rmtree(output_dir / Path(WEIGHTS[script]).parts[0])
-    shutil.rmtree(output_dir / "checkpoint-12")
-    launch()
-    assert metrics(output_dir) == lines
-    assert weights_sha256(exported) == weights
-
-
 def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
     def untrained(path, device):
         assert path is None
