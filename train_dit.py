@@ -239,8 +239,8 @@ def training_example(
         timestep = draws(diffusion.sample_timesteps)
         alpha_bar = diffusion.alphas_bar(latents.device)[timestep]
         return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
-    logit_normal = {"logit_mean": config.logit_mean, "logit_std": config.logit_std}
-    sigma = draws(partial(diffusion.sample_sigmas, shift=config.shift, **logit_normal))
+    mean, std = config.logit_mean, config.logit_std
+    sigma = draws(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=config.shift))
     noisy = diffusion.interpolate(latents, noise, sigma)
     return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
 

@@ -1,6 +1,6 @@
 """The training objectives as pure functions: `flow`, rectified flow, and `paper`, VidTwin's.
 
-Latents are flat, (B, L), and whitened. Every draw comes from the generator that is passed in, or is passed in.
+Latents are flat, (B, L), and whitened. Every draw is passed in, or comes from the generator that is.
 
 `flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the network predicts the velocity. The
 convention is that of Stable Diffusion 3 (Esser et al., arXiv 2403.03206) and of diffusers'
