@@ -409,11 +409,11 @@ def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, pois
 def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):
     """x_0 by DDPM and the class by cross-attention; at the start the prediction is 0, so the loss is the mean
     square of whitened latents, whatever the noise."""
-    sizes = dict.fromkeys(("hidden_size", "num_layers", "num_heads"))
+    preset = dict.fromkeys(("hidden_size", "num_layers", "num_heads", "class_dropout"))
     presets = train_dit.parse_config(
         train_dit.DiTConfig,
         train_dit.PRESETS,
-        ["--preset", "paper", *tiny_dit_run.argv(tmp_path / "run", **sizes)],
+        ["--preset", "paper", *tiny_dit_run.argv(tmp_path / "run", **preset)],
     )
     assert (presets.hidden_size, presets.num_layers, presets.class_dropout) == (1152, 18, 0.2)
     argv = tiny_dit_run.argv(tmp_path / "run", objective="paper", conditioning="cross_attention")
