@@ -19,15 +19,17 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder.loading import load_folder
+from autoencoder import flat
+from autoencoder.loading import load_video_autoencoder
 from autoencoder.posterior import FlatGaussian
-from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
+from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
 
@@ -149,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = training.make_accelerator(config, shardable=True)
     vae, rows, metadata = load_inputs(config)
     transformer = LatentTransformer(
-        layout=vae.layout.to_config(),
+        layout=metadata["layout"],
         num_classes=len(metadata["class_names"]),
         patch_size=json.loads(config.patch_size),
         hidden_size=config.hidden_size,
@@ -159,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prediction_type=diffusion.PREDICTION_TYPES[config.objective],
     )
     if config.dry_run:
-        num_tokens = vae.layout.num_tokens(json.loads(config.patch_size))
+        num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
         accelerator.print(json.dumps(vars(config), indent=2))
         accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
         return
@@ -168,11 +170,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = training.Run(transformer, config, accelerator, "train_dit")
     for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
         with run.forward_pass() as draws:
-            losses = diffusion_losses(run.wrapped, batch, vae, config, draws, transformer.null_class)
+            losses = diffusion_losses(run.wrapped, batch, metadata, config, draws, transformer.null_class)
             run.optimize(losses)
         if run.is_due(config.validation_steps):
             with training.ema_weights(run.ema, transformer):
-                values = validate(transformer, rows["test"], vae, config, accelerator)
+                values = validate(transformer, rows["test"], metadata, config, accelerator)
                 pipeline = make_pipeline(transformer, vae, metadata, config)
                 save_samples(pipeline, config, run.step, accelerator)
             run.report_validation(values)
@@ -182,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def load_inputs(
     config: DiTConfig,
-) -> tuple[AutoencoderVidTwin, dict[str, datasets.Dataset], dict[str, Any]]:
+) -> tuple[ModelMixin, dict[str, datasets.Dataset], dict[str, Any]]:
     """The autoencoder, the latents' rows by split, and their metadata.
 
     Raises:
@@ -194,11 +196,9 @@ def load_inputs(
             f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
             "encode again with this autoencoder"
         )
-    vae = load_folder(config.vae).requires_grad_(False)
-    if (
-        vae.config.latents_mean != metadata["latents_mean"]
-        or vae.config.latents_std != metadata["latents_std"]
-    ):
+    vae = load_video_autoencoder(config.vae).requires_grad_(False)
+    measured = (metadata["latents_mean"], metadata["latents_std"])
+    if flat.is_ours(vae) and (vae.config.latents_mean, vae.config.latents_std) != measured:
         raise ValueError(
             f"--vae {config.vae} is whitened for another data set than --latents {config.latents}: "
             "keep a copy of the autoencoder per data set, or encode again"
@@ -209,18 +209,18 @@ def load_inputs(
 def diffusion_losses(
     transformer: torch.nn.Module,
     batch: Mapping[str, torch.Tensor],
-    vae: AutoencoderVidTwin,
+    metadata: Mapping[str, Any],
     config: DiTConfig,
     draws: Draws,
     null_class: int,
 ) -> dict[str, torch.Tensor]:
     """`loss`, and one loss per grid, of the objective on a batch of posteriors. Every draw is by `draws`."""
-    layout = vae.layout
+    layout = LatentLayout.from_config(metadata["layout"])
     posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
     latents = posterior.mode()
     if config.sample_posterior:
         latents = latents + posterior.std * draws(normal(layout.num_elements))
-    latents = layout.whiten(latents, vae.config.latents_mean, vae.config.latents_std)
+    latents = layout.whiten(latents, metadata["latents_mean"], metadata["latents_std"])
     noisy, timestep, target = training_example(latents, config, draws)
     labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draws(uniform))
     prediction = transformer(noisy, timestep, labels).sample
@@ -249,14 +249,14 @@ def training_example(
 def validate(
     transformer: LatentTransformer,
     rows: datasets.Dataset,
-    vae: AutoencoderVidTwin,
+    metadata: Mapping[str, Any],
     config: DiTConfig,
     accelerator: Accelerator,
 ) -> dict[str, float]:
     """The losses on the test split, with the same noise for a clip at every validation and whatever the
     number of processes; each of them takes a share, in as many passes as the others."""
     dataset, device = LatentDataset(rows, shuffle=False), accelerator.device
-    names = ["loss", *(f"loss_{name}" for name in vae.layout.names)]
+    names = ["loss", *(f"loss_{name}" for name in transformer.layout.names)]
     sums = {name: torch.zeros((), device=device) for name in names}
     at_once = config.train_batch_size * accelerator.num_processes
     for first in range(0, len(dataset), at_once):
@@ -266,7 +266,7 @@ def validate(
         batch = {name: value.to(device) for name, value in dataset.__getitems__(positions).items()}
         draws = SampleDraws((seeded_generator(config.seed, "validation", i) for i in positions), device)
         with accelerator.autocast():
-            losses = diffusion_losses(transformer, batch, vae, config, draws, transformer.null_class)
+            losses = diffusion_losses(transformer, batch, metadata, config, draws, transformer.null_class)
         for name, value in losses.items():
             sums[name] += value * len(share)
     return {
@@ -276,10 +276,14 @@ def validate(
 
 
 def make_pipeline(
-    transformer: LatentTransformer, vae: AutoencoderVidTwin, metadata: Mapping[str, Any], config: DiTConfig
+    transformer: LatentTransformer, vae: ModelMixin, metadata: Mapping[str, Any], config: DiTConfig
 ) -> VidTwinPipeline:
     scheduler = diffusion.make_scheduler(config.objective, config.shift)
-    return VidTwinPipeline(vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"])
+    names = () if flat.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
+    whitening = {name: metadata[name] for name in names}
+    return VidTwinPipeline(
+        vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"], **whitening
+    )
 
 
 def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:

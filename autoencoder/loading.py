@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import diffusers
 from accelerate import init_empty_weights
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 from autoencoder.vidtwin import AutoencoderVidTwin
@@ -16,6 +20,10 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 WANTED = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or a "
     "released checkpoint, a .ckpt or .safetensors file"
+)
+ANY_VIDEO = (
+    "name the folder of a saved AutoencoderVidTwin, or of a video autoencoder of diffusers such as "
+    "AutoencoderKLWan (of a saved pipeline: its vae/)"
 )
 
 
@@ -41,11 +49,7 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
             weights that are missing, truncated or of another architecture.
     """
     folder = Path(folder)
-    config_path = folder / CONFIG
-    if not config_path.is_file():
-        seen = f"{folder} holds no {CONFIG}" if folder.is_dir() else f"{folder} does not exist"
-        raise ValueError(f"{seen}; {WANTED}")
-    expected = _expected_shapes(config_path)
+    expected = _expected_shapes(folder / CONFIG, _read_config(folder, WANTED))
     found: dict[str, Sequence[int]] = {}
     for path in _weight_files(folder):
         found |= _stored_shapes(path)
@@ -56,6 +60,35 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
             f"{folder}: the weights do not fit {CONFIG}: {error}; keep the two files that were saved together"
         ) from None
     return AutoencoderVidTwin.from_pretrained(folder).eval()
+
+
+def load_video_autoencoder(folder: str | Path) -> ModelMixin:
+    """Ours or any video autoencoder of diffusers, whichever the folder's config names; in evaluation mode.
+
+    Raises:
+        ValueError: as `load_folder`; a class that is no video autoencoder, or whose decoder takes more than a
+            latent or draws noise of its own; weights that are missing or do not fit.
+    """
+    folder = Path(folder)
+    config = _read_config(folder, ANY_VIDEO)
+    name = config.get("_class_name")
+    if name == AutoencoderVidTwin.__name__:
+        return load_folder(folder)
+    model_class: Any = getattr(diffusers, str(name), None)
+    objection = _objection(model_class, config)
+    if objection:
+        raise ValueError(f"{folder / CONFIG} is of {name}, {objection}; {ANY_VIDEO}")
+    try:
+        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: the {name} can't be loaded, copy the folder again: {error}") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{folder}: {len(missing)} tensors that {CONFIG} wants are missing: {', '.join(missing[:5])}"
+            f"{' ...' * (len(missing) > 5)}; keep the two files that were saved together"
+        )
+    return model.eval()
 
 
 def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
@@ -78,13 +111,45 @@ def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequ
             )
 
 
-def _expected_shapes(config_path: Path) -> dict[str, Sequence[int]]:
-    """Of the tensors that a model of this config has."""
+def _read_config(folder: Path, wanted: str) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        seen = f"{folder} holds no {CONFIG}" if folder.is_dir() else f"{folder} does not exist"
+        raise ValueError(f"{seen}; {wanted}")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # of JSON or of UTF-8
-        raise ValueError(f"{config_path} can't be read as JSON: {error}; copy the folder again") from None
-    name = config.get("_class_name") if isinstance(config, dict) else None
+        raise ValueError(f"{path} can't be read as JSON: {error}; copy the folder again") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _objection(model_class: Any, config: Mapping[str, Any]) -> str | None:
+    """Why a class named by a config can't stand in for ours."""
+    is_model = inspect.isclass(model_class) and issubclass(model_class, ModelMixin)
+    if not (is_model and hasattr(model_class, "encode") and hasattr(model_class, "decode")):
+        return "no autoencoder of diffusers"
+    _, _, *others = inspect.signature(model_class.decode).parameters.values()
+    needed = [parameter.name for parameter in others if parameter.default is parameter.empty]
+    if config.get("timestep_conditioning"):  # LTX
+        needed.append("temb")
+    if needed:
+        return f"whose decode needs {', '.join(needed)} beside the latent"
+    if any(config.get("decoder_inject_noise") or ()):  # LTX
+        return "whose decoder draws noise, so that a latent would not say which clip it is"
+    try:
+        with init_empty_weights():
+            model = model_class.from_config(config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        return f"whose sizes do not go: {error}"
+    # all of diffusers' video autoencoders that encode a clip at once have three-dimensional convolutions
+    if all(parameter.ndim < 5 for parameter in model.parameters()):
+        return "which does not work on videos"
+    return None
+
+
+def _expected_shapes(config_path: Path, config: Mapping[str, Any]) -> dict[str, Sequence[int]]:
+    """Of the tensors that a model of this config has."""
+    name = config.get("_class_name")
     if name != AutoencoderVidTwin.__name__:
         raise ValueError(f"{config_path} is of {name}, not of an AutoencoderVidTwin; {WANTED}")
     try:

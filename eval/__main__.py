@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from autoencoder.loading import load_folder
+from autoencoder import flat
+from autoencoder.loading import load_video_autoencoder
 from autoencoder.parts import decode_parts
 from autoencoder.perceptual import load_lpips
 from eval.arguments import parser
@@ -72,8 +73,9 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_recon(args: argparse.Namespace) -> None:
-    vae = load_folder(args.vae).to(args.device)
-    shape = (vae.config.num_frames, vae.config.height, vae.config.width)
+    vae = load_video_autoencoder(args.vae).to(args.device)
+    shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
+    layout = flat.latent_layout(vae, *shape)
     real = _real_clips(args, shape, args.split)
     clips = torch.stack(list(real.evenly(args.num_clips)))  # (N, F, H, W, C) uint8
     metric = None
@@ -85,7 +87,8 @@ def run_recon(args: argparse.Namespace) -> None:
     for batch in batches(clips, args.batch_size, "reconstructing"):
         x = batch.permute(0, 4, 1, 2, 3).to(args.device) / 127.5 - 1  # (B, C, F, H, W)
         with torch.no_grad():
-            decoded = decode_parts(vae, vae.encode(x).latent_dist.mode())
+            z = flat.encode(vae, x).mode()
+            decoded = decode_parts(vae, z) if flat.is_ours(vae) else {"both": flat.decode(vae, z, layout)}
         for part, reconstruction in decoded.items():
             measured = values.setdefault(part, {"psnr": [], "ssim": []})
             measured["psnr"].append(psnr(reconstruction, x).cpu())
@@ -107,6 +110,7 @@ def run_recon(args: argparse.Namespace) -> None:
     record |= {
         "split": args.split,
         "fold": args.fold,
+        "autoencoder_class": type(vae).__name__,
         "resolution": "x".join(map(str, shape)),
         "frame_rate": _rate(args),
         "seed": args.seed,

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from eval.clips import SPLITS
 
-VAE = "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/"
+VAE = (
+    "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or "
+    "of a video autoencoder of diffusers"
+)
 PIPELINE = "name the folder of a saved VidTwinPipeline, the one that train_dit writes"
 
 
@@ -28,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
     recon = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
     recon.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
+    _add_clip_size(recon)
     recon.add_argument("--split", choices=SPLITS, default="test")
     recon.add_argument("--num_clips", type=int, help="left out: one of every video")
     recon.add_argument(
@@ -69,7 +73,7 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
     latents.add_argument(
         "--vae",
         type=_folder_with("config.json", VAE),
-        help="folder of a saved AutoencoderVidTwin, for a DiT of the sizes below",
+        help="folder of a saved autoencoder, ours or diffusers', for a DiT of the sizes below",
     )
     latents.add_argument(
         "--autoencoder",
@@ -85,6 +89,7 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         help="sizes of the DiT, counted on VidTwin's latents; with --ratios timed beside diffusers' DiT",
     )
     verb.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
+    _add_clip_size(verb)
     verb.add_argument("--hidden_size", type=int, default=384)
     verb.add_argument("--num_layers", type=int, default=12)
     verb.add_argument("--num_heads", type=int, default=6)
@@ -104,6 +109,11 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
     )
     _add_autoencoder(verb.add_argument_group("with --autoencoder or --transformer"))
     verb.add_argument("--out", required=True, help="JSON file to write")
+
+
+def _add_clip_size(verb: argparse.ArgumentParser) -> None:
+    for name in ("num_frames", "height", "width"):
+        verb.add_argument(f"--{name}", type=int, help="of the clips, where --vae is not of our class")
 
 
 def _add_autoencoder(group: argparse._ArgumentGroup) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from autoencoder.loading import load_folder
+from autoencoder import flat
+from autoencoder.loading import load_video_autoencoder
 from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
@@ -62,14 +63,20 @@ def _of_latents(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
     sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
     if args.pipeline or args.vae:
-        vae = load_folder(args.pipeline / "vae" if args.pipeline else args.vae)
-        shape = (vae.config.num_frames, vae.config.height, vae.config.width)
-        ours = Tokenizer("VidTwin (this run)", vae.layout, shape, "the autoencoder measured")
+        vae = load_video_autoencoder(args.pipeline / "vae" if args.pipeline else args.vae)
+        name = "VidTwin" if flat.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
+    if args.vae:
+        shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
+        layout = flat.latent_layout(vae, *shape)
     if args.pipeline:
         config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
+        layout = LatentLayout.from_config(config["layout"])
+        shape = flat.clip_size(vae, layout)
         num_classes = config["num_classes"]
         sizes = {name: config[name] for name in sizes}
         patch_sizes = args.patch_size or [_one_number(config["patch_size"], args.pipeline)]
+    if args.pipeline or args.vae:
+        ours = Tokenizer(f"{name} (this run)", layout, shape, "the autoencoder measured")
 
     def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
         return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
+from autoencoder import flat
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -28,11 +29,11 @@ def edit(args: argparse.Namespace) -> None:
     """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
     pipe = load_pipeline(args)
     ids = class_ids(pipe, args.class_labels)
-    config = pipe.vae.config
+    num_frames, *size = flat.clip_size(pipe.vae, pipe.transformer.layout)
     clip = read_clip(
         args.video,
-        config.num_frames,
-        size=(config.height, config.width),
+        num_frames,
+        size=(size[0], size[1]),
         stride=args.stride,
         start=args.start,
     )  # (C, F, H, W)

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from tqdm.auto import tqdm
 
+from autoencoder import flat
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -41,7 +42,7 @@ def generate(args: argparse.Namespace) -> None:
     names = [class_folder_name(pipe, label) for label in range(num_classes)]
     fps, formats = frame_rate(pipe, args), clip_formats(args)
     clips = [(label, number) for label in ids for number in range(args.num_videos_per_class)]
-    size = (pipe.vae.config.num_frames, pipe.vae.config.height, pipe.vae.config.width, 3)
+    size = (*flat.clip_size(pipe.vae, pipe.transformer.layout), 3)
 
     out = Path(args.out)
     with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:

@@ -10,13 +10,14 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import PipelineImageInput
 from diffusers.loaders import CogVideoXLoraLoaderMixin
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from diffusers.video_processor import VideoProcessor
 
+from autoencoder import flat
 from autoencoder.parts import join_parts
-from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.editing import KnownPart, grids_of, keep_mask, repeat_for_videos
 from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.labels import ClassLabel, check_class_names, label_ids
@@ -32,12 +33,15 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
     """Class-conditional video generation on VidTwin latents.
 
     Args:
-        vae: decodes the flat latent; its config holds the latent's whitening.
+        vae: decodes the flat latent: an `AutoencoderVidTwin`, whose config holds the latent's whitening, or
+            any video autoencoder of diffusers that `autoencoder.flat` can see as one.
         transformer: predicts what the scheduler expects, over the same latent layout.
         scheduler: any diffusers scheduler for what the transformer predicts, its config's `prediction_type`;
             assign another to `pipe.scheduler` to swap it. One that does not fit is refused when called.
         class_names: name of each class, in the order of the transformer's labels.
         fps: frames per second of the clips that the models were trained on.
+        latents_mean, latents_std: the latent's whitening, one number per grid and channel in layout order.
+            None: that of the `AutoencoderVidTwin`; another class has none that would fit.
 
     Example:
         >>> from diffusers.utils import export_to_video
@@ -68,28 +72,40 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
     model_cpu_offload_seq = "transformer->vae"
     _callback_tensor_inputs = ["latents", "prediction"]
 
-    vae: AutoencoderVidTwin
+    vae: ModelMixin
     transformer: LatentTransformer
     scheduler: Any
 
     def __init__(
         self,
-        vae: AutoencoderVidTwin,
+        vae: ModelMixin,
         transformer: LatentTransformer,
         scheduler: SchedulerMixin,
         class_names: list[str] | None = None,
         fps: float | None = None,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
     ) -> None:
         super().__init__()
-        if vae is not None and transformer is not None and vae.layout != transformer.layout:
-            raise ValueError(
-                "the transformer was made for another latent than this autoencoder's: "
-                f"{transformer.layout} and {vae.layout}"
-            )
+        if vae is not None and transformer is not None:
+            try:
+                flat.clip_size(vae, transformer.layout)
+            except ValueError as error:
+                raise ValueError(
+                    f"the transformer was made for another latent than this autoencoder's: {error}"
+                ) from None
         if class_names is not None and transformer is not None:
             check_class_names(class_names, transformer.config.num_classes)
+        for values in (latents_mean, latents_std):
+            if values is not None and transformer is not None:
+                transformer.layout.expand_channels(values)  # complains about their number
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
-        self.register_to_config(class_names=class_names, fps=None if fps is None else float(fps))
+        self.register_to_config(
+            class_names=class_names,
+            fps=None if fps is None else float(fps),
+            latents_mean=latents_mean,
+            latents_std=latents_std,
+        )
         self.video_processor = VideoProcessor(do_resize=False)
 
     @property
@@ -195,16 +211,17 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         """
         clips = self.video_processor.preprocess_video(video)  # (B, C, F, H, W) in [-1, 1]
         clips = clips.to(get_module_execution_device(self.vae), self.vae.dtype)
-        latents = self.vae.encode(clips).latent_dist.mode().float()
-        return self.vae.layout.whiten(latents, self.vae.config.latents_mean, self.vae.config.latents_std)
+        latents = flat.encode(self.vae, clips).mode().float()
+        mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
+        return self.transformer.layout.whiten(latents, mean, std)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
         device = get_module_execution_device(self.vae)
-        latents = self.vae.layout.unwhiten(
-            latents.to(device), self.vae.config.latents_mean, self.vae.config.latents_std
-        )
-        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
+        layout = self.transformer.layout
+        mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
+        latents = layout.unwhiten(latents.to(device), mean, std)
+        return flat.decode(self.vae, latents.to(self.vae.dtype), layout)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil") -> Frames:

@@ -293,6 +293,8 @@ def test_the_saved_format(folder):
         "_class_name": "VidTwinPipeline",
         "class_names": NAMES,
         "fps": 8.0,
+        "latents_mean": None,  # the autoencoder's
+        "latents_std": None,
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "transformer": ["vidtwin_gen", "LatentTransformer"],
         "vae": ["vidtwin_gen", "AutoencoderVidTwin"],

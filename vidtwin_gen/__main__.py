@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +190,20 @@ def encode(args: argparse.Namespace) -> None:
     """Videos to latents, once; a killed command goes on when it is repeated."""
     import torch
 
-    from autoencoder.loading import load_folder
+    from autoencoder import flat
+    from autoencoder.loading import load_video_autoencoder
     from vidtwin_gen.encoding import encode_dataset
 
-    vae = load_folder(args.vae).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    vae = load_video_autoencoder(args.vae)
+    vae = vae.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    size = flat.requested_size(vae, args.num_frames, args.height, args.width)
+    foreign: dict[str, Any] = {}
+    if not flat.is_ours(vae):
+        foreign = {
+            "layout": flat.latent_layout(vae, *size),
+            "clip_size": size,
+            "encode": partial(flat.encode, vae),
+        }
     metadata = encode_dataset(
         vae,
         args.vae,
@@ -209,8 +220,10 @@ def encode(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
+        **foreign,
     )
-    print(f"wrote {args.out}: {metadata['num_rows']} rows; whitening written to {args.vae}/config.json")
+    whitened = Path(args.out, "latents.json") if foreign else Path(args.vae, "config.json")
+    print(f"wrote {args.out}: {metadata['num_rows']} rows; whitening written to {whitened}")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")
 
@@ -239,7 +252,9 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("encode", help="encode a data set into latents, once; repeated, it continues")
     verb.add_argument(
-        "--vae", required=True, help="folder of the autoencoder; the whitening goes into its config"
+        "--vae",
+        required=True,
+        help="folder of the autoencoder, ours (the whitening goes into its config) or diffusers'",
     )
     verb.add_argument("--data", required=True, help="folder of videos")
     verb.add_argument("--out", required=True, help="folder for the latents, new or empty")
@@ -250,6 +265,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--windows_per_video", type=int, default=1, help="random windows of each training video"
     )
+    for name in ("num_frames", "height", "width"):
+        verb.add_argument(f"--{name}", type=int, help="of the clips, where the autoencoder is not ours")
     verb.add_argument(
         "--flip", action="store_true", help="store every training window as it is and mirrored, two rows"
     )
