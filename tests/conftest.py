@@ -66,6 +66,18 @@ DIT_FLAGS = TRAINING_FLAGS | {
 }
 
 
+# A Wan autoencoder: 4k + 1 frames, a quarter of each side. Its statistics are its own convention, not ours.
+WAN_CONFIG = {
+    "base_dim": 4,
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True],
+    "latents_mean": [5.0] * 4,
+    "latents_std": [7.0] * 4,
+}
+
+
 def command_line(flags, **changes):
     """Flags as `main` takes them. A change to None leaves the flag out."""
     flags = {name: value for name, value in {**flags, **changes}.items() if value is not None}

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
-from conftest import DIT_FLAGS, VAE_FLAGS, command_line
+from conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
+from diffusers import AutoencoderKLWan
 
 import train_dit
 import train_vae
@@ -37,8 +38,11 @@ TINY_DIT = DIT_FLAGS | {name: value for name, value in SHORT.items() if name in 
 # Added to a command, where the last word counts. The README's own flags are parsed all the same.
 SMALLER = {
     "train_vae.py": command_line(TINY_VAE, fps=0, lpips_weight=0, mixed_precision="no"),
-    "train_dit.py": command_line(TINY_DIT, mixed_precision="no"),
+    "train_dit.py": command_line(TINY_DIT, patch_size=None, mixed_precision="no"),
     "vidtwin_gen encode": ["--num_workers", "0"],
+    "vidtwin_gen encode --num_frames": command_line(
+        {"num_workers": 0, "num_frames": 5, "height": 16, "width": 16}
+    ),
     "autoencoder convert": [],
     "autoencoder reconstruct": [],
     "autoencoder reenact": [],
@@ -59,8 +63,8 @@ RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
 @pytest.fixture
 def sandbox(synthetic_root, tmp_path, monkeypatch):
     """An empty working directory but for UCF-101: two classes of the embedded data under real names, a small
-    checkpoint as if released, and the config of a small autoencoder. The I3D is out of reach, since it takes
-    no clips as short as these."""
+    checkpoint as if released, the config of a small autoencoder, and a small one of diffusers. The I3D is out
+    of reach, since it takes no clips as short as these."""
     data = tmp_path / "UCF-101"
     for drawn, real in REAL_NAMES.items():
         (data / real).mkdir(parents=True)
@@ -78,6 +82,7 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
     torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     AutoencoderVidTwin(**RELEASED).save_config(tmp_path / "tiny")
+    AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "wan" / "vae")
     monkeypatch.setitem(SIZES, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
@@ -92,7 +97,7 @@ def run_python(words):
     assert words[0] == "-m"
     package, verb = words[1:3]
     module = importlib.import_module(f"{package}.__main__")
-    key = " ".join([package, verb, *({"--autoencoder", "--transformer"} & set(words))])
+    key = " ".join([package, verb, *({"--autoencoder", "--transformer", "--num_frames"} & set(words))])
     module.main([*words[2:], *SMALLER[key]])
 
 
@@ -150,6 +155,8 @@ def test_every_command_runs(sandbox):
             print(f"$ {line}")
             PROGRAMS[name](words)
 
+    index = json.loads((sandbox / "runs/wan/dit/pipeline/model_index.json").read_text())
+    assert index["vae"] == ["diffusers", "AutoencoderKLWan"] and (sandbox / "runs/wan/generated").exists()
     for name in ("ucf/report.html", "ucf/eval/recon.gif", "ucf/dit/samples", "base/vae/autoencoder"):
         assert (sandbox / "runs" / name).exists(), name
     videos = sandbox / "runs/ucf/videos"
