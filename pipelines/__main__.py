@@ -1,4 +1,4 @@
-"""python -m pipelines generate: write videos of classes with a saved pipeline."""
+"""python -m pipelines generate | export: videos of classes; a pipeline for where this package is not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import torch
 from einops import rearrange
 from tqdm.auto import tqdm
 
+from pipelines.export import export_pipeline
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from vidtwin_gen.config import user_errors
 from vidtwin_gen.video import to_uint8, write_gif, write_video
 
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
@@ -25,6 +27,12 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 def main(argv: list[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.verb == "export":
+        with user_errors(f"{parser.prog} export"):
+            out = export_pipeline(args.pipeline, args.out)
+            loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
+            print(f"wrote {out}: {loads} loads it")
+        return
     folder, out = Path(args.pipeline), Path(args.out)
     if not (folder / "model_index.json").is_file():
         parser.error(f"--pipeline {folder} holds no model_index.json; name the folder of a saved pipeline")
@@ -158,7 +166,7 @@ def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     command = commands.add_parser("generate", help="write videos of classes with a saved pipeline")
     command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
     command.add_argument("--out", required=True, help="new folder for the videos")
@@ -173,6 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=["mp4", "gif", "both"], default="mp4")
     command.add_argument("--fps", type=float, help="of the files; left out: the pipeline's own")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+    command = commands.add_parser(
+        "export", help="a saved pipeline with its code, for where this package is not"
+    )
+    command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
+    command.add_argument("--out", required=True, help="folder for it, new or empty")
     return parser
 
 

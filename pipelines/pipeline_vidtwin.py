@@ -72,11 +72,14 @@ class VidTwinPipeline(DiffusionPipeline):
         fps: float | None = None,
     ) -> None:
         super().__init__()
-        if vae is not None and transformer is not None and vae.layout != transformer.layout:
-            raise ValueError(
-                "the transformer was made for another latent than this autoencoder's: "
-                f"{transformer.layout} and {vae.layout}"
-            )
+        if vae is not None and transformer is not None:
+            # as JSON: exported with their code, the models have a LatentLayout each
+            layouts = transformer.layout.to_config(), vae.layout.to_config()
+            if layouts[0] != layouts[1]:
+                raise ValueError(
+                    "the transformer was made for another latent than this autoencoder's: "
+                    f"{layouts[0]} and {layouts[1]}"
+                )
         if class_names is not None and transformer is not None:
             check_class_names(class_names, transformer.config.num_classes)
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
