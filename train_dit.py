@@ -24,6 +24,7 @@ from autoencoder.loading import load_folder
 from autoencoder.posterior import FlatGaussian
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.training_record import training_record
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
@@ -275,7 +276,14 @@ def make_pipeline(
     transformer: LatentTransformer, vae: AutoencoderVidTwin, metadata: Mapping[str, Any], config: DiTConfig
 ) -> VidTwinPipeline:
     scheduler = diffusion.make_scheduler(config.objective, config.shift)
-    return VidTwinPipeline(vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"])
+    return VidTwinPipeline(
+        vae,
+        transformer,
+        scheduler,
+        metadata["class_names"],
+        fps=metadata["fps"],
+        training=training_record(config, metadata),
+    )
 
 
 def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int) -> None:

@@ -1,4 +1,4 @@
-"""python -m pipelines generate | export: videos of classes; a pipeline for where this package is not."""
+"""python -m pipelines generate | export | card: videos of classes; a pipeline for others, and what it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 
 from pipelines.export import export_pipeline
 from pipelines.labels import label_ids
+from pipelines.model_card import CARD, write_card
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.training_record import update_record
 from vidtwin_gen.config import user_errors
 from vidtwin_gen.video import to_uint8, write_gif, write_video
 
@@ -27,11 +29,9 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 def main(argv: list[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.verb == "export":
-        with user_errors(f"{parser.prog} export"):
-            out = export_pipeline(args.pipeline, args.out)
-            loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
-            print(f"wrote {out}: {loads} loads it")
+    if args.verb != "generate":
+        with user_errors(f"{parser.prog} {args.verb}"):
+            {"export": export, "card": card}[args.verb](args)
         return
     folder, out = Path(args.pipeline), Path(args.out)
     if not (folder / "model_index.json").is_file():
@@ -59,6 +59,24 @@ def main(argv: list[str] | None = None) -> None:
         formats=("mp4", "gif") if args.format == "both" else (args.format,),
         fps=args.fps or pipe.config.fps or DEFAULT_FPS,
         pipeline_name=folder.resolve().name,
+    )
+
+
+def export(args: argparse.Namespace) -> None:
+    """A saved pipeline with its code, for where this package is not."""
+    out = export_pipeline(args.pipeline, args.out)
+    loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
+    print(f"wrote {out}: {loads} loads it")
+
+
+def card(args: argparse.Namespace) -> None:
+    """What is known of a saved pipeline, into its config and its model card."""
+    unknown = update_record(args.pipeline, args.metrics, dataset=args.dataset, licence=args.license)
+    for path in unknown:
+        print(f"{path} left out: no result of eval fvd, recon or accuracy, nor generated.json")
+    path = Path(args.pipeline) / CARD
+    print(
+        f"wrote {path}" if write_card(args.pipeline) else f"{path} was written by hand and is left as it is"
     )
 
 
@@ -187,6 +205,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
     command.add_argument("--out", required=True, help="folder for it, new or empty")
+
+    command = commands.add_parser("card", help="write what was measured into a saved pipeline's model card")
+    command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
+    command.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="results of `python -m eval fvd`, recon, accuracy; generated.json tells how clips were sampled",
+    )
+    command.add_argument("--dataset", help="name of the training data")
+    command.add_argument("--license", help="of the weights, as the hub spells it; left out: apache-2.0")
     return parser
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from autoencoder.export import CODE as AUTOENCODER_CODE
 from autoencoder.export import autoencoder_code, new_folder, read_json, write_json
+from pipelines.model_card import CARD, write_card
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sharing import labels_by_name, names_in_order
 from vidtwin_gen.bundle import self_contained
 
 INDEX = "model_index.json"
@@ -31,12 +33,14 @@ def transformer_code() -> str:
 def pipeline_code() -> str:
     """The source of a module that has `VidTwinPipeline` and needs no package of ours.
 
-    The models' modules stay out: a component's class is the one in its own file.
+    The models' modules stay out: a component's class is the one in its own file. So does the writing of model
+    cards: a pipeline that was loaded by its code saves as diffusers does.
     """
     model = ("diffusers.models.modeling_utils", "ModelMixin")
     return self_contained(
         "pipelines.pipeline_vidtwin",
         f"VidTwinPipeline, from class labels to videos, for diffusers 0.42. {HOW}",
+        without=["SharingMixin.save_pretrained", "SharingMixin.push_to_hub", "SharingMixin._push"],
         elsewhere={"autoencoder.vidtwin": model, "vidtwin_gen.transformer": model},
     )
 
@@ -73,5 +77,10 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
                 (folder / key / f"{module}.py").write_text(code(), encoding="utf-8")
                 index[key] = [module, class_name]
         (folder / f"{PIPELINE_CODE}.py").write_text(pipeline_code(), encoding="utf-8")
+        names = names_in_order(index.get("class_names"))  # a list in what older versions saved
+        index["class_names"] = labels_by_name(names)
         write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]})
+        if (source / CARD).is_file():
+            shutil.copy2(source / CARD, folder)
+        write_card(folder)
     return Path(out)

@@ -18,6 +18,7 @@ from diffusers.video_processor import VideoProcessor
 
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.labels import ClassLabel, check_class_names, label_ids
+from pipelines.sharing import SharingMixin, names_in_order
 from vidtwin_gen.transformer import LatentTransformer
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -35,7 +36,7 @@ class VidTwinPipelineOutput(BaseOutput):
     frames: Frames
 
 
-class VidTwinPipeline(DiffusionPipeline):
+class VidTwinPipeline(SharingMixin, DiffusionPipeline):
     """Class-conditional video generation on VidTwin latents.
 
     Args:
@@ -43,8 +44,9 @@ class VidTwinPipeline(DiffusionPipeline):
         transformer: predicts what the scheduler expects, over the same latent layout.
         scheduler: any diffusers scheduler of matching prediction type, by default
             `FlowMatchEulerDiscreteScheduler`; assign another to `pipe.scheduler` to swap it.
-        class_names: name of each class, in the order of the transformer's labels.
+        class_names: name of each class, in the order of the transformer's labels, or the label of each name.
         fps: frames per second of the clips that the models were trained on.
+        training: what the model card tells of data, recipe and metrics, as JSON (`pipelines.model_card`).
 
     Example:
         >>> from diffusers.utils import export_to_video
@@ -68,22 +70,22 @@ class VidTwinPipeline(DiffusionPipeline):
         vae: AutoencoderVidTwin,
         transformer: LatentTransformer,
         scheduler: SchedulerMixin,
-        class_names: list[str] | None = None,
+        class_names: list[str] | dict[str, int] | None = None,
         fps: float | None = None,
+        training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if vae is not None and transformer is not None:
-            # as JSON: exported with their code, the models have a LatentLayout each
-            layouts = transformer.layout.to_config(), vae.layout.to_config()
-            if layouts[0] != layouts[1]:
-                raise ValueError(
-                    "the transformer was made for another latent than this autoencoder's: "
-                    f"{layouts[0]} and {layouts[1]}"
-                )
+        class_names = names_in_order(class_names)
+        if vae is not None and transformer is not None and vae.layout != transformer.layout:
+            raise ValueError(
+                "the transformer was made for another latent than this autoencoder's: "
+                f"{transformer.layout} and {vae.layout}"
+            )
         if class_names is not None and transformer is not None:
             check_class_names(class_names, transformer.config.num_classes)
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
-        self.register_to_config(class_names=class_names, fps=None if fps is None else float(fps))
+        fps = None if fps is None else float(fps)
+        self.register_to_config(class_names=class_names, fps=fps, training=training)
         self.video_processor = VideoProcessor(do_resize=False)
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_stand_in import running_hub
 from safetensors.torch import load_file
 from test_pipeline import build_pipeline
 
@@ -17,26 +18,32 @@ from pipelines.__main__ import main
 from pipelines.export import export_pipeline, pipeline_code, transformer_code
 from vidtwin_gen import bundle
 
-LOAD_BOTH = """
+LOAD_ALL = """
 import sys
-from pathlib import Path
 import torch
 from diffusers import AutoModel, DiffusionPipeline
 from safetensors.torch import save_file
 
-pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
-pipe.set_progress_bar_config(disable=True)
-generator = torch.Generator().manual_seed(0)
-frames = pipe(["archery", 2], num_inference_steps=3, output_type="pt", generator=generator).frames
-vae = AutoModel.from_pretrained(sys.argv[2], trust_remote_code=True)
+def frames_of(place):
+    pipe = DiffusionPipeline.from_pretrained(place, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert len({type(model).__module__ for model in (pipe, pipe.vae, pipe.transformer)}) == 3
+    generator = torch.Generator().manual_seed(0)
+    return pipe(["archery", 2], num_inference_steps=3, output_type="pt", generator=generator).frames
+
+folder, vae_folder, out = sys.argv[1:]
+frames = frames_of(folder)
+vae = AutoModel.from_pretrained(vae_folder, trust_remote_code=True)
 assert not hasattr(vae, "from_released")
 with torch.no_grad():
-    clip = frames[:1].transpose(1, 2) * 2 - 1
-    posterior = vae.encode(clip).latent_dist
+    posterior = vae.encode(frames[:1].transpose(1, 2) * 2 - 1).latent_dist
     decoded = vae.decode(posterior.mode()).sample
-names = sorted(name for name in sys.modules if name.startswith("diffusers_modules.local."))
-assert len({type(m).__module__ for m in (pipe, pipe.vae, pipe.transformer)}) == 3, names
-save_file({"frames": frames, "mean": posterior.mean, "decoded": decoded, "kl": posterior.kl()}, sys.argv[3])
+seen = {"frames": frames, "mean": posterior.mean, "decoded": decoded, "kl": posterior.kl()}
+try:
+    DiffusionPipeline.from_pretrained("user/code")
+except ValueError as error:
+    assert "trust_remote_code=True" in str(error)
+save_file(seen | {"frames from the hub": frames_of("user/code")}, out)
 """
 
 
@@ -79,8 +86,10 @@ def test_an_export_gives_the_same_video_without_the_package(pipe, folder, tmp_pa
     assert capsys.readouterr().out.count("trust_remote_code=True) loads it") == 2
     (tmp_path / "elsewhere").mkdir()
     places = (tmp_path / "pipeline", tmp_path / "vae", tmp_path / "seen.safetensors")
-    told = run_without_package(LOAD_BOTH, *places, cwd=tmp_path / "elsewhere").stderr
-    told = [line for line in told.splitlines() if line and "pipeline components" not in line]
+    with running_hub() as hub:
+        hub.put_folder("user/code", tmp_path / "pipeline")
+        told = run_without_package(LOAD_ALL, *places, cwd=tmp_path / "elsewhere", HF_ENDPOINT=hub.url).stderr
+    told = [line for line in told.splitlines() if line and "it/s]" not in line]  # progress bars
     assert [line for line in told if "trust_remote_code" not in line and "'auto_map'" not in line] == []
 
     torch.set_num_threads(1)
@@ -91,6 +100,7 @@ def test_an_export_gives_the_same_video_without_the_package(pipe, folder, tmp_pa
         decoded = pipe.vae.decode(posterior.mode()).sample
     expected = {"frames": frames, "mean": posterior.mean, "decoded": decoded, "kl": posterior.kl()}
     seen = load_file(tmp_path / "seen.safetensors")
+    expected["frames from the hub"] = frames
     for name, value in expected.items():
         assert torch.equal(seen[name], value), name
 

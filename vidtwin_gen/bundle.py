@@ -180,11 +180,11 @@ class _Edits:
         self.cuts.append((start, start + len(f"{name.id}.".encode())))
 
     def remove_lines(self, node: ast.stmt) -> None:
-        """The statement's lines with its decorators, its comment behind it and the empty lines after it."""
+        """The statement's lines with its decorators, its comment behind it and the empty lines before it."""
         first = min([node.lineno, *(item.lineno for item in getattr(node, "decorator_list", []))])
         last = node.end_lineno or node.lineno
-        while last < len(self.lines) and not self.lines[last].strip():
-            last += 1
+        while first > 1 and not self.lines[first - 2].strip():
+            first -= 1
         self.cuts.append((self._offset(first, 0), self._offset(last + 1, 0)))
 
     def result(self) -> str:
