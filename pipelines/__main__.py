@@ -15,11 +15,9 @@ import torch
 from einops import rearrange
 from tqdm.auto import tqdm
 
-from pipelines.export import export_pipeline
 from pipelines.labels import label_ids
-from pipelines.model_card import CARD, write_card
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.training_record import update_record
+from pipelines.share import add_parsers, card, export
 from vidtwin_gen.config import user_errors
 from vidtwin_gen.video import to_uint8, write_gif, write_video
 
@@ -59,24 +57,6 @@ def main(argv: list[str] | None = None) -> None:
         formats=("mp4", "gif") if args.format == "both" else (args.format,),
         fps=args.fps or pipe.config.fps or DEFAULT_FPS,
         pipeline_name=folder.resolve().name,
-    )
-
-
-def export(args: argparse.Namespace) -> None:
-    """A saved pipeline with its code, for where this package is not."""
-    out = export_pipeline(args.pipeline, args.out)
-    loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
-    print(f"wrote {out}: {loads} loads it")
-
-
-def card(args: argparse.Namespace) -> None:
-    """What is known of a saved pipeline, into its config and its model card."""
-    unknown = update_record(args.pipeline, args.metrics, dataset=args.dataset, licence=args.license)
-    for path in unknown:
-        print(f"{path} left out: no result of eval fvd, recon or accuracy, nor generated.json")
-    path = Path(args.pipeline) / CARD
-    print(
-        f"wrote {path}" if write_card(args.pipeline) else f"{path} was written by hand and is left as it is"
     )
 
 
@@ -199,24 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=["mp4", "gif", "both"], default="mp4")
     command.add_argument("--fps", type=float, help="of the files; left out: the pipeline's own")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-    command = commands.add_parser(
-        "export", help="a saved pipeline with its code, for where this package is not"
-    )
-    command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
-    command.add_argument("--out", required=True, help="folder for it, new or empty")
-
-    command = commands.add_parser("card", help="write what was measured into a saved pipeline's model card")
-    command.add_argument("--pipeline", required=True, help="folder of a saved VidTwinPipeline")
-    command.add_argument(
-        "--metrics",
-        nargs="+",
-        default=[],
-        metavar="JSON",
-        help="results of `python -m eval fvd`, recon, accuracy; generated.json tells how clips were sampled",
-    )
-    command.add_argument("--dataset", help="name of the training data")
-    command.add_argument("--license", help="of the weights, as the hub spells it; left out: apache-2.0")
+    add_parsers(commands)
     return parser
 
 
