@@ -172,7 +172,8 @@ def _data(saved: Saved) -> str:
     data = dict(saved.training.get("data", {}))
     name = data.pop("name", None)
     told = f"Data set: {_or_unknown(name)}. Clips of {saved.transformer['num_classes']} classes."
-    return f"{told}\n\n{_table({key.replace('_', ' '): _phrase(value) for key, value in data.items()})}"
+    rows = {key.replace("_", " "): _phrase(value) for key, value in data.items()}
+    return f"{told}\n\n{_table(rows)}" if rows else f"{told} What of it was used: {UNKNOWN}."
 
 
 def _recipe(training: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def test_what_is_not_known_is_said_to_be_so(folder):
         "AutoencoderVidTwin, ",
         "8×16×16, 8 frames a second",
         "| classes | 4 |",
-        "Data set: not recorded.",
+        "Data set: not recorded. Clips of 4 classes. What of it was used: not recorded.",
         "| steps | not recorded |",
         "Command: not recorded.",
         "Metrics: not recorded.",

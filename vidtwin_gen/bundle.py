@@ -49,8 +49,8 @@ def self_contained(
     code = _bundle(module, set(without), elsewhere or {})
     digest = hashlib.sha256(code.encode()).hexdigest()[:16]
     made = (
-        f"Made of {module} and what it needs, from {_version()}; sha256 of what follows: {digest}. "
-        f"Generated: change {DISTRIBUTION} and export again instead of changing this file."
+        f"Made of {module} and what it needs, from {_version()}, of whose package the documentation below "
+        f"speaks; sha256 of what follows: {digest}. Generated: change {DISTRIBUTION} and export again."
     )
     return "\n#\n".join(map(_comment, (about, LICENCE, made))) + "\n\n" + code
 
