@@ -77,7 +77,14 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         help="no DiT but the autoencoder itself: small, base, large (at another setting: base-2), released, "
         "or the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
     )
-    latents.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
+    latents.add_argument(
+        "--transformer",
+        metavar="SIZE",
+        nargs="+",
+        choices=("S", "B", "L", "XL", "paper"),
+        help="sizes of the DiT, counted on VidTwin's latents; with --ratios timed beside diffusers' DiT",
+    )
+    verb.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
     verb.add_argument("--hidden_size", type=int, default=384)
     verb.add_argument("--num_layers", type=int, default=12)
     verb.add_argument("--num_heads", type=int, default=6)
@@ -95,7 +102,7 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT of the sizes of "
         "the paper's Figure 5, whose own patch size is 2",
     )
-    _add_autoencoder(verb.add_argument_group("with --autoencoder"))
+    _add_autoencoder(verb.add_argument_group("with --autoencoder or --transformer"))
     verb.add_argument("--out", required=True, help="JSON file to write")
 
 
@@ -108,8 +115,9 @@ def _add_autoencoder(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--ratios",
         action="store_true",
-        help="time encode and decode also against a plain eager computation of the same, and against their "
-        "own matrix products alone",
+        help="with --autoencoder: time encode and decode also against a plain eager computation of the same, "
+        "and against their own matrix products alone; with --transformer: time a training step and a step of "
+        "sampling against diffusers' DiTTransformer2DModel",
     )
 
 

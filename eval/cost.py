@@ -21,11 +21,13 @@ from vidtwin_gen.latents import PatchSize
 FIGURE_5_DIT = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
 
 
-def dit_flops(num_tokens: int, num_layers: int, hidden_size: int) -> int:
+def dit_flops(num_tokens: int, num_layers: int, hidden_size: int, *, cross_attention: bool = False) -> int:
     """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L 12 D^2 + 4 L N^2 D: projections and an MLP
-    of four times the width, then attention. Modulation, embeddings and heads are left out."""
+    of four times the width, then attention. Cross-attention to one vector adds two projections of the tokens
+    and N scores, 2 N L 2 D^2 + 4 L N D. Modulation, embeddings and heads are left out."""
     n, layers, d = num_tokens, num_layers, hidden_size
-    return 2 * n * layers * 12 * d**2 + 4 * layers * n**2 * d
+    crossed = 2 * n * layers * 2 * d**2 + 4 * layers * n * d if cross_attention else 0
+    return 2 * n * layers * 12 * d**2 + 4 * layers * n**2 * d + crossed
 
 
 def count_flops(model_fn: Callable[[], torch.Tensor], *, backward: bool = False) -> int:
@@ -86,6 +88,7 @@ class DiTCost:
     hidden_size: int
     num_layers: int
     num_heads: int
+    conditioning: str
     batch_size: int
     num_parameters: int
     forward_flops: int
@@ -117,22 +120,24 @@ def dit_cost(
     hidden_size: int,
     num_layers: int,
     num_heads: int,
+    conditioning: str = "adaln",
     batch_size: int = 1,
     make_model: Callable[..., nn.Module],
 ) -> DiTCost:
     """The cost of a DiT of this size on these latents, without allocating or computing anything.
 
-    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=)` builds a network that is called
-    as `model(hidden_states (B, L), timestep (B,), class_labels (B,), return_dict=False)`.
+    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, conditioning=)` builds a network
+    that is called as `model(hidden_states (B, L), timestep (B,), class_labels (B,), return_dict=False)`.
     """
+    sizes = {"hidden_size": hidden_size, "num_layers": num_layers}
     with FakeTensorMode():
         model = _Prediction(
             make_model(
                 layout=tokenizer.layout,
                 patch_size=patch_size,
-                hidden_size=hidden_size,
-                num_layers=num_layers,
                 num_heads=num_heads,
+                conditioning=conditioning,
+                **sizes,
             )
         )
         inputs = {
@@ -157,12 +162,24 @@ def dit_cost(
         hidden_size=hidden_size,
         num_layers=num_layers,
         num_heads=num_heads,
+        conditioning=conditioning,
         batch_size=batch_size,
         num_parameters=sum(p.numel() for p in model.parameters()),
         forward_flops=forward,
-        formula_flops=batch_size * dit_flops(num_tokens, num_layers, hidden_size),
+        formula_flops=batch_size
+        * dit_flops(num_tokens, **sizes, cross_attention=conditioning == "cross_attention"),
         training_flops=training,
         training_memory_bytes=memory,
+    )
+
+
+def describe_size(name: str, cost: DiTCost) -> str:
+    """One size of the transformer, in a sentence."""
+    return (
+        f"{name}: {cost.num_layers} layers of width {cost.hidden_size}, {cost.num_parameters / 1e6:.1f} M "
+        f"parameters; {cost.num_tokens} tokens, {cost.forward_flops / 1e9:.1f} GFLOPs forward "
+        f"({cost.forward_flops / cost.formula_flops:.4f} of the formula), {cost.training_flops / 1e9:.1f} in "
+        f"training, {cost.training_memory_bytes['peak'] / 2**20:.0f} MiB in training, batch {cost.batch_size}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ from autoencoder.loading import load_folder
 from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
-from eval.cost import FIGURE_5_DIT, DiTCost, compare, dit_cost
+from eval.cost import FIGURE_5_DIT, DiTCost, compare, describe_size, dit_cost
 from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
-from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.transformer import LatentTransformer
+from eval.transformer_speed import describe as describe_speed
+from eval.transformer_speed import reference_dit, transformer_speed
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.transformer import SIZES, LatentTransformer
 
 
 def measure_cost(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The record, and what to print of it."""
-    return _of_autoencoder(args) if args.autoencoder else _of_transformer(args)
+    if args.autoencoder:
+        return _of_autoencoder(args)
+    return _of_sizes(args) if args.transformer else _of_latents(args)
 
 
 def _of_autoencoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -53,7 +57,7 @@ def _of_autoencoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"autoencoder": args.autoencoder} | record, describe(record)
 
 
-def _of_transformer(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _of_latents(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     ours = vidtwin(args.setting)
     num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
     sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
@@ -70,7 +74,7 @@ def _of_transformer(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
         return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)
 
-    def count(tokenizers: Sequence[Tokenizer], sizes: dict[str, int]) -> list[DiTCost]:
+    def count(tokenizers: Sequence[Tokenizer], sizes: Mapping[str, Any]) -> list[DiTCost]:
         pairs = [(tokenizer, patch_size) for patch_size in patch_sizes for tokenizer in tokenizers]
         return [
             dit_cost(
@@ -85,6 +89,55 @@ def _of_transformer(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     pairs = (pair for rows in counted.values() for pair in zip(rows[::2], rows[1::2], strict=True))
     text = "\n".join(compare(first, other) for first, other in pairs)
     return {key: [row.to_json() for row in rows] for key, rows in counted.items()}, text
+
+
+def _of_sizes(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Sizes of the DiT on VidTwin's latents: counted, and with --ratios timed beside diffusers' DiT."""
+    tokenizer = vidtwin(args.setting)
+    patch_size = (args.patch_size or [1])[0]
+
+    def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
+        return LatentTransformer(layout=layout.to_config(), num_classes=args.num_classes, **sizes)
+
+    counted = {
+        name: dit_cost(
+            tokenizer, patch_size=patch_size, batch_size=args.batch_size, make_model=make_model, **SIZES[name]
+        )
+        for name in tqdm(args.transformer, desc="counting", unit="model")
+    }
+    record: dict[str, Any] = {"rows": [{"size": name} | row.to_json() for name, row in counted.items()]}
+    lines = [describe_size(name, row) for name, row in counted.items()]
+    if args.ratios:
+        record["speed"] = {}
+        for name in args.transformer:
+            record["speed"][name] = _speed(name, args)
+            lines.append(f"{name}: {describe_speed(record['speed'][name])}")
+    return record, "\n".join(lines)
+
+
+def _speed(size: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Ours on VidTwin's latents of a clip of 16 x 256 x 256 with 12 queries, which are as many tokens as
+    diffusers' DiT has on 32 x 32: it takes squares only."""
+    layout = LatentLayout(
+        (
+            LatentGrid("structure", ("query", "height", "width"), (12, 8, 8), 4),
+            LatentGrid("dynamics_x", ("time", "width"), (16, 8), 8),
+            LatentGrid("dynamics_y", ("time", "height"), (16, 8), 8),
+        )
+    )
+    torch.manual_seed(0)
+    device, sizes = torch.device(args.device), SIZES[size]
+    ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes).to(device)
+    plain = {name: sizes[name] for name in FIGURE_5_DIT}
+    reference = reference_dit(layout.num_tokens(), **plain).to(device)
+    return transformer_speed(
+        ours,
+        reference,
+        torch.randn(args.batch_size, layout.num_elements, device=device),
+        torch.randn(args.batch_size, 4, 32, 32, device=device),
+        dtype=getattr(torch, args.dtype),
+        repeats=args.repeats,
+    )
 
 
 def _one_number(patch_size: Any, pipeline: Path) -> int:

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import PipelineImageInput
+from diffusers.loaders import CogVideoXLoraLoaderMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from diffusers.video_processor import VideoProcessor
 
+from autoencoder.parts import join_parts
 from autoencoder.vidtwin import AutoencoderVidTwin
+from pipelines.editing import KnownPart, grids_of, keep_mask, repeat_for_videos
+from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.labels import ClassLabel, check_class_names, label_ids
+from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
+from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
 from pipelines.sharing import SharingMixin, names_in_order
 from vidtwin_gen.transformer import LatentTransformer
 
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-
-Frames = torch.Tensor | np.ndarray | list[list[PIL.Image.Image]]
-
-
-@dataclass
-class VidTwinPipelineOutput(BaseOutput):
-    """`frames`: for `"pil"` a list of images per video; for `"np"` (B, F, H, W, C) and for `"pt"`
-    (B, F, C, H, W) in [0, 1]; for `"latent"` the whitened latents (B, L)."""
-
-    __module__ = "vidtwin_gen"
-
-    frames: Frames
+Generators = torch.Generator | list[torch.Generator]
+Callback: TypeAlias = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 
 
-class VidTwinPipeline(SharingMixin, DiffusionPipeline):
+class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin):
     """Class-conditional video generation on VidTwin latents.
 
     Args:
         vae: decodes the flat latent; its config holds the latent's whitening.
         transformer: predicts what the scheduler expects, over the same latent layout.
-        scheduler: any diffusers scheduler of matching prediction type, by default
-            `FlowMatchEulerDiscreteScheduler`; assign another to `pipe.scheduler` to swap it.
+        scheduler: any diffusers scheduler for what the transformer predicts, its config's `prediction_type`;
+            assign another to `pipe.scheduler` to swap it. One that does not fit is refused when called.
         class_names: name of each class, in the order of the transformer's labels, or the label of each name.
         fps: frames per second of the clips that the models were trained on.
         training: what the model card tells of data, recipe and metrics, as JSON (`pipelines.model_card`).
@@ -52,14 +45,30 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
         >>> from diffusers.utils import export_to_video
         >>> from vidtwin_gen import VidTwinPipeline
         >>> pipe = VidTwinPipeline.from_pretrained("path/to/pipeline").to("cuda")
-        >>> frames = pipe(["Archery", "BabyCrawling", 7], num_videos_per_class=2).frames
+        >>> frames = pipe(["Archery", "BabyCrawling", 3], num_videos_per_class=2).frames
         >>> export_to_video(frames[0], "archery.mp4", fps=pipe.config.fps)
+
+        Another solver, which needs fewer steps:
+
+        >>> from diffusers import UniPCMultistepScheduler
+        >>> pipe.scheduler = UniPCMultistepScheduler.from_config(
+        ...     pipe.scheduler.config,
+        ...     use_flow_sigmas=True,
+        ...     prediction_type="flow_prediction",
+        ...     flow_shift=pipe.scheduler.config.shift,
+        ... )
+
+        New Dynamics for the Structure of a given clip, and the parts of two clips joined:
+
+        >>> moved = pipe("Archery", video=[frames[0]], keep="structure", num_videos_per_class=3).frames
+        >>> a, b = pipe(["Archery", "BabyCrawling"], output_type="latent").frames.split(1)
+        >>> mixed = pipe.decode(pipe.mix(structure_of=a, dynamics_of=b))
     """
 
     __module__ = "vidtwin_gen"  # where users find it, whatever folder it lives in
 
     model_cpu_offload_seq = "transformer->vae"
-    _callback_tensor_inputs = ["latents"]
+    _callback_tensor_inputs = ["latents", "prediction"]
 
     vae: AutoencoderVidTwin
     transformer: LatentTransformer
@@ -93,8 +102,20 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
         return self._guidance_scale
 
     @property
+    def guidance_interval(self) -> tuple[float, float]:
+        return self._guidance_interval
+
+    @property
+    def guidance_rescale(self) -> float:
+        return self._guidance_rescale
+
+    @property
     def do_classifier_free_guidance(self) -> bool:
         return self._guidance_scale > 1
+
+    @property
+    def attention_kwargs(self) -> dict[str, Any] | None:
+        return self._attention_kwargs
 
     @property
     def num_timesteps(self) -> int:
@@ -115,22 +136,28 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
 
     def check_inputs(
         self,
-        batch_size: int,
+        num_labels: int,
         num_videos_per_class: int,
         num_inference_steps: int,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators | None,
         latents: torch.Tensor | None,
         output_type: str,
         callback_on_step_end_tensor_inputs: Sequence[str],
+        num_resamples: int,
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
+        check_scheduler(self.scheduler, self.transformer.config.prediction_type)
+        check_guidance(self.guidance_interval, self.guidance_rescale)
         if num_videos_per_class < 1 or num_inference_steps < 1:
             raise ValueError(
                 "num_videos_per_class and num_inference_steps must be positive, "
                 f"got {num_videos_per_class} and {num_inference_steps}"
             )
+        if num_resamples < 0:
+            raise ValueError(f"num_resamples must not be negative, got {num_resamples}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
+        batch_size = num_labels * num_videos_per_class
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(
                 f"{batch_size} videos need as many generators, or a single one, got {len(generator)}"
@@ -151,15 +178,30 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
         self,
         batch_size: int,
         device: torch.device,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators | None,
         latents: torch.Tensor | None,
     ) -> torch.Tensor:
-        """(B, L) float32, what the scheduler starts from: the given unit noise, or drawn."""
+        """(B, L) float32 noise of unit variance: given, or drawn."""
         if latents is None:
             shape = (batch_size, self.transformer.layout.num_elements)
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        # flow-matching schedulers start from unit noise and have no such attribute
-        return latents.to(device, torch.float32) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return latents.to(device, torch.float32)
+
+    @torch.no_grad()
+    def encode_video(self, video: PipelineImageInput) -> torch.Tensor:
+        """Clips -> their whitened latents (B, L) float32, the posterior's mean.
+
+        Args:
+            video: what this pipeline returns, in the size that it generates: a list of images per clip, array
+                (B, F, H, W, C) or tensor (B, F, C, H, W), in [0, 1].
+
+        Raises:
+            ValueError: clips of another length or size.
+        """
+        clips = self.video_processor.preprocess_video(video)  # (B, C, F, H, W) in [-1, 1]
+        clips = clips.to(get_module_execution_device(self.vae), self.vae.dtype)
+        latents = self.vae.encode(clips).latent_dist.mode().float()
+        return self.vae.layout.whiten(latents, self.vae.config.latents_mean, self.vae.config.latents_std)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
@@ -170,21 +212,45 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
 
     @torch.no_grad()
+    def decode(self, latents: torch.Tensor, output_type: str = "pil") -> Frames:
+        """(B, L) whitened latents -> videos, as the call returns them.
+
+        `pipe.vae.enable_slicing()` decodes one after the other.
+        """
+        return self.video_processor.postprocess_video(self.decode_latents(latents), output_type)
+
+    def mix(self, structure_of: torch.Tensor, dynamics_of: torch.Tensor) -> torch.Tensor:
+        """The Structure of the first clips with the Dynamics of the second, (B, L) each -> (B, L).
+
+        Raises:
+            ValueError: latents of another length, or without these parts.
+        """
+        grids_of(self.transformer.layout, "structure")
+        return join_parts(self.transformer.layout, structure_of, dynamics_of)
+
+    @torch.no_grad()
     def __call__(
         self,
         class_labels: ClassLabel | Sequence[ClassLabel],
         num_videos_per_class: int = 1,
         guidance_scale: float = 4.0,
         num_inference_steps: int = 50,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators | None = None,
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Any]]
-        | PipelineCallback
-        | MultiPipelineCallbacks
-        | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        *,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        video: PipelineImageInput | None = None,
+        known_latents: torch.Tensor | None = None,
+        keep: str | Sequence[str] | None = None,
+        num_resamples: int = 1,
+        attention_kwargs: dict[str, Any] | None = None,
     ) -> VidTwinPipelineOutput | tuple[Frames]:
         """Generate `len(class_labels) * num_videos_per_class` videos, those of one label side by side.
 
@@ -200,73 +266,147 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline):
             return_dict: a `VidTwinPipelineOutput` or else a tuple with the frames.
             callback_on_step_end: called after every step as `f(pipe, step, timestep, tensors)`; returns a
                 dict, whose `"latents"` replace the current ones.
-            callback_on_step_end_tensor_inputs: names of the tensors to give to the callback: `"latents"`.
+            callback_on_step_end_tensor_inputs: names of the tensors to give to the callback: `"latents"`, and
+                `"prediction"`, what the transformer predicted, after guidance.
+            guidance_interval: (start, stop), fractions of the steps. Guided are the steps k = 0, 1, ... of n
+                with int(start n) <= k < int(stop n); the others cost half.
+            guidance_rescale: share, 0 to 1, of the guided prediction that is brought back to the standard
+                deviation of the unguided one (arXiv 2305.08891, section 3.4).
+            timesteps: falling, in [0, 1000], in place of the scheduler's own `num_inference_steps`, where it
+                can. sigmas: the same in its own noise levels, for flow matching in [0, 1].
+            video: one clip, one per label or one per video, to keep a part of; see `encode_video`.
+            known_latents: whitened latents (1, labels or B; L) in place of `video`.
+            keep: the part that stays: `"structure"`, `"dynamics"`, or names of the layout's grids; the rest
+                is generated to go with it. In the result the kept part is exactly that of the given clip.
+            num_resamples: with `keep`, how often half of the noise of the generated part is drawn anew before
+                each step, at the cost of one more prediction. With 0 that part hardly follows the kept one,
+                which the noise hides in the steps that decide most.
+            attention_kwargs: `{"scale": s}` scales the LoRA adapters that are loaded.
 
         Raises:
             ValueError: an argument that cannot be met, before the first step.
         """
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self._guidance_scale = guidance_scale
+        self._guidance_interval = guidance_interval
+        self._guidance_rescale = guidance_rescale
+        self._attention_kwargs = attention_kwargs
+        self._current_timestep = None
+        self._interrupt = False
         ids = self.get_label_ids(class_labels)
-        batch_size = len(ids) * num_videos_per_class
         self.check_inputs(
-            batch_size,
+            len(ids),
             num_videos_per_class,
             num_inference_steps,
             generator,
             latents,
             output_type,
             callback_on_step_end_tensor_inputs,
+            num_resamples,
         )
-        self._guidance_scale = guidance_scale
-        self._current_timestep = None
-        self._interrupt = False
         device = self._execution_device
+        # before the noise is scaled: some schedulers know their init_noise_sigma only afterwards
+        times, num_steps = set_timesteps(self.scheduler, num_inference_steps, device, timesteps, sigmas)
+        self._num_timesteps = len(times)
+        mask = keep_mask(self.transformer.layout, video is not None, known_latents is not None, keep)
+        known = self.encode_video(video) if video is not None else known_latents
 
         labels = torch.tensor(ids, device=device).repeat_interleave(num_videos_per_class)  # (B,)
-        null_labels = torch.full_like(labels, self.transformer.null_class)
-        # before the noise is scaled: some schedulers know their init_noise_sigma only afterwards
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = self.prepare_latents(batch_size, device, generator, latents)  # (B, L)
-        timesteps = self.scheduler.timesteps
-        self._num_timesteps = len(timesteps)
-        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
+        noise = self.prepare_latents(len(labels), device, generator, latents)  # (B, L)
+        # flow-matching schedulers start from unit noise and have no such attribute
+        latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        known_part = None
+        if mask is not None and known is not None:
+            known = repeat_for_videos(known, self.transformer.layout, len(ids), num_videos_per_class)
+            known_part = KnownPart(known.to(noise), noise, mask.to(device))
+            latents = known_part.hold(latents, self.scheduler, 0)
+        latents = self.denoise(
+            latents,
+            labels,
+            num_steps,
+            known_part,
+            num_resamples,
+            generator,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )
+        frames = latents if output_type == "latent" else self.decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return VidTwinPipelineOutput(frames=frames) if return_dict else (frames,)
 
-        with self.progress_bar(total=num_inference_steps) as progress_bar:
+    def denoise(
+        self,
+        latents: torch.Tensor,
+        labels: torch.Tensor,
+        num_steps: int,
+        known_part: KnownPart | None,
+        num_resamples: int,
+        generator: Generators | None,
+        callback: Callback | None,
+        callback_tensor_inputs: Sequence[str],
+    ) -> torch.Tensor:
+        """(B, L) latents at the scheduler's first noise level -> (B, L) at its last. The loop of the call."""
+        scheduler, timesteps = self.scheduler, self.scheduler.timesteps
+        options: dict[str, Any] = {"return_dict": False}
+        if "generator" in inspect.signature(scheduler.step).parameters:  # of those that draw noise
+            options["generator"] = generator
+
+        was_guided = None
+        with self.progress_bar(total=num_steps) as progress_bar:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     break
                 self._current_timestep = t
-                guided = self.do_classifier_free_guidance
-                model_input = latents
-                if hasattr(self.scheduler, "scale_model_input"):  # flow-matching schedulers scale nothing
-                    model_input = self.scheduler.scale_model_input(latents, t)
-                model_input = torch.cat([model_input] * 2) if guided else model_input  # (2 B, L) or (B, L)
-                with self.transformer.cache_context("cond_uncond" if guided else "cond"):
-                    prediction = self.transformer(
-                        model_input.to(self.transformer.dtype),
-                        timestep=t.expand(len(model_input)),
-                        class_labels=torch.cat([null_labels, labels]) if guided else labels,
-                        return_dict=False,
-                    )[0].float()
-                if guided:
-                    unconditional, conditional = prediction.chunk(2)
-                    prediction = unconditional + self.guidance_scale * (conditional - unconditional)
-                latents = self.scheduler.step(prediction, t, latents, return_dict=False)[0]
+                guided = self.do_classifier_free_guidance and inside_interval(
+                    i // scheduler.order, num_steps, self.guidance_interval
+                )
+                if guided != was_guided and self.transformer.is_cache_enabled:
+                    self.transformer._reset_stateful_cache()  # what it holds is of another batch size
+                was_guided = guided
+                if known_part is not None and i % scheduler.order == 0:
+                    for _ in range(num_resamples):
+                        prediction = self.predict(latents, labels, i, guided)
+                        latents = known_part.resample(latents, prediction, scheduler, i, generator)
+                prediction = self.predict(latents, labels, i, guided)
+                latents = scheduler.step(prediction, t, latents, **options)[0]  # (B, L)
+                if known_part is not None:
+                    latents = known_part.hold(latents, scheduler, i + 1)
 
-                if callback_on_step_end is not None:
+                if callback is not None:
                     tensors = {}
-                    for name in callback_on_step_end_tensor_inputs:
+                    for name in callback_tensor_inputs:
                         tensors[name] = locals()[name]
-                    latents = callback_on_step_end(self, i, t, tensors).pop("latents", latents)
-                if i == len(timesteps) - 1 or (
-                    i + 1 > num_warmup_steps and (i + 1) % self.scheduler.order == 0
-                ):
+                    latents = callback(self, i, t, tensors).pop("latents", latents)
+                if i == len(timesteps) - 1 or (i + 1) % scheduler.order == 0:
                     progress_bar.update()
         self._current_timestep = None
+        return latents
 
-        frames: Frames = latents
-        if output_type != "latent":
-            frames = self.video_processor.postprocess_video(self.decode_latents(latents), output_type)
-        self.maybe_free_model_hooks()
-        return VidTwinPipelineOutput(frames=frames) if return_dict else (frames,)
+    def predict(self, latents: torch.Tensor, labels: torch.Tensor, index: int, guided: bool) -> torch.Tensor:
+        """The transformer's prediction (B, L) float32 at the scheduler's time number `index`, with guidance
+        from one forward of both halves, or without."""
+        scheduler = self.scheduler
+        if hasattr(scheduler, "scale_model_input"):  # flow-matching schedulers scale nothing
+            latents = scheduler.scale_model_input(latents, scheduler.timesteps[index])
+        if guided:
+            latents = torch.cat([latents] * 2)  # (2 B, L)
+            labels = torch.cat([torch.full_like(labels, self.transformer.null_class), labels])
+        timestep = model_timestep(scheduler, index).to(latents.device)
+        with self.transformer.cache_context(
+            "cond_uncond" if guided else "cond",
+            step_index=index,
+            num_inference_steps=self.num_timesteps,
+            sigma=noise_level(scheduler, index),
+        ):
+            prediction = self.transformer(
+                latents.to(self.transformer.dtype),
+                timestep=timestep.expand(len(latents)),
+                class_labels=labels,
+                attention_kwargs=self.attention_kwargs,
+                return_dict=False,
+            )[0].float()  # as latents
+        if not guided:
+            return prediction
+        unconditional, conditional = prediction.chunk(2)
+        return guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from torch import nn
 
 from eval.cost import count_flops, dit_cost, dit_flops
 from eval.tokenizers import magvit_v2, vidtwin
-from vidtwin_gen.latents import LatentLayout
+from eval.transformer_speed import describe as describe_speed
+from eval.transformer_speed import reference_dit, transformer_speed
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.transformer import SIZES as TRANSFORMER_SIZES
 from vidtwin_gen.transformer import LatentTransformer
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_layers": 1, "num_heads": 2}
 
 
@@ -87,3 +92,45 @@ def test_the_formula_reproduces_a_published_column() -> None:
     published = {128: 0.12, 512: 0.49, 1024: 1.05, 4096: 5.82}
     for num_tokens, teraflops in published.items():
         assert dit_flops(num_tokens, 28, 1152) / 1e12 == pytest.approx(teraflops, abs=0.005)
+
+
+def test_the_table_of_sizes_is_what_is_counted() -> None:
+    """The README's rows: parameters, and FLOPs of a forward pass, which the formula gives within 2 %."""
+    layout = vidtwin(1).layout
+
+    def count(num_layers: int) -> tuple[int, int]:
+        with torch.device("meta"), torch.no_grad():
+            model = LatentTransformer(layout.to_config(), 101, **{**sizes, "num_layers": num_layers})
+            model = model.to("meta")  # its tables are computed
+            inputs = (torch.zeros(1, layout.num_elements), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+            return model.num_parameters(), count_flops(lambda: model(*inputs, return_dict=False)[0])
+
+    for name, sizes in TRANSFORMER_SIZES.items():
+        one, two = count(1), count(2)
+        # one block is like another
+        parameters, counted = (a + (b - a) * (sizes["num_layers"] - 1) for a, b in zip(one, two, strict=True))
+        crossed = sizes.get("conditioning") == "cross_attention"
+        plain = {key: sizes[key] for key in ("num_layers", "hidden_size")}
+        formula = dit_flops(layout.num_tokens(), **plain, cross_attention=crossed)
+        assert counted == pytest.approx(formula, rel=0.02)
+        row = f"| `{name}` | {sizes['num_layers']} | {sizes['hidden_size']} | {sizes['num_heads']} |"
+        row += f" {parameters / 1e6:.1f} | {counted / 1e9:.1f} | {formula / 1e9:.1f} |"
+        assert row in README, row
+
+
+def test_diffusers_dit_is_timed_at_equal_size() -> None:
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    layout = LatentLayout((LatentGrid("video", ("time", "height"), (4, 4), 4),))
+    ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes)
+    reference = reference_dit(layout.num_tokens(), **sizes)
+    latents = torch.randn(2, layout.num_elements), torch.randn(2, 4, 4, 4)
+    assert ours(latents[0], torch.zeros(2), torch.zeros(2, dtype=torch.long)).sample.shape == (2, 64)
+    record = transformer_speed(ours, reference, *latents, dtype=torch.bfloat16, repeats=2)
+    forward, training = record["sampling_step"]["flops"], record["training_step"]["flops"]
+    assert 1.2 < training / forward < 1.7  # three forward passes of one half over one of both
+    for name in ("training_step", "sampling_step"):
+        row = record[name]
+        assert row["reference_ratio"]["median"] > 0 and row["seconds"]["count"] == 2
+        assert "DiTTransformer2DModel" in describe_speed(record)
+    with pytest.raises(ValueError, match="squares of tokens, 15 is none"):
+        reference_dit(15, **sizes)

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 import vidtwin_gen
 from autoencoder.vidtwin import AutoencoderVidTwin
-from pipelines.__main__ import clip_generator, main
+from pipelines.__main__ import main
+from pipelines.folder import clip_generator
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.transformer import LatentTransformer

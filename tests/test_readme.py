@@ -26,6 +26,7 @@ from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.features import I3D_WEIGHTS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import synthetic
+from vidtwin_gen.transformer import SIZES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +54,7 @@ SMALLER = {
     "eval fvd": [],
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
     "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
+    "eval cost --transformer": ["--transformer", "S", "--device", "cpu", "--repeats", "1"],
     "eval report": [],
 }
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
@@ -93,6 +95,7 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
     torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     AutoencoderVidTwin(**RELEASED).save_config(tmp_path / "tiny")
+    monkeypatch.setitem(SIZES, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
     return tmp_path
@@ -106,7 +109,7 @@ def run_python(words):
     assert words[0] == "-m"
     package, verb = words[1:3]
     module = importlib.import_module(f"{package}.__main__")
-    key = f"{package} {verb}" + (" --autoencoder" if "--autoencoder" in words else "")
+    key = " ".join([package, verb, *({"--autoencoder", "--transformer"} & set(words))])
     module.main([*words[2:], *SMALLER[key]])
 
 

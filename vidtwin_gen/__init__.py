@@ -15,7 +15,8 @@ from vidtwin_gen._registration import register_with_diffusers
 
 if TYPE_CHECKING:
     from autoencoder.vidtwin import AutoencoderVidTwin
-    from pipelines.pipeline_vidtwin import VidTwinPipeline, VidTwinPipelineOutput
+    from pipelines.pipeline_output import VidTwinPipelineOutput
+    from pipelines.pipeline_vidtwin import VidTwinPipeline
     from vidtwin_gen.latents import LatentGrid, LatentLayout
     from vidtwin_gen.transformer import LatentTransformer
 
@@ -34,7 +35,7 @@ _HOME = {
     "LatentLayout": "vidtwin_gen.latents",
     "LatentTransformer": "vidtwin_gen.transformer",
     "VidTwinPipeline": "pipelines.pipeline_vidtwin",
-    "VidTwinPipelineOutput": "pipelines.pipeline_vidtwin",
+    "VidTwinPipelineOutput": "pipelines.pipeline_output",
 }
 
 

@@ -69,11 +69,12 @@ class LatentTransformerBlock(nn.Module):
     ) -> torch.Tensor:
         modulation = self.modulation(F.silu(conditioning)).unsqueeze(1)  # (B, 1, 6 D)
         shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = modulation.chunk(6, dim=-1)
-        attended = self.attn(self.norm1(hidden_states) * (1 + scale_attn) + shift_attn)
-        hidden_states = hidden_states + gate_attn * attended
+        attended = self.attn(torch.addcmul(shift_attn, self.norm1(hidden_states), 1 + scale_attn))
+        hidden_states = torch.addcmul(hidden_states, gate_attn, attended)
         if self.cross_attn is not None:
             hidden_states = hidden_states + self.cross_attn(self.norm_cross(hidden_states), context)
-        return hidden_states + gate_ff * self.ff(self.norm2(hidden_states) * (1 + scale_ff) + shift_ff)
+        fed = self.ff(torch.addcmul(shift_ff, self.norm2(hidden_states), 1 + scale_ff))
+        return torch.addcmul(hidden_states, gate_ff, fed)
 
 
 class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin):

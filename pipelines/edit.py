@@ -1,0 +1,110 @@
+"""python -m pipelines edit | mix: what only a latent of two parts can do."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from einops import rearrange
+
+from pipelines.folder import (
+    class_folder_name,
+    class_ids,
+    clip_formats,
+    clip_generator,
+    frame_rate,
+    load_pipeline,
+    new_folder,
+    sampling_record,
+    write_clip,
+    write_record,
+)
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from vidtwin_gen.video import filmstrip, read_clip, tile
+
+
+def edit(args: argparse.Namespace) -> None:
+    """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
+    pipe = load_pipeline(args)
+    ids = class_ids(pipe, args.class_labels)
+    config = pipe.vae.config
+    clip = read_clip(
+        args.video,
+        config.num_frames,
+        size=(config.height, config.width),
+        stride=args.stride,
+        start=args.start,
+    )  # (C, F, H, W)
+    known = pipe.encode_video(rearrange(clip, "c f h w -> 1 f c h w") / 2 + 0.5)  # (1, L)
+    clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
+    numbers = [(label, number) for label in ids for number in range(args.num_videos_per_class)]
+    sampled = pipe(
+        ids,
+        num_videos_per_class=args.num_videos_per_class,
+        generator=[clip_generator(args.seed, label, number) for label, number in numbers],
+        guidance_scale=args.guidance_scale,
+        guidance_interval=args.guidance_interval,
+        num_inference_steps=args.num_inference_steps,
+        known_latents=known,
+        keep=args.keep,
+        num_resamples=args.num_resamples,
+        output_type="latent",
+        return_dict=False,
+    )[0]
+    latents = torch.as_tensor(sampled)  # (B, L)
+    for (label, number), edited in zip(numbers, _decode(pipe, latents), strict=True):
+        clips[f"{class_folder_name(pipe, label)}_{number:04d}"] = edited
+
+    out, fps = Path(args.out), frame_rate(pipe, args)
+    record = {"video": args.video, "start": args.start, "stride": args.stride, "keep": args.keep}
+    record |= {"class_labels": ids, "num_videos_per_class": args.num_videos_per_class}
+    record |= {"num_resamples": args.num_resamples} | sampling_record(pipe, args, fps)
+    with new_folder(out) as partial:
+        for name, shown in clips.items():
+            write_clip(partial / name, shown, fps, clip_formats(args))
+        filmstrip(list(clips.values())).save(partial / "filmstrip.png")
+        write_record(partial / "edited.json", record | {"rows": list(clips)})
+    print(f"{len(numbers)} videos with the {args.keep} of {args.video} in {out}; rows of filmstrip.png:")
+    print(", ".join(clips))
+
+
+def mix(args: argparse.Namespace) -> None:
+    """Generated clips of two classes, and each one's Structure with the other's Dynamics, side by side."""
+    pipe = load_pipeline(args)
+    ids = class_ids(pipe, args.class_labels)
+    if len(ids) != 2:
+        raise ValueError(f"--class_labels takes two classes to mix, got {args.class_labels}")
+    pairs = [(side, label, n) for side, label in enumerate(ids) for n in range(args.num_videos_per_class)]
+    sampled = pipe(
+        ids,
+        num_videos_per_class=args.num_videos_per_class,
+        # two clips of one class are two clips
+        generator=[clip_generator(args.seed + side, label, number) for side, label, number in pairs],
+        guidance_scale=args.guidance_scale,
+        guidance_interval=args.guidance_interval,
+        num_inference_steps=args.num_inference_steps,
+        output_type="latent",
+        return_dict=False,
+    )[0]
+    latents = torch.as_tensor(sampled)  # (B, L)
+    first, second = latents.chunk(2)
+    columns = [first, second, pipe.mix(first, second), pipe.mix(second, first)]
+    rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
+
+    out, fps = Path(args.out), frame_rate(pipe, args)
+    a, b = (class_folder_name(pipe, label) for label in ids)
+    shown = [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
+    record = {"class_labels": ids, "num_videos_per_class": args.num_videos_per_class, "columns": shown}
+    with new_folder(out) as partial:
+        for number, clips in enumerate(rows):
+            write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, clip_formats(args))
+        filmstrip(list(rows.flatten(0, 1))).save(partial / "filmstrip.png")
+        write_record(partial / "mixed.json", record | sampling_record(pipe, args, fps))
+    print(f"{len(rows)} mixtures in {out}, columns, and rows of filmstrip.png: {', '.join(shown)}")
+
+
+def _decode(pipe: VidTwinPipeline, latents: torch.Tensor) -> torch.Tensor:
+    """(B, L) whitened -> (B, C, F, H, W) in [-1, 1] on the CPU."""
+    videos = pipe.decode(latents, output_type="pt")
+    return rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w").cpu() * 2 - 1

@@ -1,0 +1,132 @@
+"""The known part of a latent: which grids are kept, and how they are held while the others are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from pipelines.schedulers import add_noise, forget_last_sample, predicted_x0
+from vidtwin_gen.latents import LatentLayout
+
+REDRAWN = 0.5  # of the noise at a resampling; more follows the known part better and varies too little
+PARTS = ("structure", "dynamics")  # each the grids whose names begin so
+
+
+def grids_of(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]:
+    """Parts or grid names, one or several -> names of grids, in layout order.
+
+    Args:
+        keep: `"structure"`, `"dynamics"` for all grids whose name begins so, or names of grids.
+
+    Raises:
+        ValueError: a latent of a single grid, an unknown name, or nothing left to generate.
+    """
+    if len(layout.grids) == 1:
+        raise ValueError(
+            f"this latent is one grid, {layout.names[0]!r}, and has no parts to tell apart; Structure and "
+            "Dynamics are those of an AutoencoderVidTwin"
+        )
+    asked = [keep] if isinstance(keep, str) else list(keep)
+    known = {part: [name for name in layout.names if name.startswith(part)] for part in PARTS}
+    known |= {name: [name] for name in layout.names if name not in PARTS}
+    unknown = [name for name in asked if not known.get(name)]
+    if unknown or not asked:
+        raise ValueError(f"keep names {' or '.join(map(repr, known))}, one or several, got {keep!r}")
+    kept = {name for part in asked for name in known[part]}
+    if len(kept) == len(layout.grids):
+        raise ValueError(f"keep={keep!r} keeps the whole latent and leaves nothing to generate")
+    return tuple(name for name in layout.names if name in kept)
+
+
+def keep_mask(
+    layout: LatentLayout, has_video: bool, has_latents: bool, keep: str | Sequence[str] | None
+) -> torch.Tensor | None:
+    """(L,) bool, true where the latent of a given clip is kept, or None where no clip is given.
+
+    Raises:
+        ValueError: a clip without `keep` or the reverse, both a video and latents, or `keep` is wrong.
+    """
+    if has_video + has_latents != (keep is not None):
+        raise ValueError(
+            "to keep a part of a clip pass the clip, as video or else as known_latents, together with "
+            f"keep='structure' or keep='dynamics'; got {'a' if has_video else 'no'} video, "
+            f"{'some' if has_latents else 'no'} known_latents and keep={keep!r}"
+        )
+    if keep is None:
+        return None
+    names = grids_of(layout, keep)
+    return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
+
+
+def repeat_for_videos(
+    latents: torch.Tensor, layout: LatentLayout, num_labels: int, num_videos_per_class: int
+) -> torch.Tensor:
+    """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side.
+
+    Raises:
+        ValueError: another number of clips or length of latents.
+    """
+    batch_size = num_labels * num_videos_per_class
+    if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
+        raise ValueError(f"known_latents must be (clips, {layout.num_elements}), got {tuple(latents.shape)}")
+    if len(latents) not in (1, num_labels, batch_size):
+        raise ValueError(
+            f"keep needs one clip, one per label ({num_labels}) or one per video ({batch_size}), got "
+            f"{len(latents)}"
+        )
+    if len(latents) == num_labels < batch_size:
+        latents = latents.repeat_interleave(num_videos_per_class, dim=0)
+    return latents.expand(batch_size, -1)
+
+
+@dataclass(frozen=True)
+class KnownPart:
+    """What is known of the latents of a batch while the rest is sampled.
+
+    Before every call of the model the known part is set to its noised self (Song et al., arXiv 2011.13456,
+    appendix I.2), always with the noise that the sampling started from, so that an ODE sees it move on a
+    straight path.
+
+    Args:
+        latents: (B, L) whitened; what is outside the mask is not read.
+        noise: (B, L) of unit variance. mask: (L,) bool, true where known.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor
+
+    def hold(self, latents: torch.Tensor, scheduler: Any, index: int) -> torch.Tensor:
+        """(B, L) latents -> (B, L), the known part as noisy as the model expects it at its call `index`, and
+        exact after the last."""
+        known = add_noise(scheduler, self.latents, self.noise, index)
+        return torch.where(self.mask, known.to(latents.dtype), latents)
+
+    def resample(
+        self,
+        latents: torch.Tensor,
+        prediction: torch.Tensor,
+        scheduler: Any,
+        index: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> torch.Tensor:
+        """(B, L) latents at the level of call `index` -> (B, L) at the same level, the unknown part with a
+        share of its noise drawn anew: x0 and the noise that is left are those that the model predicts.
+
+        A Langevin corrector (arXiv 2011.13456, Algorithm 5) whose step keeps the variance of the noise. With
+        steps enough it draws the unknown part given the known one, which holding alone does not: an ODE from
+        independent noises only couples the two in its last steps. RePaint (arXiv 2201.09865) goes back and
+        forth in time for that, which multistep schedulers cannot.
+        """
+        forget_last_sample(scheduler)
+        x0 = predicted_x0(scheduler, latents, prediction, index)
+        noise = randn_tensor(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+        nothing = torch.zeros_like(x0)
+        data = add_noise(scheduler, x0, nothing, index)
+        kept_noise = (1 - REDRAWN) * (latents - data)
+        drawn_noise = (1 - (1 - REDRAWN) ** 2) ** 0.5 * add_noise(scheduler, nothing, noise, index)
+        return self.hold(data + kept_noise + drawn_noise, scheduler, index)

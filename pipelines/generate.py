@@ -1,0 +1,97 @@
+"""python -m pipelines generate: videos of classes, as files and as tensors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from tqdm.auto import tqdm
+
+from pipelines.folder import (
+    class_folder_name,
+    class_ids,
+    clip_formats,
+    clip_generator,
+    frame_rate,
+    load_pipeline,
+    new_folder,
+    sampling_record,
+    write_clip,
+    write_record,
+)
+from vidtwin_gen.video import to_uint8
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Write `<out>/<Class>/<Class>_0000.mp4` ..., `clips.safetensors` and `generated.json`.
+
+    clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
+    what metrics read, since a video codec changes FVD. The folder has its name when all videos are done.
+    """
+    pipe = load_pipeline(args)
+    num_classes = pipe.transformer.config.num_classes
+    ids = list(dict.fromkeys(class_ids(pipe, args.class_labels))) if args.class_labels else range(num_classes)
+    names = [class_folder_name(pipe, label) for label in range(num_classes)]
+    fps, formats = frame_rate(pipe, args), clip_formats(args)
+    clips = [(label, number) for label in ids for number in range(args.num_videos_per_class)]
+    size = (pipe.vae.config.num_frames, pipe.vae.config.height, pipe.vae.config.width, 3)
+
+    out = Path(args.out)
+    with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:
+        all_frames = create_clip_file(partial / "clips.safetensors", [label for label, _ in clips], size)
+        for start in range(0, len(clips), args.batch_size):
+            batch = clips[start : start + args.batch_size]
+            videos = pipe(
+                [label for label, _ in batch],
+                generator=[clip_generator(args.seed, label, number) for label, number in batch],
+                guidance_scale=args.guidance_scale,
+                guidance_interval=args.guidance_interval,
+                num_inference_steps=args.num_inference_steps,
+                output_type="pt",
+                return_dict=False,
+            )[0]  # (B, F, C, H, W) in [0, 1]
+            videos = rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w")
+            frames = to_uint8(videos * 2 - 1).cpu().numpy()
+            all_frames[start : start + len(batch)] = frames  # (B, F, H, W, C)
+            for (label, number), clip in zip(batch, frames, strict=True):
+                write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, formats)
+            progress.update(len(batch))
+        all_frames.flush()
+        record = sampling_record(pipe, args, fps) | {
+            "class_names": [names[label] for label in ids],
+            "class_labels": list(ids),
+            "num_videos_per_class": args.num_videos_per_class,
+            "num_videos": len(clips),
+        }
+        write_record(partial / "generated.json", record)
+    print(f"{len(clips)} videos of {len(ids)} classes in {out}")
+
+
+def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> np.memmap:
+    """A safetensors file with `labels`, whose `frames` (N, *size) are still to be written through the result.
+
+    In place, because ten thousand clips fit on a disk and not in memory. The format is eight bytes of header
+    length, a JSON header, the bytes of the tensors (https://github.com/huggingface/safetensors, Format).
+    """
+    shape = (len(labels), *size)
+    middle = 8 * len(labels)
+    end = middle + math.prod(shape)
+    header = json.dumps(
+        {
+            "labels": {"dtype": "I64", "shape": [len(labels)], "data_offsets": [0, middle]},
+            "frames": {"dtype": "U8", "shape": list(shape), "data_offsets": [middle, end]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header + np.asarray(labels, dtype="<i8").tobytes())
+        begin = file.tell()
+        file.truncate(8 + len(header) + end)
+    return np.memmap(path, dtype=np.uint8, mode="r+", offset=begin, shape=shape)

@@ -1,0 +1,147 @@
+"""Which diffusers schedulers fit what a transformer predicts, and what a pipeline asks of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
+
+from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of, x0_from_velocity
+
+# Settings that a scheduler must have where it has the setting at all.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "flow_prediction": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    "sample": {
+        "use_flow_sigmas": False,
+        "prediction_type": "sample",
+        "beta_start": 0.0001,  # as the objective, which a test holds
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "rescale_betas_zero_snr": False,
+    },
+}
+SETTINGS_OF_ALL = {
+    "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+    "clip_sample": False,  # both were made for pixels in [-1, 1]; a whitened latent has unit variance
+    "thresholding": False,
+    "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
+}
+EXPECTED = {
+    "flow_prediction": "the velocity of a flow, for FlowMatchEulerDiscreteScheduler, "
+    "FlowMatchHeunDiscreteScheduler, or with flow sigmas DPMSolverMultistepScheduler and "
+    "UniPCMultistepScheduler",
+    "sample": "x0 of a DDPM, for DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler or others that "
+    "take prediction_type='sample'",
+}
+WAY_OUT = {
+    "flow_prediction": "FlowMatchEulerDiscreteScheduler()",
+    "sample": "DDIMScheduler(prediction_type='sample', clip_sample=False)",
+}
+
+
+def check_scheduler(scheduler: Any, prediction_type: str) -> None:
+    """That a scheduler makes samples of what a transformer of this `prediction_type` predicts.
+
+    Raises:
+        ValueError: it does not; says which schedulers do and the line to type.
+    """
+    name = type(scheduler).__name__
+    right_family = "prediction_type" in scheduler.config  # those for DDPM have the setting
+    if prediction_type == "flow_prediction":
+        right_family = is_flow_matching(scheduler) or "use_flow_sigmas" in scheduler.config
+    if not right_family:
+        found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
+    else:
+        settings = {
+            key: value
+            for key, value in (SETTINGS[prediction_type] | SETTINGS_OF_ALL).items()
+            if scheduler.config.get(key, value) != value
+        }
+        if not settings:
+            return
+        values = ", ".join(f"{key}={scheduler.config[key]!r}" for key in settings)
+        changes = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        found, line = (
+            f"pipe.scheduler is a {name} with {values}",
+            (f"{name}.from_config(pipe.scheduler.config, {changes})"),
+        )
+    raise ValueError(
+        f"{found}; the transformer predicts {EXPECTED[prediction_type]}. Assign pipe.scheduler = {line}"
+    )
+
+
+def is_flow_matching(scheduler: Any) -> bool:
+    """Whether noisy latents are (1 - sigma) x0 + sigma noise, sigma in [0, 1] being `scheduler.sigmas`."""
+    return hasattr(scheduler, "scale_noise") or bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def set_timesteps(
+    scheduler: Any,
+    num_inference_steps: int,
+    device: torch.device,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Prepares a scheduler for one run from its first step.
+
+    Returns:
+        Its timesteps, one per call of the model, and the number of steps, which those of a second-order
+        scheduler exceed.
+
+    Raises:
+        ValueError: both schedules, one that this scheduler does not take, or values out of order or range.
+    """
+    schedules = [("timesteps", timesteps, float(NUM_TRAIN_TIMESTEPS))]
+    schedules += [("sigmas", sigmas, 1.0 if is_flow_matching(scheduler) else math.inf)]
+    for name, values, top in schedules:
+        if values is None:
+            continue
+        falling = all(first > second for first, second in zip(values[:-1], values[1:], strict=True))
+        if not len(values) or not falling or not (values[-1] >= 0 and values[0] <= top):
+            raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
+    retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, sigmas)
+    if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
+        scheduler.set_begin_index(0)
+    return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
+
+
+def model_timestep(scheduler: Any, index: int) -> torch.Tensor:
+    """() float32 in [0, 1000], the time of the model's call `index`.
+
+    From sigma for flow matching, since multistep schedulers round their timesteps to whole numbers.
+    """
+    if is_flow_matching(scheduler):
+        return timestep_of(scheduler.sigmas[index].float())
+    return scheduler.timesteps[index].float()
+
+
+def noise_level(scheduler: Any, index: int) -> float | None:
+    """The scheduler's own sigma at the model's call `index`, where it has one."""
+    return float(scheduler.sigmas[index]) if hasattr(scheduler, "sigmas") else None
+
+
+def add_noise(scheduler: Any, x0: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
+    """(B, L) x0 as noisy as latents are when the model is called for time number `index`; as many as there
+    are calls, and it is x0 itself."""
+    if index == len(scheduler.timesteps):
+        return x0
+    if is_flow_matching(scheduler):
+        return interpolate(x0, noise, scheduler.sigmas[index].expand(len(x0)))
+    return scheduler.add_noise(x0, noise, scheduler.timesteps[index].expand(len(x0)))
+
+
+def predicted_x0(scheduler: Any, latents: torch.Tensor, prediction: torch.Tensor, index: int) -> torch.Tensor:
+    """(B, L) x0 from latents at the model's call `index` and from what it predicted there."""
+    if is_flow_matching(scheduler):
+        return x0_from_velocity(latents, prediction, scheduler.sigmas[index].expand(len(latents)))
+    return prediction
+
+
+def forget_last_sample(scheduler: Any) -> None:
+    """To be called where latents were changed between two steps: UniPC's corrector would start again from
+    where the last step began, and undo the change."""
+    if hasattr(scheduler, "last_sample"):
+        scheduler.last_sample = None
