@@ -25,6 +25,7 @@ from autoencoder import flat
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.posterior import FlatGaussian
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.training_record import training_record
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
@@ -282,7 +283,13 @@ def make_pipeline(
     names = () if flat.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
     whitening = {name: metadata[name] for name in names}
     return VidTwinPipeline(
-        vae, transformer, scheduler, metadata["class_names"], fps=metadata["fps"], **whitening
+        vae,
+        transformer,
+        scheduler,
+        metadata["class_names"],
+        fps=metadata["fps"],
+        training=training_record(config, metadata),
+        **whitening,
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m autoencoder reconstruct | reenact | convert: what a model makes of a video, and whose model."""
+"""python -m autoencoder reconstruct | reenact | convert | export: what it makes of a video, whose model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from autoencoder.arguments import check_places, parser
 from autoencoder.convert import load_released, to_released_state_dict
+from autoencoder.export import export_autoencoder
 from autoencoder.loading import load_autoencoder, load_folder
 from autoencoder.parts import decode_parts, join_parts
 from autoencoder.perceptual import LPIPS, load_lpips
@@ -126,6 +127,12 @@ def convert(args: argparse.Namespace) -> None:
     )
 
 
+def export(args: argparse.Namespace) -> None:
+    """A saved autoencoder with its code, for where this package is not."""
+    out = export_autoencoder(args.vae, args.out)
+    print(f"wrote {out}: diffusers.AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True) loads it")
+
+
 def _windows(path: str, vae: AutoencoderVidTwin, args: argparse.Namespace) -> VideoWindows:
     size = (vae.config.height, vae.config.width)
     with native_stderr_discarded():
@@ -214,7 +221,7 @@ def _write(
 def main(argv: Sequence[str] | None = None) -> None:
     top = parser()
     args = top.parse_args(argv)
-    run = {"reconstruct": reconstruct, "reenact": reenact, "convert": convert}
+    run = {"reconstruct": reconstruct, "reenact": reenact, "convert": convert, "export": export}
     with user_errors(f"{top.prog} {args.verb}"):
         run[args.verb](args)
 

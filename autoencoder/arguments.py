@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--num_heads", type=int, help="of the trunk; left out: one for every 64 of its width")
     verb.add_argument("--qformer_heads", type=int, default=8)
     verb.add_argument("--reverse", action="store_true", help="a folder of ours -> the released names")
+
+    verb = verbs.add_parser("export", help="a saved autoencoder with its code, for where this package is not")
+    verb.add_argument("--vae", required=True, help="folder of a saved AutoencoderVidTwin")
+    verb.add_argument("--out", required=True, help="folder for it, new or empty")
     return top
 
 

@@ -1,4 +1,4 @@
-"""python -m pipelines generate | edit | mix: write videos with a saved pipeline."""
+"""python -m pipelines generate | edit | mix | export | card: videos, and the pipeline for others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from pipelines.edit import edit, mix
 from pipelines.editing import PARTS
 from pipelines.generate import generate
+from pipelines.share import add_parsers, card, export
 from vidtwin_gen.config import user_errors
 
 
 def main(argv: list[str] | None = None) -> None:
     top = _parser()
     args = top.parse_args(argv)
-    run = {"generate": generate, "edit": edit, "mix": mix}
+    run = {"generate": generate, "edit": edit, "mix": mix, "export": export, "card": card}
     with user_errors(f"{top.prog} {args.verb}"):
         run[args.verb](args)
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("mix", parents=[sampling], help="generate two clips and swap their Dynamics")
     verb.add_argument("--class_labels", nargs=2, required=True, metavar="CLASS", help="of the two clips")
     verb.add_argument("--num_videos_per_class", type=_positive, default=1, help="pairs to mix")
+    add_parsers(verbs)
     return top
 
 

@@ -23,13 +23,14 @@ from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.labels import ClassLabel, check_class_names, label_ids
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
+from pipelines.sharing import SharingMixin, names_in_order
 from vidtwin_gen.transformer import LatentTransformer
 
 Generators = torch.Generator | list[torch.Generator]
 Callback: TypeAlias = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
 
 
-class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
+class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin):
     """Class-conditional video generation on VidTwin latents.
 
     Args:
@@ -38,10 +39,11 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         transformer: predicts what the scheduler expects, over the same latent layout.
         scheduler: any diffusers scheduler for what the transformer predicts, its config's `prediction_type`;
             assign another to `pipe.scheduler` to swap it. One that does not fit is refused when called.
-        class_names: name of each class, in the order of the transformer's labels.
+        class_names: name of each class, in the order of the transformer's labels, or the label of each name.
         fps: frames per second of the clips that the models were trained on.
         latents_mean, latents_std: the latent's whitening, one number per grid and channel in layout order.
             None: that of the `AutoencoderVidTwin`; another class has none that would fit.
+        training: what the model card tells of data, recipe and metrics, as JSON (`pipelines.model_card`).
 
     Example:
         >>> from diffusers.utils import export_to_video
@@ -81,12 +83,14 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
         vae: ModelMixin,
         transformer: LatentTransformer,
         scheduler: SchedulerMixin,
-        class_names: list[str] | None = None,
+        class_names: list[str] | dict[str, int] | None = None,
         fps: float | None = None,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
+        training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        class_names = names_in_order(class_names)
         if vae is not None and transformer is not None:
             try:
                 flat.clip_size(vae, transformer.layout)
@@ -105,6 +109,7 @@ class VidTwinPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):
             fps=None if fps is None else float(fps),
             latents_mean=latents_mean,
             latents_std=latents_std,
+            training=training,
         )
         self.video_processor = VideoProcessor(do_resize=False)
 

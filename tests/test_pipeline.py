@@ -291,7 +291,8 @@ def test_the_saved_format(folder):
     index.pop("_diffusers_version")
     assert index == {
         "_class_name": "VidTwinPipeline",
-        "class_names": NAMES,
+        "class_names": {name: label for label, name in enumerate(NAMES)},
+        "training": None,
         "fps": 8.0,
         "latents_mean": None,  # the autoencoder's
         "latents_std": None,

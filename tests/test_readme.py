@@ -10,11 +10,14 @@ from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
 from diffusers import AutoencoderKLWan
+from diffusers.utils import dynamic_modules_utils
+from hub_stand_in import running_hub
 
 import train_dit
 import train_vae
@@ -46,6 +49,9 @@ SMALLER = {
     "autoencoder convert": [],
     "autoencoder reconstruct": [],
     "autoencoder reenact": [],
+    "autoencoder export": [],
+    "pipelines card": [],
+    "pipelines export": [],
     "pipelines generate": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
@@ -58,6 +64,17 @@ SMALLER = {
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
 RELEASED = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """What is pushed goes here, and code that is loaded is kept in the sandbox."""
+    with running_hub() as hub:
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_none")
+        monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+        yield hub
 
 
 @pytest.fixture
@@ -143,7 +160,7 @@ PROGRAMS = {
 }
 
 
-def test_every_command_runs(sandbox):
+def test_every_command_runs(sandbox, hub):
     for language, block in BLOCKS:
         if language == "python":
             exec(compile(block, "README.md", "exec"), {})
@@ -164,6 +181,8 @@ def test_every_command_runs(sandbox):
     assert json.loads((videos / "archery.json").read_text())["psnr"] > 0
     asked = json.loads((sandbox / "runs/two_classes/generated.json").read_text())
     assert asked["class_names"] == ["Archery", "Biking"] and (sandbox / "archery.mp4").stat().st_size
+    card = hub.files("your-name/vidtwin-ucf101")["README.md"].decode()
+    assert "class accuracy, generated clips" in card and "Data set: UCF-101." in card
     for row in json.loads((sandbox / "runs/cost.json").read_text())["rows"]:
         assert f"| {row['num_tokens']:,} |" in README
 

@@ -72,6 +72,10 @@ class LatentLayout:
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a layout needs at least one grid and distinct names, got {names}")
 
+    def __eq__(self, other: object) -> bool:
+        # models that were exported with their code have a LatentLayout class each
+        return hasattr(other, "to_config") and self.to_config() == other.to_config()
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(grid.name for grid in self.grids)
