@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
-from autoencoder import components
+from autoencoder import components, tiling
 from autoencoder.posterior import FlatGaussian
 from autoencoder.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
 
@@ -116,6 +117,8 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         self.decoder = SpaceTimeTrunk(*trunk)
         self.patch_output = PatchOutput(in_channels, hidden_size, patch_size)
         self.use_slicing = False
+        self.use_tiling = False
+        self.tile_sample_stride_num_frames = tiling.default_stride(num_frames)
 
     @classmethod
     def from_released(cls, path_or_repo_id: str | Path, **options: Any) -> AutoencoderVidTwin:
@@ -128,19 +131,46 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
 
         return load_released(path_or_repo_id, **options)
 
+    def enable_tiling(self, tile_sample_stride_num_frames: int | None = None) -> None:
+        """Longer clips too, in windows of `num_frames` frames that are computed one after the other.
+
+        `encode` then takes num_frames + k stride frames and gives the latents of n = k + 1 windows in a row,
+        (B, n L); `decode` takes those and blends linearly where windows overlap. Nothing changes for a single
+        window. `layout` and its whitening are still a window's. Height and width stay fixed, since Dynamics
+        averages over rows and columns.
+
+        Args:
+            tile_sample_stride_num_frames: frames from a window's start to the next one's, at most
+                `num_frames`, where nothing overlaps. None: as set before, at first 3/4 of a window.
+
+        Raises:
+            ValueError: a stride out of range.
+        """
+        if tile_sample_stride_num_frames is not None:
+            stride = tiling.check_stride(tile_sample_stride_num_frames, self.config.num_frames)
+            self.tile_sample_stride_num_frames = stride
+        super().enable_tiling()
+
     @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[FlatGaussian]:
-        """Clips (B, C, F, H, W) in [-1, 1] -> `latent_dist`, a Gaussian over flat latents (B, L)."""
-        expected = (self.config.in_channels, self.config.num_frames, self.config.height, self.config.width)
+        """Clips (B, C, F, H, W) in [-1, 1] -> `latent_dist`, a Gaussian over flat latents (B, L).
+
+        Raises:
+            ValueError: clips of another size, or with tiling of a length that windows do not fill.
+        """
+        config, frames = self.config, self.config.num_frames
+        if self.use_tiling and x.ndim == 5:
+            frames = x.shape[2]
+        expected = (config.in_channels, frames, config.height, config.width)
         if x.ndim != 5 or tuple(x.shape[1:]) != expected:
             raise ValueError(
                 f"this autoencoder takes clips (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}"
             )
-        if self.use_slicing and x.shape[0] > 1:
-            parameters = torch.cat([self._encode(clip) for clip in x.split(1)])
-        else:
-            parameters = self._encode(x)
-        posterior = FlatGaussian(parameters)
+        windows = [x]
+        if self.use_tiling:
+            windows = tiling.temporal_windows(x, config.num_frames, self.tile_sample_stride_num_frames)
+        moments = tiling.join_moments([self._sliced(self._encode, window) for window in windows])
+        posterior = FlatGaussian(moments)  # over (B, L), with tiling (B, n L)
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -157,15 +187,19 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
 
     @apply_forward_hook
     def decode(self, z: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
-        """Flat latents (B, L), not whitened -> `sample` (B, C, F, H, W), around [-1, 1] but not clamped."""
-        return self._decode_sliced(z, ("structure", "dynamics"), return_dict)
+        """Flat latents (B, L), not whitened -> `sample` (B, C, F, H, W), around [-1, 1] but not clamped.
+
+        Raises:
+            ValueError: latents of another length; with tiling, of no whole number of windows.
+        """
+        return self._decode_windows(z, ("structure", "dynamics"), return_dict)
 
     @apply_forward_hook
     def decode_structure(
         self, z: torch.Tensor, return_dict: bool = True
     ) -> DecoderOutput | tuple[torch.Tensor]:
         """As `decode`, from the Structure part of z alone (paper, Figure 3)."""
-        return self._decode_sliced(z, ("structure",), return_dict)
+        return self._decode_windows(z, ("structure",), return_dict)
 
     @apply_forward_hook
     def decode_dynamics(
@@ -178,16 +212,20 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         """
         if self.dynamics_decoder is None:
             raise ValueError("this autoencoder has no Dynamics latent to decode (dynamics_type none)")
-        return self._decode_sliced(z, ("dynamics",), return_dict)
+        return self._decode_windows(z, ("dynamics",), return_dict)
 
-    def _decode_sliced(
+    def _decode_windows(
         self, z: torch.Tensor, of: tuple[str, ...], return_dict: bool
     ) -> DecoderOutput | tuple[torch.Tensor]:
-        if self.use_slicing and z.shape[0] > 1:
-            sample = torch.cat([self._decode(latent, of) for latent in z.split(1)])
-        else:
-            sample = self._decode(z, of)
+        latents = tiling.split_latents(z, self.layout.num_elements) if self.use_tiling else [z]
+        windows = [self._sliced(lambda rows: self._decode(rows, of), window) for window in latents]
+        sample = tiling.blend_windows(windows, self.tile_sample_stride_num_frames)  # (B, C, F, H, W)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def _sliced(self, of_rows: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        if self.use_slicing and rows.shape[0] > 1:
+            return torch.cat([of_rows(row) for row in rows.split(1)])
+        return of_rows(rows)
 
     def _decode(self, z: torch.Tensor, of: tuple[str, ...]) -> torch.Tensor:
         structure, *dynamics = self.layout.split(z).values()

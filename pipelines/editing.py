@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -13,6 +14,7 @@ from pipelines.schedulers import add_noise, forget_last_sample, predicted_x0
 from vidtwin_gen.latents import LatentLayout
 
 REDRAWN = 0.5  # of the noise at a resampling; more follows the known part better and varies too little
+ROUNDING = 1e-3  # by how much resizing and half precision may leave [0, 1]
 PARTS = ("structure", "dynamics")  # each the grids whose names begin so
 
 
@@ -81,6 +83,27 @@ def repeat_for_videos(
     if len(latents) == num_labels < batch_size:
         latents = latents.repeat_interleave(num_videos_per_class, dim=0)
     return latents.expand(batch_size, -1)
+
+
+def in_unit_range(video: Any) -> Any:
+    """A video with its tensors or arrays clamped to [0, 1], images as they are.
+
+    diffusers' processor takes a tensor with a single value below 0, if by 1e-7, for one in [-1, 1].
+
+    Raises:
+        ValueError: values outside of [0, 1] by more than rounding.
+    """
+    if isinstance(video, (list, tuple)):
+        return [in_unit_range(part) for part in video]
+    if not isinstance(video, (torch.Tensor, np.ndarray)):
+        return video
+    low, high = float(video.min()), float(video.max())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise ValueError(
+            f"video must be in [0, 1], got values from {low:g} to {high:g}; for one in [-1, 1] pass "
+            "video / 2 + 0.5"
+        )
+    return video.clamp(0, 1) if isinstance(video, torch.Tensor) else video.clip(0, 1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from diffusers.video_processor import VideoProcessor
 
 from autoencoder import flat
 from autoencoder.parts import join_parts
-from pipelines.editing import KnownPart, grids_of, keep_mask, repeat_for_videos
+from pipelines.editing import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
 from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.labels import ClassLabel, check_class_names, label_ids
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
@@ -212,9 +212,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 (B, F, H, W, C) or tensor (B, F, C, H, W), in [0, 1].
 
         Raises:
-            ValueError: clips of another length or size.
+            ValueError: clips of another length or size, or values outside of [0, 1].
         """
-        clips = self.video_processor.preprocess_video(video)  # (B, C, F, H, W) in [-1, 1]
+        clips = self.video_processor.preprocess_video(in_unit_range(video))  # (B, C, F, H, W) in [-1, 1]
         clips = clips.to(get_module_execution_device(self.vae), self.vae.dtype)
         latents = flat.encode(self.vae, clips).mode().float()
         mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)

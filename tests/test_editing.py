@@ -146,6 +146,19 @@ def test_a_clip_is_encoded_to_the_mean_of_its_posterior(pipe, video):
     torch.testing.assert_close(pipe.encode_video([images]), white, atol=0.05, rtol=0.05)
 
 
+def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe, video):
+    black = video.clone()
+    black[0, 0, 0, 0, 0] = 0.0
+    rounded = black.clone()
+    rounded[0, 0, 0, 0, 0] = -1e-7  # what resizing leaves; diffusers takes such a clip for one in [-1, 1]
+    expected = pipe.encode_video(black)
+    assert torch.equal(pipe.encode_video(rounded), expected)
+    assert torch.equal(pipe.encode_video(rounded.permute(0, 1, 3, 4, 2).numpy()), expected)
+    assert torch.equal(pipe.encode_video([rounded[0]]), expected)
+    with pytest.raises(ValueError, match=r"video must be in \[0, 1\], got values from -1"):
+        pipe.encode_video(video * 2 - 1)
+
+
 def test_a_clip_may_be_kept_for_every_label_and_video(pipe, video):
     clips = torch.cat([video, 1 - video])
     known = pipe.encode_video(clips)
