@@ -68,7 +68,7 @@ def blend_weights(num_windows: int, num_frames: int, stride: int) -> torch.Tenso
     Where a stride below half a window lets more than two overlap, such ramps are divided by their sum.
     """
     ramp = torch.arange(1, num_frames + 1, dtype=torch.float32)
-    ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=num_frames - stride + 1)
+    ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=num_frames)
     total = torch.zeros(num_frames + (num_windows - 1) * stride)
     for k in range(num_windows):
         total[k * stride : k * stride + num_frames] += ramp

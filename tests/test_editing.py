@@ -155,7 +155,7 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
     assert torch.equal(pipe.encode_video(rounded), expected)
     assert torch.equal(pipe.encode_video(rounded.permute(0, 1, 3, 4, 2).numpy()), expected)
     assert torch.equal(pipe.encode_video([rounded[0]]), expected)
-    with pytest.raises(ValueError, match=r"video must be in \[0, 1\], got values from -1"):
+    with pytest.raises(ValueError, match="got values from -0.99"):
         pipe.encode_video(video * 2 - 1)
 
 

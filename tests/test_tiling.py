@@ -47,10 +47,10 @@ def test_weights_sum_to_one_whatever_overlaps(num_windows, stride):
 
 def test_windows_of_a_clip_are_blended_to_the_clip():
     clip = torch.randn(1, 2, 20, 1, 3, generator=torch.Generator().manual_seed(0))
-    for stride in (2, 4, 7, 12):
-        torch.testing.assert_close(
-            tiling.blend_windows(tiling.temporal_windows(clip, 6 if stride == 7 else 8, stride), stride), clip
-        )
+    for stride in (2, 3, 4, 6):
+        windows = tiling.temporal_windows(clip, 8, stride)
+        assert len(windows) == 1 + 12 // stride
+        torch.testing.assert_close(tiling.blend_windows(windows, stride), clip)
 
 
 @torch.no_grad()
