@@ -53,6 +53,8 @@ SMALLER = {
     "pipelines card": [],
     "pipelines export": [],
     "pipelines generate": ["--num_inference_steps", "2"],
+    "pipelines edit": ["--num_inference_steps", "2"],
+    "pipelines mix": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
     "eval fvd": [],
@@ -161,9 +163,10 @@ PROGRAMS = {
 
 
 def test_every_command_runs(sandbox, hub):
+    names: dict = {}  # a reader goes on in the same session
     for language, block in BLOCKS:
         if language == "python":
-            exec(compile(block, "README.md", "exec"), {})
+            exec(compile(block, "README.md", "exec"), names)
             continue
         assert language in ("bash", "text"), f"no test runs what is marked {language!r}"
         for line in block.replace("\\\n", "").splitlines() if language == "bash" else ():
