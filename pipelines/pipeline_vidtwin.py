@@ -113,6 +113,13 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         )
         self.video_processor = VideoProcessor(do_resize=False)
 
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> VidTwinPipeline:
+        """A pipeline of the components of another one, see `DiffusionPipeline.from_pipe`, which by itself
+        would share an autoencoder of the annotated class only, and not of one that inherits from it."""
+        shared = {name: pipeline.components[name] for name in ("vae",) if name in pipeline.components}
+        return super().from_pipe(pipeline, **{**shared, **kwargs})
+
     @property
     def guidance_scale(self) -> float:
         return self._guidance_scale

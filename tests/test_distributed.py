@@ -162,7 +162,7 @@ class Process:
 
 def test_uneven_shares_of_the_test_split_add_up(tiny_dit_run):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
-    vae, rows, _ = train_dit.load_inputs(config)
+    _, rows, metadata = train_dit.load_inputs(config)
     transformer = LatentTransformer.from_pretrained(exported(tiny_dit_run.output_dir))
     passes = []
     transformer.register_forward_hook(lambda *_: passes[-1].append(1))
@@ -171,7 +171,7 @@ def test_uneven_shares_of_the_test_split_add_up(tiny_dit_run):
         passes.append([])
         config.train_batch_size = batch_size
         process = Process(index, num_processes)
-        return train_dit.validate(transformer, rows["test"].select(range(5)), vae, config, process)
+        return train_dit.validate(transformer, rows["test"].select(range(5)), metadata, config, process)
 
     whole = validate(5, 0, 1)
     for batch_size, num_processes in ((1, 1), (2, 1), (1, 2), (2, 2), (1, 7)):
