@@ -64,11 +64,12 @@ def join_moments(windows: Sequence[torch.Tensor]) -> torch.Tensor:
 def blend_weights(num_windows: int, num_frames: int, stride: int) -> torch.Tensor:
     """(n, num_frames) weight of each window's frames in the whole; over the windows of a frame they sum to 1.
 
-    A window's weight rises linearly over its overlap with the one before and falls over that with the next.
-    Where a stride below half a window lets more than two overlap, such ramps are divided by their sum.
+    A window's weight rises linearly over its overlap with the one before and falls over that with the next:
+    1, 2, 3 ... 3, 2, 1 over the sum of what all windows have there. A stride below half a window lets more
+    than two of these triangles overlap.
     """
     ramp = torch.arange(1, num_frames + 1, dtype=torch.float32)
-    ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=num_frames)
+    ramp = torch.minimum(ramp, ramp.flip(0))
     total = torch.zeros(num_frames + (num_windows - 1) * stride)
     for k in range(num_windows):
         total[k * stride : k * stride + num_frames] += ramp
