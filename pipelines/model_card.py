@@ -17,6 +17,7 @@ import diffusers
 from accelerate import init_empty_weights
 from huggingface_hub import ModelCard, ModelCardData
 
+from autoencoder import flat
 from autoencoder.vidtwin import AutoencoderVidTwin
 from pipelines.sharing import names_in_order
 from vidtwin_gen.latents import LatentLayout
@@ -55,13 +56,13 @@ RECIPE = {  # what of the flags the table shows; all of them are in the command
 
 @dataclass(frozen=True)
 class Saved:
-    """What of a saved pipeline the card needs: its index, and of its models the config and the size."""
+    """What of a saved pipeline the card needs: its index, the transformer's config, the models' sizes, and
+    the frames, height and width of its clips."""
 
     index: dict[str, Any]
-    vae: dict[str, Any]
     transformer: dict[str, Any]
-    scheduler: dict[str, Any]
     num_parameters: dict[str, int]
+    clip_size: flat.ClipSize
 
     @property
     def class_names(self) -> list[str]:
@@ -87,15 +88,18 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
 def read_saved(folder: str | os.PathLike[str]) -> Saved:
     """What `save_pretrained` wrote, weights apart: they may be of any variant."""
     index = json.loads((Path(folder) / INDEX).read_text(encoding="utf-8"))
-    configs, sizes = {}, {}
-    for name, file in (("vae", "config"), ("transformer", "config"), ("scheduler", "scheduler_config")):
-        configs[name] = json.loads((Path(folder) / name / f"{file}.json").read_text(encoding="utf-8"))
-        if name != "scheduler":
-            class_name = index[name][1]
-            with init_empty_weights():
-                model = (MODELS.get(class_name) or getattr(diffusers, class_name)).from_config(configs[name])
-            sizes[name] = model.num_parameters()
-    return Saved(index, **configs, num_parameters=sizes)
+    models = {}
+    for name in ("vae", "transformer"):
+        class_name = index[name][1]
+        config = json.loads((Path(folder) / name / "config.json").read_text(encoding="utf-8"))
+        with init_empty_weights():
+            models[name] = (MODELS.get(class_name) or getattr(diffusers, class_name)).from_config(config)
+    return Saved(
+        index,
+        transformer=dict(models["transformer"].config),
+        num_parameters={name: model.num_parameters() for name, model in models.items()},
+        clip_size=flat.clip_size(models["vae"], models["transformer"].layout),
+    )
 
 
 def card_text(saved: Saved, repo_id: str | None = None) -> str:
@@ -126,7 +130,7 @@ def _what(saved: Saved) -> str:
         "autoencoder": f"{saved.index['vae'][1]}, {saved.num_parameters['vae']:,} parameters",
         "generator": f"{saved.index['transformer'][1]}, {saved.num_parameters['transformer']:,} parameters",
         "scheduler": saved.index["scheduler"][1],
-        "clip": f"{_size(saved)}, {_or_unknown(saved.index.get('fps'))} frames a second",
+        "clip": f"{_text(saved.clip_size)}, {_or_unknown(saved.index.get('fps'))} frames a second",
         "latent": f"{layout.num_elements:,} numbers: {grids}",
         "classes": str(saved.transformer["num_classes"]),
     }
@@ -226,15 +230,14 @@ def _metrics(training: Mapping[str, Any]) -> str:
 def _limits(saved: Saved) -> str:
     return (
         "For research on video generation and for teaching. It knows its classes and nothing else: no text, "
-        f"no other length or size than {_size(saved)}. What it generates shows what its training data show, "
-        "with their bias, and may resemble single clips of them; it is no record of anything that happened. "
-        "Metrics can only be compared under the same protocol, the number of clips included."
+        f"no other length or size than {_text(saved.clip_size)}. What it generates shows what its training "
+        "data show, with their bias, and may resemble single clips of them; it is no record of anything that "
+        "happened. Metrics can only be compared under the same protocol, the number of clips included."
     )
 
 
-def _size(saved: Saved) -> str:
-    sizes = [saved.vae.get(name) for name in ("num_frames", "height", "width")]
-    return "×".join(map(str, sizes)) if all(sizes) else f"size {UNKNOWN}"
+def _text(size: flat.ClipSize) -> str:
+    return "×".join(map(str, size))
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -320,6 +320,8 @@ def test_the_pipeline_loads_in_silence_and_decodes_raw_latents(wan_run, caplog):
     pipe.set_progress_bar_config(disable=True)
     frames = pipe("PulsingRing", num_inference_steps=2, output_type="pt").frames
     assert frames.shape == (1, 5, 3, 16, 16)
+    card = (wan_run / "dit/pipeline/README.md").read_text(encoding="utf-8")
+    assert "| clip | 5×16×16, " in card and "no other length or size than 5×16×16." in card
 
 
 def test_commands_take_it(wan_run, tmp_path, capsys):
