@@ -29,8 +29,10 @@ from pipelines.training_record import training_record
 from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
+from vidtwin_gen.hub import push_if_asked
 from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.trackers import log_picture
 from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
 from vidtwin_gen.video import filmstrip, tile, write_gif
 
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if config.dry_run:
         num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
-        accelerator.print(json.dumps(vars(config), indent=2))
+        accelerator.print(json.dumps(config.public(), indent=2))
         accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
         return
     vae.to(accelerator.device)
@@ -181,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.report_validation(values)
         run.save_checkpoint_if_due()
     run.export("pipeline", lambda model: make_pipeline(model, vae, metadata, config))
+    push_if_asked(run.output_dir / "pipeline", config, accelerator)
 
 
 def load_inputs(
@@ -311,7 +314,9 @@ def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accele
     clips = torch.as_tensor(output[0]).transpose(1, 2).cpu() * 2 - 1  # (B, C, F, H, W) in [-1, 1]
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)
-    filmstrip(clips).save(folder / f"step_{step:07d}.png")
+    picture = filmstrip(clips)
+    picture.save(folder / f"step_{step:07d}.png")
+    log_picture(accelerator, picture, step)
     write_gif(folder / f"step_{step:07d}.gif", tile(clips), fps=min(pipeline.config.fps, 50))
 
 

@@ -40,6 +40,8 @@ from vidtwin_gen.config import (
     parse_config,
     user_errors,
 )
+from vidtwin_gen.hub import push_if_asked
+from vidtwin_gen.trackers import log_picture
 from vidtwin_gen.ucf101 import build_index
 from vidtwin_gen.video import filmstrip, first_fps, tile, write_gif
 from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
@@ -247,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = training.make_accelerator(config)
     vae = AutoencoderVidTwin(**model_arguments(config, MODEL))
     if config.dry_run:
-        accelerator.print(json.dumps(vars(config), indent=2))
+        accelerator.print(json.dumps(config.public(), indent=2))
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")
         return
 
@@ -305,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.export("autoencoder", lambda model: model)
     if run.advanced:
         accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
+    push_if_asked(run.output_dir / "autoencoder", config, accelerator)
 
 
 def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None:
@@ -354,7 +357,7 @@ def validate(
                 parts = decode_parts(vae, latents[:4])
                 rate = config.fps or first_fps(dataset.paths) / config.stride
                 rows = [clips[:4], *(part.float() for part in parts.values())]
-                save_grid(rows, config, step, min(rate, 50.0))
+                save_grid(rows, config, accelerator, step, min(rate, 50.0))
         distance = (
             lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean() if lpips else sums.new_zeros(())
         )
@@ -373,12 +376,16 @@ def validate(
     return {name: total / count for name, total in zip(names, totals, strict=False)}
 
 
-def save_grid(rows: list[torch.Tensor], config: VAEConfig, step: int, fps: float) -> None:
+def save_grid(
+    rows: list[torch.Tensor], config: VAEConfig, accelerator: Accelerator, step: int, fps: float
+) -> None:
     """Clips (B, C, F, H, W) after each other for each row, as a picture of frames and as an animation."""
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)
     by_row = torch.stack(rows).clamp(-1, 1).cpu()
-    filmstrip(by_row.transpose(0, 1).flatten(0, 1)).save(folder / f"step_{step:07d}.png")
+    picture = filmstrip(by_row.transpose(0, 1).flatten(0, 1))
+    picture.save(folder / f"step_{step:07d}.png")
+    log_picture(accelerator, picture, step)
     cells = by_row.flatten(0, 1)
     write_gif(folder / f"step_{step:07d}.gif", tile(cells, columns=by_row.shape[1]), fps)
 

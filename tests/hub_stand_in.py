@@ -15,13 +15,15 @@ REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 class Hub(ThreadingHTTPServer):
     """`repos`: repository id: its commits in order, each (id, files by path). `unknown`: requests that a hub
-    would have known what to do with, and this one does not."""
+    would have known what to do with, and this one does not. `wants_token`: repositories are made for those
+    who bring one."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos, self.objects, self.unknown = {}, {}, []
+        self.wants_token = False
 
     @property
     def url(self):
@@ -104,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self, body):
         asked = json.loads(body)
-        repo = f"{asked['organization']}/{asked['name']}"
+        if self.server.wants_token and "Authorization" not in self.headers:
+            return self.answer({"error": "Invalid username or password."}, 401)
+        repo = f"{asked['organization'] or 'user'}/{asked['name']}"
         if repo in self.server.repos:
             return self.answer({"error": "exists", "url": f"{self.server.url}/{repo}"}, 409)
         self.server.repos[repo] = [(hashlib.sha1(repo.encode()).hexdigest(), {})]

@@ -50,6 +50,7 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
         ([], "--output_dir is required"),
         (["--output_dir", "run", "--max_train_steps", "0"], "--max_train_steps must be at least 1, got 0"),
         (["--output_dir", "run", "--mixed_precision", "int8"], "is no, bf16 or fp16, got 'int8'"),
+        (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
     ],
 )
 def test_a_wrong_value_is_one_line(argv, message, capsys):
@@ -141,12 +142,31 @@ def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path):
     folder = tmp_path / "deep" / "run"
     first = parse("--width", "16")
     save_or_check_config(first, folder)
-    assert json.loads((folder / "run.json").read_text()) == vars(first)
+    assert json.loads((folder / "run.json").read_text()) == first.public()
     (folder / METRICS).write_text('{"step": 1}\n')
     save_or_check_config(parse("--width", "16", "--logging_steps", "3"), folder)
     with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags or another --output_dir"):
         save_or_check_config(parse(), folder)
-    assert json.loads((folder / "run.json").read_text()) == vars(first)
+    assert json.loads((folder / "run.json").read_text()) == first.public()
+
+
+def test_a_flag_may_be_younger_than_the_run(tmp_path):
+    save_or_check_config(parse(), tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    path = tmp_path / "run.json"
+    older = json.loads(path.read_text())
+    del older["use_8bit_adam"]
+    path.write_text(json.dumps(older))
+    save_or_check_config(parse(), tmp_path)
+    with pytest.raises(ValueError, match="--use_8bit_adam was False, is True"):
+        save_or_check_config(parse("--use_8bit_adam"), tmp_path)
+
+
+def test_the_token_is_not_written_down(tmp_path):
+    config = parse("--hub_token", "hf_secret", "--report_to", "none")
+    save_or_check_config(config, tmp_path)
+    assert config.hub_token == "hf_secret" and "hf_secret" not in repr(config)
+    assert "hf_secret" not in (tmp_path / "run.json").read_text()
 
 
 def test_a_run_that_learned_nothing_may_be_corrected(tmp_path):

@@ -39,9 +39,11 @@ class TrainingConfig:
     adam_beta2: float = flag(0.99, "AdamW beta 2")
     adam_weight_decay: float = flag(1e-4, "AdamW weight decay")
     adam_epsilon: float = flag(1e-8, "AdamW epsilon")
+    use_8bit_adam: bool = flag(False, "AdamW of bitsandbytes, whose moments take a byte a weight each")
     max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm; 0: they are not")
     max_skipped_steps: int = flag(20, "steps in a row lost to NaN or infinity at which the run stops")
     mixed_precision: str = flag("no", "no, bf16 or fp16")
+    allow_tf32: bool = flag(False, "float32 products of a GPU in TF32, faster and less exact; no CPU's")
     attention_backend: str = flag("", "of diffusers: native, flash, xformers ...; left out: its default")
     compile: bool = flag(False, "torch.compile the repeated blocks; needs a C++ compiler")
     use_ema: bool = flag(True, "average the weights; the average is validated and exported")
@@ -52,7 +54,14 @@ class TrainingConfig:
     validation_steps: int = flag(500, "optimiser steps between validations")
     dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
     logging_steps: int = flag(20, "optimiser steps between lines of metrics.jsonl")
-    report_to: str = flag("tensorboard", "an accelerate tracker, or none")
+    report_to: str = flag("tensorboard", "a tracker of accelerate: tensorboard, wandb ...; all, or none")
+    push_to_hub: bool = flag(False, "push what the run exports to the hub, too")
+    hub_model_id: str = flag("", "repository to push to; left out: the name of output_dir, as your own")
+    hub_token: str = field(
+        default="",
+        repr=False,
+        metadata={"help": "left out: that of `hf auth login` or HF_TOKEN, which no list of processes shows"},
+    )
     dry_run: bool = flag(False, "print the configuration and the model's size, then stop")
 
     def __post_init__(self) -> None:
@@ -72,6 +81,15 @@ class TrainingConfig:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
+        if self.hub_token and self.report_to not in ("none", "tensorboard"):
+            raise ValueError(
+                f"--hub_token does not go with --report_to {self.report_to}: such a tracker may record the "
+                "command line, the token with it; `hf auth login` does without the flag"
+            )
+
+    def public(self) -> dict[str, Any]:
+        """The flags that may be written down: all but the token."""
+        return {name: value for name, value in vars(self).items() if name != "hub_token"}
 
 
 # These change what is kept and told, not what is learned, so a resumed run may have other values.
@@ -84,9 +102,13 @@ FREE_ON_RESUME = {
     "dataloader_num_workers",
     "logging_steps",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_token",
     "dry_run",
     "gradient_checkpointing",
     "attention_backend",
+    "allow_tf32",
     "compile",
     "max_skipped_steps",
     "lpips_weights",
@@ -142,13 +164,14 @@ def save_or_check_config(config: TrainingConfig, output_dir: Path) -> None:
         ValueError: a flag that decides what is learned has another value than when the run began.
     """
     path = output_dir / "run.json"
-    values = dataclasses.asdict(config)
+    values = config.public()
     if path.exists() and (output_dir / METRICS).exists():
-        before = json.loads(path.read_text())
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        before = defaults | json.loads(path.read_text())  # a flag may be younger than the run
         changed = {
-            name: (before.get(name), value)
+            name: (before[name], value)
             for name, value in values.items()
-            if name not in FREE_ON_RESUME and before.get(name) != value
+            if name not in FREE_ON_RESUME and before[name] != value
         }
         if changed:
             told = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())

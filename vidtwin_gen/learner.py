@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,11 +12,18 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from vidtwin_gen.config import TrainingConfig
+from vidtwin_gen.sharding import is_sharded
+
+EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimiser's kernels
 
 
 class Learner:
     """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
-    calls them (DDP's wrappers, where there are several processes; FSDP shards in place)."""
+    calls them (DDP's wrappers, where there are several processes; FSDP shards in place).
+
+    Raises:
+        ValueError: as `make_optimizer`.
+    """
 
     def __init__(
         self,
@@ -27,14 +35,7 @@ class Learner:
     ) -> None:
         self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        optimizer = make_optimizer(parameters, config, accelerator, learning_rate)
         # accelerate steps a schedule once per process
         lr_scheduler = get_scheduler(
             config.lr_scheduler,
@@ -71,3 +72,36 @@ class Learner:
         self.optimizer.zero_grad()
         self.finite = torch.ones_like(self.finite)
         return moved
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], config: TrainingConfig, accelerator: Accelerator, learning_rate: float
+) -> torch.optim.Optimizer:
+    """AdamW; with `use_8bit_adam` that of bitsandbytes, which keeps the moments of tensors of 4096 numbers or
+    more in 8 bits by blocks (arXiv 2110.02861).
+
+    Raises:
+        ValueError: bitsandbytes is not installed, or can't train here.
+    """
+    settings: dict[str, Any] = {
+        "lr": learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "weight_decay": config.adam_weight_decay,
+        "eps": config.adam_epsilon,
+    }
+    if not config.use_8bit_adam:
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    if is_sharded(accelerator):
+        raise ValueError(
+            "--use_8bit_adam does not go with FSDP, whose shards bitsandbytes can't read: leave it out, or "
+            "train with DDP"
+        )
+    if accelerator.device.type not in EIGHT_BIT_DEVICES:
+        raise ValueError(
+            f"--use_8bit_adam runs on {', '.join(EIGHT_BIT_DEVICES)}, not on {accelerator.device.type}"
+        )
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ValueError("--use_8bit_adam needs bitsandbytes: pip install 'bitsandbytes>=0.50'") from None
+    return AdamW8bit(parameters, **settings)

@@ -27,9 +27,11 @@ from vidtwin_gen.checkpoints import (
 )
 from vidtwin_gen.config import TrainingConfig, save_or_check_config
 from vidtwin_gen.draws import BatchDraws, seed_pass, seed_step
+from vidtwin_gen.hub import repo_id
 from vidtwin_gen.learner import Learner
 from vidtwin_gen.metrics_log import MetricsLog, RunningMean
 from vidtwin_gen.sharding import autocast_forward, fsdp_plugin, is_sharded, whole_copy
+from vidtwin_gen.trackers import check_tracker, start_trackers
 
 
 def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Accelerator:
@@ -37,8 +39,11 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
 
     Raises:
         ValueError: accelerate was told to shard with FSDP, and the script's training is not `shardable`, or
-            not with these settings.
+            not with these settings; or there is no such tracker, or no such name on the hub.
     """
+    check_tracker(config.report_to)
+    if config.push_to_hub:
+        repo_id(config)  # refused now, not after the run
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:
         raise ValueError(
@@ -54,8 +59,16 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
     )
     if plugin is not None and not is_sharded(accelerator):
         accelerator.print("accelerate shards nothing on this device: training without FSDP")
+    if config.allow_tf32:
+        allow_tf32(accelerator.device)
     set_seed(config.seed)
     return accelerator
+
+
+def allow_tf32(device: torch.device) -> None:
+    """Lets float32 matrix products on a GPU round their factors to 10 bits of mantissa."""
+    if device.type == "cuda":  # the setting would reach a CPU's products, too
+        torch.set_float32_matmul_precision("high")
 
 
 class Run:
@@ -122,8 +135,7 @@ class Run:
                 remove_later_checkpoints(checkpoint)
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
-        if config.report_to != "none":
-            accelerator.init_trackers(name)
+        start_trackers(accelerator, name, config)
         self.advanced = self.step < config.max_train_steps  # else there is nothing left to do
         self.micro_step = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, self.output_dir, self.step)
