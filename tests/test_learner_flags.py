@@ -2,14 +2,18 @@
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 import train_dit
 import train_vae
 from vidtwin_gen import training
+from vidtwin_gen.config import TrainingConfig
 from vidtwin_gen.latent_dataset import weights_sha256
+from vidtwin_gen.learner import make_optimizer
 
 
 @pytest.fixture
@@ -32,6 +36,17 @@ def test_the_8_bit_adam_needs_its_package(tiny_vae_run, tiny_dit_run, tmp_path, 
         with pytest.raises(ValueError, match="--use_8bit_adam needs bitsandbytes: pip install"):
             script.main(run.argv(tmp_path / "run", use_8bit_adam=True))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_8_bit_adam_is_refused_where_it_can_not_run():
+    config = TrainingConfig(output_dir="run", use_8bit_adam=True)
+    for kind, device, message in (
+        (DistributedType.FSDP, "cuda", "--use_8bit_adam does not go with FSDP"),
+        (DistributedType.NO, "mps", "--use_8bit_adam runs on cuda, xpu, cpu, not on mps"),
+    ):
+        accelerator = SimpleNamespace(distributed_type=kind, device=torch.device(device))
+        with pytest.raises(ValueError, match=message):
+            make_optimizer([], config, accelerator, learning_rate=1.0)
 
 
 def test_the_8_bit_adam_trains_and_resumes(tiny_dit_run, tmp_path):
