@@ -27,7 +27,7 @@ Made with vidtwin-gen, of which nothing is needed to use this folder: `datasets.
 
 | split | rows | clips |
 |---|---|---|
-| train | {{ about.num_rows.train }} | {{ about.windows_per_video }} random windows of each video\
+| train | {{ about.num_rows.train }} | random windows, {{ about.windows_per_video }} of each video\
 {{ ", each as it is and mirrored" if about.flip else ", none mirrored" }} |
 | test | {{ about.num_rows.test }} | the centre of each video, not mirrored |
 
