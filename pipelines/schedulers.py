@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,11 @@ from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of,
 
 # Settings that a scheduler must have where it has the setting at all.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "flow_prediction": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    "flow_prediction": {
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "invert_sigmas": False,  # from data to noise
+    },
     "sample": {
         "use_flow_sigmas": False,
         "prediction_type": "sample",
@@ -48,21 +53,21 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     Raises:
         ValueError: it does not; says which schedulers do and the line to type.
     """
-    name = type(scheduler).__name__
-    right_family = "prediction_type" in scheduler.config  # those for DDPM have the setting
+    name, known = type(scheduler).__name__, known_settings(scheduler)
+    right_family = "prediction_type" in known  # those for DDPM have the setting
     if prediction_type == "flow_prediction":
-        right_family = is_flow_matching(scheduler) or "use_flow_sigmas" in scheduler.config
+        right_family = is_flow_matching(scheduler) or "use_flow_sigmas" in known
     if not right_family:
         found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
     else:
         settings = {
             key: value
             for key, value in (SETTINGS[prediction_type] | SETTINGS_OF_ALL).items()
-            if scheduler.config.get(key, value) != value
+            if known.get(key, value) != value
         }
         if not settings:
             return
-        values = ", ".join(f"{key}={scheduler.config[key]!r}" for key in settings)
+        values = ", ".join(f"{key}={known[key]!r}" for key in settings)
         changes = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         found, line = (
             f"pipe.scheduler is a {name} with {values}",
@@ -73,9 +78,15 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     )
 
 
+def known_settings(scheduler: Any) -> dict[str, Any]:
+    """Those of its config that its class has: `from_config` also keeps what the class before had, unused."""
+    parameters = inspect.signature(type(scheduler).__init__).parameters
+    return {name: value for name, value in scheduler.config.items() if name in parameters}
+
+
 def is_flow_matching(scheduler: Any) -> bool:
     """Whether noisy latents are (1 - sigma) x0 + sigma noise, sigma in [0, 1] being `scheduler.sigmas`."""
-    return hasattr(scheduler, "scale_noise") or bool(scheduler.config.get("use_flow_sigmas"))
+    return hasattr(scheduler, "scale_noise") or bool(known_settings(scheduler).get("use_flow_sigmas"))
 
 
 def set_timesteps(

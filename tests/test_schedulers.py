@@ -197,6 +197,7 @@ def test_a_schedule_that_cannot_be_is_refused(schedule, message):
         ("flow_prediction", UniPCMultistepScheduler(**FLOW, thresholding=True), "thresholding=True"),
         ("flow_prediction", FlowMatchEulerDiscreteScheduler(100), "num_train_timesteps=100"),
         ("flow_prediction", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "shifting=True"),
+        ("flow_prediction", FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas=True"),
         ("sample", DDIMScheduler(), "prediction_type='epsilon', clip_sample=True"),
         ("sample", DDIMScheduler(**X0), "clip_sample=True"),
         ("sample", DDPMScheduler(500, **X0, clip_sample=False), "num_train_timesteps=500"),
@@ -228,6 +229,30 @@ def test_a_scheduler_of_the_other_family_cannot_be_changed_into_one(prediction_t
     with pytest.raises(ValueError) as error:
         generate(build_gaussian(scheduler, prediction_type))
     assert type(scheduler).__name__ in str(error.value) and way_out in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "right", "wrong_class"),
+    [
+        ("flow_prediction", UniPCMultistepScheduler(**FLOW), EulerDiscreteScheduler),
+        ("sample", DDIMScheduler(**X0, clip_sample=False), FlowMatchEulerDiscreteScheduler),
+    ],
+    ids=["flow", "paper"],
+)
+def test_settings_that_from_config_keeps_unused_count_for_nothing(prediction_type, right, wrong_class):
+    pipe = build_gaussian(wrong_class.from_config(right.config), prediction_type)
+    assert pipe.scheduler.config.prediction_type == prediction_type
+    with pytest.raises(ValueError, match=f"pipe.scheduler is a {wrong_class.__name__}"):
+        generate(pipe)
+    pipe.scheduler = type(right).from_config(pipe.scheduler.config)
+    generate(pipe)
+
+
+def test_an_unused_setting_refuses_nothing():
+    ddim = DDIMScheduler(**X0, clip_sample=True)
+    euler = FlowMatchEulerDiscreteScheduler.from_config(ddim.config)
+    assert euler.config.clip_sample and euler.config.prediction_type == "sample"
+    check_scheduler(euler, "flow_prediction")
 
 
 @pytest.mark.parametrize(("objective", "prediction_type"), [("flow", "flow_prediction"), ("paper", "sample")])
