@@ -155,7 +155,7 @@ def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Stati
 
 def _padded(vae: ModelMixin, clips: torch.Tensor) -> torch.Tensor:
     """VidTok's causal `decode` drops frames at the start that its `forward`, not its `encode`, puts there."""
-    if isinstance(vae, AutoencoderVidTok) and vae.is_causal:
+    if isinstance(_uncompiled(vae), AutoencoderVidTok) and vae.is_causal:
         first = clips[:, :, :1].repeat_interleave(vae.temporal_compression_ratio - 1, dim=2)
         return torch.cat([first, clips], dim=2)
     return clips
@@ -195,7 +195,12 @@ def _nearby(size: ClipSize) -> Iterator[ClipSize]:
 
 def _key(vae: ModelMixin) -> tuple[Any, str]:
     """What shapes depend on: the class and its config."""
-    return type(vae), vae.to_json_string()
+    return type(_uncompiled(vae)), vae.to_json_string()
+
+
+def _uncompiled(vae: ModelMixin) -> Any:
+    """The model in what `torch.compile` makes of one."""
+    return getattr(vae, "_orig_mod", vae)
 
 
 @lru_cache(maxsize=4)

@@ -222,6 +222,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             ValueError: clips of another length or size, or values outside of [0, 1].
         """
         clips = self.video_processor.preprocess_video(in_unit_range(video))  # (B, C, F, H, W) in [-1, 1]
+        size, expected = tuple(clips.shape[2:]), flat.clip_size(self.vae, self.transformer.layout)
+        if size != expected:  # a latent of another shape may have as many numbers
+            raise ValueError(f"video must be of {expected} (frames, height, width), got {size}")
         clips = clips.to(get_module_execution_device(self.vae), self.vae.dtype)
         latents = flat.encode(self.vae, clips).mode().float()
         mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)

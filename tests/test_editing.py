@@ -157,6 +157,10 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
     assert torch.equal(pipe.encode_video([rounded[0]]), expected)
     with pytest.raises(ValueError, match="got values from -0.99"):
         pipe.encode_video(video * 2 - 1)
+    with pytest.raises(
+        ValueError, match=r"must be of \(8, 16, 16\) \(frames, height, width\), got \(7, 16, 16\)"
+    ):
+        pipe.encode_video(video[:, 1:])
 
 
 def test_a_clip_may_be_kept_for_every_label_and_video(pipe, video):

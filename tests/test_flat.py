@@ -324,6 +324,26 @@ def test_the_pipeline_loads_in_silence_and_decodes_raw_latents(wan_run, caplog):
     assert "| clip | 5×16×16, " in card and "no other length or size than 5×16×16." in card
 
 
+def test_a_video_of_another_size_is_refused_though_its_latent_is_as_long():
+    vae = build("AutoencoderKLWan")
+    layout = flat.latent_layout(vae, 5, 16, 32)
+    transformer = LatentTransformer(layout.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
+    pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
+    assert pipe.encode_video(torch.zeros(1, 5, 3, 16, 32)).shape == (1, layout.num_elements)
+    for size in ((5, 32, 16), (6, 16, 32)):
+        with pytest.raises(ValueError, match="must be of"):
+            pipe.encode_video(torch.zeros(1, size[0], 3, *size[1:]))
+
+
+@torch.no_grad()
+def test_a_compiled_model_is_the_class_inside_it():
+    vae = build("AutoencoderVidTok")
+    layout, clips = flat.latent_layout(vae, 5, 16, 16), clips_of(5)
+    compiled = torch.compile(vae, backend="eager")
+    assert flat.clip_size(compiled, layout) == (5, 16, 16)
+    assert torch.equal(flat.encode(compiled, clips).mean, flat.encode(vae, clips).mean)
+
+
 def test_commands_take_it(wan_run, tmp_path, capsys):
     generate = ["generate", "--pipeline", wan_run / "dit/pipeline", "--out", tmp_path / "generated"]
     generate += ["--num_videos_per_class", 1, "--num_inference_steps", 2, "--format", "gif"]
