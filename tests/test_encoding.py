@@ -261,6 +261,17 @@ def test_what_is_there_is_not_overwritten(few_videos, vae_dir, tmp_path):
     assert (tmp_path / "out/thesis.tex").exists() and (tmp_path / "other.partial/thesis.tex").exists()
 
 
+def test_a_split_without_videos_is_told_before_the_other_is_encoded(few_videos, vae_dir, tmp_path):
+    lists = few_videos / "ucfTrainTestlist"
+    lists.mkdir()
+    names = [f"{path.relative_to(few_videos)} 1" for path in few_videos.glob("*/*.avi")]
+    (lists / "trainlist01.txt").write_text("\n".join(names))
+    (lists / "testlist01.txt").write_text("")
+    with pytest.raises(ValueError, match="none of its .* videos falls into split 'test'"):
+        encode(vae_dir, few_videos, tmp_path / "latents")
+    assert not (tmp_path / "latents.partial").exists()
+
+
 @pytest.mark.parametrize(
     ("scale", "options", "told"),
     [

@@ -202,6 +202,15 @@ def test_what_is_no_folder_of_latents_is_told(copied):
         load_latents(copied)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_rows_is_told(copied, split):
+    about = json.loads((copied / "latents.json").read_text())
+    about["files"] = {name: of for name, of in about["files"].items() if f"/{split}-" not in name}
+    (copied / "latents.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"copy/latents.json counts no {split} rows: encode"):
+        load_latents(copied)
+
+
 def load_and_tell(path, begin, queue):
     begin.wait()
     rows, _ = load_latents(path)

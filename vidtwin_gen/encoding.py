@@ -99,6 +99,7 @@ def encode_dataset(
         encoder = ClipEncoder.of_grid(vae, layout, clip_size, encode)
     root = Path(data).expanduser().absolute()
     index = build_index(root, split="all", fold=fold)
+    parts = {split: build_index(root, split=split, fold=fold) for split in SPLITS}
     sha256 = weights_sha256(vae_dir)
     flags = {
         "fold": fold,
@@ -125,8 +126,7 @@ def encode_dataset(
     }
     with PartialFolder(out, command) as folder:
         bad_videos = {}
-        for split in SPLITS:
-            part = build_index(root, split=split, fold=fold)
+        for split, part in parts.items():
             train = split == "train"
             reader = VideoDataset(
                 part,

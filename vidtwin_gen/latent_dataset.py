@@ -45,17 +45,20 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
     (HF_DATASETS_CACHE). Several processes may load at once; one of them unpacks.
 
     Raises:
-        ValueError: `path` is not such a folder, an unfinished one, or has missing or damaged files.
+        ValueError: `path` is not such a folder, an unfinished one, has missing or damaged files, or no
+            rows of a split.
     """
     path = Path(path)
     metadata = _read_metadata(path)
     files: Mapping[str, Mapping[str, int]] = metadata["files"]
     for name, about in files.items():
         _check_file(path / name, about)
-    by_split = {
-        split: [str(path / name) for name in files if name.startswith(f"{DATA}/{split}-")]
-        for split in ("train", "test")
-    }
+    by_split = {}
+    for split in ("train", "test"):
+        names = [name for name in files if name.startswith(f"{DATA}/{split}-")]
+        if not sum(files[name]["num_rows"] for name in names):
+            raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
+        by_split[split] = [str(path / name) for name in names]
     try:
         # by files, not by folder: only so does `datasets` see that they have changed
         rows = datasets.load_dataset("parquet", data_files=by_split, cache_dir=_cache_dir(path))
