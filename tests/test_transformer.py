@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
 from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.layers import QKNorm
 from vidtwin_gen.positions import patch_centres
 from vidtwin_gen.transformer import LatentTransformer
 
@@ -197,6 +198,20 @@ def test_fused_projections_compute_the_same():
     expected = run(model, *args)
     model.fuse_qkv_projections()
     torch.testing.assert_close(run(model, *args), expected)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_queries_are_normalised_alike_with_and_without_gradients(dtype, tolerance):
+    norm = QKNorm(8, eps=1e-6)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    x = 3 * torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(0))
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
+    x, norm = x.to(dtype), norm.to(dtype)
+    torch.testing.assert_close(norm(x).float(), expected, atol=tolerance, rtol=tolerance)
+    with torch.no_grad():
+        out = norm(x.clone())
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_magvit_v2_is_a_layout_like_any_other():

@@ -45,6 +45,20 @@ class AttnProcessor:
         return attn.to_out[1](attn.to_out[0](out))
 
 
+class QKNorm(nn.RMSNorm):
+    """RMSNorm of queries or keys per head (arXiv 2010.04245 normalises by the L2 norm): (..., d) -> (..., d).
+
+    Without gradients on a CPU, where torch has no fused kernel for it, x is overwritten: it comes fresh from
+    its projection, and fresh pages cost more than the arithmetic.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square()
+        return x.mul_(torch.rsqrt(square / x.shape[-1] + self.eps)).mul_(self.weight)
+
+
 class Attention(nn.Module, AttentionModuleMixin):
     """Multi-head attention, self or cross.
 
@@ -84,8 +98,8 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_k = nn.Linear(context_dim or dim, dim)
         self.to_v = nn.Linear(context_dim or dim, dim)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Dropout(0.0)])
-        self.norm_q = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_q = QKNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_k = QKNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
         self.processor = self._default_processor_cls()
 
     def forward(
