@@ -214,6 +214,19 @@ def test_queries_are_normalised_alike_with_and_without_gradients(dtype, toleranc
     torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
 
 
+def test_the_gradient_of_the_normalisation_is_torchs_own():
+    draw = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(2, 5, 3, 8, generator=draw) for _ in range(2))
+    gradients = []
+    for norm in (QKNorm(8, eps=1e-6), torch.nn.RMSNorm(8, eps=1e-6)):
+        torch.nn.init.constant_(norm.weight, 0.7)
+        leaf = (3 * x).requires_grad_()
+        norm(leaf).backward(grad)
+        gradients.append((leaf.grad, norm.weight.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_magvit_v2_is_a_layout_like_any_other():
     model = build(MAGVIT_V2, patch_size=2, hidden_size=16, num_layers=1)
     assert model.layout.num_tokens(2) == 392
