@@ -30,7 +30,7 @@ from vidtwin_gen import diffusion, training
 from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
 from vidtwin_gen.hub import push_if_asked
-from vidtwin_gen.latent_dataset import LatentDataset, load_latents, weights_sha256
+from vidtwin_gen.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.trackers import log_picture
 from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
@@ -170,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     vae.to(accelerator.device)
 
-    run = training.Run(transformer, config, accelerator, "train_dit")
+    inputs = {"latents": latents_sha256(config.latents)}
+    run = training.Run(transformer, config, accelerator, "train_dit", inputs=inputs)
     for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
         with run.forward_pass() as draws:
             losses = diffusion_losses(run.wrapped, batch, metadata, config, draws, transformer.null_class)

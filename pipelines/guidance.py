@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 
-def check_guidance(interval: Sequence[float], rescale: float) -> None:
-    """Raises ValueError unless 0 <= start <= stop <= 1 and 0 <= rescale <= 1."""
+def check_guidance(scale: float, interval: Sequence[float], rescale: float) -> None:
+    """Raises ValueError unless scale is finite, 0 <= start <= stop <= 1 and 0 <= rescale <= 1."""
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance_scale must be finite, got {scale}")
     if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(
             "guidance_interval is (start, stop), fractions of the steps with 0 <= start <= stop <= 1, "

@@ -170,17 +170,20 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
         check_scheduler(self.scheduler, self.transformer.config.prediction_type)
-        check_guidance(self.guidance_interval, self.guidance_rescale)
-        if num_videos_per_class < 1 or num_inference_steps < 1:
-            raise ValueError(
-                "num_videos_per_class and num_inference_steps must be positive, "
-                f"got {num_videos_per_class} and {num_inference_steps}"
-            )
-        if num_resamples < 0:
-            raise ValueError(f"num_resamples must not be negative, got {num_resamples}")
+        check_guidance(self.guidance_scale, self.guidance_interval, self.guidance_rescale)
+        for name, number, least in (
+            ("num_videos_per_class", num_videos_per_class, 1),
+            ("num_inference_steps", num_inference_steps, 1),
+            ("num_resamples", num_resamples, 0),
+        ):
+            if number != int(number) or number < least:
+                raise ValueError(f"{name} is a whole number, at least {least}, got {number}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
         batch_size = num_labels * num_videos_per_class
+        generators = generator if isinstance(generator, list) else [generator]
+        if not all(item is None or isinstance(item, torch.Generator) for item in generators):
+            raise ValueError(f"generator is a torch.Generator or a list of them, got {generator!r}")
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(
                 f"{batch_size} videos need as many generators, or a single one, got {len(generator)}"
@@ -424,7 +427,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             "cond_uncond" if guided else "cond",
             step_index=index,
             num_inference_steps=self.num_timesteps,
-            sigma=noise_level(scheduler, index),
+            # read from the device, so only where a cache may want it
+            sigma=noise_level(scheduler, index) if self.transformer.is_cache_enabled else None,
         ):
             prediction = self.transformer(
                 latents.to(self.transformer.dtype),

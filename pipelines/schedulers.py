@@ -34,6 +34,17 @@ SETTINGS_OF_ALL = {
     "thresholding": False,
     "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
 }
+# Run backwards, or take prediction_type="sample" and raise at the first step, or are no DDPM's in their
+# arguments: found by trying all that diffusers 0.42 has.
+UNFIT = {
+    "CogVideoXDPMScheduler",
+    "DDIMInverseScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "PNDMScheduler",
+}
 EXPECTED = {
     "flow_prediction": "the velocity of a flow, for FlowMatchEulerDiscreteScheduler, "
     "FlowMatchHeunDiscreteScheduler, or with flow sigmas DPMSolverMultistepScheduler and "
@@ -57,7 +68,7 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     right_family = "prediction_type" in known  # those for DDPM have the setting
     if prediction_type == "flow_prediction":
         right_family = is_flow_matching(scheduler) or "use_flow_sigmas" in known
-    if not right_family:
+    if not right_family or name in UNFIT:
         found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
     else:
         settings = {

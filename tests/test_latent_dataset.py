@@ -92,6 +92,8 @@ def test_the_digest_is_the_weights(vae_dir, tmp_path):
     assert first == weights_sha256(Path(shutil.copytree(vae_dir, tmp_path / "copy")))
     (vae_dir / "config.json").write_text("{}")  # the whitening lives there and comes after
     assert weights_sha256(vae_dir) == first
+    (vae_dir / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"a variant, added later")
+    assert weights_sha256(vae_dir) == first
     with (vae_dir / "diffusion_pytorch_model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)

@@ -261,8 +261,12 @@ def test_without_names_only_ids_pass():
     [
         {"output_type": "mp4"},
         {"num_inference_steps": 0},
+        {"num_inference_steps": 2.5},
         {"num_videos_per_class": 0},
+        {"num_videos_per_class": 1.5},
+        {"guidance_scale": float("nan")},
         {"generator": seeded(0, 1)},
+        {"generator": 5},
         {"latents": torch.zeros(2, 3)},
         {"callback_on_step_end_tensor_inputs": ["noise"]},
     ],

@@ -18,6 +18,7 @@ from diffusers import (
 from test_pipeline import NAMES, build_pipeline, generate, seeded
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from vidtwin_gen.transformer import LatentTransformer
 
 
 @pytest.fixture
@@ -72,6 +73,22 @@ def test_offloading_changes_no_clip(pipe, expected, offload):
     assert torch.equal(generate(pipe), expected)
     assert torch.equal(generate(pipe), expected)
     assert torch.equal(generate(pipe, video=video, keep="structure"), edited)
+
+
+def test_weights_on_disk_change_no_clip(folder, expected, tmp_path):
+    pipe = load(folder)
+    for name, model in (("transformer", pipe.transformer), ("vae", pipe.vae)):
+        model.enable_group_offload(
+            torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path / name)
+        )
+        assert list((tmp_path / name).iterdir())
+    assert torch.equal(generate(pipe), expected)
+
+    places = {name: "cpu" for name, _ in pipe.transformer.named_children()} | {"transformer_blocks": "disk"}
+    options = {"subfolder": "transformer", "device_map": places, "offload_folder": str(tmp_path / "map")}
+    transformer = LatentTransformer.from_pretrained(folder, **options)
+    assert next(transformer.transformer_blocks.parameters()).is_meta
+    assert torch.equal(generate(load(folder, transformer=transformer)), expected)
 
 
 @pytest.mark.parametrize("device_map", ["balanced", "cpu"])

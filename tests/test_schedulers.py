@@ -2,6 +2,7 @@
 
 import functools
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -18,7 +19,7 @@ from diffusers import (
 from test_pipeline import NAMES, build_pipeline, generate, seeded
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.schedulers import SETTINGS, check_scheduler
+from pipelines.schedulers import SETTINGS, UNFIT, check_scheduler
 from vidtwin_gen.diffusion import make_scheduler
 from vidtwin_gen.transformer import LatentTransformer
 
@@ -246,6 +247,13 @@ def test_settings_that_from_config_keeps_unused_count_for_nothing(prediction_typ
         generate(pipe)
     pipe.scheduler = type(right).from_config(pipe.scheduler.config)
     generate(pipe)
+
+
+@pytest.mark.parametrize("unfit", sorted(UNFIT))
+def test_schedulers_that_fail_in_the_middle_are_refused_at_the_start(unfit):
+    scheduler = getattr(diffusers, unfit).from_config(DDIMScheduler(**X0, clip_sample=False).config)
+    with pytest.raises(ValueError, match=f"pipe.scheduler is a {unfit};"):
+        check_scheduler(scheduler, "sample")
 
 
 def test_an_unused_setting_refuses_nothing():

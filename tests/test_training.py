@@ -288,6 +288,19 @@ def test_latents_of_another_autoencoder(tiny_latents, tiny_dit_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_latents_encoded_anew_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
+    """The path is the same, and so is the autoencoder; the rows are not."""
+    output_dir = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    latents = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
+    record = json.loads((output_dir / "run.json").read_text())
+    (output_dir / "run.json").write_text(json.dumps(record | {"latents": str(latents)}))
+    train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+    metadata = json.loads((latents / "latents.json").read_text())
+    (latents / "latents.json").write_text(json.dumps(metadata | {"seed": 7}))
+    with pytest.raises(ValueError, match=r"holds another run \(--latents \(sha256\) was .* is "):
+        train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+
+
 def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
     cpu = torch.device("cpu")
 

@@ -156,18 +156,24 @@ def model_arguments(config: TrainingConfig, names: Sequence[str]) -> dict[str, A
     return {name: getattr(config, name) for name in names}
 
 
-def save_or_check_config(config: TrainingConfig, output_dir: Path) -> None:
+def save_or_check_config(
+    config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
+) -> None:
     """Writes `run.json`. Where a run stands that has logged a step, checks that this is the same one; a run
     that never came so far, say for a flag that was wrong, leaves nothing to protect.
 
+    Args:
+        inputs: digests of what the run learns from, by the flag that names it.
+
     Raises:
-        ValueError: a flag that decides what is learned has another value than when the run began.
+        ValueError: a flag that decides what is learned has another value than when the run began, or names
+            something whose content has changed.
     """
     path = output_dir / "run.json"
-    values = config.public()
+    values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
     if path.exists() and (output_dir / METRICS).exists():
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        before = defaults | json.loads(path.read_text())  # a flag may be younger than the run
+        before = values | defaults | json.loads(path.read_text())  # a flag may be younger than the run
         changed = {
             name: (before[name], value)
             for name, value in values.items()

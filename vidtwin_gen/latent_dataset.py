@@ -25,9 +25,11 @@ DAMAGED = "copy the whole folder again, or encode again"
 
 
 def weights_sha256(model_dir: str | Path) -> str:
-    """The digest of a saved model's safetensors files: says which autoencoder made a set of latents."""
+    """The digest of a saved model's safetensors files: says which autoencoder made a set of latents. Those of
+    a variant (`model.fp16.safetensors`) count only where there are no others."""
     digest = hashlib.sha256()
     files = sorted(Path(model_dir).glob("*.safetensors"))
+    files = [path for path in files if path.name.count(".") == 1] or files
     if not files:
         raise ValueError(f"{model_dir}: no .safetensors file; expected a folder written by save_pretrained")
     for path in files:
@@ -35,6 +37,11 @@ def weights_sha256(model_dir: str | Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def latents_sha256(path: str | Path) -> str:
+    """The digest of what a folder of latents says of itself: its rows follow from that."""
+    return hashlib.sha256((Path(path) / METADATA).read_bytes()).hexdigest()
 
 
 def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[str, Any]]:

@@ -79,6 +79,7 @@ class Run:
     model inside it. FSDP shards the model itself: there a forward pass needs all processes.
 
     Args:
+        inputs: digests of what the run learns from, by the flag that names it; a resumed run needs the same.
         beside: a small module of the loss, trained with the model by its optimiser.
         adversary: a discriminator, with an optimiser of its own, whose schedule begins at `adversary_start`,
             the step from which on `adversary_plays`. What a forward pass calls for these two are the only
@@ -96,6 +97,7 @@ class Run:
         accelerator: Accelerator,
         name: str,
         *,
+        inputs: Mapping[str, str] | None = None,
         beside: nn.Module | None = None,
         adversary: nn.Module | None = None,
         adversary_learning_rate: float = 0.0,
@@ -123,7 +125,7 @@ class Run:
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         if accelerator.is_main_process:
-            save_or_check_config(config, self.output_dir)
+            save_or_check_config(config, self.output_dir, inputs)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
         checkpoint = find_checkpoint(self.output_dir, config.resume_from_checkpoint)
@@ -171,6 +173,7 @@ class Run:
             sampler=range(self.step * self.batch_size, self.config.max_train_steps * self.batch_size),
             num_workers=self.config.dataloader_num_workers,
             collate_fn=collate_fn,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
         return self.accelerator.prepare(loader)
 
