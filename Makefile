@@ -9,6 +9,8 @@ DEMO ?= runs/demo
 # work, and not to spin at all makes a step of small operations half as long again.
 export GOMP_SPINCOUNT ?= 10000
 FLAGS ?=
+# Processes that run the tests; each makes the small data set and models that its files share.
+WORKERS ?= 2
 
 .PHONY: demo test clean
 
@@ -19,7 +21,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
