@@ -194,6 +194,10 @@ def test_a_cache_is_told_where_the_loop_is(pipe):
         return inner(name, **where)
 
     pipe.transformer.cache_context = cache_context
+    generate(pipe)
+    assert {where["sigma"] for _, where in contexts} == {None}  # nobody asks, and it costs a read from a GPU
+    contexts.clear()
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.3))
     generate(pipe, num_inference_steps=4, guidance_interval=(0.5, 1.0))
     assert [name for name, _ in contexts] == ["cond"] * 2 + ["cond_uncond"] * 2
     assert [where["step_index"] for _, where in contexts] == [0, 1, 2, 3]
