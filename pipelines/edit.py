@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 
 from autoencoder import flat
+from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -16,7 +17,7 @@ from pipelines.folder import (
     clip_generator,
     frame_rate,
     load_pipeline,
-    new_folder,
+    sampling_options,
     sampling_record,
     write_clip,
     write_record,
@@ -44,14 +45,12 @@ def edit(args: argparse.Namespace) -> None:
         ids,
         num_videos_per_class=args.num_videos_per_class,
         generator=[clip_generator(args.seed, label, number) for label, number in numbers],
-        guidance_scale=args.guidance_scale,
-        guidance_interval=args.guidance_interval,
-        num_inference_steps=args.num_inference_steps,
         known_latents=known,
         keep=args.keep,
         num_resamples=args.num_resamples,
         output_type="latent",
         return_dict=False,
+        **sampling_options(args),
     )[0]
     latents = torch.as_tensor(sampled)  # (B, L)
     for (label, number), edited in zip(numbers, _decode(pipe, latents), strict=True):
@@ -82,11 +81,9 @@ def mix(args: argparse.Namespace) -> None:
         num_videos_per_class=args.num_videos_per_class,
         # two clips of one class are two clips
         generator=[clip_generator(args.seed + side, label, number) for side, label, number in pairs],
-        guidance_scale=args.guidance_scale,
-        guidance_interval=args.guidance_interval,
-        num_inference_steps=args.num_inference_steps,
         output_type="latent",
         return_dict=False,
+        **sampling_options(args),
     )[0]
     latents = torch.as_tensor(sampled)  # (B, L)
     first, second = latents.chunk(2)

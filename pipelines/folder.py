@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,29 +73,24 @@ def write_clip(path: Path, clip: Any, fps: float, formats: Sequence[str]) -> Non
         write_gif(path.with_suffix(".gif"), clip, fps)
 
 
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What of a pipeline's arguments every command takes as flags."""
+    return {
+        "guidance_scale": args.guidance_scale,
+        "guidance_interval": list(args.guidance_interval),
+        "num_inference_steps": args.num_inference_steps,
+    }
+
+
 def sampling_record(pipe: VidTwinPipeline, args: argparse.Namespace, fps: float) -> dict[str, Any]:
     """What the record of every command holds."""
     return {
         "pipeline": Path(args.pipeline).resolve().name,
         "scheduler": type(pipe.scheduler).__name__,
-        "guidance_scale": args.guidance_scale,
-        "guidance_interval": list(args.guidance_interval),
-        "num_inference_steps": args.num_inference_steps,
+        **sampling_options(args),
         "seed": args.seed,
         "fps": fps,
     }
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which has the name `out` only when all went well."""
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if out.exists():  # empty
-        out.rmdir()
-    partial.rename(out)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

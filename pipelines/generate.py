@@ -15,6 +15,7 @@ from einops import rearrange
 from tqdm.auto import tqdm
 
 from autoencoder import flat
+from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -22,7 +23,7 @@ from pipelines.folder import (
     clip_generator,
     frame_rate,
     load_pipeline,
-    new_folder,
+    sampling_options,
     sampling_record,
     write_clip,
     write_record,
@@ -52,11 +53,9 @@ def generate(args: argparse.Namespace) -> None:
             videos = pipe(
                 [label for label, _ in batch],
                 generator=[clip_generator(args.seed, label, number) for label, number in batch],
-                guidance_scale=args.guidance_scale,
-                guidance_interval=args.guidance_interval,
-                num_inference_steps=args.num_inference_steps,
                 output_type="pt",
                 return_dict=False,
+                **sampling_options(args),
             )[0]  # (B, F, C, H, W) in [0, 1]
             videos = rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w")
             frames = to_uint8(videos * 2 - 1).cpu().numpy()

@@ -73,10 +73,9 @@ def run_its_code(folder, monkeypatch):
 
 
 def test_what_is_not_known_is_said_to_be_so(folder):
-    data = ModelCard(card(folder)).data
-    assert (
-        data.library_name == "diffusers" and data.license == "apache-2.0" and "video-generation" in data.tags
-    )
+    data = ModelCard(card(folder)).data.to_dict()
+    assert (data["library_name"], data["license"]) == ("diffusers", "apache-2.0")
+    assert "video-generation" in data["tags"]
     text = card(folder)
     for told in (
         "AutoencoderVidTwin, ",
