@@ -193,17 +193,15 @@ def encode(args: argparse.Namespace) -> None:
     from autoencoder import flat
     from autoencoder.loading import load_video_autoencoder
     from vidtwin_gen.encoding import encode_dataset
+    from vidtwin_gen.latent_rows import ClipEncoder
 
     vae = load_video_autoencoder(args.vae)
     vae = vae.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size = flat.requested_size(vae, args.num_frames, args.height, args.width)
-    foreign: dict[str, Any] = {}
+    encoder = None  # ours needs none
     if not flat.is_ours(vae):
-        foreign = {
-            "layout": flat.latent_layout(vae, *size),
-            "clip_size": size,
-            "encode": partial(flat.encode, vae),
-        }
+        layout = flat.latent_layout(vae, *size)
+        encoder = ClipEncoder.of_grid(vae, layout, size, partial(flat.encode, vae))
     metadata = encode_dataset(
         vae,
         args.vae,
@@ -220,9 +218,9 @@ def encode(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
-        **foreign,
+        encoder=encoder,
     )
-    whitened = Path(args.out, "latents.json") if foreign else Path(args.vae, "config.json")
+    whitened = Path(args.out, "latents.json") if encoder else Path(args.vae, "config.json")
     print(f"wrote {args.out}: {metadata['num_rows']} rows; whitening written to {whitened}")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")

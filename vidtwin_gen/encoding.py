@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from vidtwin_gen.dataset_card import write_card
 from vidtwin_gen.latent_dataset import DATA, METADATA, weights_sha256
-from vidtwin_gen.latent_rows import ClipEncoder, Encode, RowEncoder
+from vidtwin_gen.latent_rows import ClipEncoder, RowEncoder
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder
 from vidtwin_gen.ucf101 import build_index
@@ -53,15 +53,13 @@ def encode_dataset(
     num_workers: int = 1,
     seed: int = 0,
     max_bad_fraction: float = 0.05,
-    layout: LatentLayout | None = None,
-    clip_size: tuple[int, int, int] | None = None,
-    encode: Encode | None = None,
+    encoder: ClipEncoder | None = None,
 ) -> dict[str, Any]:
     """Encodes every video of `data` into `out`, and writes the whitening statistics into the autoencoder's
     config, in memory and in `vae_dir`.
 
-    An autoencoder of another class than ours comes with `layout`, `clip_size` (frames, height, width) and
-    `encode`, and its config is left alone: the statistics stand in `latents.json` only.
+    An autoencoder of another class than ours comes with an `encoder`, and its config is left alone: the
+    statistics stand in `latents.json` only.
 
     `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
     and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
@@ -93,10 +91,8 @@ def encode_dataset(
     if dtype not in ("float16", "float32"):
         raise ValueError(f"--dtype is float16 or float32, got {dtype!r}")
     stride = 1 if stride is None and fps is None else stride
-    if layout is None or clip_size is None or encode is None:
-        encoder = ClipEncoder.of_flat(vae)
-    else:
-        encoder = ClipEncoder.of_grid(vae, layout, clip_size, encode)
+    keeps_whitening = encoder is None
+    encoder = encoder or ClipEncoder.of_flat(vae)
     root = Path(data).expanduser().absolute()
     index = build_index(root, split="all", fold=fold)
     parts = {split: build_index(root, split=split, fold=fold) for split in SPLITS}
@@ -149,7 +145,7 @@ def encode_dataset(
                 metadata["bad_videos"].append(complaint.replace(f"{root}{os.sep}", ""))
         (folder.path / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         write_card(folder.path, metadata, vae=Path(vae_dir).name, data=root.name, decode=encoder.decode)
-        if layout is None:
+        if keeps_whitening:
             vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
             vae.save_config(vae_dir)
         folder.finish()
