@@ -143,7 +143,7 @@ class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 class _Column:
-    """Of a table, seen as arrays in the file; `datasets` gathers rows too, and takes three times as long."""
+    """Of a table, seen as arrays in the file; `datasets` gathers rows too, and slower."""
 
     def __init__(self, column: pyarrow.ChunkedArray) -> None:
         self.chunks = [_array(chunk) for chunk in column.chunks if len(chunk)]

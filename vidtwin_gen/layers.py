@@ -76,8 +76,8 @@ def rms_scale(x: torch.Tensor, eps: float) -> torch.Tensor:
 class QKNorm(nn.RMSNorm):
     """RMSNorm of queries or keys per head (arXiv 2010.04245 normalises by the L2 norm): (..., d) -> (..., d).
 
-    torch has no fused kernel for it on a CPU, where it would make a block some 3 % slower. Without gradients
-    x is overwritten there: it comes fresh from its projection, and fresh pages cost more than the arithmetic.
+    torch has no fused kernel for it on a CPU, hence the two ways round it there. Without gradients x is
+    overwritten: it comes fresh from its projection, and fresh pages cost more than the arithmetic.
     """
 
     eps: float
