@@ -45,60 +45,14 @@ class AttnProcessor:
         return attn.to_out[1](attn.to_out[0](out))
 
 
-class RMSNormOnCPU(torch.autograd.Function):
-    """RMS normalisation over the last axis in fewer passes than torch's own, which has no fused kernel for a
-    CPU: y = x w / sqrt(mean(x^2) + eps), and its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        scale = rms_scale(x, eps)  # (..., 1)
-        ctx.save_for_backward(x, scale, weight)
-        return (x * scale).mul_(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        (grad,) = grads
-        x, scale, weight = ctx.saved_tensors
-        d = x.shape[-1]
-        products = (grad * x).reshape(-1, d)
-        grad_weight = products.T @ scale.view(-1)
-        along = (products @ weight).view_as(scale)  # sum over d of grad w x
-        grad_x = (grad * weight).mul_(scale).addcmul_(x, along * scale**3, value=-1 / d)
-        return grad_x, grad_weight, None
-
-
-def rms_scale(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """1 / sqrt(mean(x^2) + eps) over the last axis, (..., d) -> (..., 1) float32."""
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square()
-    return torch.rsqrt(square / x.shape[-1] + eps)
-
-
-class QKNorm(nn.RMSNorm):
-    """RMSNorm of queries or keys per head (arXiv 2010.04245 normalises by the L2 norm): (..., d) -> (..., d).
-
-    torch has no fused kernel for it on a CPU, hence the two ways round it there. Without gradients x is
-    overwritten: it comes fresh from its projection, and fresh pages cost more than the arithmetic.
-    """
-
-    eps: float
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(x)
-        if not torch.is_grad_enabled():
-            return x.mul_(rms_scale(x, self.eps)).mul_(self.weight)
-        if x.dtype == self.weight.dtype == torch.float32:
-            return RMSNormOnCPU.apply(x, self.weight, self.eps)
-        return super().forward(x)
-
-
 class Attention(nn.Module, AttentionModuleMixin):
     """Multi-head attention, self or cross.
 
     Args:
         dim: width of the tokens. heads: number of heads; `dim` must be a multiple.
         context_dim: width of the tokens attended to, where they are not the same ones.
-        qk_norm: RMS-normalise queries and keys per head. is_causal: a token sees itself and what precedes it.
+        qk_norm: LayerNorm without bias of queries and keys, per head (ViT-22B, arXiv 2302.05442, section 2).
+        is_causal: a token sees itself and what precedes it.
         batch_first: False for tokens (N, B, dim), which kernels read where they lie.
 
     Shapes: (B, N, dim) and optionally (B, M, context_dim) -> (B, N, dim).
@@ -131,8 +85,8 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_k = nn.Linear(context_dim or dim, dim)
         self.to_v = nn.Linear(context_dim or dim, dim)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Dropout(0.0)])
-        self.norm_q = QKNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = QKNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_q = nn.LayerNorm(dim // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
+        self.norm_k = nn.LayerNorm(dim // heads, eps=1e-6, bias=False) if qk_norm else nn.Identity()
         self.processor = self._default_processor_cls()
 
     def forward(
