@@ -17,6 +17,7 @@ from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
 from eval.cost import FIGURE_5_DIT, DiTCost, compare, describe_size, dit_cost
+from eval.measuring import write_json
 from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
 from eval.transformer_speed import describe as describe_speed
 from eval.transformer_speed import reference_dit, transformer_speed
@@ -24,11 +25,13 @@ from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.transformer import SIZES, LatentTransformer
 
 
-def measure_cost(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The record, and what to print of it."""
+def measure_cost(args: argparse.Namespace) -> None:
     if args.autoencoder:
-        return _of_autoencoder(args)
-    return _of_sizes(args) if args.transformer else _of_latents(args)
+        record, text = _of_autoencoder(args)
+    else:
+        record, text = _of_sizes(args) if args.transformer else _of_latents(args)
+    write_json(args.out, record)
+    print(text)
 
 
 def _of_autoencoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
-from eval import __main__ as program
+from eval import recon_command
 from eval.__main__ import main
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.transformer import LatentTransformer
@@ -177,7 +177,7 @@ def test_the_perceptual_distance_is_measured_where_its_weights_are(
         run("recon", **asked, lpips=True)
     assert LPIPS_WEIGHTS.install in capsys.readouterr().err and not (tmp_path / "r.json").exists()
     mean_error = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
-    monkeypatch.setattr(program, "load_lpips", lambda path, device: mean_error)
+    monkeypatch.setattr(recon_command, "load_lpips", lambda path, device: mean_error)
     run("recon", **asked, lpips=True)
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["both"]["lpips"]["num_clips"] == 6

@@ -11,8 +11,6 @@ SCRIPTS = {"train_vae", "train_dit"}
 OURS = PACKAGES | SCRIPTS
 # The face hands on what all rooms hold; a command line may call anyone.
 EXEMPT = {"vidtwin_gen/__init__.py"}
-# A verb of a command line in a file of its own.
-COMMANDS = {"eval/cost_command.py"}
 # Of the ground floor an autoencoder needs these; with `bundle` it is exported.
 AUTOENCODER_READS = {f"vidtwin_gen.{name}" for name in ("bundle", "latents", "layers", "weights")}
 # Metrics stand alone; these count what a layout costs.
@@ -44,7 +42,7 @@ def modules_imported(source):
 def may_import(file, module):
     """Whether the file, relative to the root, may import this module of ours."""
     room = file.split("/")[0]
-    if file.endswith("/__main__.py") or file.removesuffix(".py") in SCRIPTS or file in COMMANDS:
+    if file.endswith(("/__main__.py", "_command.py")) or file.removesuffix(".py") in SCRIPTS:
         return True
     if module.startswith(f"{room}."):
         return True

@@ -1,0 +1,62 @@
+"""What the commands that measure clips share: real clips by flags, the extractor, the record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.clips import RealClips, Split
+from eval.features import I3D, I3D_WEIGHTS, load_i3d
+from eval.fvd import FVDProtocol
+from vidtwin_gen.weights import MissingWeightsError
+
+
+def real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> RealClips:
+    return RealClips(
+        args.data, shape, split, fold=args.fold, stride=args.stride, fps=args.fps, seed=args.seed
+    )
+
+
+def load_extractor(args: argparse.Namespace) -> I3D | None:
+    """The I3D, or None after saying plainly why not; the verb fvd also writes that down as its result."""
+    try:
+        return load_i3d(args.weights, args.device)
+    except MissingWeightsError as error:
+        if args.verb == "fvd":
+            write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
+        print(f"FVD not measured: {error}")
+        return None
+
+
+def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Sequence[int]) -> FVDProtocol:
+    return FVDProtocol(
+        name=f"quick-{count}",
+        num_real=count,
+        num_generated=count,
+        num_frames=shape[0],
+        height=shape[1],
+        width=shape[2],
+        split=args.split,
+        fold=args.fold,
+        stride=(args.stride or 1) if args.fps is None else None,
+        fps=args.fps,
+        real_selection="a random window of a random video, of the class of each generated clip",
+        seed=args.seed,
+        resize=extractor.resize,
+        feature_extractor=extractor.name,
+        weights_sha256=extractor.weights_sha256,
+        feature_dim=extractor.dim,
+    )
+
+
+def rate_of(args: argparse.Namespace) -> str:
+    return f"{args.fps:g} fps" if args.fps is not None else f"stride {args.stride or 1}"
+
+
+def write_json(path: str | Path, record: dict[str, Any]) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
