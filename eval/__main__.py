@@ -1,4 +1,4 @@
-"""python -m eval fvd | recon | accuracy | cost | report: measure a run and write JSON beside each number."""
+"""python -m eval fvd | recon | accuracy | cost | report | selftest: JSON beside each number."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from eval.cost_command import measure_cost
 from eval.fvd_command import measure_fvd
 from eval.recon_command import measure_recon
 from eval.report import write_report
+from eval.selftest_command import run_selftest
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "accuracy": measure_accuracy,
         "cost": measure_cost,
         "report": report,
+        "selftest": run_selftest,
     }
     try:
         run[args.verb](args)

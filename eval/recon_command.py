@@ -14,8 +14,8 @@ from autoencoder.loading import load_video_autoencoder
 from autoencoder.parts import decode_parts
 from autoencoder.perceptual import load_lpips
 from eval.clips import batches
-from eval.features import I3D_WEIGHTS
 from eval.fvd import FrechetVideoDistance, fvd_record
+from eval.i3d import I3D_WEIGHTS
 from eval.measuring import load_extractor, protocol_of, rate_of, real_clips, write_json
 from eval.quality import psnr, ssim, summarize
 from vidtwin_gen.video import filmstrip, tile, to_uint8, write_gif

@@ -24,7 +24,7 @@ import train_vae
 from autoencoder.convert import to_released_state_dict
 from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
-from eval.features import I3D_WEIGHTS
+from eval.i3d import I3D_WEIGHTS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import synthetic
 from vidtwin_gen.transformer import SIZES

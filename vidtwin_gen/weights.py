@@ -1,4 +1,4 @@
-"""Weights of published networks, in a file of a package: found, verified, read without running anything."""
+"""Weights of published networks: looked for in one order, verified, read without running anything."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ import hashlib
 import importlib.util
 import os
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+
+# Of the cache folder; left out, it is `vidtwin-gen` in the folder that the hub's own tools keep, HF_HOME.
+CACHE_VARIABLE = "VIDTWIN_GEN_CACHE"
+# To ask the hub about a file. A machine that is cut off without knowing it waits no longer than that.
+HUB_TIMEOUT_S = 3.0
 
 
 class MissingWeightsError(RuntimeError):
@@ -19,13 +32,36 @@ class MissingWeightsError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class PackagedWeights:
-    """A pickle of numpy arrays inside a package of the Python registry.
+class HubFile:
+    """A file on the model hub. Args: `repo`, the whole `revision` of a commit, `file` in it, its `sha256`."""
+
+    repo: str
+    revision: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file whose `sha256` was checked."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """The weights of one published network, and the places where they may be.
+
+    They are looked for in this order: the path given by a flag; the environment variable `variable`; the
+    cache folder (`cache_folder`), under the file names below; the installed package; the hub.
 
     Args:
-        title: whose weights they are, for messages. sha256: of the file.
-        package, file: the import name of the package, and the path in it.
-        install: the command that puts it there. variable: environment variable that names another copy.
+        title: whose weights they are, for messages. variable: environment variable that names a file;
+            `<variable>_SHA256` names the digest that this file must have.
+        package, file: the import name of the package, and the path in it. sha256: of that file.
+        install: the command that puts it there.
+        hub: the file on the hub, where one is known; it may be of another format.
     """
 
     title: str
@@ -34,13 +70,19 @@ class PackagedWeights:
     sha256: str
     install: str
     variable: str
+    hub: HubFile | None = None
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Published digests -> the file that has it."""
+        known = {self.sha256: f"{Path(self.file).name} of {self.package}"}
+        return known | ({self.hub.sha256: self._hub_name} if self.hub else {})
 
     def find(self, path: str | Path | None = None) -> Path:
-        """Where the file is: `path`, else what the variable names, else in the package, which is located and
-        never imported: it would want JAX.
+        """Where a file is, its contents not yet looked at.
 
         Raises:
-            MissingWeightsError: in none of these places.
+            MissingWeightsError: in none of the places; its message says all that can be done.
         """
         named = path or os.environ.get(self.variable)
         if named:
@@ -50,31 +92,96 @@ class PackagedWeights:
                     f"{self.variable}) or leave it out and run `{self.install}`"
                 )
             return Path(named)
-        spec = importlib.util.find_spec(self.package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            weights = Path(folder) / self.file
-            if weights.is_file():
-                return weights
-        raise MissingWeightsError(
-            f"the {self.title} weights are wanted: run `{self.install}` (its own dependencies are not "
-            f"needed), or name the file {Path(self.file).name} by the flag for it or by {self.variable}"
-        )
+        found = next(filter(Path.is_file, self._places()), None)
+        return found or self._fetch()
 
-    def read(self, path: str | Path | None = None) -> dict[str, np.ndarray]:
-        """The verified arrays, nested names joined by "/".
+    def verified(self, path: str | Path | None = None, sha256: str | None = None) -> WeightsFile:
+        """The file that `find` finds, if its digest is a published one, or is `sha256` where that is given
+        (or `<variable>_SHA256` set).
 
         Raises:
-            MissingWeightsError: as `find`. ValueError: the file is not the published one.
+            MissingWeightsError: as `find`. ValueError: another digest.
         """
         weights = self.find(path)
         stat = weights.stat()
         found = _sha256(str(weights.resolve()), stat.st_size, stat.st_mtime_ns)
-        if found != self.sha256:
+        told = sha256 or os.environ.get(self._sha256_variable)
+        if told and told.lower() != found:
             raise ValueError(
-                f"{weights} has sha256 {found}, not {self.sha256}: its numbers would compare with nothing. "
-                f"Delete it and run `{self.install}`"
+                f"{weights} has sha256 {found}, not {told} as was named for it: correct the digest, or the "
+                "path"
             )
-        return _flatten(read_numpy_pickle(weights))
+        if not told and found not in self.known:
+            published = ", ".join(f"{digest} ({name})" for digest, name in self.known.items())
+            raise ValueError(
+                f"{weights} has sha256 {found}, which is no published file of the {self.title} weights: "
+                f"{published}. Its numbers would compare with nothing: delete it and run `{self.install}`; "
+                "or, where it holds the same weights in another format, name its digest too (the flag that "
+                f"ends in _sha256, or {self._sha256_variable}) and let `python -m eval selftest` check it"
+            )
+        return WeightsFile(weights, found)
+
+    def read(self, path: str | Path | None = None, sha256: str | None = None) -> dict[str, np.ndarray]:
+        """The arrays of the package's kind of file, verified, nested names joined by "/".
+
+        Raises:
+            MissingWeightsError, ValueError: as `verified`, or it holds something else than arrays.
+        """
+        return read_numpy_pickle(self.verified(path, sha256).path)
+
+    def _places(self) -> Iterator[Path]:
+        yield from (cache_folder() / name for name in self._cache_names)
+        # located and never imported: the packages want JAX
+        spec = importlib.util.find_spec(self.package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            yield Path(folder) / self.file
+
+    def _fetch(self) -> Path:
+        """From what the hub's tools keep here, or else from the hub."""
+        if self.hub is None:
+            raise MissingWeightsError(self._ways_out())
+        repo, file, revision = self.hub.repo, self.hub.file, self.hub.revision
+        kept = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(kept, str):
+            return Path(kept)
+        try:
+            if not constants.is_offline_mode():
+                # asked once: the download itself would try for half a minute to reach a hub that is not there
+                get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=HUB_TIMEOUT_S)
+            fetched = hf_hub_download(repo, file, revision=revision)
+        except Exception as error:  # of the hub's own classes, of httpx and of the disk
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise MissingWeightsError(self._ways_out(f" (now {type(error).__name__}: {reason})")) from error
+        return Path(fetched)
+
+    @property
+    def _cache_names(self) -> list[str]:
+        return [Path(file).name for file in (self.file, *([self.hub.file] if self.hub else []))]
+
+    @property
+    def _hub_name(self) -> str:
+        assert self.hub is not None
+        return f"{self.hub.file} of {self.hub.repo}@{self.hub.revision[:8]}"
+
+    @property
+    def _sha256_variable(self) -> str:
+        return f"{self.variable}_SHA256"
+
+    def _ways_out(self, reason: str = "") -> str:
+        ways = [
+            f"run `{self.install}` (its own dependencies are not needed)",
+            f"name the file by the flag for it or by {self.variable}",
+            f"put {' or '.join(self._cache_names)} into {cache_folder()} ({CACHE_VARIABLE} names another)",
+        ]
+        if self.hub:
+            ways.append(f"let this machine reach the hub, which has {self._hub_name}{reason}")
+        return f"the {self.title} weights are in none of their places; one of these helps: {'; '.join(ways)}"
+
+
+def cache_folder() -> Path:
+    """Where files of weights may be put to be found: what VIDTWIN_GEN_CACHE names, else
+    `<HF_HOME>/vidtwin-gen`, which is ~/.cache/huggingface/vidtwin-gen where nothing is set."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(constants.HF_HOME) / "vidtwin-gen")
 
 
 @lru_cache(maxsize=8)
@@ -98,10 +205,17 @@ class _NumpyUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_numpy_pickle(path: Path) -> dict[str, Any]:
-    """A pickle of nested dicts of numpy arrays. Raises pickle.UnpicklingError for anything else."""
-    with open(path, "rb") as file:
-        return _NumpyUnpickler(file).load()
+def read_numpy_pickle(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a pickle of nested dicts of numpy arrays, nested names joined by "/".
+
+    Raises:
+        ValueError: it holds, or is, anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _flatten(_NumpyUnpickler(file).load())
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no pickle of numpy arrays alone: {error}") from error
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
