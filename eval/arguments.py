@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eval.clips import SPLITS
+from eval.fvd_arguments import fvd_flags, reference_flags, sensitivity_flags
 
 VAE = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or "
@@ -22,12 +23,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(required=True, dest="verb", metavar="VERB")
     real, i3d, generated = _real(), _i3d(), _generated()
-    fvd = verbs.add_parser(
-        "fvd", parents=[real, i3d, generated], help="FVD of generated clips against real ones"
-    )
-    fvd.add_argument("--split", choices=SPLITS, default="train")
-    fvd.add_argument("--num_samples", type=int, help="clips a side; left out: all that were generated")
-    fvd.add_argument("--floor", action="store_true", help="also measure real against other real clips")
+    vae, pipeline = _folder_with("config.json", VAE), _folder_with("model_index.json", PIPELINE)
+    fvd = verbs.add_parser("fvd", help="FVD of generated clips against real ones, with its floors")
+    fvd_flags(fvd, _folder, _generated_file, vae, pipeline)
+    reference = verbs.add_parser("reference", help="the statistics of real clips, for `eval fvd --reference`")
+    reference_flags(reference, _folder)
+    sensitivity = verbs.add_parser("sensitivity", help="does FVD grow with noise, blur, shuffling, freezing?")
+    sensitivity_flags(sensitivity, _folder)
 
     recon = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
     recon.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_cost(cost)
     report = verbs.add_parser("report", help="report.md and report.html of a run's folder")
     report.add_argument("run_dir")
-    for verb in (fvd, recon, accuracy, cost, report):
+    for verb in (fvd, reference, sensitivity, recon, accuracy, cost, report):
         verb.set_defaults(error=verb.error)
     return top
 

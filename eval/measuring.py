@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.clips import RealClips, Split
-from eval.features import I3D, I3D_WEIGHTS, load_i3d
+import torch
+from accelerate import PartialState
+
+from eval.clips import RESIZE, RealClips, Split
+from eval.extraction import Extraction
+from eval.features import I3D, I3D_WEIGHTS, FeatureExtractor, load_i3d
 from eval.fvd import FVDProtocol
 from vidtwin_gen.weights import MissingWeightsError
+
+EXTRACTORS = ("i3d",)
 
 
 def real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> RealClips:
@@ -23,12 +29,22 @@ def real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> 
 def load_extractor(args: argparse.Namespace) -> I3D | None:
     """The I3D, or None after saying plainly why not; the verb fvd also writes that down as its result."""
     try:
-        return load_i3d(args.weights, args.device)
+        return load_i3d(args.weights, device_of(args))
     except MissingWeightsError as error:
-        if args.verb == "fvd":
+        if args.verb == "fvd" and PartialState().is_main_process:
             write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
         print(f"FVD not measured: {error}")
         return None
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """--device; of the processes of accelerate's launcher each has a GPU of its own."""
+    return PartialState().device if args.device == "cuda" else torch.device(args.device)
+
+
+def extraction_of(args: argparse.Namespace, extractor: FeatureExtractor) -> Extraction:
+    folder = args.features_dir or Path(args.out).with_suffix(".features")
+    return Extraction(extractor, folder, batch_size=args.batch_size, num_workers=args.num_workers)
 
 
 def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Sequence[int]) -> FVDProtocol:
@@ -43,8 +59,9 @@ def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Seq
         fold=args.fold,
         stride=(args.stride or 1) if args.fps is None else None,
         fps=args.fps,
-        real_selection="a random window of a random video, of the class of each generated clip",
+        real_selection="a random window of a random video, of each class in turn",
         seed=args.seed,
+        clip_resize=RESIZE,
         resize=extractor.resize,
         feature_extractor=extractor.name,
         weights_sha256=extractor.weights_sha256,
