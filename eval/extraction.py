@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
@@ -32,6 +32,12 @@ def as_read(clips: Clips) -> torch.Tensor:
     return clips[0]
 
 
+def processes() -> PartialState:
+    """Those that accelerate's launcher started, or this one alone. Left to itself, PartialState does not see
+    several of them where there is no GPU."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+
+
 class Extraction:
     """What all sets of clips of one run share.
 
@@ -49,7 +55,7 @@ class Extraction:
     ) -> None:
         self.extractor, self.folder = extractor, Path(folder)
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.state = PartialState()
+        self.state = processes()
 
     def store(self, **about: Any) -> FeatureStore:
         """The features kept of what these words describe, under this extractor."""

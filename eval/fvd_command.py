@@ -9,12 +9,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from autoencoder import flat
 from autoencoder.loading import load_video_autoencoder
 from eval.clips import RESIZE, Clips, GeneratedClips, RealClips, fit, read_generated
-from eval.extraction import Extraction, View
+from eval.extraction import Extraction, View, processes
 from eval.fvd import FeatureSums, distance_of_sums, fvd_record
 from eval.fvd_settings import Settings, check_clips, check_sets, chosen_clips, fvd_settings, wanted_names
 from eval.measuring import device_of, extraction_of, load_extractor, write_json
@@ -53,7 +52,7 @@ def measure_fvd(args: argparse.Namespace) -> None:
         sets.append(
             {"file": path.parent.name + "/" + path.name, "sha256": digest, "seed": clips.seed, "fvd": value}
         )
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     record = fvd_record(fmean(one["fvd"] for one in sets), settings.record(extractor))
     record["std"] = stdev(one["fvd"] for one in sets) if len(sets) > 1 else None

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from eval.clips import RESIZE, RealClips, Split
-from eval.extraction import Extraction
+from eval.extraction import Extraction, processes
 from eval.features import I3D, I3D_WEIGHTS, FeatureExtractor, load_i3d
 from eval.fvd import FVDProtocol
 from vidtwin_gen.weights import MissingWeightsError
@@ -31,7 +30,7 @@ def load_extractor(args: argparse.Namespace) -> I3D | None:
     try:
         return load_i3d(args.weights, device_of(args))
     except MissingWeightsError as error:
-        if args.verb == "fvd" and PartialState().is_main_process:
+        if args.verb == "fvd" and processes().is_main_process:
             write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
         print(f"FVD not measured: {error}")
         return None
@@ -39,7 +38,7 @@ def load_extractor(args: argparse.Namespace) -> I3D | None:
 
 def device_of(args: argparse.Namespace) -> torch.device:
     """--device; of the processes of accelerate's launcher each has a GPU of its own."""
-    return PartialState().device if args.device == "cuda" else torch.device(args.device)
+    return processes().device if args.device == "cuda" else torch.device(args.device)
 
 
 def extraction_of(args: argparse.Namespace, extractor: FeatureExtractor) -> Extraction:

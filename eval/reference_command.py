@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from accelerate import PartialState
-
+from eval.extraction import processes
 from eval.fvd_settings import Settings, settings_of
 from eval.measuring import extraction_of, load_extractor
 from eval.protocols import quick_count
@@ -35,7 +34,7 @@ def measure_reference(args: argparse.Namespace) -> None:
     )
     if not args.keep_features:
         reference = replace(reference, features=None)
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     reference.save(args.out)
     told = f"{len(reference.skipped)} videos skipped, " if reference.skipped else ""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from matplotlib.figure import Figure
 
 from eval.clips import Clips
 from eval.distortions import DISTORTIONS, Distortion
-from eval.extraction import View, as_read
+from eval.extraction import View, as_read, processes
 from eval.features import FeatureExtractor
 from eval.fvd import FeatureSums, distance_of_sums
 from eval.measuring import extraction_of, load_extractor, protocol_of, real_clips, write_json
@@ -25,7 +24,7 @@ def measure_sensitivity(args: argparse.Namespace) -> None:
     if extractor is None:
         return
     record = sensitivity(args, extractor)
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     write_json(args.out, record)
     if args.figure:
