@@ -14,9 +14,10 @@ import pytest
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
+from small_extractor import FilterResponses, install
 
 from autoencoder.vidtwin import AutoencoderVidTwin
-from eval import fvd_command, protocols, reference_command, sensitivity_command
+from eval import fvd_command, protocols
 from eval.__main__ import main
 from eval.clips import RealClips
 from eval.distortions import DISTORTIONS
@@ -29,33 +30,10 @@ NAMES = ("Left", "Right", "Up")
 SHAPE = (4, 16, 16)
 
 
-class FilterResponses:
-    """A small extractor: random filters over space and time, rectified, and their mean and spread, so that
-    sharpness, noise and motion all show. It counts the clips it is given."""
-
-    name, dim, resize, weights_sha256, min_frames = "filters", 16, "none", "0" * 64, 2
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.filters = torch.randn(8, 3, 2, 3, 3, generator=generator)
-        self.filters -= self.filters.mean((1, 3, 4), keepdim=True)
-        self.num_seen, self.stop_at = 0, None
-
-    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
-        if self.stop_at is not None and self.num_seen + len(clips) > self.stop_at:
-            raise KeyboardInterrupt
-        self.num_seen += len(clips)
-        x = clips.permute(0, 4, 1, 2, 3).double() / 255
-        x = torch.nn.functional.conv3d(x, self.filters.double()).relu().flatten(2)
-        return torch.cat([x.mean(2), x.std(2)], dim=1).float() * 100
-
-
 @pytest.fixture
 def extractor(monkeypatch: pytest.MonkeyPatch) -> FilterResponses:
-    """The commands' extractor, in place of a network of 13 million weights."""
     small = FilterResponses()
-    for command in (fvd_command, reference_command, sensitivity_command):
-        monkeypatch.setattr(command, "load_extractor", lambda args: small)
+    install(monkeypatch, small)
     return small
 
 
@@ -117,9 +95,9 @@ def refused(capsys: pytest.CaptureFixture[str], verb: str, out: Path, **flags: A
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def small_protocol(name: str, num_clips: int, **changes: Any) -> dict[str, ClipProtocol]:
-    settings = {"split": "all", "stride": 1, "selection": "videos"} | changes
-    return {name: ClipProtocol(name, num_clips, *SHAPE, **settings)}
+def add_protocol(monkeypatch: pytest.MonkeyPatch, name: str, num_clips: int, **changes: Any) -> None:
+    settings: dict[str, Any] = {"split": "all", "stride": 1, "selection": "videos"} | changes
+    monkeypatch.setitem(protocols.PROTOCOLS, name, ClipProtocol(name, num_clips, *SHAPE, **settings))
 
 
 def test_the_named_protocols_are_the_published_ones() -> None:
@@ -277,8 +255,7 @@ def test_a_protocol_with_matched_labels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Real clips are every video once and then again: 30 of 24, so 8 of each class and 6 more."""
-    monkeypatch.setattr(protocols, "PROTOCOLS", small := small_protocol("all-30", 30, num_seeds=4))
-    monkeypatch.setattr("eval.fvd_settings.PROTOCOLS", small)
+    add_protocol(monkeypatch, "all-30", 30, num_seeds=4)
     reference = tmp_path / "real.safetensors"
     run("reference", reference, data=data, protocol="all-30")
     counts = read_counts(reference)
@@ -299,7 +276,7 @@ def test_a_protocol_with_matched_labels(
     assert "holds 9 clips" in said and "wants 30" in said and "--protocol quick-9" in said
     said = refused(capsys, "fvd", tmp_path / "g.json", data=data, generated=few, protocol="all-30", stride=2)
     assert "--stride 2: all-30 is defined with 1" in said
-    monkeypatch.setitem(small, "all-60", small_protocol("all-60", 60)["all-60"])
+    add_protocol(monkeypatch, "all-60", 60)
     said = refused(capsys, "reference", tmp_path / "g.safetensors", data=data, protocol="all-60")
     assert "wants 60 real clips" in said and "has 24 videos" in said
 
@@ -307,9 +284,7 @@ def test_a_protocol_with_matched_labels(
 def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
     extractor: FilterResponses, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = small_protocol("even-12", 12, selection="classes")
-    monkeypatch.setattr(protocols, "PROTOCOLS", small)
-    monkeypatch.setattr("eval.fvd_settings.PROTOCOLS", small)
+    add_protocol(monkeypatch, "even-12", 12, selection="classes")
     large = write_generated(tmp_path / "large", shape=(4, 32, 48))
     record = run("fvd", tmp_path / "a.json", data=data, generated=large, protocol="even-12")
     assert (record["protocol"]["height"], record["protocol"]["width"]) == (16, 16)
