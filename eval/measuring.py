@@ -37,7 +37,9 @@ def load_extractor(args: argparse.Namespace) -> I3D | None:
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
-    """--device; of the processes of accelerate's launcher each has a GPU of its own."""
+    """--device; of several processes each has a GPU of its own. Raises ValueError where there is none."""
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch finds no GPU; leave the flag out")
     return processes().device if args.device == "cuda" else torch.device(args.device)
 
 

@@ -59,7 +59,7 @@ SMALLER = {
     "pipelines mix": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
-    "eval fvd": ["--num_workers", "0"],
+    "eval fvd": ["--num_workers", "0", "--device", "cpu"],
     "eval reference": ["--num_workers", "0"],
     "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
