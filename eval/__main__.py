@@ -1,4 +1,4 @@
-"""python -m eval fvd | recon | accuracy | cost | report | selftest: JSON beside each number."""
+"""python -m eval VERB: measure a run and write JSON beside each number."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from eval.arguments import parser
 from eval.cost_command import measure_cost
 from eval.fvd_command import measure_fvd
 from eval.recon_command import measure_recon
+from eval.reference_command import measure_reference
 from eval.report import write_report
 from eval.selftest_command import run_selftest
+from eval.sensitivity_command import measure_sensitivity
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -19,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     run = {
         "fvd": measure_fvd,
+        "reference": measure_reference,
+        "sensitivity": measure_sensitivity,
         "recon": measure_recon,
         "accuracy": measure_accuracy,
         "cost": measure_cost,

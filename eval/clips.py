@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from vidtwin_gen.decoding import VideoError
 from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import first_fps, read_clip, to_uint8
+from vidtwin_gen.video import cover, first_fps, from_uint8, read_frames, to_uint8
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")
+Clips = tuple[torch.Tensor, ...]  # uint8 (F, H, W, C), or of a batch (B, F, H, W, C), at one or more sizes
+RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
 
 
 @dataclass(frozen=True)
 class GeneratedClips:
-    """`frames` (N, F, H, W, C) uint8, and the class name asked for of each."""
+    """`frames` (N, F, H, W, C) uint8, mapped from the file, and the class name asked for of each."""
 
     frames: torch.Tensor
     names: list[str]
+    seed: int | None = None
 
 
 def read_generated(path: str | Path) -> GeneratedClips:
@@ -35,13 +40,30 @@ def read_generated(path: str | Path) -> GeneratedClips:
     told = json.loads(Path(path).with_name("generated.json").read_text(encoding="utf-8"))
     names = dict(zip(told["class_labels"], told["class_names"], strict=True))
     tensors = load_file(path)
-    return GeneratedClips(tensors["frames"], [names[label] for label in tensors["labels"].tolist()])
+    labels = tensors["labels"].tolist()
+    return GeneratedClips(tensors["frames"], [names[label] for label in labels], told.get("seed"))
+
+
+def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(F, h, w, C) uint8 -> (F, H, W, C) uint8, as RESIZE says: one function for real and generated clips."""
+    if tuple(clip.shape[1:3]) == size:
+        return clip
+    return to_uint8(cover(from_uint8(clip), size))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A real clip to be read: its video's row in the index, and the draw's number, which is its window's."""
+
+    row: int
+    number: int
 
 
 class RealClips:
     """Clips of the real videos of one split, (F, H, W, C) uint8, in an order that the seed decides.
 
-    Bad or short files are passed over and listed in `skipped`.
+    Which clip a draw is depends on the seed and its number, not on what was read before, so that processes
+    can share the draws. A bad or short file goes into `bad`, and draws made afterwards pass over it.
 
     Args:
         data: `<data>/<class>/<video>`. shape: (num_frames, height, width) of a clip.
@@ -62,75 +84,154 @@ class RealClips:
         fps: float | None = None,
         seed: int = 0,
     ) -> None:
+        self.root = Path(data).expanduser().absolute()
         self.index: datasets.Dataset = build_index(data, split=split, fold=fold)
         self.class_names: list[str] = self.index.features["label"].names
         self.num_frames, self.size = shape[0], (shape[1], shape[2])
         self.stride, self.fps = stride, fps
+        self.paths, self.names = list(self.index["path"]), list(self.index["class_name"])
+        self.num_videos = len(self.names)
         self.generator = torch.Generator().manual_seed(seed)
-        self.skipped: list[str] = []
-        names = self.index["class_name"]
-        self.num_videos = len(names)
-        self.rows: dict[str, list[int]] = {name: [] for name in self.class_names}
-        for row in torch.randperm(len(names), generator=self.generator).tolist():
-            self.rows[names[row]].append(row)
-        self.drawn = dict.fromkeys(self.class_names, 0)
+        self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
+        self.bad: dict[int, str] = {}
+        self.asked: list[str] = []
+
+    @property
+    def skipped(self) -> list[str]:
+        """The bad files that draws have met, each with what is wrong with it."""
+        return sorted(self.bad.values())
+
+    @property
+    def rows(self) -> dict[str, list[int]]:
+        """The good videos of each class, in the order of the draws."""
+        rows: dict[str, list[int]] = {name: [] for name in self.class_names}
+        for row in self.order:
+            if row not in self.bad:
+                rows[self.names[row]].append(row)
+        return rows
 
     @property
     def gif_fps(self) -> float:
         """The clips' frame rate, or the 50 a second that viewers of GIFs keep up with."""
-        rate = self.fps if self.fps is not None else first_fps(self.index["path"]) / (self.stride or 1)
+        rate = self.fps if self.fps is not None else first_fps(self.paths) / (self.stride or 1)
         return min(rate, 50.0)
 
     def label(self, name: str) -> int:
-        if name not in self.rows:
+        if name not in self.class_names:
             raise ValueError(
                 f"a generated clip is of class {name!r}, the data has {', '.join(self.class_names)}: name "
                 "the --data that the generator was trained on"
             )
         return self.class_names.index(name)
 
-    def matching(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
-        """A clip of each class named, in turn: every video once before any again with another window."""
-        for name in tqdm(names, desc="reading real clips", unit="clip"):
+    def of_classes(self, names: Sequence[str]) -> list[Draw]:
+        """A draw for each class named: every video once before any again with another window."""
+        rows, drawn, draws = self.rows, Counter[str](), []
+        for number, name in enumerate(names):
             self.label(name)
-            yield self._next(name)
+            of_class = rows[name]
+            if not of_class:
+                raise ValueError(
+                    f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}"
+                )
+            draws.append(Draw(of_class[drawn[name] % len(of_class)], number))
+            drawn[name] += 1
+        return draws
+
+    def of_videos(self, count: int) -> list[Draw]:
+        """So many draws: every video once before any again with another window."""
+        good = [row for row in self.order if row not in self.bad]
+        if not good:
+            raise ValueError(f"{self.root} has no video to measure with; {'; '.join(self.skipped[-3:])}")
+        return [Draw(good[number % len(good)], number) for number in range(count)]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What a clip depends on besides its key."""
+        rate = {"stride": self.stride or 1} if self.fps is None else {"fps": self.fps}
+        drawn = {"seed": self.generator.initial_seed(), "num_videos": self.num_videos}
+        return {"num_frames": self.num_frames, "size": list(self.size), "resize": RESIZE, **rate, **drawn}
+
+    def key(self, draw: Draw) -> str:
+        """A name for what this draw reads, by the file's place below the root, its size and its time."""
+        path = Path(self.paths[draw.row])
+        stat = path.stat()
+        return f"{path.relative_to(self.root)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
+
+    def read(self, draw: Draw, *more_sizes: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+        """The clip of a draw, (F, H, W, C) uint8, and the same at other sizes; it is decoded once.
+
+        Raises:
+            VideoError: as `read_clip`.
+        """
+        window = self.generator.clone_state()
+        torch.randint(2, (draw.number,), generator=window)  # the windows of the draws before: one number each
+        frames, _ = read_frames(
+            self.paths[draw.row], self.num_frames, fps=self.fps, stride=self.stride, generator=window
+        )
+        return tuple(fit(frames, size) for size in (self.size, *more_sizes))
+
+    def matching(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
+        """A clip of each class named, in turn; another call goes on where this one ended."""
+        first = len(self.asked)
+        self.asked += names
+        draws = self.of_classes(self.asked)
+        for number in tqdm(range(first, len(self.asked)), desc="reading real clips", unit="clip"):
+            while True:
+                try:
+                    (clip,) = self.read(draws[number])
+                    break
+                except VideoError as error:
+                    self.bad[draws[number].row] = str(error)
+                    draws = self.of_classes(self.asked)
+            yield clip
 
     def evenly(self, num_clips: int | None) -> Iterator[torch.Tensor]:
         """Clips of all classes in turn, at most one a video."""
-        return self.matching(self._even_names(num_clips))
+        return self.matching(self.even_names(num_clips))
 
     def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """`evenly` as one tensor (N, F, H, W, C), with labels (N,)."""
-        names = self._even_names(num_clips)
+        names = self.even_names(num_clips)
         return torch.stack(list(self.matching(names))), torch.tensor([self.label(name) for name in names])
 
-    def _even_names(self, num_clips: int | None) -> list[str]:
-        most = max(len(rows) for rows in self.rows.values())
-        names = [name for i in range(most) for name in self.class_names if i < len(self.rows[name])]
+    def even_names(self, num_clips: int | None) -> list[str]:
+        """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
+        rows = self.rows
+        most = max(len(of_class) for of_class in rows.values())
+        names = [name for i in range(most) for name in self.class_names if i < len(rows[name])]
         if num_clips is not None and num_clips > len(names):
             print(f"the split holds {len(names)} videos: measuring those instead of {num_clips}")
         return names[:num_clips]
 
-    def _next(self, name: str) -> torch.Tensor:
-        rows = self.rows[name]
-        for _ in range(len(rows)):
-            row = rows[self.drawn[name] % len(rows)]
-            self.drawn[name] += 1
-            path = self.index[row]["path"]
-            try:
-                clip = read_clip(
-                    path,
-                    self.num_frames,
-                    size=self.size,
-                    fps=self.fps,
-                    stride=self.stride,
-                    generator=self.generator,
-                )
-            except VideoError as error:
-                self.skipped.append(str(error))
-                continue
-            return to_uint8(clip)
-        raise ValueError(f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}")
+
+class Reading(Dataset[Clips | str]):
+    """The draws of real clips; a video that gives none is what is wrong with it."""
+
+    def __init__(self, real: RealClips, draws: Sequence[Draw], more_sizes: Sequence[tuple[int, int]]) -> None:
+        self.real, self.draws, self.more_sizes = real, draws, more_sizes
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, index: int) -> Clips | str:
+        try:
+            return self.real.read(self.draws[index], *self.more_sizes)
+        except VideoError as error:
+            return str(error)
+
+
+class Fitting(Dataset[Clips | str]):
+    """Chosen clips of a generated file at the protocol's size."""
+
+    def __init__(self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int]) -> None:
+        self.frames, self.chosen, self.size = generated.frames, chosen, size
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Clips | str:
+        return (fit(self.frames[self.chosen[index]], self.size),)
 
 
 def batches(clips: torch.Tensor, batch_size: int, title: str) -> Iterator[torch.Tensor]:

@@ -103,6 +103,30 @@ class FrechetVideoDistance(Metric):
         )
 
 
+@dataclass(frozen=True)
+class FeatureSums:
+    """What a Fréchet distance needs of N features (D,): their sum (D,), the sum of x x^T (D, D), float64, and
+    N. `side` names them in an error."""
+
+    total: torch.Tensor
+    outer: torch.Tensor
+    count: int
+    side: str = "given"
+
+    @classmethod
+    def of(cls, features: torch.Tensor, side: str = "given") -> FeatureSums:
+        """Of features (N, D)."""
+        features = features.double()
+        return cls(features.sum(0), features.T @ features, len(features), side)
+
+
+def distance_of_sums(first: FeatureSums, second: FeatureSums) -> float:
+    """The Fréchet distance between two sets of features. Raises as `mean_and_covariance`."""
+    gaussians = (mean_and_covariance(s.total, s.outer, s.count, s.side) for s in (first, second))
+    (mu1, sigma1), (mu2, sigma2) = gaussians
+    return frechet_distance(mu1, sigma1, mu2, sigma2).item()
+
+
 def mean_and_covariance(
     total: torch.Tensor, outer: torch.Tensor, count: torch.Tensor | int, side: str = "given"
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +151,8 @@ class FVDProtocol:
         num_real, num_generated: clips on each side. feature_dim: length of a feature.
         num_frames, height, width: of the clips before the extractor's own resize.
         split, fold: which real videos. stride: source frames per clip frame; None where `fps` rules.
-        real_selection: how real clips were drawn. seed: of that draw.
+        real_selection, generated_selection: which clips of each side. seed: of the draw.
+        clip_resize: how clips of both sides came to height and width.
         resize, feature_extractor, weights_sha256: the extractor's.
     """
 
@@ -147,6 +172,8 @@ class FVDProtocol:
     fps: float | None = None
     real_selection: str = ""
     seed: int = 0
+    generated_selection: str = ""
+    clip_resize: str = ""
     quantisation: str = "round"
     codec: str = "none"
     covariance_divisor: str = "N-1"

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval import features
-from eval.clips import RealClips, Split
+from eval.clips import RESIZE, RealClips, Split
+from eval.extraction import Extraction, processes
 from eval.features import FeatureExtractor
 from eval.fvd import FVDProtocol
 from eval.i3d import I3D_WEIGHTS
@@ -29,15 +32,27 @@ def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
         return features.load_extractor(
             args.extractor,
             args.weights,
-            args.device,
+            device_of(args),
             weights_sha256=args.weights_sha256,
             revision=args.weights_revision,
         )
     except MissingWeightsError as error:
-        if args.verb == "fvd":
+        if args.verb == "fvd" and processes().is_main_process:
             write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
         print(f"FVD not measured: {error}")
         return None
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """--device; of several processes each has a GPU of its own. Raises ValueError where there is none."""
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch finds no GPU; leave the flag out")
+    return processes().device if args.device == "cuda" else torch.device(args.device)
+
+
+def extraction_of(args: argparse.Namespace, extractor: FeatureExtractor) -> Extraction:
+    folder = args.features_dir or Path(args.out).with_suffix(".features")
+    return Extraction(extractor, folder, batch_size=args.batch_size, num_workers=args.num_workers)
 
 
 def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Sequence[int]) -> FVDProtocol:
@@ -52,8 +67,9 @@ def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Seq
         fold=args.fold,
         stride=(args.stride or 1) if args.fps is None else None,
         fps=args.fps,
-        real_selection="a random window of a random video, of the class of each generated clip",
+        real_selection="a random window of a random video, of each class in turn",
         seed=args.seed,
+        clip_resize=RESIZE,
         resize=extractor.resize,
         feature_extractor=extractor.name,
         weights_sha256=extractor.weights_sha256,

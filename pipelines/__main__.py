@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 
@@ -27,10 +28,20 @@ def _parser() -> argparse.ArgumentParser:
     sampling = _sampling()
 
     verb = verbs.add_parser("generate", parents=[sampling], help="write videos of classes")
-    verb.add_argument(
+    classes = verb.add_mutually_exclusive_group()
+    classes.add_argument(
         "--class_labels", nargs="+", default=[], metavar="CLASS", help="names or ids; left out: all classes"
     )
-    verb.add_argument("--num_videos_per_class", type=_positive, default=4)
+    classes.add_argument(
+        "--labels_from",
+        type=Path,
+        metavar="FILE",
+        help="as many videos of each class as here: a file of `python -m eval reference`, or JSON with a "
+        "number for each class name",
+    )
+    verb.add_argument(
+        "--num_videos_per_class", type=_positive, default=4, help="not with --labels_from, which says it"
+    )
     verb.add_argument("--batch_size", type=_positive, default=16, help="clips at once; changes no clip")
 
     verb = verbs.add_parser(

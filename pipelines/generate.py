@@ -6,12 +6,14 @@ import argparse
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
+from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
 from autoencoder import flat
@@ -28,6 +30,8 @@ from pipelines.folder import (
     write_clip,
     write_record,
 )
+from pipelines.labels import label_ids
+from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.video import to_uint8
 
 
@@ -39,10 +43,11 @@ def generate(args: argparse.Namespace) -> None:
     """
     pipe = load_pipeline(args)
     num_classes = pipe.transformer.config.num_classes
-    ids = list(dict.fromkeys(class_ids(pipe, args.class_labels))) if args.class_labels else range(num_classes)
+    counts = videos_per_class(pipe, args)
+    ids = list(counts)
     names = [class_folder_name(pipe, label) for label in range(num_classes)]
     fps, formats = frame_rate(pipe, args), clip_formats(args)
-    clips = [(label, number) for label in ids for number in range(args.num_videos_per_class)]
+    clips = [(label, number) for label in ids for number in range(counts[label])]
     size = (*flat.clip_size(pipe.vae, pipe.transformer.layout), 3)
 
     out = Path(args.out)
@@ -66,12 +71,54 @@ def generate(args: argparse.Namespace) -> None:
         all_frames.flush()
         record = sampling_record(pipe, args, fps) | {
             "class_names": [names[label] for label in ids],
-            "class_labels": list(ids),
-            "num_videos_per_class": args.num_videos_per_class,
+            "class_labels": ids,
+            "num_videos_per_class": None if args.labels_from else args.num_videos_per_class,
+            "labels_from": args.labels_from and args.labels_from.name,
             "num_videos": len(clips),
         }
         write_record(partial / "generated.json", record)
     print(f"{len(clips)} videos of {len(ids)} classes in {out}")
+
+
+def videos_per_class(pipe: VidTwinPipeline, args: argparse.Namespace) -> dict[int, int]:
+    """How many videos of each class id the flags ask for.
+
+    Raises:
+        ValueError: a --labels_from that is no such file, or names a class that the pipeline does not know.
+    """
+    num_classes = pipe.transformer.config.num_classes
+    if args.labels_from is None:
+        ids = class_ids(pipe, args.class_labels) if args.class_labels else range(num_classes)
+        return dict.fromkeys(ids, args.num_videos_per_class)
+    counts = read_counts(args.labels_from)
+    try:
+        ids = label_ids(list(counts), num_classes, pipe.config.class_names)
+        return dict(zip(ids, counts.values(), strict=True))
+    except ValueError as error:
+        raise ValueError(f"--labels_from {args.labels_from}: {error}") from None
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """How many clips of each class a file of reference statistics was measured on, or a JSON file names.
+
+    Raises:
+        ValueError: any other file.
+    """
+    try:
+        if path.suffix == ".json":
+            counts = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            with safe_open(path, framework="pt") as file:
+                names = json.loads(file.metadata()["class_names"])
+                counts = dict(Counter(names[label] for label in file.get_tensor("labels").tolist()))
+        if not counts or not all(isinstance(count, int) and count > 0 for count in counts.values()):
+            raise ValueError("expected a number from 1 on for each class")
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"--labels_from {path} can't be read ({error!r}): name a file that `python -m eval reference` "
+            'wrote, or JSON like {"Archery": 12, "Biking": 9}'
+        ) from None
+    return counts
 
 
 def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> np.memmap:

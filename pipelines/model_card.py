@@ -219,7 +219,9 @@ def _metrics(training: Mapping[str, Any]) -> str:
     lines = ["| metric | value | protocol |", "|---|---|---|"]
     for name, metric in metrics.items():
         value = f"{metric['value']:.4g}" + (f" ± {metric['ci95']:.2g} (95 %)" if metric.get("ci95") else "")
+        value += f" ± {metric['std']:.2g} over {metric['num_seeds']} seeds" if "std" in metric else ""
         value += f"; real against real {metric['floor']:.4g}" if "floor" in metric else ""
+        value += f"; reconstructions {metric['reconstructions']:.4g}" if "reconstructions" in metric else ""
         value += "; rank-deficient, so biased upwards" if metric.get("rank_deficient") else ""
         lines.append(f"| {name} | {value} | {_phrase(metric['protocol'])} |")
     sampling = training.get("sampling")

@@ -125,9 +125,14 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Record]:
 
 def _fvd(result: Mapping[str, Any]) -> Record:
     protocol = {name: value for name, value in result["protocol"].items() if value is not None}
-    floor = {"floor": result["floor"]} if isinstance(result.get("floor"), float) else {}
+    beside = {"floor": result["floor"]} if isinstance(result.get("floor"), float) else {}
+    reconstructed = (result.get("floors") or {}).get("reconstructions", {}).get("fvd")
+    if reconstructed is not None:
+        beside["reconstructions"] = reconstructed
+    if result.get("std") is not None:
+        beside |= {"std": result["std"], "num_seeds": result["num_seeds"]}
     rank = {"rank_deficient": True} if result.get("rank_deficient") else {}
-    return {"value": result["fvd"], **floor, **rank, "protocol": protocol}
+    return {"value": result["fvd"], **beside, **rank, "protocol": protocol}
 
 
 def _plain(result: Mapping[str, Any], without: Sequence[str] = ()) -> Record:

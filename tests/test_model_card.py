@@ -110,11 +110,12 @@ def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     main(["card", "--pipeline", str(folder), "--metrics", *paths, *words])
     told = capsys.readouterr().out
     assert "cost.json left out" in told and f"wrote {folder / 'README.md'}" in told
-    main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=FVD | {"fvd": 99.5})])
+    several = {"fvd": 99.5, "std": 2.5, "num_seeds": 4, "floors": {"reconstructions": {"fvd": 60.25}}}
+    main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=FVD | several)])
     text = card(folder)
     for line in (
-        "| FVD, generated | 99.5; real against real 47.25; rank-deficient, so biased upwards | num frames "
-        "16, num real 32, seed 0, split train, stride 2 |",
+        "| FVD, generated | 99.5 ± 2.5 over 4 seeds; real against real 47.25; reconstructions 60.25; "
+        "rank-deficient, so biased upwards | num frames 16, num real 32, seed 0, split train, stride 2 |",
         "| PSNR, reconstructed | 24.07 ± 0.63 (95 %) | frame rate stride 2, num clips 64, resolution "
         "16x32x32, split test |",
         "| SSIM, reconstructed | 0.7 | ",

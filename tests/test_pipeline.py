@@ -424,6 +424,27 @@ def test_generate_writes_videos_tensors_and_a_record(folder, tmp_path):
     assert record["pipeline"] == "pipeline" and record["seed"] == 0 and record["fps"] == 8
 
 
+def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
+    counts = tmp_path / "counts.json"
+    counts.write_text('{"Billiards": 1, "archery": 2}')
+    main(command(folder, tmp_path / "out", "--labels_from", str(counts)))
+    record = json.loads((tmp_path / "out" / "generated.json").read_text())
+    assert load_file(tmp_path / "out" / "clips.safetensors")["labels"].tolist() == [3, 0, 0]
+    assert record["class_names"] == ["Billiards", "Archery"] and record["labels_from"] == "counts.json"
+    for text, word in (
+        ('{"Archry": 1}', "'Archery'"),
+        ('{"Archery": 0}', "from 1 on"),
+        ("[]", "from 1 on"),
+        ("{", "can't be read"),
+    ):
+        counts.write_text(text)
+        with pytest.raises(SystemExit):
+            main(command(folder, tmp_path / "other", "--labels_from", str(counts)))
+        said = capsys.readouterr().err
+        assert word in said and str(counts) in said
+        assert not (tmp_path / "other").exists()
+
+
 def test_an_interrupted_generation_starts_again(folder, tmp_path):
     left = tmp_path / "out.partial" / "Archery"
     left.mkdir(parents=True)

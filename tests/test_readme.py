@@ -18,6 +18,7 @@ from conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
 from diffusers import AutoencoderKLWan
 from diffusers.utils import dynamic_modules_utils
 from hub_stand_in import running_hub
+from small_extractor import FilterResponses, install
 
 import train_dit
 import train_vae
@@ -25,6 +26,7 @@ from autoencoder.convert import to_released_state_dict
 from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.i3d import I3D_WEIGHTS
+from eval.protocols import PROTOCOLS, ClipProtocol
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import synthetic
 from vidtwin_gen.transformer import SIZES
@@ -57,7 +59,9 @@ SMALLER = {
     "pipelines mix": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
     "eval accuracy": ["--num_steps", "2"],
-    "eval fvd": [],
+    "eval fvd": ["--num_workers", "0", "--device", "cpu"],
+    "eval reference": ["--num_workers", "0"],
+    "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
     "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
     "eval cost --transformer": ["--transformer", "S", "--device", "cpu", "--repeats", "1"],
@@ -83,8 +87,9 @@ def hub(tmp_path, monkeypatch):
 @pytest.fixture
 def sandbox(synthetic_root, tmp_path, monkeypatch):
     """An empty working directory but for UCF-101: two classes of the embedded data under real names, a small
-    checkpoint as if released, the config of a small autoencoder, and a small one of diffusers. The I3D is out
-    of reach, since it takes no clips as short as these."""
+    checkpoint as if released, the config of a small autoencoder, and a small one of diffusers. A smaller
+    network stands for the I3D, which takes no clips as short as these, and a smaller protocol for magvit-10k.
+    """
     data = tmp_path / "UCF-101"
     for drawn, real in REAL_NAMES.items():
         (data / real).mkdir(parents=True)
@@ -105,7 +110,9 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "wan" / "vae")
     monkeypatch.setitem(SIZES, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
+    install(monkeypatch, FilterResponses())
+    small = ClipProtocol("magvit-10k", 8, 4, 16, 16, "train", 1, "videos", num_seeds=4)
+    monkeypatch.setitem(PROTOCOLS, "magvit-10k", small)
     return tmp_path
 
 
@@ -127,7 +134,7 @@ def run_accelerate(words):
     assert words[0] == "launch"
     launch = launch_command_parser().parse_args(words[1:])
     assert launch.config_file is None or (ROOT / launch.config_file).is_file()
-    run_python([launch.training_script, *launch.training_script_args])
+    run_python(["-m"] * launch.module + [launch.training_script, *launch.training_script_args])
 
 
 def check_make(words):

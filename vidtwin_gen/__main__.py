@@ -26,7 +26,7 @@ GUIDANCE = 4.0  # of the demo's generated clips
 @dataclass(frozen=True)
 class DemoSize:
     """What the demo does beside training: the stride of its clips, random windows encoded per training video,
-    clips generated per class, clips on each side of the FVD, and whether real is measured against real."""
+    clips generated per class, clips on each side of the FVD, and whether its floors are measured too."""
 
     stride: int
     windows_per_video: int
@@ -111,7 +111,7 @@ def demo_stages(args: argparse.Namespace) -> list[Stage]:
         clips,
         "--num_samples",
         size.fvd_clips,
-        *(["--floor"] if size.fvd_floor else []),
+        *(["--pipeline", dit / "pipeline"] if size.fvd_floor else ["--no_floors"]),
     ]
     cost = ["--pipeline", dit / "pipeline", "--patch_size", 1, "--paper_size"]
 

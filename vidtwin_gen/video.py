@@ -178,6 +178,21 @@ def read_window(
     """The clip of `read_clip`, and the number of its first frame in the file."""
     if crop not in ("random", "center"):
         raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
+    frames, first = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
+    return cover(from_uint8(frames), size, crop, generator), first  # (C, F, H, W)
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    *,
+    fps: float | None = None,
+    stride: int | None = None,
+    start: Start = "random",
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, int]:
+    """The window of `read_window` as it stands in the file, uint8 (F, h, w, C), and its first frame's number.
+    For what needs one window at several sizes."""
 
     def read() -> tuple[np.ndarray, int]:
         reader, num_total, seekable = open_reader(path)
@@ -194,8 +209,7 @@ def read_window(
         return decode(reader, indices, seekable), indices[0]
 
     array, first = guarded(path, read)
-    frames = torch.from_numpy(array)  # (F, h, w, C)
-    return cover(from_uint8(frames), size, crop, generator), first  # (C, F, H, W)
+    return torch.from_numpy(array), first
 
 
 def cover(

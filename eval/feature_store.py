@@ -1,0 +1,74 @@
+"""Features on disk as they are computed, so that a run that was killed goes on from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+SECONDS_PER_FILE = 20.0  # of work: what a killed process loses at most
+
+
+class FeatureStore:
+    """The features of one set of clips under one extractor: `store[key]` is (D,) float32.
+
+    A folder of small files, each of which gets its name when it is whole; several processes may write into it
+    at once. What it says about itself decides the folder's name, so other settings find nothing here.
+
+    Args:
+        folder: of all stores. about: what the features depend on besides the clip that a key names (JSON).
+    """
+
+    def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
+        text = json.dumps(dict(about), sort_keys=True)
+        self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.about = dict(about)
+        self.features: dict[str, torch.Tensor] = {}
+        self._pending: list[str] = []
+        self._written = time.monotonic()
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._read(path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.features
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.features[key]
+
+    def add(self, keys: Sequence[str], features: torch.Tensor) -> None:
+        """(B, D) features of the clips that these keys name."""
+        self.features |= dict(zip(keys, features.float().cpu().unbind(), strict=True))
+        self._pending += keys
+        if time.monotonic() - self._written >= SECONDS_PER_FILE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is not on the disk yet."""
+        if not self._pending:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "about.json"
+        if not about.exists():
+            about.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
+        name = uuid.uuid4().hex
+        partial = self.folder / f"{name}.partial"
+        stacked = torch.stack([self.features[key] for key in self._pending])
+        save_file({"features": stacked}, partial, metadata={"keys": json.dumps(self._pending)})
+        partial.rename(self.folder / f"{name}.safetensors")
+        self._pending, self._written = [], time.monotonic()
+
+    def _read(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                keys, rows = json.loads(file.metadata()["keys"]), file.get_tensor("features")
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} can't be read as stored features ({error}); remove the file") from None
+        self.features |= dict(zip(keys, rows.clone().unbind(), strict=True))

@@ -1,0 +1,47 @@
+"""python -m eval reference: the statistics of real clips, once for all generators."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from eval.extraction import processes
+from eval.fvd_settings import Settings, settings_of
+from eval.measuring import extraction_of, load_extractor
+from eval.protocols import quick_count
+from eval.reference import measure_real
+
+
+def measure_reference(args: argparse.Namespace) -> None:
+    sizes = (args.num_frames, args.height, args.width)
+    if quick_count(args.protocol) is None:
+        if any(size is not None for size in sizes):
+            raise ValueError(f"--protocol {args.protocol} has its own clip size: leave out the flags for it")
+    elif None in sizes:
+        raise ValueError(
+            f"--protocol {args.protocol} fixes no clip size: give --num_frames, --height and --width"
+        )
+    settings: Settings = settings_of(args, sizes, "classes")
+    extractor = load_extractor(args)
+    if extractor is None:
+        return
+    reference, _ = measure_real(
+        settings.real_clips(args.data),
+        settings.protocol,
+        settings.record(extractor),
+        extraction_of(args, extractor),
+        with_floor=not args.no_floors,
+    )
+    if not args.keep_features:
+        reference = replace(reference, features=None)
+    if not processes().is_main_process:
+        return
+    reference.save(args.out)
+    told = f"{len(reference.skipped)} videos skipped, " if reference.skipped else ""
+    floor = reference.floor
+    told += (
+        f"real against real {floor['fvd']:.1f}"
+        if floor["fvd"] is not None
+        else f"no real floor ({floor['reason']})"
+    )
+    print(f"{args.out}: {settings.protocol.name}, {len(reference.names)} real clips, {told}")
