@@ -80,7 +80,7 @@ def quality_section(
 ) -> Section:
     """Distances over forward FLOPs: a panel for each protocol of both, ours and the published studies that
     tell what their generators cost. What is in different panels does not compare."""
-    ours = _panels(comparison, runs)
+    ours = quality_panels(comparison, runs)
     theirs = [
         Panel(
             f"published: {group.title.split(':')[0]}",
@@ -97,19 +97,21 @@ def quality_section(
         if sum(bool(row.forward_tflops and row.fvd) for row in group.rows) > 2
     ]
     section = Section("Quality against cost")
+    if not ours:
+        section.body.append("No run has both a distance and a cost (`eval/fvd.json`, `eval/cost.json`).")
+        return section
     for panels, name, caption in (
         (ours, "quality.png", "Distance against forward FLOPs of one pass; dotted: real against real clips"),
         (theirs, "quality_published.png", "Published, UCF-101: one transformer on many tokenizers"),
     ):
-        if panels:
-            plot_quality(panels, folder / name)
-            section.body.append([Picture(folder / name, f"{caption}. Panels do not compare", plot=True)])
-    if not ours:
-        section.body.append("No run has both a distance and a cost (`eval/fvd.json`, `eval/cost.json`).")
+        plot_quality(panels, folder / name)
+        picture = Picture(folder / name, f"{caption}. Panels do not compare", plot=True)
+        section.body.append([picture])
     return section
 
 
-def _panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
+def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
+    """A panel for each kind of distance, protocol of it, and way of counting the cost."""
     points: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
     titles: dict[tuple[str, str, str], tuple[str, str]] = {}
     floors: dict[str, dict[str, float]] = {}

@@ -8,6 +8,8 @@ assumed. Where a source says so, they were collected second hand.
 from eval.published import PublishedFVD as _P
 from eval.published import PublishedGroup
 
+_WALT = "W.A.L.T, arXiv 2312.06662"
+_LARP = "LARP, arXiv 2410.21264"
 _SIZE_128 = {"num_frames": 16, "height": 128, "width": 128}
 _SIZE_256 = {"num_frames": 16, "height": 256, "width": 256}
 _MAGVIT = _SIZE_128 | {"num_generated": 10_000, "split": "train", "stride": 1}
@@ -18,8 +20,16 @@ PUBLISHED = (
         "MAGVIT protocol: class-conditional, 128², 10,000 clips",
         "the model's paper, collected second hand",
         (
-            _P("W.A.L.T-XL", 36, 2, rfvd=17.1, tokens=1280, note="460 M; 50 DDIM steps, no guidance"),
-            _P("W.A.L.T-L", 46, 2, rfvd=17.1, tokens=1280, note="313 M; 50 steps"),
+            _P(
+                "W.A.L.T-XL",
+                36,
+                2,
+                rfvd=17.1,
+                tokens=1280,
+                source=_WALT,
+                note="460 M; 50 DDIM steps, no guidance",
+            ),
+            _P("W.A.L.T-L", 46, 2, rfvd=17.1, tokens=1280, source=_WALT, note="313 M; 50 steps"),
             _P(
                 "EVATok",
                 48,
@@ -28,8 +38,16 @@ PUBLISHED = (
                 note="AR 327 to 633 M (accounts differ); 740 to 756 tokens on average; a variant: rFVD 4.0",
             ),
             _P("NBP-3B", 55.3, rfvd=15.5, tokens=1280, note="3 B; 95 steps"),
-            _P("LARP-L-Long", 57, rfvd=20, tokens=1024, note="AR 632 M; guidance 1.25"),
-            _P("MAGVIT-v2-MLM", 58, 3, rfvd=8.6, tokens=1280, note="307 M, 840 M elsewhere; ±2 elsewhere"),
+            _P("LARP-L-Long", 57, rfvd=20, tokens=1024, source=_LARP, note="AR 632 M; guidance 1.25"),
+            _P(
+                "MAGVIT-v2-MLM",
+                58,
+                3,
+                rfvd=8.6,
+                tokens=1280,
+                source="arXiv 2310.05737",
+                note="307 M, 840 M elsewhere; ±2 elsewhere",
+            ),
             _P(
                 "AdapTok-AR",
                 67,
@@ -45,8 +63,8 @@ PUBLISHED = (
             _P("PAR-1×", 94.1, note="792 M"),
             _P("NAR-L", 96.2, note="369 M"),
             _P("PAR-4×", 99.5, note="792 M"),
-            _P("LARP-L", 107, rfvd=24, tokens=1024, source="LARP's paper", note="343 M"),
-            _P("LARP-L-Long 343 M", 102, rfvd=20, tokens=1024, source="LARP's paper"),
+            _P("LARP-L", 107, rfvd=24, tokens=1024, source=_LARP, note="343 M"),
+            _P("LARP-L-Long 343 M", 102, rfvd=20, tokens=1024, source=_LARP),
             _P("MAGVIT-v2-AR", 109, rfvd=8.6, tokens=1280, source="LARP's and NBP's tables", note="840 M"),
             _P("MAGVIT-B", 159, 2, rfvd=25, tokens=1024, source="LARP's and NBP's tables"),
             _P("MAGVIT-AR", 265, rfvd=25, tokens=1024, source="LARP's and NBP's tables"),
@@ -59,13 +77,13 @@ PUBLISHED = (
     ),
     PublishedGroup(
         "CMD on frames of 64², 10,000 clips",
-        "CMD's paper",
+        "CMD, arXiv 2403.14148",
         (_P("CMD", 73, 2, rfvd=7.72, note="guidance 4; the same model as with 2,048 clips"),),
         fields={"height": 64, "width": 64, "num_generated": 10_000},
     ),
     PublishedGroup(
         "CMD on frames of 64², 2,048 clips",
-        "CMD's paper",
+        "CMD, arXiv 2403.14148",
         (_P("CMD", 107, 9, note="guidance 4; the same model as with 10,000 clips"),),
         fields={"height": 64, "width": 64, "num_generated": 2048},
     ),
@@ -111,14 +129,14 @@ PUBLISHED = (
     ),
     PublishedGroup(
         "FAR, class-conditional, 128²: 4 seeds",
-        "FAR's paper and repository",
+        "FAR, arXiv 2503.19325, and its repository",
         (_P("FAR-L", 99, 5.9, note="DC-AE f32c32"),),
         protocol="sgv-2048-stride3",
         fields=_SIZE_128 | _FAR,
     ),
     PublishedGroup(
         "FAR, class-conditional, 256²: 4 seeds",
-        "FAR's paper and repository",
+        "FAR, arXiv 2503.19325, and its repository",
         (
             _P("FAR-XL", 108, 4.2, note="DC-AE f32c32"),
             _P("FAR-L", 113, 3.6, note="DC-AE f32c32"),
@@ -128,13 +146,13 @@ PUBLISHED = (
     ),
     PublishedGroup(
         "FAR, unconditional, 128²",
-        "FAR's paper and repository",
+        "FAR, arXiv 2503.19325, and its repository",
         (_P("FAR-L", 279, 9.2, note="DC-AE f32c32"),),
         fields=_SIZE_128 | _FAR,
     ),
     PublishedGroup(
         "FAR, unconditional, 256²",
-        "FAR's paper and repository",
+        "FAR, arXiv 2503.19325, and its repository",
         (_P("FAR-XL", 303, note="DC-AE f32c32"), _P("FAR-L", 280, note="DC-AE f32c32")),
         fields=_SIZE_256 | _FAR,
     ),
@@ -216,7 +234,7 @@ PUBLISHED = (
     ),
     PublishedGroup(
         "W.A.L.T's ablation of latent channels",
-        "W.A.L.T's paper",
+        _WALT,
         (
             _P("4 channels", 86.4, rfvd=37.7),
             _P("8 channels", 75.4, rfvd=17.1),

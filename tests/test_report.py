@@ -17,7 +17,7 @@ from PIL import Image
 
 from eval import pictures
 from eval.comparison import Measured, compare, differing_fields, merged_table
-from eval.cost_section import cost_section
+from eval.cost_section import cost_section, quality_panels
 from eval.fvd import FVDProtocol, fvd_record
 from eval.page import Section, to_html
 from eval.published_ucf101 import PUBLISHED
@@ -67,8 +67,7 @@ def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -
     for name in ("eval/recon.gif", "generated/Ball/Ball_0000.gif", "eval/real/Ball.gif"):
         write_gif(run / name, clip, fps=8)
     for stage in ("vae", "dit"):
-        records = [{"step": step, "samples": 8 * step, "loss": 1 / step, "lr": 1e-3} for step in (1, 2, 3)]
-        records[1]["val_loss"] = 0.4
+        records = [{"step": step, "samples": 8 * step, "loss": 1 / step} for step in (1, 2, 3)]
         (run / stage).mkdir(parents=True)
         (run / stage / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     part = {key: {"mean": 25.5, "ci95": 0.25, "num_clips": 8} for key in ("psnr", "ssim")}
@@ -184,6 +183,14 @@ def test_numbers_stand_in_one_row_only_under_one_protocol(several: Path) -> None
     assert len(table_rows(text, "PSNR (dB), reconstruction")) == 1
     assert table_rows(text, "Tokens of a clip") == [["Tokens of a clip", "C1", "100", "100", "100"]]
     assert "published, same protocol" not in text
+
+
+def test_a_panel_holds_one_protocol(several: Path) -> None:
+    runs = read_runs([several.parent / name for name in ("first", "second", "third")])
+    first, other = quality_panels(compare(runs), runs)
+    assert first.points == [("first", 2.0, 321.5), ("second", 2.0, 222.2)]
+    assert first.title == "FVD, generated: F1 quick-32" and first.floors.keys() == {"first", "second"}
+    assert other.points == [("third", 2.0, 111.1)] and other.floors == {"third": 123.25}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FVDProtocol)])
