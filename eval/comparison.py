@@ -22,6 +22,7 @@ UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
 ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
 COST_FIELDS = (
+    "size",
     "clip_shape",
     "patch_size",
     "batch_size",

@@ -24,6 +24,7 @@ from eval.published import PublishedGroup
 from eval.runs import Record, Run, missing, prefix
 
 PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
+FURTHER = ("measured", "paper_", "figure_5")  # begins the names of columns that only some records have
 SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
 # of a setup, besides the transformer's sizes: what differs in these is not compared
 SETUP = (*SIZES, *(name for name in COST_FIELDS if name not in ("clip_shape", "patch_size")))
@@ -61,6 +62,13 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             plot_cost([(_name(row), _quantities(row)) for row in compared], at, path)
             caption = f"Patch {patch}, in multiples of what {_name(compared[at])} takes; shorter is cheaper"
             section.body.append([Picture(path, caption, plot=True)])
+    unpublished = {
+        f"{entry['name']} ({entry['missing']}; {entry['source']})": None
+        for run in runs
+        for entry in (run.cost or {}).get("not_published", ())
+    }
+    if unpublished:
+        section.body.append(f"Not published, so not counted: {'; '.join(unpublished)}.")
     for run in runs:
         if not run.cost:
             section.body.append(f"Not here: {prefix(run, runs)}{missing('eval/cost.json')}")
@@ -157,10 +165,12 @@ def _table(rows: Sequence[Record]) -> Table:
     """The caption says for which clips and which transformer all rows are."""
     first = rows[0]
     clips = {_words(row["clip_shape"]) for row in rows}
+    kernel = f", {first['attention']} attention" if first.get("attention") else ""
+    checkpointing = ", gradient checkpointing" if first.get("gradient_checkpointing") else ""
     of_clips = f" of {clips.pop()} clips" if len(clips) == 1 else ""
     caption = (
         f"latents{of_clips}, depth {first['num_layers']}, width {first['hidden_size']}, {first['num_heads']} "
-        f"heads, batch {first['batch_size']}{PARTS[first['part']]}"
+        f"heads, batch {first['batch_size']}{kernel}{checkpointing}{PARTS[first['part']]}"
     )
     columns: dict[str, Callable[[Record], str]] = {
         "latents": _name,
@@ -174,28 +184,34 @@ def _table(rows: Sequence[Record]) -> Table:
         "GFLOPs training": lambda row: _number(row["training_flops"], ",.3f", 1e9),
         "MiB training": lambda row: _number(_peak(row), ",.1f", 2**20),
     }
-    further = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if name.startswith(("measured_", "paper_")) and any(row.get(name) is not None for row in rows)
-    ]
+    further = [dict(_further(row)) for row in rows]
+    names = list(dict.fromkeys(name for cells in further for name in cells))
     return Table(
-        (*columns, *(name.replace("_bytes", " (MiB)").replace("_", " ") for name in further)),
+        (*columns, *names),
         [
-            (*(cell(row) for cell in columns.values()), *(_further(name, row.get(name)) for name in further))
-            for row in rows
+            (*(cell(row) for cell in columns.values()), *(cells.get(name, NONE) for name in names))
+            for row, cells in zip(rows, further, strict=True)
         ],
         caption,
     )
 
 
-def _further(name: str, value: Any) -> str:
-    """A cell of a column that only some records have."""
+def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Columns that only some records have: what was measured, and what the paper's counter gives."""
+    if isinstance(value, dict) and name and "median" in value:
+        value = value["median"]
     if isinstance(value, dict):
-        value = next((value[key] for key in ("peak", "median", "mean") if key in value), None)
-    if isinstance(value, (int, float)):
-        return f"{value / 2**20:,.1f}" if name.endswith("_bytes") else f"{value:,.4g}"
-    return NONE if value is None else _words(value)
+        return [
+            pair
+            for key, item in value.items()
+            if name or key.startswith(FURTHER)
+            for pair in _further(item, f"{name} {key}".replace("_", " ").strip())
+        ]
+    if isinstance(value, (int, float)) and not name.endswith("num threads"):
+        if name.endswith(" bytes"):
+            return [(f"{name.removesuffix(' bytes')} (MiB)", f"{value / 2**20:,.1f}")]
+        return [(name, f"{value:,.4g}")]
+    return [(name, value)] if isinstance(value, str) and name.endswith((" reason", " device")) else []
 
 
 def _name(row: Record) -> str:

@@ -27,7 +27,7 @@ PUBLISHED = (
                 rfvd=17.1,
                 tokens=1280,
                 source=_WALT,
-                note="460 M; 50 DDIM steps, no guidance",
+                note="460 M; 50 DDIM steps, unguided",
             ),
             _P("W.A.L.T-L", 46, 2, rfvd=17.1, tokens=1280, source=_WALT, note="313 M; 50 steps"),
             _P(

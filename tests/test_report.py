@@ -272,12 +272,16 @@ def test_bars_are_relative_to_the_named_baseline(run: Path, tmp_path: Path) -> N
 
 
 def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: Path) -> None:
-    rows = [ROW | {"measured_memory_bytes": 2**21, "paper_gmac": 1.61}, OTHER_ROW | {"num_tokens": None}]
-    write_json(tmp_path / "eval/cost.json", {"rows": rows})
+    measured = {"peak_bytes": 2**21, "seconds": {"forward": {"median": 0.25, "quartiles": [0.2, 0.3]}}}
+    rows = [ROW | {"measured": measured, "paper_gmac": 1.61}, OTHER_ROW | {"num_tokens": None}]
+    left_out = [{"name": "Video-LaViT", "source": "its repository", "missing": "the shape of its latents"}]
+    write_json(tmp_path / "eval/cost.json", {"rows": rows, "not_published": left_out})
     write_json(tmp_path / "eval/diagnose.json", {"tfvd": {"fvd": 77.25}, "channels": list(range(20))})
     Image.new("RGB", (8, 8)).save(tmp_path / "eval/diagnose_swap.png")
     text = write_report(tmp_path).with_suffix(".md").read_text()
-    assert "| measured memory (MiB) | paper gmac |" in text and "| 2.0 | 1.61 |" in text
+    assert "| measured peak (MiB) | measured seconds forward | paper gmac |" in text
+    assert "| 2.0 | 0.25 | 1.61 |" in text and "| – | – | – |" in text
+    assert "Video-LaViT (the shape of its latents; its repository)" in text
     assert "| tfvd, fvd | 77.25 |" in text and "| channels | 20 values, in the file |" in text
     assert "diagnose_swap.png" in text
 
