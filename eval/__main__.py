@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    print(f"report: {write_report(args.run_dir)}")
+    print(f"report: {write_report(args.runs, args.out, args.baseline)}")
 
 
 if __name__ == "__main__":

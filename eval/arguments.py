@@ -59,8 +59,14 @@ def parser() -> argparse.ArgumentParser:
 
     cost = verbs.add_parser("cost", help="tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's")
     _add_cost(cost)
-    report = verbs.add_parser("report", help="report.md and report.html of a run's folder")
-    report.add_argument("run_dir")
+    report = verbs.add_parser("report", help="report.md and report.html of one run or of several")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=FOLDER")
+    report.add_argument(
+        "--out", help="folder of the report; left out: the run's, or `report` beside the first"
+    )
+    report.add_argument(
+        "--baseline", default="", help="part of a tokenizer's name: the cost bars are multiples of it"
+    )
     selftest = add_selftest(verbs)
     for verb in (fvd, reference, sensitivity, recon, accuracy, cost, report, selftest):
         verb.set_defaults(error=verb.error)

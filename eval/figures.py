@@ -1,76 +1,141 @@
-"""The pictures of a report: what a log holds over steps, and what latents cost beside one another."""
+"""The plots of a report: logs over steps, what latents cost beside one another, quality against cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c")
+COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c", "#a5526e", "#707070")
+COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
+MAX_CURVES = 8
+LOG_FROM = 20  # a ratio of the largest to the smallest from which an axis is logarithmic
 
 
-def plot_curves(records: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """One small panel for each number the log holds, the loss first, at most eight."""
-    counters = {"step", "samples", "epoch", "seconds", "time", "ms"}
+def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: Path) -> None:
+    """One small panel for each number that the logs hold, losses first, at most `MAX_CURVES`, and in it one
+    curve for each name in `logs` that has the number. Names keep their colour from panel to panel."""
     names = dict.fromkeys(
         name
+        for records in logs.values()
         for record in records
         for name, value in record.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in counters
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in COUNTERS
     )
-    order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))[
-        :8
-    ]
+    order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))
+    order = order[:MAX_CURVES]
     columns = min(4, max(1, len(order)))
     num_rows = max(1, -(-len(order) // columns))
-    figure = Figure(figsize=(2.9 * columns, 2.3 * num_rows), layout="constrained")
+    figure = Figure(figsize=(2.9 * columns, 2.3 * num_rows + 0.3), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for i, name in enumerate(order):
         axes = figure.add_subplot(num_rows, columns, i + 1)
-        points = [
-            (record.get("step", at), record[name])
-            for at, record in enumerate(records)
-            if record.get(name) is not None
-        ]
-        axes.plot(
-            *zip(*points, strict=True),
-            color=COLOURS[i % len(COLOURS)],
-            linewidth=1.2,
-            marker="." * (len(points) < 8),
-        )
+        positive = True
+        for colour, (label, records) in zip(_colours(logs), logs.items(), strict=True):
+            points = [
+                (record.get("step", at), record[name])
+                for at, record in enumerate(records)
+                if record.get(name) is not None
+            ]
+            if points:
+                steps, values = zip(*points, strict=True)
+                marker = "." if len(points) < 8 else ""
+                axes.plot(steps, values, color=colour, linewidth=1.2, marker=marker, label=label)
+                positive &= min(values) > 0
         axes.set_title(name, fontsize=9)
-        if "loss" in name and all(value > 0 for _, value in points):
+        if "loss" in name and positive:
             axes.set_yscale("log")
+        _tidy(axes)
+    if len(logs) > 1:
+        marks = [
+            Line2D([], [], color=colour, label=label)
+            for colour, label in zip(_colours(logs), logs, strict=True)
+        ]
+        figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, path: Path) -> None:
+    """Bars of what each labelled row takes, relative to the row at `baseline`; a panel for each quantity. A
+    quantity that the baseline lacks, or has none of, is left out."""
+    reference = rows[baseline][1]
+    quantities = [name for name, value in reference.items() if value]
+    columns = min(2, len(quantities))
+    num_rows = -(-len(quantities) // columns)
+    figure = Figure(figsize=(9, (0.5 + 0.24 * len(rows)) * num_rows + 0.3), layout="constrained")
+    places = range(len(rows))
+    first = None
+    for i, name in enumerate(quantities):
+        axes = figure.add_subplot(num_rows, columns, i + 1, sharey=first)
+        first = first or axes
+        lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
+        colours = [COLOURS[1] if row == baseline else COLOURS[0] for row in places]
+        bars = axes.barh(places, lengths, 0.72, color=colours)
+        texts = ["" if math.isnan(length) else f"{length:.3g}×" for length in lengths]
+        axes.bar_label(bars, texts, fontsize=8, padding=3)
+        known = [length for length in lengths if length > 0]
+        if max(known) / min(known) > LOG_FROM:
+            axes.set_xscale("log")
+        axes.axvline(1, color=COLOURS[1], linewidth=0.8)
+        axes.margins(x=0.18)
+        axes.set_title(name, fontsize=9)
+        axes.set_yticks(places, [label for label, _ in rows], fontsize=8)
+        axes.tick_params(axis="y", labelleft=i % columns == 0)
+        _tidy(axes)
+    first.invert_yaxis()  # type: ignore[union-attr]
+    figure.savefig(path, dpi=110)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Quality against cost under one protocol: (label, cost, distance) for each point, and by label the
+    distance of real clips from real ones, below which nothing can be expected."""
+
+    title: str
+    cost_axis: str
+    quality_axis: str
+    points: Sequence[tuple[str, float, float]]
+    floors: Mapping[str, float]
+
+
+def plot_quality(panels: Sequence[Panel], path: Path) -> None:
+    """A panel for each protocol, whose axes are its own: nothing is to be read across panels."""
+    columns = min(2, len(panels))
+    num_rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.9 * columns, 2.9 * num_rows), layout="constrained")
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(num_rows, columns, i + 1)
+        for k, (label, cost, distance) in enumerate(panel.points):
+            axes.plot([cost], [distance], "o", color=COLOURS[k % len(COLOURS)], markersize=6, label=label)
+            if label in panel.floors:
+                axes.axhline(
+                    panel.floors[label],
+                    color=COLOURS[k % len(COLOURS)],
+                    linewidth=1.2,
+                    linestyle=":",
+                    label=f"{label}, real against real",
+                )
+        costs = [cost for _, cost, _ in panel.points]
+        if max(costs) / min(costs) > 3:
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(0, 1.2 * max(costs))
+        axes.set_ylim(0, 1.15 * max(distance for _, _, distance in panel.points))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
+        axes.set_title(panel.title, fontsize=9)
+        axes.set_xlabel(panel.cost_axis, fontsize=8)
+        axes.set_ylabel(panel.quality_axis, fontsize=8)
         _tidy(axes)
     figure.savefig(path, dpi=110)
 
 
-def plot_cost(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Bars of what each row of a cost record takes, relative to the first row."""
-    quantities = (
-        ("tokens", [row["num_tokens"] for row in rows]),
-        ("FLOPs forward", [row["forward_flops"] for row in rows]),
-        ("FLOPs training", [row["training_flops"] for row in rows]),
-        ("memory training", [row["training_memory_bytes"]["peak"] for row in rows]),
-    )
-    figure = Figure(figsize=(8, 0.5 + 0.22 * (len(rows) + 1) * len(quantities)), layout="constrained")
-    axes = figure.add_subplot()
-    step = 0.8 / len(rows)
-    for i, row in enumerate(rows):
-        label = f"{row['tokenizer']}, patch {row['patch_size']}"
-        lengths = [values[i] / values[0] for _, values in quantities]
-        places = [at + i * step for at in range(len(quantities))]
-        bars = axes.barh(places, lengths, step * 0.9, color=COLOURS[i % len(COLOURS)], label=label)
-        axes.bar_label(bars, [f"{length:.2f}×" for length in lengths], fontsize=8, padding=3)
-    axes.set_yticks([at + step * (len(rows) - 1) / 2 for at in range(len(quantities))])
-    axes.set_yticklabels([name for name, _ in quantities], fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
-    _tidy(axes)
-    figure.savefig(path, dpi=110)
+def _colours(names: Mapping[str, Any]) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(len(names))]
 
 
 def _tidy(axes: Any) -> None:

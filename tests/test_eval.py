@@ -150,7 +150,8 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     page = (tmp_path / "report.html").read_text()
     assert "latents of 4×16×24 clips, depth 1, width 16" in page
     assert "latents of 16×224×224 clips, depth 6, width 512" in page and "paper size" in page
-    assert page.count("<tr>") == (1 + 2) + (1 + 2)
+    cost = page.partition("<h2>Cost</h2>")[2].partition("</section>")[0]
+    assert cost.count("<tr>") == (1 + 2) + (1 + 2)
 
 
 def test_patch_sizes_by_grid_need_the_flag(
