@@ -1,4 +1,4 @@
-"""python -m eval fvd | recon | accuracy | cost | report: measure a run and write JSON beside each number."""
+"""python -m eval fvd | recon | diagnose | accuracy | cost | report: JSON beside each number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from eval.accuracy_command import measure_accuracy
 from eval.arguments import parser
 from eval.cost_command import measure_cost
+from eval.diagnose_command import diagnose
 from eval.fvd_command import measure_fvd
 from eval.recon_command import measure_recon
 from eval.report import write_report
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = {
         "fvd": measure_fvd,
         "recon": measure_recon,
+        "diagnose": diagnose,
         "accuracy": measure_accuracy,
         "cost": measure_cost,
         "report": report,
