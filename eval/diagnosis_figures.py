@@ -60,7 +60,7 @@ def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Pa
         below.set_xlabel("channel", fontsize=8)
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(labelsize=8)
+            axes.tick_params(which="both", labelsize=8)
             if len(grid.kl) <= BARS_AT_MOST:
                 axes.set_xticks(channels)
             axes.set_xlim(-0.7, len(grid.kl) - 0.3)

@@ -56,6 +56,7 @@ SMALLER = {
     "pipelines edit": ["--num_inference_steps", "2"],
     "pipelines mix": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
+    "eval diagnose": ["--num_clips", "3", "--num_pairs", "1"],
     "eval accuracy": ["--num_steps", "2"],
     "eval fvd": [],
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
