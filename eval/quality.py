@@ -1,42 +1,86 @@
-"""PSNR and SSIM of reconstructions, per clip."""
+"""PSNR, SSIM and LPIPS of reconstructions, per frame and per clip."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import rearrange
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+# Frames (N, 3, H, W) twice, float in [-1, 1] -> (N,) distances.
+PerceptualNetwork = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-def psnr(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB of each clip: the mean over its frames. Infinite for equal frames.
 
-    Shapes: (B, C, F, H, W) twice, both float in [-1, 1] (what is beyond is clamped) or both uint8 -> (B,).
+def psnr_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio in dB of each frame. Infinite for equal frames.
+
+    Shapes: (B, C, F, H, W) twice, both float in [-1, 1] (what is beyond is clamped) or both uint8 -> (B, F).
     Measured on [0, 1], data_range 1.
     """
     a, b = _frames(reconstruction, original)
     values = peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return rearrange(values, "(b f) -> b f", b=len(original)).mean(1)
+    return rearrange(values, "(b f) -> b f", b=len(original))
+
+
+def ssim_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """Structural similarity (Wang et al., 2004; Gaussian window 11, sigma 1.5) of each frame. Arguments as
+    for `psnr_per_frame`; measured on [0, 1], data_range 1: SSIM depends on the offset.
+
+    Raises:
+        ValueError: also for sides below 6, half of the window.
+    """
+    a, b = _frames(reconstruction, original)
+    if min(a.shape[-2:]) < 6:
+        raise ValueError(f"SSIM needs frames of at least 6x6, got {a.shape[-2]}x{a.shape[-1]}")
+    values = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return rearrange(values, "(b f) -> b f", b=len(original))
+
+
+@torch.no_grad()
+def lpips_per_frame(
+    reconstruction: torch.Tensor, original: torch.Tensor, network: PerceptualNetwork
+) -> torch.Tensor:
+    """Perceptual distance (Zhang et al., arXiv 1801.03924) of each frame, 0 for equal ones. Arguments as for
+    `psnr_per_frame`; `network` is the one with the published weights, and sees the frames of one clip at a
+    time, since its own features are a hundred times as large."""
+    a, b = (2 * frames - 1 for frames in _frames(reconstruction, original))
+    clips = (part.split(original.shape[2]) for part in (a, b))
+    return torch.stack([network(first, second) for first, second in zip(*clips, strict=True)])
+
+
+def psnr(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """(B,): of each clip, the mean over its frames of `psnr_per_frame`."""
+    return psnr_per_frame(reconstruction, original).mean(1)
 
 
 def ssim(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Structural similarity (Wang et al., 2004; Gaussian window 11, sigma 1.5) of each clip: the mean over
-    its frames. Arguments as for `psnr`; measured on [0, 1], data_range 1: SSIM depends on the offset."""
-    a, b = _frames(reconstruction, original)
-    values = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-    return rearrange(values, "(b f) -> b f", b=len(original)).mean(1)
+    """(B,): of each clip, the mean over its frames of `ssim_per_frame`."""
+    return ssim_per_frame(reconstruction, original).mean(1)
 
 
-def summarize(values: torch.Tensor) -> dict[str, float | int | None]:
-    """(N,) one value a clip -> mean, half width of its 95 % confidence interval over clips (normal
-    approximation, 1.96 s / sqrt(N); None for one clip), and N."""
-    values = values.double().flatten()
-    count = len(values)
+def lpips(reconstruction: torch.Tensor, original: torch.Tensor, network: PerceptualNetwork) -> torch.Tensor:
+    """(B,): of each clip, the mean over its frames of `lpips_per_frame`."""
+    return lpips_per_frame(reconstruction, original, network).mean(1)
+
+
+def summarize(values: torch.Tensor) -> dict[str, Any]:
+    """(N,), one value a clip, or (N, F), one a frame -> mean, half width of its 95 % confidence interval,
+    and N; of frames also `per_frame`, F means over clips.
+
+    The interval is over clips (normal approximation, 1.96 s / sqrt(N); None for one clip), also where values
+    are of frames: those of one clip are alike, so that N F of them are no larger a sample than N clips.
+    """
+    values = values.double()
+    clips = values if values.ndim == 1 else values.mean(1)
+    count = len(clips)
     if count == 0:
         raise ValueError("no clip was measured: there is nothing to summarize")
-    half_width = 1.96 * values.std().item() / math.sqrt(count) if count > 1 else None
-    return {"mean": values.mean().item(), "ci95": half_width, "num_clips": count}
+    half_width = 1.96 * clips.std().item() / math.sqrt(count) if count > 1 else None
+    summary: dict[str, Any] = {"mean": clips.mean().item(), "ci95": half_width, "num_clips": count}
+    return summary if values.ndim == 1 else summary | {"per_frame": values.mean(0).tolist()}
 
 
 def _frames(reconstruction: torch.Tensor, original: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,12 @@ EXEMPT = {"vidtwin_gen/__init__.py"}
 AUTOENCODER_READS = {f"vidtwin_gen.{name}" for name in ("bundle", "latents", "layers", "weights")}
 # Metrics stand alone; these count what a layout costs.
 LAYOUT_READERS = {"eval/cost.py", "eval/tokenizers.py"}
+# These change a latent, or count over it, by its grids and channels.
+LAYOUT_READERS |= {"eval/latent_edits.py", "eval/channel_statistics.py"}
+# The autoencoder that several commands measure.
+MODEL_READERS = {"eval/subject.py"}
 # The clips that metrics are given come from the data that training reads, read in the same way.
-CLIP_READERS = {"eval/clips.py"}
+CLIP_READERS = {"eval/clips.py", "eval/located_clips.py"}
 
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 FILES += [ROOT / f"{script}.py" for script in sorted(SCRIPTS)]
@@ -42,7 +46,8 @@ def modules_imported(source):
 def may_import(file, module):
     """Whether the file, relative to the root, may import this module of ours."""
     room = file.split("/")[0]
-    if file.endswith(("/__main__.py", "_command.py")) or file.removesuffix(".py") in SCRIPTS:
+    command = file.endswith(("/__main__.py", "_command.py")) or file.removesuffix(".py") in SCRIPTS
+    if command or file in MODEL_READERS:
         return True
     if module.startswith(f"{room}."):
         return True

@@ -58,6 +58,7 @@ SMALLER = {
     "pipelines edit": ["--num_inference_steps", "2"],
     "pipelines mix": ["--num_inference_steps", "2"],
     "eval recon": ["--num_clips", "4"],
+    "eval diagnose": ["--num_clips", "3", "--num_pairs", "1"],
     "eval accuracy": ["--num_steps", "2"],
     "eval fvd": ["--num_workers", "0", "--device", "cpu"],
     "eval reference": ["--num_workers", "0"],

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import imageio_ffmpeg
 import numpy as np
@@ -178,8 +178,17 @@ def read_window(
     """The clip of `read_clip`, and the number of its first frame in the file."""
     if crop not in ("random", "center"):
         raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
-    frames, first = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
-    return cover(from_uint8(frames), size, crop, generator), first  # (C, F, H, W)
+    raw = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
+    frames = torch.from_numpy(raw.frames)  # (F, h, w, C)
+    return cover(from_uint8(frames), size, crop, generator), raw.start  # (C, F, H, W)
+
+
+class RawWindow(NamedTuple):
+    """Frames (F, h, w, C) uint8 as a file has them, the number of the first, and the file's frame rate."""
+
+    frames: np.ndarray
+    start: int
+    fps: float
 
 
 def read_frames(
@@ -190,15 +199,15 @@ def read_frames(
     stride: int | None = None,
     start: Start = "random",
     generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, int]:
-    """The window of `read_window` as it stands in the file, uint8 (F, h, w, C), and its first frame's number.
-    For what needs one window at several sizes."""
+) -> RawWindow:
+    """The window of `read_clip` in the file's own size. Arguments and errors as there."""
 
-    def read() -> tuple[np.ndarray, int]:
+    def read() -> RawWindow:
         reader, num_total, seekable = open_reader(path)
+        rate = float(reader.get_avg_fps())
         indices = frame_indices(
             num_total,
-            float(reader.get_avg_fps()),
+            rate,
             num_frames,
             fps=fps,
             stride=stride,
@@ -206,10 +215,9 @@ def read_frames(
             generator=generator,
             path=path,
         )
-        return decode(reader, indices, seekable), indices[0]
+        return RawWindow(decode(reader, indices, seekable), indices[0], rate)
 
-    array, first = guarded(path, read)
-    return torch.from_numpy(array), first
+    return guarded(path, read)
 
 
 def cover(

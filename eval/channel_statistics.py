@@ -1,0 +1,101 @@
+"""What the channels of a latent hold, over many clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from vidtwin_gen.latents import LatentLayout
+
+# Nats per latent number. 0.01 nats are 0.014 bits: of a hundred such numbers the decoder learns one bit.
+DEAD_BELOW = 0.01
+
+
+@dataclass(frozen=True)
+class GridStatistics:
+    """Of one grid, a value for each of its channels (c,), float64, over clips and positions.
+
+    Attributes:
+        mean, std_of_mean: mean and standard deviation of the posterior's means.
+        posterior_std: mean of the posterior's standard deviations.
+        std: of posterior samples, by the law of total variance: what whitening divides by.
+        kl: divergence of the posterior from the standard normal, nats per number.
+        information: the same from the Gaussian with the channel's own mean and `std`, 0.5 (log std^2 - mean
+            log-variance). Never above `kl`, and an upper bound of what a number tells about its clip, also
+            where an autoencoder was hardly held to the standard normal.
+        num_positions: of the grid.
+    """
+
+    mean: torch.Tensor
+    std_of_mean: torch.Tensor
+    posterior_std: torch.Tensor
+    std: torch.Tensor
+    kl: torch.Tensor
+    information: torch.Tensor
+    num_positions: int
+
+    @property
+    def dead(self) -> torch.Tensor:
+        """(c,) bool: channels with less than DEAD_BELOW nats of `information` a number. One whose KL is below
+        it is always among them; so is one that is the same number for every clip, whatever its KL."""
+        return self.information < DEAD_BELOW
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("mean", "std_of_mean", "posterior_std", "std", "kl", "information", "dead")
+        return {
+            **{name: getattr(self, name).tolist() for name in names},
+            "dead_fraction": self.dead.double().mean().item(),
+            "num_positions": self.num_positions,
+            "kl_per_clip": self.kl.sum().item() * self.num_positions,
+        }
+
+
+class PosteriorMoments(Metric):
+    """Means over clips, from float64 sums, of what `channel_statistics` wants of each latent number.
+
+    `update(mean, logvar)` takes (B, L) each, `compute()` gives (5, L): mean, mean^2, logvar, variance, std.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    sums: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, num_elements: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        zeros = torch.zeros(5, num_elements, dtype=torch.float64)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, mean: torch.Tensor, logvar: torch.Tensor) -> None:
+        mean, logvar = mean.double(), logvar.double()
+        terms = (mean, mean.square(), logvar, logvar.exp(), (logvar / 2).exp())
+        self.sums += torch.stack([term.sum(0) for term in terms]).to(self.sums)
+        self.count += len(mean)
+
+    def compute(self) -> torch.Tensor:
+        return self.sums / self.count
+
+
+def channel_statistics(moments: torch.Tensor, layout: LatentLayout) -> dict[str, GridStatistics]:
+    """(5, L) `PosteriorMoments` -> the statistics of each grid of the layout, by name."""
+    statistics = {}
+    for grid in layout.grids:
+        mean, square, logvar, variance, posterior_std = (
+            layout.split(moments)[grid.name].flatten(1, -2).mean(1)
+        )
+        spread = (square - mean.square()).clamp(min=0)
+        statistics[grid.name] = GridStatistics(
+            mean=mean,
+            std_of_mean=spread.sqrt(),
+            posterior_std=posterior_std,
+            std=(spread + variance).sqrt(),
+            kl=0.5 * (square + variance - 1 - logvar),
+            information=0.5 * ((spread + variance).log() - logvar),
+            num_positions=grid.num_positions,
+        )
+    return statistics
