@@ -135,7 +135,7 @@ def run_accelerate(words):
     assert words[0] == "launch"
     launch = launch_command_parser().parse_args(words[1:])
     assert launch.config_file is None or (ROOT / launch.config_file).is_file()
-    run_python(["-m"] * launch.module + [launch.training_script, *launch.training_script_args])
+    run_python([*(["-m"] if launch.module else []), launch.training_script, *launch.training_script_args])
 
 
 def check_make(words):
