@@ -199,7 +199,7 @@ def test_our_latent_is_diagnosed(videos, tmp_path, monkeypatch, capsys):
             assert min(picture.size) > 300 and len(picture.getcolors(1 << 20)) > 50
 
 
-def test_another_latent_is_diagnosed_as_far_as_it_goes(videos, tmp_path, capsys):
+def test_another_latent_is_diagnosed_as_far_as_it_goes(videos, tmp_path):
     torch.manual_seed(0)
     AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "vae")
     words = ["diagnose", "--vae", str(tmp_path / "vae"), "--out", str(tmp_path / "d.json"), "--no-lpips"]
@@ -212,11 +212,6 @@ def test_another_latent_is_diagnosed_as_far_as_it_goes(videos, tmp_path, capsys)
     assert record["swap"]["num_pairs"] == 1 and len(halves["own"]["psnr"]["per_frame"]) == 5
     # Wan decodes step by step: the first frame knows only the first step, which is its own
     assert halves["own"]["psnr"]["per_frame"][0] == pytest.approx(whole["own"]["psnr"]["per_frame"][0])
-
-    words[words.index("--num_frames") + 1] = "6"
-    with pytest.raises(SystemExit):
-        main([*words, "--videos", str(videos)])
-    assert "AutoencoderKLWan does not take clips of 6x16x16" in capsys.readouterr().err
 
 
 def test_what_a_latent_or_a_clip_has_no_part_of_is_named(videos, tmp_path, monkeypatch, capsys):
