@@ -148,7 +148,7 @@ def measurements(run: Run) -> Iterator[Measured]:
 
 def own_rows(cost: Record) -> list[Record]:
     """The rows of a cost record that are about the run's own latents, one for each way of counting."""
-    return [row for row in cost["rows"] if str(row["tokenizer"]).endswith("(this run)")] or cost["rows"][:1]
+    return [row for row in cost["rows"] if str(row["tokenizer"]).endswith("(this run)")]
 
 
 def cost_protocol(row: Mapping[str, Any]) -> dict[str, Any]:

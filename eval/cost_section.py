@@ -210,7 +210,7 @@ def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, (int, float)) and not name.endswith("num threads"):
         if name.endswith(" bytes"):
             return [(f"{name.removesuffix(' bytes')} (MiB)", f"{value / 2**20:,.1f}")]
-        return [(name, f"{value:,.4g}")]
+        return [(name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")]
     return [(name, value)] if isinstance(value, str) and name.endswith((" reason", " device")) else []
 
 

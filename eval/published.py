@@ -13,6 +13,7 @@ APART = (
     "protocol: nothing is ranked across groups, and a number of ours stands beside a published one only "
     "where name and fields of the protocol are the same."
 )
+UNKNOWN = "not stated"
 NUM_CLASSES = 101  # UCF-101, on which all of them were measured
 SOME_CLASSES = {"ApplyEyeMakeup", "YoYo"}
 
@@ -72,32 +73,38 @@ class PublishedGroup:
 
 
 def published_section(groups: Sequence[PublishedGroup]) -> Section:
-    """A table for each group, folded."""
+    """A table for each group, folded; columns that a group has nothing for are left out."""
     section = Section("Published numbers, UCF-101", [APART], folded=True)
     for group in groups:
-        fields = ", ".join(f"{name} {value}" for name, value in group.fields.items())
-        name = f"{group.protocol}: " if group.protocol else ""
+        size = "×".join(str(group.fields.get(name, "?")) for name in ("num_frames", "height", "width"))
+        protocol = {
+            "clip": UNKNOWN if size == "?×?×?" else size,
+            **{
+                title: str(group.fields.get(name, UNKNOWN))
+                for title, name in (
+                    ("N generated", "num_generated"),
+                    ("split", "split"),
+                    ("stride", "stride"),
+                )
+            },
+        }
+        columns = {
+            "model": [row.model for row in group.rows],
+            "FVD": [row.shown for row in group.rows],
+            "rFVD": [_shown(row.rfvd) for row in group.rows],
+            "tokens": [_shown(row.tokens) for row in group.rows],
+            "TFLOPs forward": [_shown(row.forward_tflops) for row in group.rows],
+            **{title: [value] * len(group.rows) for title, value in protocol.items()},
+            "source": [row.source or group.source for row in group.rows],
+            "note": [row.note for row in group.rows],
+        }
+        columns = {title: cells for title, cells in columns.items() if any(cells)}
+        name = f" ({group.protocol})" if group.protocol else ""
         section.body.append(
-            Table(
-                ("model", "FVD", "rFVD", "tokens", "TFLOPs forward", "protocol", "source", "note"),
-                [
-                    (
-                        row.model,
-                        row.shown or "–",
-                        _or_none(row.rfvd),
-                        _or_none(row.tokens),
-                        _or_none(row.forward_tflops),
-                        f"{name}{fields or 'not stated'}",
-                        row.source or group.source,
-                        row.note,
-                    )
-                    for row in group.rows
-                ],
-                group.title,
-            )
+            Table(tuple(columns), list(zip(*columns.values(), strict=True)), group.title + name)
         )
     return section
 
 
-def _or_none(value: float | None) -> str:
-    return "–" if value is None else f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:,g}" if isinstance(value, float) else f"{value:,}"

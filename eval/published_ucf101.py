@@ -20,15 +20,7 @@ PUBLISHED = (
         "MAGVIT protocol: class-conditional, 128², 10,000 clips",
         "the model's paper, collected second hand",
         (
-            _P(
-                "W.A.L.T-XL",
-                36,
-                2,
-                rfvd=17.1,
-                tokens=1280,
-                source=_WALT,
-                note="460 M; 50 DDIM steps, unguided",
-            ),
+            _P("W.A.L.T-XL", 36, 2, rfvd=17.1, tokens=1280, source=_WALT, note="460 M; 50 steps, unguided"),
             _P("W.A.L.T-L", 46, 2, rfvd=17.1, tokens=1280, source=_WALT, note="313 M; 50 steps"),
             _P(
                 "EVATok",

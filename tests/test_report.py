@@ -249,7 +249,16 @@ def test_the_page_says_that_published_numbers_are_not_ranked(several: Path) -> N
     for name in ("report.md", "report.html"):
         assert "nothing is ranked across groups" in (several / name).read_text()
     text = (several / "report.md").read_text()
-    assert len(table_rows(text, "W.A.L.T-XL")) == 1 and "protocol | source" in text
+    (row,) = table_rows(text, "W.A.L.T-XL")
+    assert row[1] == "36 ± 2" and row[4:9] == [
+        "16×128×128",
+        "10000",
+        "train",
+        "1",
+        "W.A.L.T, arXiv 2312.06662",
+    ]
+    (row,) = table_rows(text, "VidTwin")
+    assert row[1:] == ["193", *["not stated"] * 4, "arXiv 2412.17726, Table 2", row[-1]]
 
 
 def test_floors_and_seeds_are_read_in_either_form(tmp_path: Path) -> None:
