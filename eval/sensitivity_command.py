@@ -79,10 +79,11 @@ def plot(record: Mapping[str, Any], path: str | Path) -> None:
     distortions: Mapping[str, Any] = record["distortions"]
     protocol = record["protocol"]
     figure = Figure(figsize=(2.9 * len(distortions), 2.7), layout="constrained")
-    clips = f"{record['num_clips']} real clips" + ", rank-deficient," * record["rank_deficient"]
+    clips = f"{record['num_clips']} real clips"
+    flag = ", rank-deficient" if record["rank_deficient"] else ""
     size = f"{protocol['num_frames']}×{protocol['height']}×{protocol['width']}"
     figure.suptitle(
-        f"FVD of {clips} ({size}, {protocol['split']} split) from themselves, distorted",
+        f"FVD of {clips} ({size}, {protocol['split']} split{flag}) from themselves, distorted",
         fontsize=10,
     )
     for place, (name, curve) in enumerate(distortions.items(), start=1):
