@@ -52,9 +52,10 @@ def _generator(clip: torch.Tensor) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(clip.contiguous().numpy().tobytes()))
 
 
-DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str]] = {
-    "Gaussian noise": (noise, (5, 10, 20, 40), "standard deviation, of 255"),
-    "blur": (blur, (0.5, 1, 2, 4), "standard deviation, pixels"),
-    "frame shuffle": (shuffle, (4, 8, 12, 16), "frames that change places"),
-    "freezing": (freeze, (2, 4, 8, 16), "frames that each is held for"),
+# the distortion, its strengths, their unit, and the strength that changes nothing
+DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str, float]] = {
+    "Gaussian noise": (noise, (5, 10, 20, 40), "standard deviation, of 255", 0),
+    "blur": (blur, (0.5, 1, 2, 4), "standard deviation, pixels", 0),
+    "frame shuffle": (shuffle, (4, 8, 12, 16), "frames that change places", 0),
+    "freezing": (freeze, (2, 4, 8, 16), "frames that each is held for", 1),
 }

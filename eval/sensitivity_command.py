@@ -29,7 +29,8 @@ def measure_sensitivity(args: argparse.Namespace) -> None:
     write_json(args.out, record)
     if args.figure:
         plot(record, args.figure)
-    print(f"N = {record['num_clips']} real clips, against themselves {record['identical']:.2e}")
+    flag = ", rank-deficient" if record["rank_deficient"] else ""
+    print(f"N = {record['num_clips']} real clips{flag}, against themselves {record['identical']:.2e}")
     for name, curve in record["distortions"].items():
         values = ", ".join(f"{at:g}: {value:.1f}" for at, value in curve["fvd"])
         print(f"{name} ({curve['unit']}): {values}; {'monotone' if curve['monotone'] else 'NOT monotone'}")
@@ -43,25 +44,28 @@ def sensitivity(args: argparse.Namespace, extractor: FeatureExtractor) -> dict[s
     extraction = extraction_of(args, extractor)
     reading = real.reading
     views = {"original": View(extraction.store(reading=reading, view="original"), as_read)}
-    for name, (distortion, levels, _) in DISTORTIONS.items():
+    for name, (distortion, levels, *_) in DISTORTIONS.items():
         for level in levels:
             store = extraction.store(reading=reading, view=[name, level])
             views[f"{name} {level}"] = View(store, partial(_distorted, distortion=distortion, level=level))
     _, features = extraction.real(real, lambda: real.of_classes(names), views)
     original = FeatureSums.of(features["original"])
     distortions: dict[str, Any] = {}
-    for name, (_, levels, unit) in DISTORTIONS.items():
+    for name, (_, levels, unit, none) in DISTORTIONS.items():
         values = [distance_of_sums(original, FeatureSums.of(features[f"{name} {level}"])) for level in levels]
         distortions[name] = {
             "unit": unit,
+            "undistorted": none,
             "fvd": [list(pair) for pair in zip(levels, values, strict=True)],
             "monotone": all(a < b for a, b in zip([0.0, *values], values, strict=False)),
         }
+    protocol = protocol_of(args, extractor, len(names), shape)
     return {
         "num_clips": len(names),
+        "rank_deficient": protocol.rank_deficient,
         "identical": distance_of_sums(original, FeatureSums.of(features["original"])),
         "distortions": distortions,
-        "protocol": protocol_of(args, extractor, len(names), shape).to_json(),
+        "protocol": protocol.to_json(),
         "skipped_videos": real.skipped,
     }
 
@@ -76,14 +80,15 @@ def plot(record: Mapping[str, Any], path: str | Path) -> None:
     protocol = record["protocol"]
     figure = Figure(figsize=(2.9 * len(distortions), 2.7), layout="constrained")
     clips = f"{record['num_clips']} real clips"
+    flag = ", rank-deficient" if record["rank_deficient"] else ""
     size = f"{protocol['num_frames']}×{protocol['height']}×{protocol['width']}"
     figure.suptitle(
-        f"FVD of {clips} ({size}, {protocol['split']} split) from themselves, distorted",
+        f"FVD of {clips} ({size}, {protocol['split']} split{flag}) from themselves, distorted",
         fontsize=10,
     )
     for place, (name, curve) in enumerate(distortions.items(), start=1):
         axes = figure.add_subplot(1, len(distortions), place)
-        points: Sequence[Sequence[float]] = [(0, record["identical"]), *curve["fvd"]]
+        points: Sequence[Sequence[float]] = [(curve["undistorted"], record["identical"]), *curve["fvd"]]
         axes.plot(*zip(*points, strict=True), color="#3b6ea5", linewidth=1.2, marker=".")
         axes.set_title(name, fontsize=9)
         axes.set_xlabel(curve["unit"], fontsize=8)
