@@ -34,11 +34,20 @@ def dit_flops(num_tokens: int, num_layers: int, hidden_size: int, *, cross_atten
 def count_flops(model_fn: Callable[[], torch.Tensor], *, backward: bool = False) -> int:
     """FLOPs (a multiply-add is two) of calling `model_fn`, with `backward` also of the backward pass from
     the sum of what it returns. Matrix products, convolutions and attention count, other work does not."""
+    if backward:
+        return count_step(model_fn)[1]
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        model_fn()
+    return counter.get_total_flops()
+
+
+def count_step(model_fn: Callable[[], torch.Tensor]) -> tuple[int, int]:
+    """FLOPs of the forward pass, and of it and the backward pass together."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         out = model_fn()
-        if backward:
-            out.sum().backward()
-    return counter.get_total_flops()
+        forward = counter.get_total_flops()
+        out.sum().backward()
+    return forward, counter.get_total_flops()
 
 
 @dataclass(frozen=True)
@@ -146,9 +155,7 @@ def dit_cost(
             conditioning=conditioning,
             **sizes,
         )
-        with torch.no_grad():
-            forward = count_flops(lambda: model(**inputs))
-        training = count_flops(lambda: model(**inputs), backward=True)
+        forward, training = count_step(lambda: model(**inputs))
         model.zero_grad()
         memory = predict_training_memory(model, inputs)
     num_tokens = tokenizer.layout.num_tokens(patch_size)

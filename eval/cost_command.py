@@ -19,7 +19,7 @@ from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
 from eval.cost import FIGURE_5_DIT, dit_cost, example
-from eval.cost_table import sentences, tables
+from eval.cost_table import sentences, sources, tables
 from eval.measured_step import free_memory, measure_step
 from eval.measuring import write_json
 from eval.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ def _of_tokenizers(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     lines = [table, *sentences(rows)]
     if args.markdown:
         heading = "# What a DiT costs on published latents"
-        text = f"{heading}\n\nMade by `{_command(args, names)}`.\n\n{EXPLANATION}\n\n{table}\n"
+        text = f"{heading}\n\nMade by `{_command(args, names)}`.\n\n{EXPLANATION}\n\n{table}\n\n{sources(rows)}\n"
         args.markdown.parent.mkdir(parents=True, exist_ok=True)
         args.markdown.write_text(text, encoding="utf-8")
     if args.ratios:

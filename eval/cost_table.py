@@ -33,8 +33,8 @@ def sentence(first: Row, other: Row) -> str:
         f"and {_times(_peak(first), _peak(other), 'less')} training memory than {other['tokenizer']} "
         f"at the same DiT ({dit(first)}), patch {first['patch_size']} and clip "
         f"({'x'.join(map(str, first['clip_shape']))}): {first['num_tokens']:,} and {other['num_tokens']:,} "
-        f"tokens, {first['forward_flops'] / 1e9:.3g} and {other['forward_flops'] / 1e9:.3g} GFLOPs forward, "
-        f"{_peak(first) / 2**20:,.0f} and {_peak(other) / 2**20:,.0f} MiB in training"
+        f"tokens, {_gflops(first)} and {_gflops(other)} GFLOPs forward, "
+        f"{_mib(_peak(first))} and {_mib(_peak(other))} MiB in training"
     )
 
 
@@ -71,6 +71,22 @@ def tables(rows: Sequence[Row], left_out: Sequence[Unpublished] = ()) -> str:
     return "\n\n".join(blocks)
 
 
+def sources(rows: Sequence[Row]) -> str:
+    """Markdown: where the latents of each tokenizer are published, and what is to be known of them."""
+    lines = [("tokenizer", "clip", "codes", "bits of a pixel's", "in the paper's Table 1", "source")]
+    lines.append(("---",) * len(lines[0]))
+    for row in {row["tokenizer"]: row for row in rows}.values():
+        clip = "×".join(map(str, row["clip_shape"]))
+        if row["frames_taken"]:
+            clip += f", takes {row['frames_taken']} frames"
+        printed = "" if row["printed_rate"] is None else f"{row['printed_rate']:.2%}: {row['verdict']}"
+        codes = "continuous" if row["num_codes"] is None else f"{row['num_codes']:,}"
+        bits = "" if row["bit_rate"] is None else f"{row['bit_rate']:.3%}"
+        source = f"{row['source']}; {row['remark']}" if row["remark"] else row["source"]
+        lines.append((row["tokenizer"], clip, codes, bits, printed, source))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _cells(row: Row, measured: bool) -> list[str]:
     paper = row["figure_5"] or {"num_tokens": {}, "macs": {}}
     cells = [
@@ -82,7 +98,7 @@ def _cells(row: Row, measured: bool) -> list[str]:
         f"{row['num_parameters'] / 1e6:.1f}",
         f"{row['forward_flops'] / 1e9:.1f}",
         f"{row['training_flops'] / 1e9:.1f}",
-        f"{_peak(row) / 2**20:,.0f}",
+        _mib(_peak(row)),
         " or ".join(dict.fromkeys(f"{count:,}" for count in paper["num_tokens"].values())),
         " or ".join(dict.fromkeys(f"{macs / 1e9:.2f}" for macs in paper["macs"].values())),
     ]
@@ -92,7 +108,16 @@ def _cells(row: Row, measured: bool) -> list[str]:
     if "reason" in found:
         return [*cells, found["reason"], "", ""]
     seconds = (found["seconds"][name]["median"] for name in ("forward", "training_step"))
-    return [*cells, f"{found['peak_bytes'] / 2**20:,.0f}", *(f"{value:.3g}" for value in seconds)]
+    return [*cells, _mib(found["peak_bytes"]), *(f"{value:.3g}" for value in seconds)]
+
+
+def _gflops(row: Row) -> str:
+    value = row["forward_flops"] / 1e9
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f}" if size >= 10 * 2**20 else f"{size / 2**20:.2g}"
 
 
 def _peak(row: Row) -> int:

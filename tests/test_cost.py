@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from eval.cost import count_flops, dit_cost, dit_flops, example
+from eval.cost import FIGURE_5_DIT, count_flops, dit_cost, dit_flops, example
 from eval.cost_command import SMALL_DIT
+from eval.cost_table import sentences
 from eval.measured_step import measure_step
 from eval.paper_counter import counted_macs, counted_parameters, figure_5_network
 from eval.tokenizers import magvit_v2, vidtwin
+from eval.training_memory import attention_kernel, predict_training_memory
 from eval.transformer_speed import describe as describe_speed
 from eval.transformer_speed import reference_dit, transformer_speed
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -112,6 +114,26 @@ def test_the_counter_of_figure_5_is_an_encoder_without_its_attention() -> None:
         network, tokens = figure_5_network(), torch.zeros(1, 392, 512)
         assert count_flops(lambda: network(tokens)) == dit_flops(392, 6, 512)
         assert dit_flops(392, 6, 512) / 1e9 == pytest.approx(16.686, abs=5e-4)
+        with attention_kernel("math"):
+            few, many = (
+                predict_training_memory(figure_5_network(), {"input": torch.zeros(1, n, 512)})["peak"]
+                for n in (128, 1_024)
+            )
+        assert many / few == pytest.approx(2.18, abs=5e-3)
+        assert few / 2**20 == pytest.approx(289.6, abs=0.1)
+
+
+def test_the_readmes_comparison_is_what_is_counted() -> None:
+    sizes = FIGURE_5_DIT | {"make_model": functools.partial(LatentTransformer, num_classes=101)}
+    ours, theirs = ({"size": "figure5"} | dit_cost(t, **sizes).to_json() for t in (vidtwin(1), magvit_v2()))
+    for row in (ours, theirs):
+        numbers = (
+            f"{row['num_tokens']:,} | {row['forward_flops'] / 1e9:.1f} | {row['training_flops'] / 1e9:.1f}"
+        )
+        assert f"| {numbers} | {row['training_memory_bytes']['peak'] / 2**20:,.0f} |" in README
+    (line,) = sentences([ours, theirs])
+    needs = line.removeprefix(ours["tokenizer"]).split(" than ")[0]
+    assert f"**VidTwin setting 1{needs} than MAGVIT-v2 at the same DiT, patch and clip**" in README
 
 
 def test_the_formula_reproduces_a_published_column() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from eval.cost import dit_flops
@@ -36,6 +38,9 @@ GEOMETRIES = {
 }
 
 
+PAGE = (Path(__file__).parents[1] / "docs/cost.md").read_text(encoding="utf-8")
+
+
 def one(name: str) -> Tokenizer:
     (tokenizer,) = find([name])
     return tokenizer
@@ -49,7 +54,11 @@ def test_a_geometry_is_the_published_one(name: str) -> None:
     assert 100 * tokenizer.compression_rate == pytest.approx(rate, abs=5e-4)
     assert tokenizer.layout.num_tokens(1) == tokens == tokenizer.paper_tokens(1)[0]
     assert tokenizer.paper_tokens(2) == paper_tokens
-    assert tokenizer.source and tokenizer.clip_shape[0] == 16
+    assert tokenizer.source in PAGE and tokenizer.clip_shape[0] == 16
+    row = f"| {tokenizer.name} | 2 | {elements:,} | {rate:.3f}% | {tokenizer.layout.num_tokens(2):,} |"
+    (line,) = (line for line in PAGE.splitlines() if line.startswith(row))
+    gmacs = dict.fromkeys(f"{counted_macs(count) / 1e9:.2f}" for count in paper_tokens)
+    assert line.endswith(f" | {' or '.join(gmacs)} |")
 
 
 def test_every_tokenizer_is_counted_or_said_to_be_unpublished() -> None:
