@@ -132,17 +132,29 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
         "or the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
     )
     latents.add_argument(
-        "--transformer",
-        metavar="SIZE",
+        "--tokenizers",
+        metavar="NAME",
         nargs="+",
-        choices=("S", "B", "L", "XL", "paper"),
-        help="sizes of the DiT, counted on VidTwin's latents; with --ratios timed beside diffusers' DiT",
+        help="published latents by their names in eval/tokenizers.py, or all of them; left out: vidtwin-1 "
+        "magvit-v2",
     )
-    verb.add_argument("--setting", default="1", choices=("1", "2", "3", "released"), help="VidTwin's own")
+    verb.add_argument(
+        "--size",
+        nargs="+",
+        choices=("figure5", "paper", "S", "B", "L", "XL"),
+        help="one or several sizes of the DiT: of the paper's Figure 5, of its generator, and DiT's own "
+        "(default S); the next three flags change single numbers of them",
+    )
     _add_clip_size(verb)
-    verb.add_argument("--hidden_size", type=int, default=384)
-    verb.add_argument("--num_layers", type=int, default=12)
-    verb.add_argument("--num_heads", type=int, default=6)
+    for name in ("hidden_size", "num_layers", "num_heads"):
+        verb.add_argument(f"--{name}", type=int)
+    verb.add_argument(
+        "--attention",
+        nargs="+",
+        default=["fused"],
+        choices=("fused", "math"),
+        help="one kernel, which keeps no scores, or products and a softmax one after the other; or both",
+    )
     verb.add_argument(
         "--patch_size",
         type=int,
@@ -154,10 +166,17 @@ def _add_cost(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--paper_size",
         action="store_true",
-        help="also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT of the sizes of "
-        "the paper's Figure 5, whose own patch size is 2",
+        help="with --pipeline or --vae: also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with "
+        "a DiT of the sizes of the paper's Figure 5, whose own patch size is 2",
     )
-    _add_autoencoder(verb.add_argument_group("with --autoencoder or --transformer"))
+    verb.add_argument(
+        "--measure",
+        action="store_true",
+        help="also make training steps and forward passes on --device, each row in a process of its own: "
+        "their seconds, and their peak memory beside the predicted one",
+    )
+    verb.add_argument("--markdown", type=Path, help="with --tokenizers: also write the tables to this file")
+    _add_autoencoder(verb.add_argument_group("with --autoencoder, --measure or --ratios"))
     verb.add_argument("--out", required=True, help="JSON file to write")
 
 
@@ -170,14 +189,14 @@ def _add_autoencoder(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="cpu")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     group.add_argument("--repeats", type=int, default=5, help="how often each pass is timed")
-    group.add_argument("--gradient_checkpointing", action="store_true", help="in the training step")
+    group.add_argument("--gradient_checkpointing", action="store_true", help="in training steps")
     group.add_argument("--skip_training", action="store_true", help="measure encode and decode only")
     group.add_argument(
         "--ratios",
         action="store_true",
         help="with --autoencoder: time encode and decode also against a plain eager computation of the same, "
-        "and against their own matrix products alone; with --transformer: time a training step and a step of "
-        "sampling against diffusers' DiTTransformer2DModel",
+        "and against their own matrix products alone; without it: time a training step and a step of "
+        "sampling of the DiT of each --size against diffusers' DiTTransformer2DModel",
     )
 
 

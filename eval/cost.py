@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from eval.tokenizers import Tokenizer
-from vidtwin_gen.latents import PatchSize
+from eval.paper_counter import counted_macs, counted_parameters
+from eval.tokenizer import Tokenizer
+from eval.training_memory import attention_kernel, predict_training_memory
+from vidtwin_gen.latents import LatentLayout, PatchSize
 
 # the sizes of the network with which VidTwin's Figure 5 compares latents (arXiv 2412.17726, appendix C.2);
 # that one has no modulation and 12.6 million parameters, a DiT of these sizes has 30
@@ -33,56 +34,43 @@ def dit_flops(num_tokens: int, num_layers: int, hidden_size: int, *, cross_atten
 def count_flops(model_fn: Callable[[], torch.Tensor], *, backward: bool = False) -> int:
     """FLOPs (a multiply-add is two) of calling `model_fn`, with `backward` also of the backward pass from
     the sum of what it returns. Matrix products, convolutions and attention count, other work does not."""
+    if backward:
+        return count_step(model_fn)[1]
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
-        out = model_fn()
-        if backward:
-            out.sum().backward()
+        model_fn()
     return counter.get_total_flops()
 
 
-def training_memory(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
-    """Bytes at the peak of one float32 training step with Adam, by what they hold, and their sum as `peak`.
-
-    To be called under `FakeTensorMode`: nothing is allocated or computed. The model returns a prediction;
-    the loss is its mean square. Adam's two moments exist from the start and gradients do not, as from
-    the second step of a training on; Adam is fused and needs nothing for itself. The peak falls where
-    activations and gradients together are largest. What an allocator or a device adds is not in it.
-    """
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    tracker = MemTracker()
-    tracker.track_external(model, optimizer, *inputs.values())
-    with tracker:
-        model(**inputs).square().mean().backward()
-        optimizer.step()
-    (by_kind,) = tracker.get_tracker_snapshot("peak").values()
-    amounts = {str(kind).rsplit(".", 1)[-1]: amount for kind, amount in by_kind.items()}
-    return {
-        "parameters": amounts["PARAM"] + amounts["BUFFER"],
-        "gradients": amounts["GRAD"],
-        "optimizer": amounts["OPT"],
-        "activations": amounts["ACT"] + amounts["TEMP"],
-        "inputs": amounts["OTH"],
-        "peak": amounts["Total"],
-    }
+def count_step(model_fn: Callable[[], torch.Tensor]) -> tuple[int, int]:
+    """FLOPs of the forward pass, and of it and the backward pass together."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        out = model_fn()
+        forward = counter.get_total_flops()
+        out.sum().backward()
+    return forward, counter.get_total_flops()
 
 
 @dataclass(frozen=True)
 class DiTCost:
     """What `dit_cost` counts; `to_json()` is its record.
 
-    FLOPs and memory are for a whole batch of `batch_size`; `training_flops` is forward and backward.
-    `formula_flops` is `dit_flops` for the same batch.
+    FLOPs and memory are for a whole batch of `batch_size`. `training_flops` is forward and backward, with
+    what checkpointing computes again; `formula_flops` is `dit_flops` for the same batch. `num_codes` is how
+    many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
+    gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
     """
 
     tokenizer: str
     source: str
     clip_shape: tuple[int, int, int]
+    frames_taken: int | None
     num_elements: int
     compression_rate: float
+    printed_rate: float | None
+    verdict: str | None
+    remark: str | None
+    num_codes: int | None
+    bit_rate: float | None
     num_tokens: int
     patch_size: Any
     hidden_size: int
@@ -90,17 +78,20 @@ class DiTCost:
     num_heads: int
     conditioning: str
     batch_size: int
+    attention: str
+    gradient_checkpointing: bool
     num_parameters: int
     forward_flops: int
     formula_flops: int
     training_flops: int
     training_memory_bytes: dict[str, int]
+    figure_5: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-class _Prediction(nn.Module):
+class Prediction(nn.Module):
     """`model` with its output unwrapped, which is all the counters want."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -113,6 +104,25 @@ class _Prediction(nn.Module):
         return self.model(hidden_states, timestep, class_labels, return_dict=False)[0]
 
 
+def example(
+    layout: LatentLayout,
+    make_model: Callable[..., Any],
+    *,
+    batch_size: int,
+    gradient_checkpointing: bool = False,
+    **sizes: Any,
+) -> tuple[Prediction, dict[str, torch.Tensor]]:
+    """A DiT on this layout, and inputs to call it with by keyword."""
+    model = make_model(layout=layout.to_config(), **sizes)
+    if gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return Prediction(model), {
+        "hidden_states": torch.zeros(batch_size, layout.num_elements),
+        "timestep": torch.zeros(batch_size),
+        "class_labels": torch.zeros(batch_size, dtype=torch.long),
+    }
+
+
 def dit_cost(
     tokenizer: Tokenizer,
     *,
@@ -122,41 +132,46 @@ def dit_cost(
     num_heads: int,
     conditioning: str = "adaln",
     batch_size: int = 1,
-    make_model: Callable[..., nn.Module],
+    attention: str = "fused",
+    gradient_checkpointing: bool = False,
+    make_model: Callable[..., Any],
 ) -> DiTCost:
     """The cost of a DiT of this size on these latents, without allocating or computing anything.
 
-    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, conditioning=)` builds a network
-    that is called as `model(hidden_states (B, L), timestep (B,), class_labels (B,), return_dict=False)`.
+    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, conditioning=)`, the layout as
+    its `to_config()`, builds a network that is called as `model(hidden_states (B, L), timestep (B,),
+    class_labels (B,), return_dict=False)`.
+    `attention` is "fused", or "math" for products and a softmax one after the other.
     """
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers}
-    with FakeTensorMode():
-        model = _Prediction(
-            make_model(
-                layout=tokenizer.layout,
-                patch_size=patch_size,
-                num_heads=num_heads,
-                conditioning=conditioning,
-                **sizes,
-            )
+    with FakeTensorMode(), attention_kernel(attention):
+        model, inputs = example(
+            tokenizer.layout,
+            make_model,
+            batch_size=batch_size,
+            gradient_checkpointing=gradient_checkpointing,
+            patch_size=patch_size,
+            num_heads=num_heads,
+            conditioning=conditioning,
+            **sizes,
         )
-        inputs = {
-            "hidden_states": torch.zeros(batch_size, tokenizer.layout.num_elements),
-            "timestep": torch.zeros(batch_size),
-            "class_labels": torch.zeros(batch_size, dtype=torch.long),
-        }
-        with torch.no_grad():
-            forward = count_flops(lambda: model(**inputs))
-        training = count_flops(lambda: model(**inputs), backward=True)
+        forward, training = count_step(lambda: model(**inputs))
         model.zero_grad()
-        memory = training_memory(model, inputs)
+        memory = predict_training_memory(model, inputs)
     num_tokens = tokenizer.layout.num_tokens(patch_size)
+    crossed = conditioning == "cross_attention"
     return DiTCost(
         tokenizer=tokenizer.name,
         source=tokenizer.source,
         clip_shape=tokenizer.clip_shape,
+        frames_taken=tokenizer.frames_taken,
         num_elements=tokenizer.layout.num_elements,
         compression_rate=tokenizer.compression_rate,
+        printed_rate=tokenizer.printed_rate,
+        verdict=tokenizer.verdict,
+        remark=tokenizer.remark,
+        num_codes=tokenizer.codebook_size,
+        bit_rate=tokenizer.bit_rate,
         num_tokens=num_tokens,
         patch_size=patch_size,
         hidden_size=hidden_size,
@@ -164,35 +179,24 @@ def dit_cost(
         num_heads=num_heads,
         conditioning=conditioning,
         batch_size=batch_size,
+        attention=attention,
+        gradient_checkpointing=gradient_checkpointing,
         num_parameters=sum(p.numel() for p in model.parameters()),
         forward_flops=forward,
-        formula_flops=batch_size
-        * dit_flops(num_tokens, **sizes, cross_attention=conditioning == "cross_attention"),
+        formula_flops=batch_size * dit_flops(num_tokens, **sizes, cross_attention=crossed),
         training_flops=training,
         training_memory_bytes=memory,
+        figure_5=_figure_5(tokenizer, patch_size) if isinstance(patch_size, int) else None,
     )
 
 
-def describe_size(name: str, cost: DiTCost) -> str:
-    """One size of the transformer, in a sentence."""
-    return (
-        f"{name}: {cost.num_layers} layers of width {cost.hidden_size}, {cost.num_parameters / 1e6:.1f} M "
-        f"parameters; {cost.num_tokens} tokens, {cost.forward_flops / 1e9:.1f} GFLOPs forward "
-        f"({cost.forward_flops / cost.formula_flops:.4f} of the formula), {cost.training_flops / 1e9:.1f} in "
-        f"training, {cost.training_memory_bytes['peak'] / 2**20:.0f} MiB in training, batch {cost.batch_size}"
-    )
-
-
-def compare(first: DiTCost, other: DiTCost) -> str:
-    """Two kinds of latents under one transformer, in a sentence."""
-    memory = [row.training_memory_bytes["peak"] for row in (first, other)]
-    return (
-        f"{first.tokenizer} against {other.tokenizer}, {'x'.join(map(str, first.clip_shape))}, patch size "
-        f"{first.patch_size}: {first.num_tokens} and {other.num_tokens} tokens, "
-        f"{first.forward_flops / 1e9:.3g} and {other.forward_flops / 1e9:.3g} GFLOPs forward "
-        f"({other.forward_flops / first.forward_flops:.1f}x), {memory[0] / 2**20:.3g} and "
-        f"{memory[1] / 2**20:.3g} MiB in training ({memory[1] / memory[0]:.1f}x), batch {first.batch_size}"
-    )
+def _figure_5(tokenizer: Tokenizer, patch_size: int) -> dict[str, Any]:
+    padded, floored = tokenizer.paper_tokens(patch_size)
+    return {
+        "num_parameters": counted_parameters(),
+        "num_tokens": {"padded": padded, "floored": floored},
+        "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
+    }
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

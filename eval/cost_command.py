@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
 from autoencoder import flat
@@ -16,20 +18,35 @@ from autoencoder.loading import load_video_autoencoder
 from autoencoder.presets import preset
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.autoencoder_cost import Workload, autoencoder_cost, describe
-from eval.cost import FIGURE_5_DIT, DiTCost, compare, describe_size, dit_cost
+from eval.cost import FIGURE_5_DIT, dit_cost, example
+from eval.cost_table import sentences, sources, tables
+from eval.measured_step import free_memory, measure_step
 from eval.measuring import write_json
-from eval.tokenizers import Tokenizer, magvit_v2, vidtwin
+from eval.tokenizer import Tokenizer
+from eval.tokenizers import find, magvit_v2, unpublished
 from eval.transformer_speed import describe as describe_speed
 from eval.transformer_speed import reference_dit, transformer_speed
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.transformer import SIZES, LatentTransformer
 
+DEFAULT_SIZE = "S"
+SMALL_DIT: dict[str, Any] = {"hidden_size": 32, "num_layers": 1, "num_heads": 2}
+EXPLANATION = (
+    "Counted by torch's FlopCounterMode, a multiply-add is two FLOPs, attention included; training is "
+    "forward and backward; memory is the peak of one float32 training step with Adam, predicted. "
+    "Rates are latent numbers per pixel number. The last two columns are the tokens of the paper's Figure 5, "
+    "with the last patch of an axis padded or left out, and what its counter gives for its own network of 6 "
+    "layers of width 512, whatever the DiT: multiply-adds without attention."
+)
+
 
 def measure_cost(args: argparse.Namespace) -> None:
+    if args.measure and args.dtype != "float32":
+        raise ValueError(f"--measure: the memory predicted is that of float32, got --dtype {args.dtype}")
     if args.autoencoder:
         record, text = _of_autoencoder(args)
     else:
-        record, text = _of_sizes(args) if args.transformer else _of_latents(args)
+        record, text = _of_latents(args) if args.pipeline or args.vae else _of_tokenizers(args)
     write_json(args.out, record)
     print(text)
 
@@ -62,67 +79,115 @@ def _of_autoencoder(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _of_latents(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    ours = vidtwin(args.setting)
+    """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip."""
+    vae = load_video_autoencoder(args.pipeline / "vae" if args.pipeline else args.vae)
+    name = "VidTwin" if flat.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
     num_classes, patch_sizes = args.num_classes, args.patch_size or [1]
-    sizes = {name: getattr(args, name) for name in FIGURE_5_DIT}
-    if args.pipeline or args.vae:
-        vae = load_video_autoencoder(args.pipeline / "vae" if args.pipeline else args.vae)
-        name = "VidTwin" if flat.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
-    if args.vae:
-        shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
-        layout = flat.latent_layout(vae, *shape)
     if args.pipeline:
+        if args.size:
+            raise ValueError("--size: with --pipeline the pipeline's own DiT is counted; leave --size out")
         config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
         layout = LatentLayout.from_config(config["layout"])
         shape = flat.clip_size(vae, layout)
         num_classes = config["num_classes"]
-        sizes = {name: config[name] for name in sizes}
+        sizes = {"this run": {name: config[name] for name in FIGURE_5_DIT}}
         patch_sizes = args.patch_size or [_one_number(config["patch_size"], args.pipeline)]
-    if args.pipeline or args.vae:
-        ours = Tokenizer(f"{name} (this run)", layout, shape, "the autoencoder measured")
-
-    def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
-        return LatentTransformer(layout=layout.to_config(), num_classes=num_classes, **sizes)
-
-    def count(tokenizers: Sequence[Tokenizer], sizes: Mapping[str, Any]) -> list[DiTCost]:
-        pairs = [(tokenizer, patch_size) for patch_size in patch_sizes for tokenizer in tokenizers]
-        return [
-            dit_cost(
-                tokenizer, patch_size=patch_size, batch_size=args.batch_size, make_model=make_model, **sizes
-            )
-            for tokenizer, patch_size in tqdm(pairs, desc="counting", unit="model")
-        ]
-
-    counted = {"rows": count((ours, magvit_v2(*ours.clip_shape)), sizes)}
+    else:
+        shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
+        layout = flat.latent_layout(vae, *shape)
+        sizes = _sizes(args)
+    ours = Tokenizer(f"{name} (this run)", layout, shape, "the autoencoder measured")
+    rows = _count(args, [ours, magvit_v2(*shape)], sizes, patch_sizes, num_classes)
+    record, lines = {"rows": rows}, sentences(rows)
     if args.paper_size:
-        counted["paper_size_rows"] = count((vidtwin(1), magvit_v2()), FIGURE_5_DIT)
-    pairs = (pair for rows in counted.values() for pair in zip(rows[::2], rows[1::2], strict=True))
-    text = "\n".join(compare(first, other) for first, other in pairs)
-    return {key: [row.to_json() for row in rows] for key, rows in counted.items()}, text
-
-
-def _of_sizes(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Sizes of the DiT on VidTwin's latents: counted, and with --ratios timed beside diffusers' DiT."""
-    tokenizer = vidtwin(args.setting)
-    patch_size = (args.patch_size or [1])[0]
-
-    def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
-        return LatentTransformer(layout=layout.to_config(), num_classes=args.num_classes, **sizes)
-
-    counted = {
-        name: dit_cost(
-            tokenizer, patch_size=patch_size, batch_size=args.batch_size, make_model=make_model, **SIZES[name]
+        figure_5 = {"figure5": FIGURE_5_DIT}
+        record["paper_size_rows"] = _count(
+            args, find(["vidtwin-1", "magvit-v2"]), figure_5, patch_sizes, num_classes
         )
-        for name in tqdm(args.transformer, desc="counting", unit="model")
-    }
-    record: dict[str, Any] = {"rows": [{"size": name} | row.to_json() for name, row in counted.items()]}
-    lines = [describe_size(name, row) for name, row in counted.items()]
+        lines += sentences(record["paper_size_rows"])
+    return record, "\n".join(lines)
+
+
+def _of_tokenizers(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Published latents under DiTs of several sizes; with --ratios the DiT is timed beside diffusers' own."""
+    names = args.tokenizers or ["vidtwin-1", "magvit-v2"]
+    left_out = unpublished() if names == ["all"] else []
+    rows = _count(args, find(names), _sizes(args), args.patch_size or [1], args.num_classes)
+    record: dict[str, Any] = {"rows": rows, "not_published": [asdict(entry) for entry in left_out]}
+    table = tables(rows, left_out)
+    lines = [table, *sentences(rows)]
+    if args.markdown:
+        heading = "# What a DiT costs on published latents"
+        text = f"{heading}\n\nMade by `{_command(args, names)}`.\n\n{EXPLANATION}\n\n{table}\n\n{sources(rows)}\n"
+        args.markdown.parent.mkdir(parents=True, exist_ok=True)
+        args.markdown.write_text(text, encoding="utf-8")
     if args.ratios:
         record["speed"] = {}
-        for name in args.transformer:
+        for name in args.size or [DEFAULT_SIZE]:
             record["speed"][name] = _speed(name, args)
             lines.append(f"{name}: {describe_speed(record['speed'][name])}")
     return record, "\n".join(lines)
+
+
+def _command(args: argparse.Namespace, names: Sequence[str]) -> str:
+    """What makes the same table."""
+    lists = {"tokenizers": names, "size": args.size or [DEFAULT_SIZE], "patch_size": args.patch_size or [1]}
+    lists |= {"attention": args.attention, "batch_size": [args.batch_size]}
+    words = [f"--{name} {' '.join(map(str, values))}" for name, values in lists.items()]
+    words += ["--gradient_checkpointing"] * args.gradient_checkpointing
+    return " ".join(["python -m eval cost", *words])
+
+
+def _count(
+    args: argparse.Namespace,
+    tokenizers: Sequence[Tokenizer],
+    sizes: Mapping[str, Mapping[str, Any]],
+    patch_sizes: Sequence[int],
+    num_classes: int,
+) -> list[dict[str, Any]]:
+    """A row for each tokenizer under each transformer; with --measure what was measured beside it."""
+    make_model = partial(LatentTransformer, num_classes=num_classes)
+    cases = list(product(sizes.items(), args.attention, patch_sizes, tokenizers))
+    rows = []
+    for (name, size), attention, patch_size, tokenizer in tqdm(cases, desc="counting", unit="model"):
+        options = {
+            "patch_size": patch_size,
+            "batch_size": args.batch_size,
+            "gradient_checkpointing": args.gradient_checkpointing,
+            **size,
+        }
+        cost = dit_cost(tokenizer, make_model=make_model, attention=attention, **options)
+        row = {"size": name, **cost.to_json()}
+        if args.measure:
+            row["measured"] = _measured(
+                args, row, partial(example, tokenizer.layout, make_model, **options), make_model
+            )
+        rows.append(row)
+    if args.measure and all("reason" in row["measured"] for row in rows):
+        raise ValueError(f"--measure: nothing fits: {rows[0]['measured']['reason']}")
+    return rows
+
+
+def _measured(args: argparse.Namespace, row: Mapping[str, Any], make: Any, make_model: Any) -> dict[str, Any]:
+    """What `measure_step` finds, or the reason why it was not asked."""
+    needed, free = row["training_memory_bytes"]["peak"], free_memory(args.device)
+    if needed > free:
+        return {
+            "reason": f"needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of {args.device} are free; "
+            "take a smaller --size or --batch_size, or --gradient_checkpointing"
+        }
+    small = LatentLayout((LatentGrid("video", ("time",), (64,), 4),))
+    make_small = partial(example, small, make_model, batch_size=1, **SMALL_DIT)
+    options = {"attention": row["attention"], "device": args.device, "repeats": args.repeats}
+    measured = measure_step(make, make_small, **options)
+    return measured | {"predicted_over_measured": needed / measured["peak_bytes"]}
+
+
+def _sizes(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Of the DiTs asked for by name, with what single flags change."""
+    given = {name: getattr(args, name) for name in FIGURE_5_DIT if getattr(args, name) is not None}
+    known = {"figure5": FIGURE_5_DIT} | SIZES
+    return {name: known[name] | given for name in args.size or [DEFAULT_SIZE]}
 
 
 def _speed(size: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -136,7 +201,7 @@ def _speed(size: str, args: argparse.Namespace) -> dict[str, Any]:
         )
     )
     torch.manual_seed(0)
-    device, sizes = torch.device(args.device), SIZES[size]
+    device, sizes = torch.device(args.device), _sizes(args)[size]
     ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes).to(device)
     plain = {name: sizes[name] for name in FIGURE_5_DIT}
     reference = reference_dit(layout.num_tokens(), **plain).to(device)

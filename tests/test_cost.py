@@ -1,7 +1,8 @@
-"""FLOPs, memory and the published geometries."""
+"""FLOPs and memory, predicted and measured, and what the command makes of them."""
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from eval.cost import count_flops, dit_cost, dit_flops
+from eval.cost import FIGURE_5_DIT, count_flops, dit_cost, dit_flops, example
+from eval.cost_command import SMALL_DIT
+from eval.cost_table import sentences
+from eval.measured_step import measure_step
+from eval.paper_counter import counted_macs, counted_parameters, figure_5_network
 from eval.tokenizers import magvit_v2, vidtwin
+from eval.training_memory import attention_kernel, predict_training_memory
 from eval.transformer_speed import describe as describe_speed
 from eval.transformer_speed import reference_dit, transformer_speed
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -23,8 +29,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_layers": 1, "num_heads": 2}
 
 
-def make_model(layout: LatentLayout, **sizes: Any) -> nn.Module:
-    return LatentTransformer(layout=layout.to_config(), num_classes=8, **sizes)
+make_model = functools.partial(LatentTransformer, num_classes=8)
 
 
 def test_attention_is_counted_whichever_kernel_runs_it() -> None:
@@ -37,33 +42,6 @@ def test_attention_is_counted_whichever_kernel_runs_it() -> None:
     assert fused == expected + expected * 5 // 2
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert count_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == expected
-
-
-@pytest.mark.parametrize(
-    ("setting", "elements", "positions"),
-    [(1, 4_928, 1_008), (2, 5_184, 912), (3, 4_144, 812), ("released", 8_064, 1_008)],
-)
-def test_vidtwin_has_the_sizes_of_the_paper(setting: int | str, elements: int, positions: int) -> None:
-    tokenizer = vidtwin(setting)
-    assert tokenizer.layout.num_elements == elements
-    assert tokenizer.layout.num_tokens(1) == positions
-
-
-def test_rates_are_those_of_the_papers_table_1() -> None:
-    assert vidtwin(1).compression_rate == pytest.approx(0.0020, abs=5e-5)
-    assert magvit_v2().compression_rate == pytest.approx(0.0065, abs=5e-5)
-    # each of the 7-long axes is padded to 8 on its own; joining x and y first, as the paper does, gives 184
-    assert vidtwin(1).layout.num_tokens(2) == 192 and magvit_v2().layout.num_tokens(2) == 392
-
-
-def test_magvit_scales_with_the_clip_and_refuses_what_it_cannot_divide() -> None:
-    small = magvit_v2(16, 64, 64)
-    assert small.layout.grids[0].shape == (4, 8, 8)
-    assert small.compression_rate == magvit_v2().compression_rate
-    with pytest.raises(ValueError, match="4 x 8 x 8"):
-        magvit_v2(10, 64, 64)
-    with pytest.raises(ValueError, match="settings"):
-        vidtwin(4)
 
 
 def test_a_dit_is_counted_as_the_formula_says_and_needs_no_memory_to_be() -> None:
@@ -85,6 +63,77 @@ def test_a_dit_is_counted_as_the_formula_says_and_needs_no_memory_to_be() -> Non
     # activations are linear in tokens and in clips: 7.7 times the tokens in all
     ratio = theirs.training_memory_bytes["activations"] / ours.training_memory_bytes["activations"]
     assert 6 < ratio < 9
+
+
+def test_a_whole_dit_with_its_attention_counted_and_its_scores_kept_or_not() -> None:
+    tokenizer = magvit_v2(16, 128, 128)  # 1,024 tokens
+    fused, math, checkpointed = (
+        dit_cost(tokenizer, make_model=make_model, **SIZES, **options)
+        for options in ({}, {"attention": "math"}, {"gradient_checkpointing": True})
+    )
+    attention = 4 * 1_024**2 * 64
+    for cost in (fused, math, checkpointed):
+        assert cost.forward_flops == fused.forward_flops
+        assert cost.forward_flops > attention + 2 * 1_024 * 12 * 64**2  # without it, these alone
+    # the kernel computes the scores again in its backward pass: half of the forward's attention
+    assert fused.training_flops - math.training_flops == attention // 2
+    assert checkpointed.training_flops > fused.training_flops + attention
+    in_fused, in_math, in_checkpointed = (
+        cost.training_memory_bytes["activations"] for cost in (fused, math, checkpointed)
+    )
+    scores = 4 * 2 * 1_024**2
+    assert in_math > in_fused + 2 * scores
+    assert in_checkpointed < in_fused
+    with pytest.raises(ValueError, match="attention is one of fused, math, got 'flash'"):
+        dit_cost(tokenizer, make_model=make_model, attention="flash", **SIZES)
+
+
+def test_the_prediction_is_what_a_process_has_resident() -> None:
+    """Within 10 %; bigger models are in the README."""
+    latents, few = magvit_v2(16, 128, 128), magvit_v2(16, 32, 32)
+    sizes = {"hidden_size": 128, "num_layers": 2, "num_heads": 2, "batch_size": 2}
+    predicted = dit_cost(latents, make_model=make_model, **sizes).training_memory_bytes["peak"]
+    assert predicted > 2**25
+    make = functools.partial(example, latents.layout, make_model, **sizes)
+    make_small = functools.partial(example, few.layout, make_model, batch_size=1, **SMALL_DIT)
+    measured = measure_step(make, make_small, repeats=1)
+    assert measured["peak_bytes"] == pytest.approx(predicted, rel=0.1)
+    assert measured["seconds"]["training_step"]["median"] > measured["seconds"]["forward"]["median"] > 0
+
+
+def test_the_counter_of_figure_5_is_an_encoder_without_its_attention() -> None:
+    network = figure_5_network()
+    attention = sum(p.numel() for name, p in network.named_parameters() if "self_attn" in name)
+    everything = sum(p.numel() for p in network.parameters())
+    assert counted_parameters() == everything - attention == 12_610_560 and everything == 18_914_304
+    macs = {92: 1.16, 128: 1.61, 184: 2.32, 308: 3.88, 392: 4.94, 512: 6.45, 588: 7.41, 1_008: 12.7}
+    for num_tokens, expected in macs.items():
+        assert counted_macs(num_tokens) / 1e9 == pytest.approx(expected, rel=5e-3)
+    assert counted_macs(128) == 1_613_758_464  # what thop 0.1.1 prints
+    with FakeTensorMode():
+        network, tokens = figure_5_network(), torch.zeros(1, 392, 512)
+        assert count_flops(lambda: network(tokens)) == dit_flops(392, 6, 512)
+        assert dit_flops(392, 6, 512) / 1e9 == pytest.approx(16.686, abs=5e-4)
+        with attention_kernel("math"):
+            few, many = (
+                predict_training_memory(figure_5_network(), {"input": torch.zeros(1, n, 512)})["peak"]
+                for n in (128, 1_024)
+            )
+        assert many / few == pytest.approx(2.18, abs=5e-3)
+        assert few / 2**20 == pytest.approx(289.6, abs=0.1)
+
+
+def test_the_readmes_comparison_is_what_is_counted() -> None:
+    sizes = FIGURE_5_DIT | {"make_model": functools.partial(LatentTransformer, num_classes=101)}
+    ours, theirs = ({"size": "figure5"} | dit_cost(t, **sizes).to_json() for t in (vidtwin(1), magvit_v2()))
+    for row in (ours, theirs):
+        numbers = (
+            f"{row['num_tokens']:,} | {row['forward_flops'] / 1e9:.1f} | {row['training_flops'] / 1e9:.1f}"
+        )
+        assert f"| {numbers} | {row['training_memory_bytes']['peak'] / 2**20:,.0f} |" in README
+    (line,) = sentences([ours, theirs])
+    needs = line.removeprefix(ours["tokenizer"]).split(" than ")[0]
+    assert f"**VidTwin setting 1{needs} than MAGVIT-v2 at the same DiT, patch and clip**" in README
 
 
 def test_the_formula_reproduces_a_published_column() -> None:

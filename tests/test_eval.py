@@ -104,6 +104,9 @@ def cost_rows(path: Path, key: str = "rows") -> list[tuple[str, int, int]]:
         ("cost", {"vae": "{none}"}, ("--vae", "{none}", "config.json", "train_vae")),
         ("cost", {"pipeline": "{vae}"}, ("--pipeline", "{vae}", "model_index.json", "train_dit")),
         ("cost", {"patch_size": 0, "num_layers": 1}, ("patch size", "must be positive")),
+        ("cost", {"tokenizers": "magvit"}, ("no tokenizer 'magvit'", "did you mean magvit-v2")),
+        ("cost", {"tokenizers": "video-lavit"}, ("'video-lavit'", "not published", "leave it out")),
+        ("cost", {"measure": True, "dtype": "bfloat16"}, ("--measure", "float32", "--dtype bfloat16")),
         ("fvd", {"data": "{data}", "generated": "{none}"}, ("--generated", "{none}", "pipelines generate")),
         ("accuracy", {"data": "{data}", "generated": "{lone}"}, ("--generated", "generated.json")),
         ("accuracy", {"data": "{none}", "generated": "{lone}"}, ("--data", "{none}", "no folder")),
@@ -122,7 +125,7 @@ def test_a_wrong_path_is_one_line_with_the_way_out(
     (tmp_path / "lone.safetensors").touch()
     places = {"vae": vae_dir, "data": data, "empty": tmp_path / "empty"}
     places |= {"none": tmp_path / "none", "lone": tmp_path / "lone.safetensors"}
-    filled = {name: str(value).format(**places) for name, value in flags.items()}
+    filled = {name: v if v is True else str(v).format(**places) for name, v in flags.items()}
     with pytest.raises(SystemExit) as stop:
         run(verb, **filled, out=tmp_path / "out.json")
     assert stop.value.code == 2
@@ -142,7 +145,7 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     by_two = [("VidTwin", 2, vae.layout.num_tokens(2)), ("MAGVIT-v2", 2, 1 * 1 * 2)]
     assert cost_rows(out) == [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3), *by_two]
     assert "paper_size_rows" not in json.loads(out.read_text())
-    assert capsys.readouterr().out.count(" against ") == 2
+    assert capsys.readouterr().out.count(" than MAGVIT-v2") == 2
 
     run("cost", pipeline=pipeline, paper_size=True, out=out)
     assert cost_rows(out) == by_two  # the pipeline's own patch size
@@ -160,6 +163,34 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     assert "latents of 16×224×224 clips, depth 6, width 512" in page and "paper size" in page
     cost = page.partition("<h2>Cost</h2>")[2].partition("</section>")[0]
     assert cost.count("<tr>") == (1 + 2) + (1 + 2)
+
+
+def test_published_latents_are_counted_and_measured_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "cost.json", tmp_path / "cost.md"
+    small = {"size": "figure5", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "patch_size": 2}
+    run("cost", tokenizers=["vidtwin-1", "magvit-v2"], **small, attention="math", out=out, markdown=page)
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["attention"], row["num_tokens"]) for row in rows] == [("math", 192), ("math", 392)]
+    first = rows[0]
+    assert first["figure_5"]["num_parameters"] == 12_610_560 and first["size"] == "figure5"
+    assert first["figure_5"]["num_tokens"] == {"padded": 184, "floored": 128}
+    printed = capsys.readouterr().out
+    assert (
+        "| VidTwin (setting 1) | 2 | 4,928 | 0.205% | 192 |" in printed
+        and "184 or 128 | 2.32 or 1.61" in printed
+    )
+    assert printed.count("times fewer FLOPs and") == 1
+    assert (
+        "--tokenizers vidtwin-1 magvit-v2 --size figure5 --patch_size 2 --attention math" in page.read_text()
+    )
+
+    monkeypatch.setattr("eval.cost_command.free_memory", lambda device: 0)
+    with pytest.raises(SystemExit):
+        run("cost", tokenizers="vidtwin-1", **small, measure=True, out=tmp_path / "none.json")
+    assert "--measure: nothing fits: needs 0.0 GiB and 0.0 GiB of cpu are free" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_patch_sizes_by_grid_need_the_flag(

@@ -14,7 +14,7 @@ EXEMPT = {"vidtwin_gen/__init__.py"}
 # Of the ground floor an autoencoder needs these; with `bundle` it is exported.
 AUTOENCODER_READS = {f"vidtwin_gen.{name}" for name in ("bundle", "latents", "layers", "weights")}
 # Metrics stand alone; these count what a layout costs.
-LAYOUT_READERS = {"eval/cost.py", "eval/tokenizers.py"}
+LAYOUT_READERS = {"eval/cost.py", "eval/tokenizer.py", "eval/tokenizers.py"}
 # These change a latent, or count over it, by its grids and channels.
 LAYOUT_READERS |= {"eval/latent_edits.py", "eval/channel_statistics.py"}
 # The autoencoder that several commands measure.

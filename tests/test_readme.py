@@ -65,7 +65,7 @@ SMALLER = {
     "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),
     "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
     "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
-    "eval cost --transformer": ["--transformer", "S", "--device", "cpu", "--repeats", "1"],
+    "eval cost --size": ["--size", "S", "--attention", "fused", "--device", "cpu", "--repeats", "1"],
     "eval report": [],
     "eval selftest": ["--only", "frechet"],
 }
@@ -125,7 +125,7 @@ def run_python(words):
     assert words[0] == "-m"
     package, verb = words[1:3]
     module = importlib.import_module(f"{package}.__main__")
-    key = " ".join([package, verb, *({"--autoencoder", "--transformer", "--num_frames"} & set(words))])
+    key = " ".join([package, verb, *({"--autoencoder", "--size", "--num_frames"} & set(words))])
     module.main([*words[2:], *SMALLER[key]])
 
 
