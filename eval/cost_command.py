@@ -117,10 +117,10 @@ def _of_tokenizers(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     table = tables(rows, left_out)
     lines = [table, *sentences(rows)]
     if args.markdown:
-        heading = "# What a DiT costs on published latents"
-        text = f"{heading}\n\nMade by `{_command(args, names)}`.\n\n{EXPLANATION}\n\n{table}\n\n{sources(rows)}\n"
+        made_by = f"Made by `{_command(args, names)}`."
+        parts = ["# What a DiT costs on published latents", made_by, EXPLANATION, table, sources(rows)]
         args.markdown.parent.mkdir(parents=True, exist_ok=True)
-        args.markdown.write_text(text, encoding="utf-8")
+        args.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if args.ratios:
         record["speed"] = {}
         for name in args.size or [DEFAULT_SIZE]:

@@ -73,8 +73,8 @@ def tables(rows: Sequence[Row], left_out: Sequence[Unpublished] = ()) -> str:
 
 def sources(rows: Sequence[Row]) -> str:
     """Markdown: where the latents of each tokenizer are published, and what is to be known of them."""
-    lines = [("tokenizer", "clip", "codes", "bits of a pixel's", "in the paper's Table 1", "source")]
-    lines.append(("---",) * len(lines[0]))
+    lines = [["tokenizer", "clip", "codes", "bits of a pixel's", "in the paper's Table 1", "source"]]
+    lines.append(["---"] * len(lines[0]))
     for row in {row["tokenizer"]: row for row in rows}.values():
         clip = "×".join(map(str, row["clip_shape"]))
         if row["frames_taken"]:
@@ -83,7 +83,7 @@ def sources(rows: Sequence[Row]) -> str:
         codes = "continuous" if row["num_codes"] is None else f"{row['num_codes']:,}"
         bits = "" if row["bit_rate"] is None else f"{row['bit_rate']:.3%}"
         source = f"{row['source']}; {row['remark']}" if row["remark"] else row["source"]
-        lines.append((row["tokenizer"], clip, codes, bits, printed, source))
+        lines.append([row["tokenizer"], clip, codes, bits, printed, source])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -132,7 +132,7 @@ TOKENIZERS: dict[str, Tokenizer | Unpublished] = {
         "BAAI/Emu3-VisionTokenizer, config.json",
         codebook_size=32_768,
         printed_rate=0.0053,
-        verdict="0.521 %: 4 / (3 x 4 x 8 x 8) rounds to 0.52",
+        verdict="not reached: 4 / (3 x 4 x 8 x 8) is 0.521 %",
     ),
     "cv-vae": Tokenizer(
         "CV-VAE",
@@ -140,7 +140,7 @@ TOKENIZERS: dict[str, Tokenizer | Unpublished] = {
         CLIP,
         APPENDIX_C,
         printed_rate=0.0053,
-        verdict="0.521 %: 4 / (3 x 4 x 8 x 8) rounds to 0.52",
+        verdict="not reached: 4 / (3 x 4 x 8 x 8) is 0.521 %",
     ),
     "ivideogpt": Tokenizer(
         "iVideoGPT",
