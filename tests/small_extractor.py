@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval import fvd_command, reference_command, sensitivity_command
+from eval import diagnose_command, fvd_command, recon_command, reference_command, sensitivity_command
 
 
 class FilterResponses:
@@ -30,6 +30,7 @@ class FilterResponses:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, extractor: FilterResponses) -> None:
-    """The commands for FVD measure with it."""
-    for command in (fvd_command, reference_command, sensitivity_command):
+    """The commands that measure distances do it with this one."""
+    commands = (diagnose_command, fvd_command, recon_command, reference_command, sensitivity_command)
+    for command in commands:
         monkeypatch.setattr(command, "load_extractor", lambda args: extractor)
