@@ -201,7 +201,7 @@ def test_every_command_runs(sandbox, hub):
 
 def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "CLASSES", dict(list(synthetic.CLASSES.items())[:2]))
-    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2, fvd_floor=False)
+    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
     monkeypatch.setitem(program.DEMO_SIZES, "demo", size)
     monkeypatch.setitem(train_vae.PRESETS, "demo", TINY_VAE)
     monkeypatch.setitem(train_dit.PRESETS, "demo", TINY_DIT)

@@ -26,19 +26,18 @@ GUIDANCE = 4.0  # of the demo's generated clips
 @dataclass(frozen=True)
 class DemoSize:
     """What the demo does beside training: the stride of its clips, random windows encoded per training video,
-    clips generated per class, clips on each side of the FVD, and whether its floors are measured too."""
+    clips generated per class, and clips on each side of the FVD and of its floors."""
 
     stride: int
     windows_per_video: int
     videos_per_class: int
     fvd_clips: int
-    fvd_floor: bool
 
 
 DEMO_SIZES = {
-    "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=8, fvd_clips=32, fvd_floor=False),
-    "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=64, fvd_floor=True),
-    "cpu": DemoSize(stride=2, windows_per_video=2, videos_per_class=8, fvd_clips=64, fvd_floor=True),
+    "demo": DemoSize(stride=1, windows_per_video=3, videos_per_class=8, fvd_clips=32),
+    "long": DemoSize(stride=1, windows_per_video=8, videos_per_class=32, fvd_clips=64),
+    "cpu": DemoSize(stride=2, windows_per_video=2, videos_per_class=8, fvd_clips=64),
 }
 
 
@@ -111,7 +110,8 @@ def demo_stages(args: argparse.Namespace) -> list[Stage]:
         clips,
         "--num_samples",
         size.fvd_clips,
-        *(["--pipeline", dit / "pipeline"] if size.fvd_floor else ["--no_floors"]),
+        "--pipeline",
+        dit / "pipeline",
     ]
     cost = ["--pipeline", dit / "pipeline", "--patch_size", 1, "--paper_size"]
 
