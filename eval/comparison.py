@@ -15,7 +15,9 @@ NONE = "–"
 KINDS = "FRACT"  # Fréchet distance, reconstruction, accuracy, cost, time
 GENERATED, REAL, RECONSTRUCTED = "FVD, generated", "FVD, real against real (floor)", "rFVD, reconstructions"
 SEEDS = {"seed", "seeds"}  # all of a protocol that two comparable numbers may differ in
-FLOORS = {"real": REAL, "reconstruction": RECONSTRUCTED, "reconstructions": RECONSTRUCTED}
+FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
+# what a floor has of the distance that it belongs to, unless it says otherwise
+INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
 PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 # what in a record besides its numbers says how they came about
@@ -156,25 +158,20 @@ def cost_protocol(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def floors_of(record: Record) -> Record:
-    """What a distance could be at best, under the keys of `FLOORS`: a number, or a record of its own whose
-    `fvd` may be None for a `reason`."""
-    return {"real": record.get("floor")} | (record.get("floors") or {})
+    """What a distance could be at best, under the keys of `FLOORS`: records whose `fvd` may be None for a
+    `reason`."""
+    return record.get("floors") or {}
 
 
 def _distances(record: Record, run: Run) -> Iterator[Measured]:
     """The distance of generated clips and its two floors, under its protocol unless they name another."""
     yield from _distance(record, GENERATED, run)
     floors = floors_of(record)
+    inherited = {name: record[name] for name in INHERITED if name in record}
     for key, title in FLOORS.items():
-        if (floor := floors.get(key)) is None or record["fvd"] is None:
-            continue
-        if not isinstance(floor, dict):
-            count = record["num_real"]
-            floor = {"fvd": floor, "num_real": count, "num_generated": count}
-        inherited = {name: record[name] for name in ("num_real", "num_generated", "protocol")}
-        yield from _distance(
-            inherited | floor, title, run, others="other real" if key == "real" else "decoded"
-        )
+        if key in floors and record["fvd"] is not None:
+            others = "other real" if key == "real" else "decoded"
+            yield from _distance(inherited | floors[key], title, run, others)
 
 
 def _distance(
@@ -185,12 +182,13 @@ def _distance(
     value = float(record["fvd"])
     text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
     if record.get("std") is not None:
-        count = record.get("num_seeds") or len(record.get("values", ())) or "several"
-        text += f" ± {record['std']:.1f} ({count} seeds)"
+        text += f" ± {record['std']:.1f} ({record['num_seeds']} seeds)"
     text += f", N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
     if record.get("rank_deficient"):
         text += ", rank-deficient"
-    yield Measured(quantity, value, text, "F", record["protocol"] | _classes(run))
+    counts = record.get("class_counts")
+    classes = {"classes": sorted(counts)} if counts else _classes(run)
+    yield Measured(quantity, value, text, "F", record["protocol"] | classes)
 
 
 def _reconstruction(recon: Record, run: Run) -> Iterator[Measured]:

@@ -154,9 +154,7 @@ def _all_rows(runs: Sequence[Run]) -> list[Record]:
                 else:
                     found.append((part, row, [run.name]))
     return [
-        {"conditioning": "adaln"}  # which older records do not name, as there was no other
-        | row
-        | {"part": part, "run": names[0] if len(runs) > 1 and len(names) == 1 else ""}
+        row | {"part": part, "run": names[0] if len(runs) > 1 and len(names) == 1 else ""}
         for part, row, names in found
     ]
 

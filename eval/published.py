@@ -15,6 +15,7 @@ APART = (
 )
 UNKNOWN = "not stated"
 NUM_CLASSES = 101  # UCF-101, on which all of them were measured
+EXTRACTOR = "i3d-kinetics-400"  # and its TorchScript module, whose name goes on
 SOME_CLASSES = {"ApplyEyeMakeup", "YoYo"}
 
 
@@ -60,12 +61,15 @@ class PublishedGroup:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def compares_with(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether a distance of ours may stand beside these: on the same classes, under a protocol of the
-        same name and with the same value of every field that is stated here."""
+        """Whether a distance of ours may stand beside these: on the same classes, in features of the I3D that
+        FVD is defined with, of clips that no codec has changed, under a protocol of the same name and with
+        the same value of every field that is stated here."""
         classes = set(protocol.get("classes") or ())
         return (
             bool(self.protocol)
             and protocol.get("name") == self.protocol
+            and str(protocol.get("feature_extractor")).startswith(EXTRACTOR)
+            and protocol.get("codec") == "none"
             and len(classes) == NUM_CLASSES
             and classes >= SOME_CLASSES
             and all(protocol.get(name) == value for name, value in self.fields.items())

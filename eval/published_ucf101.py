@@ -62,7 +62,6 @@ PUBLISHED = (
             _P("MAGVIT-AR", 265, rfvd=25, tokens=1024, source="LARP's and NBP's tables"),
             _P("OmniTokenizer-AR 650 M", 191, rfvd=42.35, tokens=1280, source="LARP's and NBP's tables"),
             _P("OmniTokenizer-AR 227 M", 314, tokens=1280, source="LARP's and NBP's tables"),
-            _P("CogVideo", 626, source="MAGVIT's table"),
         ),
         protocol="magvit-10k",
         fields=_MAGVIT,
@@ -101,6 +100,7 @@ PUBLISHED = (
         (
             _P("Make-A-Video", 81.3, note="external data, then fine-tuned"),
             _P("VideoFusion", 173),
+            _P("CogVideo", 626, source="MAGVIT's table"),
             _P("HPDM-L", 66.3, source="its README", note="725 M, 256², pixels, a protocol of its own"),
         ),
     ),
@@ -123,7 +123,6 @@ PUBLISHED = (
         "FAR, class-conditional, 128²: 4 seeds",
         "FAR, arXiv 2503.19325, and its repository",
         (_P("FAR-L", 99, 5.9, note="DC-AE f32c32"),),
-        protocol="sgv-2048-stride3",
         fields=_SIZE_128 | _FAR,
     ),
     PublishedGroup(
@@ -133,7 +132,6 @@ PUBLISHED = (
             _P("FAR-XL", 108, 4.2, note="DC-AE f32c32"),
             _P("FAR-L", 113, 3.6, note="DC-AE f32c32"),
         ),
-        protocol="sgv-2048-stride3",
         fields=_SIZE_256 | _FAR,
     ),
     PublishedGroup(

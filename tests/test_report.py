@@ -51,6 +51,7 @@ ROW = {
     "hidden_size": 64,
     "num_layers": 2,
     "num_heads": 2,
+    "conditioning": "adaln",
     "patch_size": 1,
     "batch_size": 1,
 }
@@ -73,7 +74,7 @@ def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -
     part = {key: {"mean": 25.5, "ci95": 0.25, "num_clips": 8} for key in ("psnr", "ssim")}
     recon = {"both": part, "structure": part, "dynamics": part, "split": "test", "resolution": "16x64x64"}
     write_json(run / "eval/recon.json", recon)
-    write_json(run / "eval/fvd.json", fvd_record(fvd, protocol) | {"floor": 123.25})
+    write_json(run / "eval/fvd.json", fvd_record(fvd, protocol) | {"floors": {"real": {"fvd": 123.25}}})
     accuracy = {
         "generated": {"accuracy": 0.875, "num_clips": 32},
         "real": {"accuracy": 0.96875, "num_clips": 64},
@@ -217,8 +218,11 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
         PROTOCOL, name="magvit-10k", num_real=10_000, num_generated=10_000, height=128, width=128
     )
 
-    def header(protocol: FVDProtocol, class_names: list[str]) -> tuple[str, ...]:
-        write_json(tmp_path / "run/eval/fvd.json", fvd_record(50.0, protocol))
+    def header(
+        protocol: FVDProtocol, class_names: list[str], class_counts: dict[str, int] | None = None
+    ) -> tuple[str, ...]:
+        record = fvd_record(50.0, protocol) | ({"class_counts": class_counts} if class_counts else {})
+        write_json(tmp_path / "run/eval/fvd.json", record)
         write_json(tmp_path / "run/generated/generated.json", {"class_names": class_names})
         table = merged_table(compare(read_runs([tmp_path / "run"])))
         if len(table.header) == 4:
@@ -227,7 +231,19 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
 
     assert header(magvit, names)[3:] == ("published, same protocol",)
     assert len(header(magvit, names[1:])) == 3
-    for change in ({"name": "quick-10000"}, {"num_generated": 2048}, {"stride": 3}, {"split": "test"}):
+    # the record's own classes, whatever lies in the folder generated/
+    assert len(header(magvit, ["another"], dict.fromkeys(names, 99))) == 4
+    assert len(header(magvit, names, dict.fromkeys(names[1:], 100))) == 3
+    scripted = dataclasses.replace(magvit, feature_extractor="i3d-kinetics-400-torchscript")
+    assert len(header(scripted, names)) == 4
+    for change in (
+        {"name": "quick-10000"},
+        {"num_generated": 2048},
+        {"stride": 3},
+        {"split": "test"},
+        {"feature_extractor": "videomae x"},
+        {"codec": "mp4"},
+    ):
         assert len(header(dataclasses.replace(magvit, **change), names)) == 3
 
 
@@ -261,13 +277,15 @@ def test_the_page_says_that_published_numbers_are_not_ranked(several: Path) -> N
     assert row[1:] == ["193", *["not stated"] * 4, "arXiv 2412.17726, Table 2", row[-1]]
 
 
-def test_floors_and_seeds_are_read_in_either_form(tmp_path: Path) -> None:
-    record = fvd_record(300.0, PROTOCOL) | {"values": [290.0, 310.0], "std": 14.14, "floor": 1.0}
-    record["floors"] = {"real": {"fvd": 55.5}, "reconstruction": {"fvd": None, "reason": "no autoencoder"}}
+def test_floors_and_seeds_stand_beside_the_distance(tmp_path: Path) -> None:
+    record = fvd_record(300.0, PROTOCOL) | {"num_seeds": 2, "std": 14.14, "floor": 55.5}
+    record["floors"] = {"real": {"fvd": 55.5}, "reconstructions": {"fvd": None, "reason": "no autoencoder"}}
+    record["class_counts"] = {"Ball": 32}
     write_json(tmp_path / "eval/fvd.json", record)
     text = write_report(tmp_path).with_suffix(".md").read_text()
     assert "300.0 ± 14.1 (2 seeds), N = 32 real, 32 generated" in text
-    assert "| FVD, real against real (floor) | F1 quick-32 | 55.5, N = 32 real, 32 other real" in text
+    floor = "55.5, N = 32 real, 32 other real, rank-deficient |"
+    assert f"| FVD, real against real (floor) | F1 quick-32 | {floor}" in text
     assert "rFVD, reconstructions: not measured. no autoencoder" in text
 
 
