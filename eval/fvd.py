@@ -75,32 +75,33 @@ class FrechetVideoDistance(Metric):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, clips: torch.Tensor, real: bool) -> None:
-        self.add_features(self.extractor(clips), real)
+        self._add_features(self.extractor(clips), real)
 
     def update_features(self, features: torch.Tensor, real: bool) -> None:
         """`update` for features that were computed before, or by another process."""
         self._computed = None
         self._update_count += 1
-        self.add_features(features, real)
+        self._add_features(features, real)
 
-    def add_features(self, features: torch.Tensor, real: bool) -> None:
+    def _add_features(self, features: torch.Tensor, real: bool) -> None:
         if features.ndim != 2 or features.shape[1] != self.extractor.dim:
             raise ValueError(f"expected features (B, {self.extractor.dim}), got {tuple(features.shape)}")
-        features = features.double()
+        sums = FeatureSums.of(features)
         if real:
-            self.real_sum += features.sum(0)
-            self.real_outer += features.T @ features
-            self.real_count += len(features)
+            self.real_sum += sums.total
+            self.real_outer += sums.outer
+            self.real_count += sums.count
         else:
-            self.generated_sum += features.sum(0)
-            self.generated_outer += features.T @ features
-            self.generated_count += len(features)
+            self.generated_sum += sums.total
+            self.generated_outer += sums.outer
+            self.generated_count += sums.count
 
     def compute(self) -> torch.Tensor:
-        return frechet_distance(
-            *mean_and_covariance(self.real_sum, self.real_outer, self.real_count, "real"),
-            *mean_and_covariance(self.generated_sum, self.generated_outer, self.generated_count, "generated"),
+        distance = distance_of_sums(
+            FeatureSums(self.real_sum, self.real_outer, int(self.real_count), "real"),
+            FeatureSums(self.generated_sum, self.generated_outer, int(self.generated_count), "generated"),
         )
+        return torch.tensor(distance, dtype=torch.float64, device=self.real_sum.device)
 
 
 @dataclass(frozen=True)
@@ -122,23 +123,19 @@ class FeatureSums:
 
 def distance_of_sums(first: FeatureSums, second: FeatureSums) -> float:
     """The Fréchet distance between two sets of features. Raises as `mean_and_covariance`."""
-    gaussians = (mean_and_covariance(s.total, s.outer, s.count, s.side) for s in (first, second))
-    (mu1, sigma1), (mu2, sigma2) = gaussians
-    return frechet_distance(mu1, sigma1, mu2, sigma2).item()
+    return frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)).item()
 
 
-def mean_and_covariance(
-    total: torch.Tensor, outer: torch.Tensor, count: torch.Tensor | int, side: str = "given"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(D,) sum of x and (D, D) sum of x x^T over `count` features -> their mean and covariance / (N - 1).
+def mean_and_covariance(sums: FeatureSums) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean (D,) and the covariance (D, D) with the divisor N - 1.
 
     Raises:
-        ValueError: fewer than two samples; `side` names them in the message.
+        ValueError: fewer than two samples.
     """
-    if count < 2:
-        raise ValueError(f"a covariance needs at least 2 {side} clips, got {int(count)}")
-    mean = total / count
-    return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+    if sums.count < 2:
+        raise ValueError(f"a covariance needs at least 2 {sums.side} clips, got {sums.count}")
+    mean = sums.total / sums.count
+    return mean, (sums.outer - sums.count * torch.outer(mean, mean)) / (sums.count - 1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,8 @@ class FVDProtocol:
         name: e.g. "quick-32"; a published protocol keeps its name whole.
         num_real, num_generated: clips on each side. feature_dim: length of a feature.
         num_frames, height, width: of the clips before the extractor's own resize.
-        split, fold: which real videos. stride: source frames per clip frame; None where `fps` rules.
+        split, fold: which real videos; fold is None for the split "all", which all folds share.
+        stride: source frames per clip frame; None where `fps` rules.
         real_selection, generated_selection: which clips of each side. seed: of the draw.
         clip_resize: how clips of both sides came to height and width.
         resize, feature_extractor, weights_sha256: the extractor's.

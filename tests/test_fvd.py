@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from eval.fvd import FrechetVideoDistance, FVDProtocol, frechet_distance, fvd_record, mean_and_covariance
+from eval.fvd import (
+    FeatureSums,
+    FrechetVideoDistance,
+    FVDProtocol,
+    frechet_distance,
+    fvd_record,
+    mean_and_covariance,
+)
 
 DIM = 6
 
@@ -17,6 +24,7 @@ class MeanColours:
     """A tiny real extractor: random projections of a clip, so that no weights are needed."""
 
     name, dim, resize, weights_sha256 = "projection", DIM, "none", "0" * 64
+    min_frames, max_frames = 1, None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         flat = clips.flatten(1).float() / 255
@@ -132,7 +140,7 @@ def test_update_after_compute_is_not_forgotten() -> None:
 
 def test_one_clip_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="at least 2 generated clips"):
-        mean_and_covariance(torch.zeros(2), torch.zeros(2, 2), 1, "generated")
+        mean_and_covariance(FeatureSums(torch.zeros(2), torch.zeros(2, 2), 1, "generated"))
 
 
 def test_a_record_is_json_and_flags_too_few_clips() -> None:
