@@ -17,7 +17,8 @@ class FeatureExtractor(Protocol):
     float32, and the facts a protocol records.
 
     `name` of the network, `dim` of a feature, `resize`: how frames are brought to the network's size, which
-    happens inside, `weights_sha256`, `min_frames`: the shortest clip it takes (VideoMAE: the only length).
+    happens inside, `weights_sha256`, `min_frames` and `max_frames`: the shortest and the longest clip it
+    takes, None without a limit.
     """
 
     name: str
@@ -25,6 +26,7 @@ class FeatureExtractor(Protocol):
     resize: str
     weights_sha256: str
     min_frames: int
+    max_frames: int | None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor: ...
 
@@ -59,6 +61,17 @@ def load_extractor(
 
         return load_videomae(weights, device, weights_sha256, revision)
     raise ValueError(f"no extractor is named {name!r}: i3d or videomae")
+
+
+def check_length(extractor: FeatureExtractor, num_frames: int) -> None:
+    """Raises ValueError where the network takes no clips of so many frames."""
+    least, most = extractor.min_frames, extractor.max_frames
+    if num_frames < least or (most is not None and num_frames > most):
+        takes = f"at least {least}" if most is None else f"{least}" if least == most else f"{least} to {most}"
+        raise ValueError(
+            f"{extractor.name} takes clips of {takes} frames, got {num_frames}: read or generate such clips, "
+            "or measure with another --extractor"
+        )
 
 
 def resized(clips: torch.Tensor, size: tuple[int, int], device: torch.device) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from eval.features import resize_name, resized
+from eval.features import check_length, resize_name, resized
 from eval.i3d_files import i3d_state, is_torchscript
 from vidtwin_gen.weights import HubFile, PublishedWeights, WeightsFile
 
@@ -113,6 +113,7 @@ class I3D(nn.Module):
     resize = resize_name(SIZE)
     weights_sha256 = "none: not loaded"
     min_frames = 9
+    max_frames: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +159,7 @@ class I3D(nn.Module):
 
     def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
         """(B, F, H, W, 3) uint8 -> (B, 3, F, 224, 224) float in [-1, 1]."""
-        x = _preprocess(clips, self.min_frames, self.Logits.weight.device)
+        x = _preprocess(clips, self, self.Logits.weight.device)
         return x.contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -174,6 +175,7 @@ class ScriptedI3D:
     dim = 400
     resize = I3D.resize
     min_frames = 10
+    max_frames: int | None = None
 
     def __init__(self, weights: WeightsFile, device: str | torch.device = "cpu") -> None:
         self.weights_sha256 = weights.sha256
@@ -182,7 +184,7 @@ class ScriptedI3D:
 
     @torch.inference_mode()
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
-        x = _preprocess(clips, self.min_frames, self.device)
+        x = _preprocess(clips, self, self.device)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.module(x, rescale=False, resize=False, return_features=True).float()  # (B, 400)
 
@@ -213,11 +215,10 @@ def load_i3d(
     return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def _preprocess(clips: torch.Tensor, min_frames: int, device: torch.device) -> torch.Tensor:
+def _preprocess(clips: torch.Tensor, network: I3D | ScriptedI3D, device: torch.device) -> torch.Tensor:
     """(B, F, H, W, 3) uint8 -> (B, 3, F, 224, 224) float32 in [-1, 1]."""
     frames = resized(clips, SIZE, device)
-    if clips.shape[1] < min_frames:
-        raise ValueError(f"I3D needs at least {min_frames} frames a clip, got {clips.shape[1]}")
+    check_length(network, clips.shape[1])
     return rearrange(frames / 127.5 - 1, "b f c h w -> b c f h w")
 
 

@@ -112,7 +112,9 @@ def frechet_checks() -> Iterator[Check]:
 class _NoNetwork:
     """Stands for one where features are given."""
 
-    name, dim, resize, weights_sha256, min_frames = "none", 400, "none", "none", 1
+    name, dim, resize, weights_sha256 = "none", 400, "none", "none"
+    min_frames = 1
+    max_frames: int | None = None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

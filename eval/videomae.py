@@ -14,7 +14,7 @@ from einops import rearrange
 from huggingface_hub import snapshot_download
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
 
-from eval.features import resize_name, resized
+from eval.features import check_length, resize_name, resized
 from vidtwin_gen.weights import HUB_TIMEOUT_S, MissingWeightsError
 
 VARIABLE = "VIDTWIN_GEN_VIDEOMAE"
@@ -65,7 +65,7 @@ class VideoMAEFeatures:
         self.scale, self.mean, self.std = _colours(folder)
         self.name = f"videomae {model_id}"
         self.dim = config.hidden_size
-        self.min_frames = config.num_frames
+        self.min_frames = self.max_frames = config.num_frames
         self.resize = (
             f"{resize_name(self.size)}; times {self.scale:.6g}, mean {list(self.mean)}, std {list(self.std)}"
         )
@@ -74,16 +74,14 @@ class VideoMAEFeatures:
     @torch.inference_mode()
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         frames = resized(clips, self.size, self.device)  # (B, F, 3, h, w)
-        if clips.shape[1] != self.min_frames:
-            raise ValueError(
-                f"{self.name} takes clips of {self.min_frames} frames, got {clips.shape[1]}: read or "
-                "generate such clips, or measure with I3D"
-            )
+        check_length(self, clips.shape[1])
         mean, std = (
             rearrange(torch.tensor(x, device=self.device), "c -> c 1 1") for x in (self.mean, self.std)
         )
         x = (frames * self.scale - mean) / std
-        tokens = self.backbone(pixel_values=x).last_hidden_state  # (B, n, dim)
+        # TF32, cuDNN's default, rounds the patches' convolution otherwise than a CPU does
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            tokens = self.backbone(pixel_values=x).last_hidden_state  # (B, n, dim)
         pooled = tokens.mean(1)  # (B, dim)
         return pooled if self.norm is None else self.norm(pooled)
 

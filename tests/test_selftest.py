@@ -75,15 +75,21 @@ def test_altered_weights_fail_with_status_1(tmp_path, capsys):
 
 
 def test_absent_weights_are_told_and_are_no_failure(tmp_path, capsys):
-    main(["selftest", "--only", "i3d", "--weights", str(tmp_path / "none.ckpt")])
+    out = tmp_path / "selftest.json"
+    main(["selftest", "--only", "i3d", "--weights", str(tmp_path / "none.ckpt"), "--out", str(out)])
     told = capsys.readouterr().out
-    assert "skip  i3d: weights: the I3D weights are not at" in told and "0 failed, 1 left out" in told
+    assert "skip  i3d: weights: the I3D weights are not at" in told
+    assert "0 failed, 1 left out: what was left out is not known to be right" in told
+    assert json.loads(out.read_text())["passed"] is None
+    main(["selftest", "--only", "frechet", "--out", str(out)])
+    assert json.loads(out.read_text())["passed"] is True
 
 
 class Constant:
     """Gives one vector, whatever the clip."""
 
-    name, dim, resize, weights_sha256, min_frames = "constant", 400, "none", "none", 1
+    name, dim, resize, weights_sha256 = "constant", 400, "none", "none"
+    min_frames, max_frames = 1, None
 
     def __init__(self, value):
         self.value = value
