@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -22,6 +24,7 @@ from vidtwin_gen.video import cover, first_fps, from_uint8, read_frames, to_uint
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")
 Clips = tuple[torch.Tensor, ...]  # uint8 (F, H, W, C), or of a batch (B, F, H, W, C), at one or more sizes
+ANEW = "write both files anew with `python -m pipelines generate`"
 RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
 
 
@@ -36,12 +39,34 @@ class GeneratedClips:
 
 def read_generated(path: str | Path) -> GeneratedClips:
     """What `python -m pipelines generate` writes: clips.safetensors, with generated.json beside it for the
-    names of the labels."""
-    told = json.loads(Path(path).with_name("generated.json").read_text(encoding="utf-8"))
-    names = dict(zip(told["class_labels"], told["class_names"], strict=True))
-    tensors = load_file(path)
-    labels = tensors["labels"].tolist()
-    return GeneratedClips(tensors["frames"], [names[label] for label in labels], told.get("seed"))
+    names of the labels.
+
+    Raises:
+        ValueError: a file that is damaged or holds something else.
+    """
+    path = Path(path)
+    reading = beside = path.with_name("generated.json")
+    try:
+        told = json.loads(beside.read_text(encoding="utf-8"))
+        names = dict(zip(told["class_labels"], told["class_names"], strict=True))
+        seed = told.get("seed")
+        reading = path
+        tensors = load_file(path)
+        frames, labels = tensors["frames"], tensors["labels"]
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{reading} can't be read ({type(error).__name__}: {error}); {ANEW}") from None
+    if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != 3:
+        raise ValueError(
+            f"{path}: expected frames (N, F, H, W, 3) of uint8, got {tuple(frames.shape)} of "
+            f"{frames.dtype}; {ANEW}"
+        )
+    if labels.shape != frames.shape[:1]:
+        raise ValueError(
+            f"{path}: expected a label for each of {len(frames)} clips, got {tuple(labels.shape)}; {ANEW}"
+        )
+    if nameless := sorted(set(labels.tolist()) - names.keys()):
+        raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
+    return GeneratedClips(frames, [names[label] for label in labels.tolist()], seed)
 
 
 def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -53,7 +78,8 @@ def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Draw:
-    """A real clip to be read: its video's row in the index, and the draw's number, which is its window's."""
+    """A real clip to be read: its video's row in the index, and the draw's number, which is its window's:
+    the video's place in the order of the draws, plus the number of videos for each turn before."""
 
     row: int
     number: int
@@ -62,8 +88,9 @@ class Draw:
 class RealClips:
     """Clips of the real videos of one split, (F, H, W, C) uint8, in an order that the seed decides.
 
-    Which clip a draw is depends on the seed and its number, not on what was read before, so that processes
-    can share the draws. A bad or short file goes into `bad`, and draws made afterwards pass over it.
+    Which clip a draw is depends on the seed, its video and its turn, not on what was read before, so that
+    processes can share the draws. A bad or short file goes into `bad`, and draws made afterwards pass over
+    it; those of other videos stay the same.
 
     Args:
         data: `<data>/<class>/<video>`. shape: (num_frames, height, width) of a clip.
@@ -93,8 +120,8 @@ class RealClips:
         self.num_videos = len(self.names)
         self.generator = torch.Generator().manual_seed(seed)
         self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
+        self.place = {row: place for place, row in enumerate(self.order)}
         self.bad: dict[int, str] = {}
-        self.asked: list[str] = []
 
     @property
     def skipped(self) -> list[str]:
@@ -127,14 +154,15 @@ class RealClips:
     def of_classes(self, names: Sequence[str]) -> list[Draw]:
         """A draw for each class named: every video once before any again with another window."""
         rows, drawn, draws = self.rows, Counter[str](), []
-        for number, name in enumerate(names):
+        for name in names:
             self.label(name)
             of_class = rows[name]
             if not of_class:
                 raise ValueError(
                     f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}"
                 )
-            draws.append(Draw(of_class[drawn[name] % len(of_class)], number))
+            turn, at = divmod(drawn[name], len(of_class))
+            draws.append(self._draw(of_class[at], turn))
             drawn[name] += 1
         return draws
 
@@ -143,7 +171,10 @@ class RealClips:
         good = [row for row in self.order if row not in self.bad]
         if not good:
             raise ValueError(f"{self.root} has no video to measure with; {'; '.join(self.skipped[-3:])}")
-        return [Draw(good[number % len(good)], number) for number in range(count)]
+        return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
+
+    def _draw(self, row: int, turn: int) -> Draw:
+        return Draw(row, self.place[row] + turn * self.num_videos)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -154,9 +185,16 @@ class RealClips:
 
     def key(self, draw: Draw) -> str:
         """A name for what this draw reads, by the file's place below the root, its size and its time."""
-        path = Path(self.paths[draw.row])
-        stat = path.stat()
-        return f"{path.relative_to(self.root)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
+        stat = Path(self.paths[draw.row]).stat()
+        return f"{self._name(draw)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
+
+    def sha256(self, draws: Sequence[Draw]) -> str:
+        """Which videos and which of their windows these are; the same for every copy of the data."""
+        lines = (f"{self._name(draw)} draw {draw.number}\n" for draw in draws)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _name(self, draw: Draw) -> str:
+        return Path(self.paths[draw.row]).relative_to(self.root).as_posix()
 
     def read(self, draw: Draw, *more_sizes: tuple[int, int]) -> tuple[torch.Tensor, ...]:
         """The clip of a draw, (F, H, W, C) uint8, and the same at other sizes; it is decoded once.
@@ -171,29 +209,19 @@ class RealClips:
         )
         return tuple(fit(torch.from_numpy(raw.frames), size) for size in (self.size, *more_sizes))
 
-    def matching(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
-        """A clip of each class named, in turn; another call goes on where this one ended."""
-        first = len(self.asked)
-        self.asked += names
-        draws = self.of_classes(self.asked)
-        for number in tqdm(range(first, len(self.asked)), desc="reading real clips", unit="clip"):
-            while True:
+    def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clips (N, F, H, W, C) of all classes in turn, at most one a video, with labels (N,)."""
+        names = self.even_names(num_clips)
+        draws = self.of_classes(names)
+        clips: list[torch.Tensor] = []
+        for number in tqdm(range(len(names)), desc="reading real clips", unit="clip"):
+            while len(clips) == number:
                 try:
-                    (clip,) = self.read(draws[number])
-                    break
+                    clips += self.read(draws[number])
                 except VideoError as error:
                     self.bad[draws[number].row] = str(error)
-                    draws = self.of_classes(self.asked)
-            yield clip
-
-    def evenly(self, num_clips: int | None) -> Iterator[torch.Tensor]:
-        """Clips of all classes in turn, at most one a video."""
-        return self.matching(self.even_names(num_clips))
-
-    def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`evenly` as one tensor (N, F, H, W, C), with labels (N,)."""
-        names = self.even_names(num_clips)
-        return torch.stack(list(self.matching(names))), torch.tensor([self.label(name) for name in names])
+                    draws = self.of_classes(names)
+        return torch.stack(clips), torch.tensor([self.label(name) for name in names])
 
     def even_names(self, num_clips: int | None) -> list[str]:
         """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
@@ -232,11 +260,3 @@ class Fitting(Dataset[Clips | str]):
 
     def __getitem__(self, index: int) -> Clips | str:
         return (fit(self.frames[self.chosen[index]], self.size),)
-
-
-def batches(clips: torch.Tensor, batch_size: int, title: str) -> Iterator[torch.Tensor]:
-    """(N, ...) in parts of at most `batch_size`, with a progress bar that counts clips."""
-    with tqdm(total=len(clips), desc=title, unit="clip") as progress:
-        for batch in clips.split(batch_size):
-            yield batch
-            progress.update(len(batch))

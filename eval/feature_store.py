@@ -44,7 +44,17 @@ class FeatureStore:
         return self.features[key]
 
     def add(self, keys: Sequence[str], features: torch.Tensor) -> None:
-        """(B, D) features of the clips that these keys name."""
+        """(B, D) features of the clips that these keys name.
+
+        Raises:
+            ValueError: NaN or infinity among them, which would stay here for good.
+        """
+        if not features.isfinite().all():
+            bad = [key for key, row in zip(keys, features, strict=True) if not row.isfinite().all()]
+            raise ValueError(
+                f"the network gives NaN or infinity for {len(bad)} of {len(keys)} clips, the first {bad[0]}: "
+                "check it on this device with `python -m eval selftest`"
+            )
         self.features |= dict(zip(keys, features.float().cpu().unbind(), strict=True))
         self._pending += keys
         if time.monotonic() - self._written >= SECONDS_PER_FILE:
