@@ -14,6 +14,14 @@ from eval.protocols import PROTOCOLS
 Folder = Callable[[str], Path]
 
 
+def positive(text: str) -> int:
+    """A flag's type: a whole number from 1 on. 0 is not "left out"."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few: at least 1, or leave the flag out")
+    return number
+
+
 def fvd_flags(verb: argparse.ArgumentParser, data: Folder, clips: Folder, vae: Folder, pipe: Folder) -> None:
     """The types of the four kinds of paths come from `eval.arguments`."""
     verb.add_argument(
@@ -31,7 +39,9 @@ def fvd_flags(verb: argparse.ArgumentParser, data: Folder, clips: Folder, vae: F
     _add_protocol(verb)
     _add_real(verb, data, required=False)
     verb.add_argument(
-        "--num_samples", type=int, help="clips a side, as --protocol quick-N; left out: all generated ones"
+        "--num_samples",
+        type=positive,
+        help="clips a side, as --protocol quick-N; left out: all generated",
     )
     floors = verb.add_mutually_exclusive_group()
     floors.add_argument("--vae", type=vae, help="autoencoder whose reconstructions are measured as a floor")
@@ -44,19 +54,18 @@ def reference_flags(verb: argparse.ArgumentParser, data: Folder) -> None:
     _add_protocol(verb, required=True)
     _add_real(verb, data, required=True)
     for name in ("num_frames", "height", "width"):
-        verb.add_argument(f"--{name}", type=int, help="of the clips, for quick-N, which fixes no size")
+        verb.add_argument(f"--{name}", type=positive, help="of the clips, for quick-N, which fixes no size")
     verb.add_argument("--no_floors", action="store_true", help="no distance from other real clips")
-    verb.add_argument("--keep_features", action="store_true", help="also keep every clip's features")
     _add_extraction(verb, out="safetensors file to write")
 
 
 def sensitivity_flags(verb: argparse.ArgumentParser, data: Folder) -> None:
     _add_real(verb, data, required=True)
     verb.set_defaults(split="test", fold=1, seed=0)
-    verb.add_argument("--num_clips", type=int, default=32)
-    verb.add_argument("--num_frames", type=int, default=16)
-    verb.add_argument("--height", type=int, default=128)
-    verb.add_argument("--width", type=int, default=128)
+    verb.add_argument("--num_clips", type=positive, default=32)
+    verb.add_argument("--num_frames", type=positive, default=16)
+    verb.add_argument("--height", type=positive, default=128)
+    verb.add_argument("--width", type=positive, default=128)
     verb.add_argument("--figure", type=Path, help="picture to draw, .png or .svg")
     _add_extraction(verb)
 
@@ -77,14 +86,14 @@ def _add_real(verb: argparse.ArgumentParser, data: Folder, required: bool) -> No
     verb.add_argument("--split", choices=SPLITS, help="left out: the protocol's; of quick-N train")
     verb.add_argument("--fold", type=int, help="official split, 1 to 3 (default 1)")
     rate = verb.add_mutually_exclusive_group()
-    rate.add_argument("--stride", type=int, help="source frames per clip frame (default 1)")
+    rate.add_argument("--stride", type=positive, help="source frames per clip frame (default 1)")
     rate.add_argument("--fps", type=float, help="frame rate to read at, in place of a stride")
     verb.add_argument("--seed", type=int, help="of the draw of clips (default 0)")
 
 
 def _add_extraction(verb: argparse.ArgumentParser, out: str = "JSON file to write") -> None:
     extractor_flags(verb)
-    verb.add_argument("--batch_size", type=int, default=4, help="clips at once; changes rounding only")
+    verb.add_argument("--batch_size", type=positive, default=4, help="clips at once; changes rounding only")
     verb.add_argument("--num_workers", type=int, default=1, help="processes that decode ahead")
     verb.add_argument("--device", default="cpu", help="cuda: of several processes, each takes its own")
     verb.add_argument("--out", required=True, help=out)

@@ -14,6 +14,7 @@ from autoencoder import flat
 from autoencoder.loading import load_video_autoencoder
 from eval.clips import RESIZE, Clips, GeneratedClips, RealClips, fit, read_generated
 from eval.extraction import Extraction, View, processes
+from eval.features import check_length
 from eval.fvd import FeatureSums, distance_of_sums, fvd_record
 from eval.fvd_settings import Settings, check_clips, check_sets, chosen_clips, fvd_settings, wanted_names
 from eval.measuring import device_of, extraction_of, load_extractor, write_json
@@ -36,6 +37,7 @@ def measure_fvd(args: argparse.Namespace) -> None:
     extractor = load_extractor(args)
     if extractor is None:
         return
+    check_length(extractor, settings.protocol.num_frames)
     if kept is not None:
         kept.check(args.reference, settings.record(extractor))
     extraction = extraction_of(args, extractor)
@@ -58,6 +60,8 @@ def measure_fvd(args: argparse.Namespace) -> None:
     record["std"] = stdev(one["fvd"] for one in sets) if len(sets) > 1 else None
     record["num_seeds"], record["num_seeds_of_protocol"] = len(sets), settings.protocol.num_seeds
     record["generated"] = sets
+    record["generated_size"] = list(generated[0].frames.shape[1:4])
+    record["num_real_videos"] = reference.num_videos
     record["floor"] = reference.floor["fvd"]
     record["floors"] = {"real": reference.floor, "reconstructions": reconstructions}
     record["class_counts"] = dict(Counter(reference.names))
@@ -148,8 +152,11 @@ def describe(record: dict[str, Any]) -> str:
     parts = [value]
     for key, title in (("real", "real against real"), ("reconstructions", "reconstructions")):
         floor = floors[key]
+        of_what = f" ({floor['other_real']})" if "other_real" in floor else ""
         parts.append(
-            f"{title} {floor['fvd']:.1f}" if floor["fvd"] is not None else f"no {title}: {floor['reason']}"
+            f"{title} {floor['fvd']:.1f}{of_what}"
+            if floor["fvd"] is not None
+            else f"no {title}: {floor['reason']}"
         )
     flag = ", rank-deficient" if record["rank_deficient"] else ""
     counts = f"{record['num_real']} real, {record['num_generated']} generated clips"

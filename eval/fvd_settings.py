@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from eval.clips import GeneratedClips, RealClips
-from eval.features import FeatureExtractor
+from eval.features import FeatureExtractor, check_length, load_extractor
 from eval.fvd import FVDProtocol
+from eval.measuring import device_of
 from eval.protocols import (
     ANY,
     FIRST_OF_CLASS,
@@ -86,6 +87,23 @@ def settings_of(
     return Settings(quick(num_clips, shape, split, stride, fps, selection), fold, seed)
 
 
+def needed_extractor(args: argparse.Namespace, num_frames: int) -> FeatureExtractor:
+    """The extractor of the flags, where there is nothing to write down without it.
+
+    Raises:
+        MissingWeightsError: no weights. ValueError: other weights, or it takes no clips of so many frames.
+    """
+    extractor = load_extractor(
+        args.extractor,
+        args.weights,
+        device_of(args),
+        weights_sha256=args.weights_sha256,
+        revision=args.weights_revision,
+    )
+    check_length(extractor, num_frames)
+    return extractor
+
+
 def check_sets(paths: Sequence[Path], generated: Sequence[GeneratedClips]) -> list[str]:
     """The files' sha256.
 
@@ -147,7 +165,7 @@ def wanted_names(
         raise ValueError("give the real videos, --data, or their statistics, --reference")
     if settings.protocol.selection == "generated":
         names = [clips.names[index] for index in _order(settings, clips)[: settings.protocol.num_clips]]
-        real.of_classes(names)  # a class that the data does not have
+        settings.protocol.check_classes(real, names)
         return names
     return settings.protocol.real_names(real)
 

@@ -75,6 +75,25 @@ class ClipProtocol:
             return [real.names[draw.row] for draw in real.of_videos(self.num_clips)]
         return real.even_names(self.num_clips)
 
+    def check_classes(self, real: RealClips, names: Sequence[str]) -> None:
+        """Whether there are videos enough of the classes of the generated clips, each counting twice at most.
+
+        Raises:
+            ValueError: a class that the data does not have, or with too few videos.
+        """
+        rows = real.rows
+        asked = Counter[str]()
+        for number, name in enumerate(names):
+            real.label(name)
+            asked[name] += 1
+            if asked[name] > 2 * len(rows[name]):
+                less = f", or --protocol quick-{number}" if number > 1 else ""
+                raise ValueError(
+                    f"--protocol {self.name} wants {names.count(name)} real clips of {name}, as many as the "
+                    f"generated ones; the {self.split} split has {len(rows[name])} videos of it that can be "
+                    f"read, and none is used more than twice: give more data{less}"
+                )
+
     def floor_objection(self, real: RealClips, names: Sequence[str]) -> str | None:
         """Why there is no second set of real clips of these classes, if so."""
         if self.selection == "videos":
@@ -100,7 +119,7 @@ class ClipProtocol:
             height=self.height,
             width=self.width,
             split=self.split,
-            fold=fold,
+            fold=None if self.split == "all" else fold,
             stride=self.stride,
             fps=self.fps,
             real_selection=TOLD[self.selection],

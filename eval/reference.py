@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eval.clips import RealClips
+from eval.clips import Draw, RealClips
 from eval.extraction import Extraction, View, as_read
 from eval.fvd import FeatureSums, FVDProtocol, distance_of_sums
 from eval.protocols import ClipProtocol
@@ -27,16 +27,17 @@ class Reference:
     Args:
         protocol: of the real side; its num_generated is what the protocol asks for.
         sums: of the features. names: the class of each clip. skipped: bad videos, replaced by others.
+        num_videos: that the clips are from. clips_sha256: which clips they are, as `RealClips.sha256` says.
         floor: the FVD of these clips from as many other real ones, or the reason why there is none.
-        features: (N, D) float32, where they are kept.
     """
 
     protocol: FVDProtocol
     sums: FeatureSums
     names: list[str]
     skipped: list[str]
+    num_videos: int
+    clips_sha256: str
     floor: dict[str, Any]
-    features: torch.Tensor | None = None
 
     def check(self, path: str | Path, wanted: FVDProtocol) -> None:
         """Raises ValueError where the statistics were measured in another way than `wanted`."""
@@ -50,6 +51,15 @@ class Reference:
                 "clips again with `python -m eval reference`, or change the flags of this command"
             )
 
+    def check_clips(self, real: RealClips, draws: Sequence[Draw]) -> None:
+        """Raises ValueError where these are not the clips that were measured."""
+        if real.sha256(draws) != self.clips_sha256:
+            raise ValueError(
+                f"--data {real.root} is not the data that --reference was measured on: its videos, or those "
+                "that can't be read, are others. Name that data, or measure this with `python -m eval "
+                "reference`"
+            )
+
     def save(self, path: str | Path) -> None:
         """One safetensors file, `labels` numbering `class_names` as in the clips.safetensors of generated
         clips."""
@@ -59,12 +69,12 @@ class Reference:
             "outer": self.sums.outer,
             "labels": torch.tensor([class_names.index(name) for name in self.names]),
         }
-        if self.features is not None:
-            tensors["features"] = self.features
         about = {
             "protocol": self.protocol.to_json(),
             "class_names": class_names,
             "skipped_videos": self.skipped,
+            "num_real_videos": self.num_videos,
+            "clips_sha256": self.clips_sha256,
             "floor": self.floor,
         }
         path = Path(path)
@@ -86,8 +96,9 @@ def read_reference(path: str | Path) -> Reference:
             sums=FeatureSums(tensors["sum"], tensors["outer"], len(labels), "real"),
             names=[class_names[label] for label in labels],
             skipped=about["skipped_videos"],
+            num_videos=about["num_real_videos"],
+            clips_sha256=about["clips_sha256"],
             floor=about["floor"],
-            features=tensors.get("features"),
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"--reference {path} can't be read ({error}); {WAY_OUT}") from None
@@ -116,7 +127,7 @@ def measure_real(
     `names` are the classes of the generated clips, where the protocol has real ones follow them.
 
     Raises:
-        ValueError: too few videos for the protocol.
+        ValueError: too few videos for the protocol, or of a class.
     """
     store = extraction.store(reading=real.reading, view="real")
     views = {"real": View(store, as_read)}
@@ -128,6 +139,8 @@ def measure_real(
     while True:
         num_bad = len(real.bad)
         wanted = list(names) if names is not None else protocol.real_names(real)
+        if names is not None:
+            protocol.check_classes(real, wanted)
         objection = protocol.floor_objection(real, wanted) if with_floor else "left out by --no_floors"
 
         def first(wanted: Sequence[str] = wanted) -> Any:
@@ -146,7 +159,13 @@ def measure_real(
         if len(real.bad) == num_bad:
             break
     reference = Reference(
-        record, sums, [real.names[draw.row] for draw in draws], real.skipped, floor, features["real"]
+        record,
+        sums,
+        [real.names[draw.row] for draw in draws],
+        real.skipped,
+        num_videos=len({draw.row for draw in draws}),
+        clips_sha256=real.sha256(draws),
+        floor=floor,
     )
     return reference, features.get("reconstructed")
 
@@ -158,12 +177,19 @@ def reconstruct_real(
     extraction: Extraction,
     reconstruction: Reconstruction,
 ) -> torch.Tensor:
-    """(N, D) features of the reconstructions of the very clips that a reference was measured on."""
-    _, features = extraction.real(
+    """(N, D) features of the reconstructions of the very clips that a reference was measured on.
+
+    Raises:
+        ValueError: other data, or the same with other bad videos.
+    """
+    if not reference.skipped:  # else the bad ones have to be met first
+        reference.check_clips(real, protocol.draws(real, reference.names))
+    draws, features = extraction.real(
         real,
         lambda: protocol.draws(real, reference.names),
         {"reconstructed": reconstruction.view},
         [reconstruction.size],
         "reconstructions",
     )
+    reference.check_clips(real, draws)
     return features["reconstructed"]

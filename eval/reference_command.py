@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from eval.extraction import processes
-from eval.fvd_settings import Settings, settings_of
-from eval.measuring import extraction_of, load_extractor
+from eval.fvd_settings import Settings, needed_extractor, settings_of
+from eval.measuring import extraction_of
 from eval.protocols import quick_count
 from eval.reference import measure_real
 
@@ -22,9 +21,7 @@ def measure_reference(args: argparse.Namespace) -> None:
             f"--protocol {args.protocol} fixes no clip size: give --num_frames, --height and --width"
         )
     settings: Settings = settings_of(args, sizes, "classes")
-    extractor = load_extractor(args)
-    if extractor is None:
-        return
+    extractor = needed_extractor(args, settings.protocol.num_frames)
     reference, _ = measure_real(
         settings.real_clips(args.data),
         settings.protocol,
@@ -32,16 +29,16 @@ def measure_reference(args: argparse.Namespace) -> None:
         extraction_of(args, extractor),
         with_floor=not args.no_floors,
     )
-    if not args.keep_features:
-        reference = replace(reference, features=None)
     if not processes().is_main_process:
         return
     reference.save(args.out)
     told = f"{len(reference.skipped)} videos skipped, " if reference.skipped else ""
     floor = reference.floor
     told += (
-        f"real against real {floor['fvd']:.1f}"
+        f"real against real {floor['fvd']:.1f} ({floor['other_real']})"
         if floor["fvd"] is not None
         else f"no real floor ({floor['reason']})"
     )
-    print(f"{args.out}: {settings.protocol.name}, {len(reference.names)} real clips, {told}")
+    flag = ", rank-deficient" if reference.protocol.rank_deficient else ""
+    count = f"{len(reference.names)} real clips of {reference.num_videos} videos{flag}"
+    print(f"{args.out}: {settings.protocol.name}, {count}, {told}")

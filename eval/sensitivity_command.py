@@ -16,13 +16,12 @@ from eval.distortions import DISTORTIONS, Distortion
 from eval.extraction import View, as_read, processes
 from eval.features import FeatureExtractor
 from eval.fvd import FeatureSums, distance_of_sums
-from eval.measuring import extraction_of, load_extractor, protocol_of, real_clips, write_json
+from eval.fvd_settings import needed_extractor
+from eval.measuring import extraction_of, protocol_of, real_clips, write_json
 
 
 def measure_sensitivity(args: argparse.Namespace) -> None:
-    extractor = load_extractor(args)
-    if extractor is None:
-        return
+    extractor = needed_extractor(args, args.num_frames)
     record = sensitivity(args, extractor)
     if not processes().is_main_process:
         return

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval import diagnose_command, fvd_command, recon_command, reference_command, sensitivity_command
+from eval import diagnose_command, fvd_command, fvd_settings, recon_command
 
 
 class FilterResponses:
     """A small extractor: random filters over space and time, rectified, and their mean and spread, so that
     sharpness, noise and motion all show. It counts the clips it is given."""
 
-    name, dim, resize, weights_sha256, min_frames = "filters", 16, "none", "0" * 64, 2
+    name, dim, resize, weights_sha256 = "filters", 16, "none", "0" * 64
+    min_frames, max_frames = 2, None
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -31,6 +32,5 @@ class FilterResponses:
 
 def install(monkeypatch: pytest.MonkeyPatch, extractor: FilterResponses) -> None:
     """The commands that measure distances do it with this one."""
-    commands = (diagnose_command, fvd_command, recon_command, reference_command, sensitivity_command)
-    for command in commands:
-        monkeypatch.setattr(command, "load_extractor", lambda args: extractor)
+    for module in (diagnose_command, fvd_command, fvd_settings, recon_command):
+        monkeypatch.setattr(module, "load_extractor", lambda *_, **__: extractor)

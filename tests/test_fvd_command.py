@@ -23,6 +23,7 @@ from eval.clips import RealClips
 from eval.distortions import DISTORTIONS
 from eval.fvd import FrechetVideoDistance
 from eval.protocols import ClipProtocol
+from eval.reference import read_reference
 from pipelines.generate import read_counts
 from vidtwin_gen.video import write_video
 
@@ -138,9 +139,7 @@ def test_one_number_whatever_the_batches_order_and_workers(
     assert values[2] == pytest.approx(again["fvd"], rel=1e-9)
 
 
-def test_floors_are_measured_at_the_same_number_and_decode_nothing_twice(
-    extractor: FilterResponses, data: Path, generated: Path, tmp_path: Path
-) -> None:
+def save_vae(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "patch_size": 4, "num_queries": 2}
     sizes |= {
@@ -150,13 +149,20 @@ def test_floors_are_measured_at_the_same_number_and_decode_nothing_twice(
         "qformer_intermediate_size": 16,
     }
     vae = AutoencoderVidTwin(num_frames=4, height=24, width=16, structure_base_channels=8, **sizes)
-    vae.save_pretrained(tmp_path / "vae")
+    vae.save_pretrained(folder)
+    return folder
+
+
+def test_floors_are_measured_at_the_same_number_and_decode_nothing_twice(
+    extractor: FilterResponses, data: Path, generated: Path, tmp_path: Path
+) -> None:
+    vae = save_vae(tmp_path / "vae")
     read = []
     original = RealClips.read
     RealClips.read = lambda self, draw, *sizes: read.append(draw) or original(self, draw, *sizes)  # type: ignore
     try:
         second = write_generated(tmp_path / "second", seed=1)
-        flags = {"data": data, "split": "all", "vae": tmp_path / "vae", "generated": [generated, second]}
+        flags = {"data": data, "split": "all", "vae": vae, "generated": [generated, second]}
         record = run("fvd", tmp_path / "fvd.json", **flags)
     finally:
         RealClips.read = original  # type: ignore
@@ -216,6 +222,104 @@ def test_a_bad_video_is_replaced_counted_and_told(
     ]
 
 
+def test_a_video_that_turns_bad_costs_no_other_clip(
+    extractor: FilterResponses, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 of 24 videos and 20 other clips: 24 in the first turn, 16 in the second, of which the bad one is the
+    first in both. Without it the second turn begins one draw earlier."""
+    add_protocol(monkeypatch, "all-20", 20)
+    root, out = tmp_path / "data", tmp_path / "real.safetensors"
+    shutil.copytree(data, root)
+    run("reference", out, data=root, protocol="all-20")
+    assert extractor.num_seen == 40
+    real = RealClips(root, SHAPE, "all")
+    Path(real.paths[real.order[0]]).write_bytes(b"no video")
+    run("reference", out, data=root, protocol="all-20")
+    assert extractor.num_seen == 42
+    assert len(read_reference(out).skipped) == 1
+
+
+def test_a_class_with_too_few_videos_is_refused(
+    extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of eight videos, 16 clips are each used twice; 17 are more than the data has."""
+    flags = {"data": data, "split": "all", "no_floors": True, "batch_size": 9}
+    many = write_generated(tmp_path / "many", (17, 1, 1))
+    said = refused(capsys, "fvd", tmp_path / "a.json", generated=many, **flags)
+    assert "--protocol quick-19 wants 17 real clips of Left" in said and "has 8 videos of it" in said
+    assert extractor.num_seen == 0
+    record = run("fvd", tmp_path / "a.json", generated=many, protocol=said.split()[-1], **flags)
+    assert record["class_counts"]["Left"] == 16
+    record = run(
+        "fvd", tmp_path / "b.json", generated=write_generated(tmp_path / "some", (16, 1, 1)), **flags
+    )
+    assert record["num_real"] == 18 and record["num_real_videos"] == 10
+
+
+def test_a_reference_is_of_its_own_data(
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reference, size = tmp_path / "real.safetensors", {"num_frames": 4, "height": 16, "width": 16}
+    run("reference", reference, data=data, split="all", protocol="quick-12", no_floors=True, **size)
+    assert "quick-12, 12 real clips of 12 videos, rank-deficient, no real floor" in capsys.readouterr().out
+    flags = {"reference": reference, "vae": save_vae(tmp_path / "vae"), "generated": generated}
+    shutil.copytree(data, root := tmp_path / "copy", copy_function=shutil.copy)  # with times of its own
+    record = run("fvd", tmp_path / "a.json", data=root, fold=2, **flags)
+    assert record["floors"]["reconstructions"]["num_reconstructions"] == 12
+    assert record["num_real_videos"] == 12 and record["protocol"]["fold"] is None
+    real, seen = RealClips(root, SHAPE, "all"), extractor.num_seen
+    path = Path(real.paths[real.rows["Left"][0]])
+    path.rename(path.with_name("another.mp4"))
+    said = refused(capsys, "fvd", tmp_path / "b.json", data=root, **flags)
+    assert f"--data {root} is not the data that --reference was measured on" in said
+    assert extractor.num_seen == seen
+    # a bad video that was none then is met only when it is read
+    path.with_name("another.mp4").rename(path)
+    path.write_bytes(b"no video")
+    said = refused(capsys, "fvd", tmp_path / "c.json", data=root, **flags)
+    assert "is not the data that --reference was measured on" in said
+
+
+@pytest.mark.parametrize("verb", ["fvd", "reference", "sensitivity"])
+def test_clips_of_another_length_than_the_network_takes_are_refused_first(
+    verb: str,
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {"generated": generated} if verb == "fvd" else {"num_frames": 4, "height": 16, "width": 16}
+    own |= {"protocol": "quick-12"} if verb == "reference" else {}
+    out = tmp_path / "out.safetensors"
+    for least, most, words in (
+        (9, None, "at least 9 frames"),
+        (3, 3, "of 3 frames"),
+        (1, 3, "1 to 3 frames"),
+    ):
+        monkeypatch.setattr(FilterResponses, "min_frames", least)
+        monkeypatch.setattr(FilterResponses, "max_frames", most)
+        said = refused(capsys, verb, out, data=data, split="all", **own)
+        assert f"{words}, got 4" in said and "--extractor" in said
+    assert extractor.num_seen == 0
+
+
+@pytest.mark.parametrize("verb", ["reference", "sensitivity"])
+def test_without_weights_there_is_an_error(
+    verb: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"num_frames": 10, "height": 16, "width": 16, "weights": tmp_path / "none.ckpt"}
+    flags |= {"protocol": "quick-12"} if verb == "reference" else {}
+    with pytest.raises(SystemExit) as stop:
+        run(verb, tmp_path / "out.json", data=data, split="all", **flags)
+    assert stop.value.code == 2 and "the I3D weights are not at" in capsys.readouterr().err
+
+
 def test_a_reference_gives_the_number_and_refuses_another_protocol(
     extractor: FilterResponses,
     data: Path,
@@ -270,7 +374,8 @@ def test_a_protocol_with_matched_labels(
     assert extractor.num_seen == seen + 30  # of each class the first ones
     assert record["class_counts"] == counts and record["num_generated"] == 30
     assert record["floors"]["real"]["other_real"] == "other windows of the same videos"
-    assert "(1 of the protocol's 4 seeds)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "(1 of the protocol's 4 seeds)" in printed and "(other windows of the same videos)" in printed
     few = write_generated(tmp_path / "few", (3, 3, 3))
     said = refused(capsys, "fvd", tmp_path / "g.json", data=data, generated=few, protocol="all-30")
     assert "holds 9 clips" in said and "wants 30" in said and "--protocol quick-9" in said
@@ -289,6 +394,7 @@ def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
     record = run("fvd", tmp_path / "a.json", data=data, generated=large, protocol="even-12")
     assert (record["protocol"]["height"], record["protocol"]["width"]) == (16, 16)
     assert "antialiased" in record["protocol"]["clip_resize"] and extractor.num_seen == 36
+    assert record["generated_size"] == [4, 32, 48]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +403,8 @@ def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
         ({"shape": (4, 16, 24), "seed": 1}, {}, ("4x16x16", "4x16x24")),
         ({"seed": 0}, {}, ("the same clips", "--seed")),
         ({"seed": 1}, {"num_samples": 40}, ("holds 12 clips", "wants 40", "quick-12")),
+        ({"seed": 1}, {"num_samples": 0}, ("--num_samples", "at least 1")),
+        ({"seed": 1}, {"stride": 0}, ("--stride", "at least 1")),
         ({"seed": 1}, {"protocol": "magvit-10"}, ("magvit-10k", "quick-N")),
         ({"seed": 1}, {"protocol": "quick-5", "num_samples": 6}, ("--num_samples 6", "quick-5")),
         ({"counts": (12, 0, 0), "seed": 1}, {}, ("0 of", "for 4", "--labels_from")),
@@ -372,14 +480,15 @@ def test_two_processes_share_the_clips_and_measure_the_same(
     assert [value for _, value in told] == pytest.approx([whole.compute().item()] * 2, rel=1e-9)
 
 
-def test_every_distortion_grows_with_its_strength(
-    extractor: FilterResponses, data: Path, tmp_path: Path
-) -> None:
-    flags = {"data": data, "split": "all", "num_clips": 12, "num_frames": 8, "height": 12, "width": 16}
+def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tmp_path: Path) -> None:
+    (tmp_path / "Long").mkdir()
+    for number, clip in enumerate(random_clips(8, 7, (16, 12, 16))):
+        write_video(tmp_path / "Long" / f"{number}.mp4", clip, fps=8)
+    flags = {"data": tmp_path, "split": "all", "num_clips": 8, "num_frames": 16, "height": 12, "width": 16}
     out, figure = tmp_path / "s.json", tmp_path / "s.png"
     record = run("sensitivity", out, **flags, figure=figure)
     assert record["identical"] < 1e-4 and figure.stat().st_size
     for name, curve in record["distortions"].items():
-        values = [value for _, value in curve["fvd"]][: 3 if name in ("frame shuffle", "freezing") else 4]
-        assert values == sorted(values) and values[0] > record["identical"], (name, values)
-        assert len(curve["fvd"]) == len(DISTORTIONS[name][1])
+        values = [value for _, value in curve["fvd"]]
+        assert curve["monotone"] and values == sorted(set(values)), (name, values)
+        assert values[0] > record["identical"] and len(values) == len(DISTORTIONS[name][1])
