@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eval.clips import SPLITS
-from eval.fvd_arguments import extractor_flags, fvd_flags, reference_flags, sensitivity_flags
+from eval.fvd_arguments import extractor_flags, fvd_flags, positive, reference_flags, sensitivity_flags
 from eval.selftest_command import add_selftest
 
 VAE = (
@@ -210,7 +210,7 @@ def _real(or_videos: bool = False) -> argparse.ArgumentParser:
         )
     real.add_argument("--fold", type=int, default=1)
     rate = real.add_mutually_exclusive_group()
-    rate.add_argument("--stride", type=int, help="source frames per clip frame (default 1)")
+    rate.add_argument("--stride", type=positive, help="source frames per clip frame (default 1)")
     rate.add_argument("--fps", type=float, help="frame rate to read at, in place of a stride")
     real.add_argument("--seed", type=int, default=0)
     real.add_argument("--out", required=True, help="JSON file to write")
