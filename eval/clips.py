@@ -39,11 +39,7 @@ class GeneratedClips:
 
 def read_generated(path: str | Path) -> GeneratedClips:
     """What `python -m pipelines generate` writes: clips.safetensors, with generated.json beside it for the
-    names of the labels.
-
-    Raises:
-        ValueError: a file that is damaged or holds something else.
-    """
+    names of the labels. Raises ValueError for files that are damaged or hold something else."""
     path = Path(path)
     reading = beside = path.with_name("generated.json")
     try:
