@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 
 from eval.accuracy_command import measure_accuracy
@@ -19,7 +21,9 @@ from vidtwin_gen.weights import MissingWeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(words)
+    args.command = shlex.join(["python", "-m", "eval", *words])
     run = {
         "fvd": measure_fvd,
         "reference": measure_reference,

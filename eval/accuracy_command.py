@@ -10,7 +10,7 @@ import torch
 
 from eval.classifier import accuracy, train_classifier
 from eval.clips import SPLITS, read_generated
-from eval.measuring import rate_of, real_clips, write_json
+from eval.measuring import device_of, rate_of, real_clips, write_json
 from vidtwin_gen.video import write_gif
 
 
@@ -28,7 +28,7 @@ def measure_accuracy(args: argparse.Namespace) -> None:
         num_steps=args.num_steps,
         horizontal_flip=args.horizontal_flip,
         seed=args.seed,
-        device=args.device,
+        device=device_of(args),
     )
     record: dict[str, Any] = {
         "class_names": train.class_names,

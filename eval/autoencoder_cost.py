@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eval import eager_vidtwin
-from eval.cost import count_flops
+from eval.cost import count_flops, count_step
 from eval.matrix_products import record_products, replay
 from eval.timing import Spread, interleaved, ratios, spread, square_product
 
@@ -155,7 +155,7 @@ def count(make_model: Callable[[], Any], workload: Workload) -> dict[str, Any]:
             flops["decode"] = count_flops(lambda: model.decode(latents).sample)
         if workload.training:
             loss = TrainingLoss(model.train().requires_grad_(True), workload.dtype)
-            flops["training_step"] = count_flops(lambda: loss(clips), backward=True)
+            flops["training_step"] = count_step(lambda: loss(clips))[1]
     config = model.config
     shape = (config.num_frames, config.height, config.width)
     return {

@@ -40,7 +40,8 @@ class GridStatistics:
     @property
     def dead(self) -> torch.Tensor:
         """(c,) bool: channels with less than DEAD_BELOW nats of `information` a number. One whose KL is below
-        it is always among them; so is one that is the same number for every clip, whatever its KL."""
+        it is always among them; so is one that is the same number in every clip and at every position,
+        whatever its KL."""
         return self.information < DEAD_BELOW
 
     def to_json(self) -> dict[str, Any]:

@@ -17,32 +17,35 @@ from eval.tokenizer import Tokenizer
 from eval.training_memory import attention_kernel, predict_training_memory
 from vidtwin_gen.latents import LatentLayout, PatchSize
 
-# the sizes of the network with which VidTwin's Figure 5 compares latents (arXiv 2412.17726, appendix C.2);
-# that one has no modulation and 12.6 million parameters, a DiT of these sizes has 30
-FIGURE_5_DIT = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
 
-
-def dit_flops(num_tokens: int, num_layers: int, hidden_size: int, *, cross_attention: bool = False) -> int:
-    """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L 12 D^2 + 4 L N^2 D: projections and an MLP
-    of four times the width, then attention. Cross-attention to one vector adds two projections of the tokens
-    and N scores, 2 N L 2 D^2 + 4 L N D. Modulation, embeddings and heads are left out."""
+def dit_flops(
+    num_tokens: int,
+    num_layers: int,
+    hidden_size: int,
+    *,
+    mlp_ratio: float = 4,
+    cross_attention: bool = False,
+) -> int:
+    """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L (4 + 2 r) D^2 + 4 L N^2 D: projections and
+    an MLP of r times the width, then attention; 2 N L 12 D^2 with the usual r of 4. Cross-attention to one
+    vector adds two projections of the tokens and N scores, 2 N L 2 D^2 + 4 L N D. Modulation, embeddings and
+    heads are left out."""
     n, layers, d = num_tokens, num_layers, hidden_size
     crossed = 2 * n * layers * 2 * d**2 + 4 * layers * n * d if cross_attention else 0
-    return 2 * n * layers * 12 * d**2 + 4 * layers * n**2 * d + crossed
+    return 2 * n * layers * (4 * d**2 + 2 * d * int(d * mlp_ratio)) + 4 * layers * n**2 * d + crossed
 
 
-def count_flops(model_fn: Callable[[], torch.Tensor], *, backward: bool = False) -> int:
-    """FLOPs (a multiply-add is two) of calling `model_fn`, with `backward` also of the backward pass from
-    the sum of what it returns. Matrix products, convolutions and attention count, other work does not."""
-    if backward:
-        return count_step(model_fn)[1]
+def count_flops(model_fn: Callable[[], torch.Tensor]) -> int:
+    """FLOPs (a multiply-add is two) of calling `model_fn`. Matrix products, convolutions and attention count,
+    other work does not."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         model_fn()
     return counter.get_total_flops()
 
 
 def count_step(model_fn: Callable[[], torch.Tensor]) -> tuple[int, int]:
-    """FLOPs of the forward pass, and of it and the backward pass together."""
+    """As `count_flops`: of the forward pass, and of it and the backward pass from the sum of what it returns
+    together."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         out = model_fn()
         forward = counter.get_total_flops()
@@ -76,6 +79,7 @@ class DiTCost:
     hidden_size: int
     num_layers: int
     num_heads: int
+    mlp_ratio: float
     conditioning: str
     batch_size: int
     attention: str
@@ -130,6 +134,7 @@ def dit_cost(
     hidden_size: int,
     num_layers: int,
     num_heads: int,
+    mlp_ratio: float = 4.0,
     conditioning: str = "adaln",
     batch_size: int = 1,
     attention: str = "fused",
@@ -138,12 +143,12 @@ def dit_cost(
 ) -> DiTCost:
     """The cost of a DiT of this size on these latents, without allocating or computing anything.
 
-    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, conditioning=)`, the layout as
-    its `to_config()`, builds a network that is called as `model(hidden_states (B, L), timestep (B,),
-    class_labels (B,), return_dict=False)`.
+    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, mlp_ratio=, conditioning=)`, the
+    layout as its `to_config()`, builds a network that is called as `model(hidden_states (B, L), timestep
+    (B,), class_labels (B,), return_dict=False)`.
     `attention` is "fused", or "math" for products and a softmax one after the other.
     """
-    sizes = {"hidden_size": hidden_size, "num_layers": num_layers}
+    sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "mlp_ratio": mlp_ratio}
     with FakeTensorMode(), attention_kernel(attention):
         model, inputs = example(
             tokenizer.layout,
@@ -177,6 +182,7 @@ def dit_cost(
         hidden_size=hidden_size,
         num_layers=num_layers,
         num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
         conditioning=conditioning,
         batch_size=batch_size,
         attention=attention,

@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 ALIKE = ("size", "patch_size", "attention", "batch_size", "gradient_checkpointing")
 HEADER = (
     "tokenizer",
+    "clip",
     "patch",
     "elements",
     "rate",
@@ -27,14 +28,17 @@ HEADER = (
 
 def sentence(first: Row, other: Row) -> str:
     """`first` against `other` under one transformer: "A needs N times fewer FLOPs and M times less training
-    memory than B", or more of either."""
+    memory than B", or more of either. N is of forward FLOPs, M of predicted memory, and what was measured
+    stands beside it."""
+    measured = [row.get("measured", {}).get("peak_bytes") for row in (first, other)]
+    beside = "" if None in measured else f" ({_times(measured[0], measured[1], 'less')} as measured)"
     return (
         f"{first['tokenizer']} needs {_times(first['forward_flops'], other['forward_flops'], 'fewer')} FLOPs "
         f"and {_times(_peak(first), _peak(other), 'less')} training memory than {other['tokenizer']} "
         f"at the same DiT ({dit(first)}), patch {first['patch_size']} and clip "
-        f"({'x'.join(map(str, first['clip_shape']))}): {first['num_tokens']:,} and {other['num_tokens']:,} "
+        f"({_clip(first)}): {first['num_tokens']:,} and {other['num_tokens']:,} "
         f"tokens, {_gflops(first)} and {_gflops(other)} GFLOPs forward, "
-        f"{_mib(_peak(first))} and {_mib(_peak(other))} MiB in training"
+        f"{_mib(_peak(first))} and {_mib(_peak(other))} MiB in training, predicted{beside}"
     )
 
 
@@ -67,7 +71,7 @@ def tables(rows: Sequence[Row], left_out: Sequence[Unpublished] = ()) -> str:
         lines = [header, ["---"] * len(header), *cells]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         blocks.append(f"{name[0]}: {name[1]}\n\n{text}")
-    blocks += [f"{entry.name}: not published is {entry.missing} ({entry.source})." for entry in left_out]
+    blocks += [f"{entry.name} is not counted, it has {entry.missing} ({entry.source})." for entry in left_out]
     return "\n\n".join(blocks)
 
 
@@ -76,7 +80,7 @@ def sources(rows: Sequence[Row]) -> str:
     lines = [["tokenizer", "clip", "codes", "bits of a pixel's", "in the paper's Table 1", "source"]]
     lines.append(["---"] * len(lines[0]))
     for row in {row["tokenizer"]: row for row in rows}.values():
-        clip = "×".join(map(str, row["clip_shape"]))
+        clip = _clip(row)
         if row["frames_taken"]:
             clip += f", takes {row['frames_taken']} frames"
         printed = "" if row["printed_rate"] is None else f"{row['printed_rate']:.2%}: {row['verdict']}"
@@ -91,13 +95,14 @@ def _cells(row: Row, measured: bool) -> list[str]:
     paper = row["figure_5"] or {"num_tokens": {}, "macs": {}}
     cells = [
         row["tokenizer"],
+        _clip(row),
         str(row["patch_size"]),
         f"{row['num_elements']:,}",
         f"{row['compression_rate']:.3%}",
         f"{row['num_tokens']:,}",
         f"{row['num_parameters'] / 1e6:.1f}",
-        f"{row['forward_flops'] / 1e9:.1f}",
-        f"{row['training_flops'] / 1e9:.1f}",
+        f"{row['forward_flops'] / 1e9:,.1f}",
+        f"{row['training_flops'] / 1e9:,.1f}",
         _mib(_peak(row)),
         " or ".join(dict.fromkeys(f"{count:,}" for count in paper["num_tokens"].values())),
         " or ".join(dict.fromkeys(f"{macs / 1e9:.2f}" for macs in paper["macs"].values())),
@@ -109,6 +114,10 @@ def _cells(row: Row, measured: bool) -> list[str]:
         return [*cells, found["reason"], "", ""]
     seconds = (found["seconds"][name]["median"] for name in ("forward", "training_step"))
     return [*cells, _mib(found["peak_bytes"]), *(f"{value:.3g}" for value in seconds)]
+
+
+def _clip(row: Row) -> str:
+    return "×".join(map(str, row["clip_shape"]))
 
 
 def _gflops(row: Row) -> str:

@@ -55,8 +55,6 @@ class Kept:
 
 @torch.no_grad()
 def diagnose(args: argparse.Namespace) -> None:
-    if args.num_pairs < 1:
-        raise ValueError(f"--num_pairs must be positive, got {args.num_pairs}")
     subject = open_subject(args)
     vae, layout = subject.vae, subject.layout
     network, told_of_lpips = load_perceptual(args, subject.shape)
@@ -65,7 +63,7 @@ def diagnose(args: argparse.Namespace) -> None:
     quality: dict[str, list[torch.Tensor]] = {"reconstruction": [], "midpoints": []}
     for batch in subject.clips.batches(args.num_clips, args.batch_size, "diagnosing"):
         frames = torch.stack([clip.frames for clip in batch])  # (B, F, H, W, C) uint8
-        x = from_uint8(frames.to(args.device))
+        x = from_uint8(frames.to(subject.device))
         posterior = flat.encode(vae, x)
         moments.update(posterior.mean.cpu(), posterior.logvar.cpu())
         z = posterior.mode()
@@ -133,9 +131,9 @@ def _noise(args: argparse.Namespace, subject: Subject, kept: Kept, std: torch.Te
     for level in (0.0, *NOISE_LEVELS):
         values = []
         for here in torch.arange(len(latents)).split(args.batch_size):
-            z = with_noise(latents[here], subject.layout, std, level, generator).to(args.device)
+            z = with_noise(latents[here], subject.layout, std, level, generator).to(subject.device)
             clips = flat.decode(subject.vae, z, subject.layout)
-            values.append(psnr(clips, from_uint8(frames[here].to(args.device))).cpu())
+            values.append(psnr(clips, from_uint8(frames[here].to(subject.device))).cpu())
         rows.append({"level": level, "psnr": summarize(torch.cat(values))})
     return rows
 
@@ -156,9 +154,9 @@ def _swap(
     shown: dict[str, list[torch.Tensor]] = {}
     for pairs, z in zip(frames.split(args.batch_size), latents.split(args.batch_size), strict=True):
         for name, mixed in {UNSWAPPED: z[:, 0], **swaps(z[:, 0], z[:, 1], layout)}.items():
-            clips = flat.decode(subject.vae, mixed.to(args.device), layout)
+            clips = flat.decode(subject.vae, mixed.to(subject.device), layout)
             for source, original in zip(("own", "partner"), pairs.unbind(1), strict=True):
-                x = from_uint8(original.to(args.device))
+                x = from_uint8(original.to(subject.device))
                 measured = values.setdefault(name, {}).setdefault(source, {"psnr": []})
                 measured["psnr"].append(psnr_per_frame(clips, x).cpu())
                 if network is not None:

@@ -9,17 +9,10 @@ from typing import get_args
 
 from eval.clips import SPLITS
 from eval.features import ExtractorName
+from eval.flag_types import positive
 from eval.protocols import PROTOCOLS
 
 Folder = Callable[[str], Path]
-
-
-def positive(text: str) -> int:
-    """A flag's type: a whole number from 1 on. 0 is not "left out"."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too few: at least 1, or leave the flag out")
-    return number
 
 
 def fvd_flags(verb: argparse.ArgumentParser, data: Folder, clips: Folder, vae: Folder, pipe: Folder) -> None:

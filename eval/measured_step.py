@@ -31,7 +31,8 @@ def measure_step(
 
     The step is that of `predict_training_memory`. `peak_bytes` is on a GPU what the allocator gave out at
     most; on a CPU the most that a fresh process had resident, less what it had before there was a model.
-    To have everything loaded by then that a first step loads, it makes steps with a small model first.
+    To have everything loaded by then that a first step loads, it makes steps with a small model first. Both
+    passes are timed in a second process, whose allocator is as it always is.
 
     Args:
         make: builds the model and its inputs by keyword, on the CPU; a function that can be pickled.
@@ -43,26 +44,38 @@ def measure_step(
     """
     if torch.device(device).type == "cpu" and not STATUS.is_file():
         raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
-    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
     try:
-        return pool.submit(_measure, make, make_small, attention, device, repeats).result()
-    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+            peak = pool.submit(_measure_peak, make, make_small, attention, device).result()
+            seconds = pool.submit(_measure_seconds, make, attention, device, repeats).result()
+    except RuntimeError as error:
+        # a CPU's allocator has no class of its own for it
+        out_of_memory = isinstance(error, BrokenProcessPool | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
         raise ValueError(
             f"{device} ran out of memory while measuring ({type(error).__name__}): take a smaller size, "
             "batch or tokenizer, or gradient checkpointing"
         ) from None
-    finally:
-        pool.shutdown()
+    return {
+        "device": device,
+        "peak_bytes": peak,
+        "peak_is": "allocated" if _on_gpu(device) else "resident",
+        "seconds": {name: spread(values).to_json() for name, values in seconds.items()},
+        "num_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
-def free_memory(device: str) -> int:
+def free_memory(device: str | torch.device) -> int:
     """Bytes that a new process could have."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-def _measure(make: Make, make_small: Make, attention: str, device: str, repeats: int) -> dict[str, Any]:
+def _measure_peak(make: Make, make_small: Make, attention: str, device: str) -> int:
     _give_back_what_is_freed()
     with attention_kernel(attention):
         train, _ = _passes(*make_small(), device)
@@ -71,21 +84,19 @@ def _measure(make: Make, make_small: Make, attention: str, device: str, repeats:
         del train, _
         gc.collect()
         before = _memory(device)
-        train, forward = _passes(*make(), device)
+        train, _ = _passes(*make(), device)
         for _ in range(2):
             train()
         _forget_peak(device)
         train()
-        peak = _peak(device) - before
-        seconds = interleaved({"forward": forward, "training_step": train}, repeats, torch.device(device))
-    return {
-        "device": device,
-        "peak_bytes": peak,
-        "peak_is": "allocated" if torch.device(device).type == "cuda" else "resident",
-        "seconds": {name: spread(values).to_json() for name, values in seconds.items()},
-        "num_threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+        return _peak(device) - before
+
+
+def _measure_seconds(make: Make, attention: str, device: str, repeats: int) -> dict[str, list[float]]:
+    with attention_kernel(attention):
+        train, forward = _passes(*make(), device)
+        train()  # which `interleaved` does once more
+        return interleaved({"forward": forward, "training_step": train}, repeats, torch.device(device))
 
 
 def _passes(

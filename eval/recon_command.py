@@ -32,7 +32,7 @@ def measure_recon(args: argparse.Namespace) -> None:
     shown: list[torch.Tensor] = []
     for batch in subject.clips.batches(args.num_clips, args.batch_size, "reconstructing"):
         frames = torch.stack([clip.frames for clip in batch])  # (B, F, H, W, C) uint8
-        x = from_uint8(frames.to(args.device))  # (B, C, F, H, W)
+        x = from_uint8(frames.to(subject.device))  # (B, C, F, H, W)
         with torch.no_grad():
             z = flat.encode(subject.vae, x).mode()
             decoded = _decode(subject, z)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder import flat
@@ -17,9 +18,10 @@ from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
 from eval.clips import RESIZE
 from eval.features import FeatureExtractor
 from eval.fvd import FrechetVideoDistance, fvd_record
-from eval.i3d import I3D_WEIGHTS
 from eval.located_clips import LocatedClips
-from eval.measuring import protocol_of, rate_of
+from eval.measuring import device_of, protocol_of, rate_of
+from eval.quality import PSNR_AT_MOST
+from vidtwin_gen.latent_dataset import weights_sha256
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -29,12 +31,18 @@ RECONSTRUCTED = "the clips that are reconstructed: a random window of one video 
 
 @dataclass(frozen=True)
 class Subject:
-    """An autoencoder, the size of its clips, the layout of its latents, and the clips it is measured on."""
+    """An autoencoder, the digest of its weights, the size of its clips, the layout of its latents, and the
+    clips it is measured on."""
 
     vae: ModelMixin
+    vae_sha256: str
     shape: ClipSize
     layout: LatentLayout
     clips: LocatedClips
+
+    @property
+    def device(self) -> torch.device:
+        return self.vae.device
 
     def to_json(self, args: argparse.Namespace) -> dict[str, Any]:
         """What every record of it says; after the clips were read."""
@@ -42,11 +50,13 @@ class Subject:
             "split": args.split,
             **({"fold": args.fold} if args.split else {"videos": args.videos}),
             "autoencoder_class": type(self.vae).__name__,
+            "vae_sha256": self.vae_sha256,
             "resolution": "x".join(map(str, self.shape)),
             "frame_rate": rate_of(args),
             "seed": args.seed,
             "latent": "the posterior's mean",
             "data_range": "1, on clips in [0, 1]",
+            "psnr_at_most": PSNR_AT_MOST,
             "interval": "95 %, over clips",
             "resize": RESIZE,
             "source_sizes": dict(self.clips.source_sizes),
@@ -55,22 +65,25 @@ class Subject:
 
 
 def open_subject(args: argparse.Namespace) -> Subject:
-    """What the flags name. `args.split` is then a split, or None where videos are named.
+    """What the flags name. `args.split` and `args.fold` are then filled in, or None where videos are named.
 
     Raises:
         ValueError: a size that does not go, no videos, or flags that do not go together.
     """
-    vae = load_video_autoencoder(args.vae).to(args.device)
+    if args.videos:
+        for name in ("split", "fold"):
+            if (value := getattr(args, name)) is not None:
+                raise ValueError(f"--{name} {value} is of --data; --videos are all measured, leave it out")
+    vae = load_video_autoencoder(args.vae).to(device_of(args))
+    digest = weights_sha256(args.vae)
     shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
     layout = flat.latent_layout(vae, *shape)
     rate: dict[str, Any] = {"stride": args.stride, "fps": args.fps, "seed": args.seed}
     if args.videos:
-        if args.split:
-            raise ValueError(f"--split {args.split} is of --data; --videos are all measured, leave it out")
-        return Subject(vae, shape, layout, LocatedClips.of_files(args.videos, shape, **rate))
-    args.split = args.split or "test"
+        return Subject(vae, digest, shape, layout, LocatedClips.of_files(args.videos, shape, **rate))
+    args.split, args.fold = args.split or "test", args.fold or 1
     clips = LocatedClips.of_split(args.data, shape, args.split, fold=args.fold, **rate)
-    return Subject(vae, shape, layout, clips)
+    return Subject(vae, digest, shape, layout, clips)
 
 
 def load_perceptual(args: argparse.Namespace, shape: Sequence[int]) -> tuple[LPIPS | None, dict[str, Any]]:
@@ -89,11 +102,12 @@ def load_perceptual(args: argparse.Namespace, shape: Sequence[int]) -> tuple[LPI
             raise ValueError(f"--lpips: {reason}; leave the flag out")
     else:
         try:
-            network = load_lpips(args.lpips_weights, args.device)
+            weights = LPIPS_WEIGHTS.verified(args.lpips_weights, args.lpips_weights_sha256)
+            network = load_lpips(weights.path, device_of(args), weights.sha256)
             return network, {
                 "measured": True,
                 "network": "VGG16, version 0.1",
-                "weights_sha256": LPIPS_WEIGHTS.sha256,
+                "weights_sha256": weights.sha256,
             }
         except MissingWeightsError as error:
             if args.lpips or args.lpips_weights:
@@ -129,7 +143,7 @@ def distance_record(
     """The record of a distance between the subject's clips and what it decoded, or why there is none."""
     count = subject.clips.num_clips
     if metric is None:
-        return {"fvd": None, "reason": f"the I3D weights are missing: run `{I3D_WEIGHTS.install}`"}
+        return {"fvd": None, "reason": args.no_extractor}
     if count < 2:
         return {"fvd": None, "reason": f"{count} clip was left, of {len(subject.clips.skipped)} skipped"}
     protocol = protocol_of(args, metric.extractor, count, subject.shape)

@@ -59,7 +59,8 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Unpublished:
-    """A tokenizer to compare with whose latents cannot be counted: what is known, and what is not."""
+    """A tokenizer to compare with for which no number of tokens of a clip is published; `missing` says why,
+    in words that follow "it has"."""
 
     name: str
     source: str

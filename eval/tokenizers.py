@@ -46,24 +46,28 @@ def vidtwin(setting: int | str = 1) -> Tokenizer:
 def magvit_v2(num_frames: int = 16, height: int = 224, width: int = 224) -> Tokenizer:
     """MAGVIT-v2 as VidTwin's paper counts it (arXiv 2412.17726, appendix C.1): one position for 4 x 8 x 8
     pixels, 5 channels; 4 x 28 x 28 positions at 16 x 224 x 224. Other clip sizes scale by the same factors.
+    Of 4k + 1 frames the first has a position of its own, k + 1 in all, as Open-MAGVIT2 has it.
 
     Raises:
         ValueError: a clip that the factors do not divide.
     """
-    if num_frames % 4 or height % 8 or width % 8:
+    causal = num_frames % 4 == 1
+    if num_frames % 4 > 1 or height % 8 or width % 8:
         raise ValueError(
-            f"MAGVIT-v2 divides a clip by 4 x 8 x 8; {num_frames} x {height} x {width} is not a multiple: "
-            "compare at a clip size that is"
+            f"MAGVIT-v2 divides a clip by 4 x 8 x 8, one more frame allowed; {num_frames} x {height} x "
+            f"{width} is no such clip: compare at a size that is"
         )
     scaled = (num_frames, height, width) != CLIP
     return Tokenizer(
         name="MAGVIT-v2 (factors scaled to this clip)" if scaled else "MAGVIT-v2 (as VidTwin counts it)",
-        layout=_video(5, num_frames // 4, height // 8, width // 8),
+        layout=_video(5, num_frames // 4 + causal, height // 8, width // 8),
         clip_shape=(num_frames, height, width),
-        source=f"{APPENDIX_C}: 4 x 8 x 8 pixels a position, 5 channels",
+        source=f"{APPENDIX_C}: 4 x 8 x 8 pixels a position, 5 channels"
+        + ("; 4k + 1 frames as k + 1 positions: TencentARC/SEED-Voken" if causal else ""),
         codebook_size=2**18,
         printed_rate=None if scaled else 0.0065,
         verdict=None if scaled else "reproduced, with the paper's 5 channels; the code itself has 18 bits",
+        remark="the first frame is a position of its own, as in Open-MAGVIT2" if causal else None,
     )
 
 
@@ -71,7 +75,7 @@ def find(names: Sequence[str]) -> list[Tokenizer]:
     """The tokenizers of these names in `TOKENIZERS`; `["all"]` is all of them that can be counted.
 
     Raises:
-        ValueError: a name that is not there, or a tokenizer whose geometry is not published.
+        ValueError: a name that is not there, or a tokenizer that has no fixed geometry.
     """
     if list(names) == ["all"]:
         return [entry for entry in TOKENIZERS.values() if isinstance(entry, Tokenizer)]
@@ -80,8 +84,7 @@ def find(names: Sequence[str]) -> list[Tokenizer]:
         entry = TOKENIZERS.get(name)
         if isinstance(entry, Unpublished):
             raise ValueError(
-                f"tokenizer {name!r} cannot be counted: not published is {entry.missing} ({entry.source}); "
-                "leave it out"
+                f"tokenizer {name!r} cannot be counted: it has {entry.missing} ({entry.source}); leave it out"
             )
         if entry is None:
             near = difflib.get_close_matches(name, TOKENIZERS, n=3, cutoff=0.4)
@@ -181,8 +184,9 @@ TOKENIZERS: dict[str, Tokenizer | Unpublished] = {
     ),
     "video-lavit": Unpublished(
         "Video-LaVIT",
-        "arXiv 2402.03161, jy0205/LaVIT",
-        "the number of its tokens for a clip: key frames and motion vectors for a language model",
+        "arXiv 2402.03161; jy0205/LaVIT, VideoLaVIT/models/modeling_motion_tokenizer.py",
+        "no fixed number of tokens for a clip: 3 x 5 x 9 codes of 1,024 for the motion of 24 frames, and "
+        "visual tokens of key frames, whose number depends on the video",
     ),
     "vidtok-4x8x8-c4": Tokenizer(
         "VidTok KL 4x8x8, 4 channels",

@@ -10,7 +10,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from eval.cost import count_flops
+from eval.cost import count_flops, count_step
 from eval.timing import Spread, interleaved, ratios, spread, square_product
 
 GUIDANCE = 4.0
@@ -132,7 +132,7 @@ def _flops(model: nn.Module, latents: torch.Tensor, *, backward: bool) -> int:
     """Of a training step, or of the forward pass of both halves of a guided batch."""
     if backward:
         conditions = _conditions(len(latents), latents.device)
-        return count_flops(lambda: model(latents, *conditions, return_dict=False)[0], backward=True)
+        return count_step(lambda: model(latents, *conditions, return_dict=False)[0])[1]
     conditions = _conditions(2 * len(latents), latents.device)
     weight = next(model.parameters())
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from eval.cost import FIGURE_5_DIT, count_flops, dit_cost, dit_flops, example
+from eval.cost import count_flops, count_step, dit_cost, dit_flops, example
 from eval.cost_command import SMALL_DIT
 from eval.cost_table import sentences
 from eval.measured_step import measure_step
-from eval.paper_counter import counted_macs, counted_parameters, figure_5_network
+from eval.paper_counter import FIGURE_5_DIT, counted_macs, counted_parameters, figure_5_network
 from eval.tokenizers import magvit_v2, vidtwin
 from eval.transformer_speed import describe as describe_speed
 from eval.transformer_speed import reference_dit, transformer_speed
@@ -37,7 +38,7 @@ def test_attention_is_counted_whichever_kernel_runs_it() -> None:
     expected = 4 * 2 * 3 * 16**2 * 8
     assert count_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == expected
     # backward: four products, and the forward's scores again
-    fused = count_flops(lambda: F.scaled_dot_product_attention(q, q, q), backward=True)
+    fused = count_step(lambda: F.scaled_dot_product_attention(q, q, q))[1]
     assert fused == expected + expected * 5 // 2
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert count_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == expected
@@ -117,15 +118,25 @@ def test_the_counter_of_figure_5_is_an_encoder_without_its_attention() -> None:
 
 def test_the_readmes_comparison_is_what_is_counted() -> None:
     sizes = FIGURE_5_DIT | {"make_model": functools.partial(LatentTransformer, num_classes=101)}
-    ours, theirs = ({"size": "figure5"} | dit_cost(t, **sizes).to_json() for t in (vidtwin(1), magvit_v2()))
-    for row in (ours, theirs):
-        numbers = (
-            f"{row['num_tokens']:,} | {row['forward_flops'] / 1e9:.1f} | {row['training_flops'] / 1e9:.1f}"
+    by_patch = []
+    for patch_size in (1, 2):
+        ours, theirs = (
+            {"size": "figure5"} | dit_cost(t, patch_size=patch_size, **sizes).to_json()
+            for t in (vidtwin(1), magvit_v2())
         )
-        assert f"| {numbers} | {row['training_memory_bytes']['peak'] / 2**20:,.0f} |" in README
-    (line,) = sentences([ours, theirs])
-    needs = line.removeprefix(ours["tokenizer"]).split(" than ")[0]
-    assert f"**VidTwin setting 1{needs} than MAGVIT-v2 at the same DiT, patch and clip**" in README
+        for row in (ours, theirs):
+            flops = f"{row['forward_flops'] / 1e9:,.1f} | {row['training_flops'] / 1e9:,.1f}"
+            memory = row["training_memory_bytes"]["peak"] / 2**20
+            cells = f"| {row['num_tokens']:,} | {flops} | {memory:,.0f} |"
+            (line,) = (
+                line for line in README.splitlines() if line.endswith(cells) and f"| {patch_size} |" in line
+            )
+            assert row["tokenizer"].split()[0] in line
+        (line,) = sentences([ours, theirs])
+        by_patch.append(line.removeprefix(ours["tokenizer"]).split(" than ")[0])
+    assert f"**VidTwin setting 1{by_patch[0]} than MAGVIT-v2 at the same DiT, patch and clip**" in README
+    fewer, less = re.findall(r"[\d.]+ times", by_patch[1])
+    assert f"{fewer} fewer FLOPs and {less} less memory with patch 2" in README
 
 
 def test_the_formula_reproduces_a_published_column() -> None:
@@ -155,8 +166,9 @@ def test_the_table_of_sizes_is_what_is_counted() -> None:
         formula = dit_flops(layout.num_tokens(), **plain, cross_attention=crossed)
         assert counted == pytest.approx(formula, rel=0.02)
         row = f"| `{name}` | {sizes['num_layers']} | {sizes['hidden_size']} | {sizes['num_heads']} |"
-        row += f" {parameters / 1e6:.1f} | {counted / 1e9:.1f} | {formula / 1e9:.1f} |"
+        row += f" {parameters / 1e6:.1f} | {counted / 1e9:,.1f} | {formula / 1e9:,.1f} |"
         assert row in README, row
+    assert dit_flops(10, 1, 64, mlp_ratio=2) == dit_flops(10, 1, 64) - 2 * 10 * 4 * 64**2
 
 
 def test_diffusers_dit_is_timed_at_equal_size() -> None:

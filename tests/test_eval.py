@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from conftest import WAN_CONFIG
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from autoencoder.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
+from eval.cost import dit_flops
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.transformer import LatentTransformer
 from vidtwin_gen.video import write_video
@@ -64,8 +67,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def save_pipeline(vae: AutoencoderVidTwin, folder: Path, patch_size: int | dict[str, Any]) -> Path:
-    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES)
+def save_pipeline(
+    vae: AutoencoderVidTwin, folder: Path, patch_size: int | dict[str, Any], **others: Any
+) -> Path:
+    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES, **others)
     VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
     return folder
 
@@ -96,17 +101,34 @@ def cost_rows(path: Path, key: str = "rows") -> list[tuple[str, int, int]]:
         ("recon", {"vae": "{vae}"}, ("one of the arguments --data --videos is required",)),
         ("recon", {"data": "{data}", "vae": "{vae}", "videos": "{data}"}, ("--videos", "not allowed with")),
         ("recon", {"vae": "{vae}", "videos": "{data}", "split": "test"}, ("--split test", "leave it out")),
-        ("recon", {"data": "{data}", "vae": "{vae}", "num_clips": 0}, ("--num_clips must be positive",)),
+        ("recon", {"data": "{data}", "vae": "{vae}", "num_clips": 0}, ("--num_clips", "must be positive")),
         ("recon", {"data": "{data}", "vae": "{vae}", "per_clip": "a.txt"}, ("a.txt", ".csv or .jsonl")),
         ("recon", {"data": "{data}", "vae": "{vae}", "height": 64}, ("--height 64", "has 16")),
         ("diagnose", {"data": "{data}", "vae": "{empty}"}, ("--vae", "config.json", "train_vae")),
-        ("diagnose", {"data": "{data}", "vae": "{vae}", "num_pairs": 0}, ("--num_pairs must be positive",)),
+        ("diagnose", {"data": "{data}", "vae": "{vae}", "num_pairs": 0}, ("--num_pairs", "must be positive")),
         ("cost", {"vae": "{none}"}, ("--vae", "{none}", "config.json", "train_vae")),
         ("cost", {"pipeline": "{vae}"}, ("--pipeline", "{vae}", "model_index.json", "train_dit")),
-        ("cost", {"patch_size": 0, "num_layers": 1}, ("patch size", "must be positive")),
+        ("cost", {"patch_size": 0, "num_layers": 1}, ("--patch_size", "must be positive, got 0")),
         ("cost", {"tokenizers": "magvit"}, ("no tokenizer 'magvit'", "did you mean magvit-v2")),
-        ("cost", {"tokenizers": "video-lavit"}, ("'video-lavit'", "not published", "leave it out")),
+        ("cost", {"tokenizers": "video-lavit"}, ("'video-lavit'", "no fixed number", "leave it out")),
         ("cost", {"measure": True, "dtype": "bfloat16"}, ("--measure", "float32", "--dtype bfloat16")),
+        ("cost", {"dtype": "bfloat16"}, ("--dtype bfloat16", "counting knows float32 alone")),
+        ("cost", {"batch_size": 0}, ("--batch_size", "must be positive")),
+        ("cost", {"repeats": "x"}, ("--repeats", "a whole number, got 'x'")),
+        ("cost", {"num_heads": -2}, ("--num_heads", "must be positive, got -2")),
+        ("cost", {"vae": "{vae}", "markdown": "a.md"}, ("--markdown means nothing with --vae",)),
+        ("cost", {"vae": "{vae}", "ratios": True}, ("--ratios means nothing with --vae",)),
+        ("cost", {"autoencoder": "small", "size": "S"}, ("--size means nothing with --autoencoder",)),
+        ("cost", {"autoencoder": "small", "measure": True}, ("--measure means nothing with",)),
+        ("cost", {"autoencoder": "small", "attention": "math"}, ("--attention means nothing with",)),
+        ("cost", {"paper_size": True}, ("--paper_size means nothing without --pipeline",)),
+        ("cost", {"tokenizers": "larp", "height": 64}, ("--height means nothing with --tokenizers",)),
+        ("cost", {"skip_training": True}, ("--skip_training means nothing without",)),
+        ("cost", {"device": "cuda"}, ("--device cuda", "no GPU")),
+        ("cost", {"device": "gpu"}, ("--device gpu", "device")),
+        ("recon", {"vae": "{vae}", "data": "{data}", "device": "cuda"}, ("--device cuda", "no GPU")),
+        ("recon", {"vae": "{vae}", "videos": "{data}", "fold": 2}, ("--fold 2", "leave it out")),
+        ("recon", {"vae": "{vae}", "data": "{data}", "gif_clips": 0}, ("--gif_clips", "must be positive")),
         ("fvd", {"data": "{data}", "generated": "{none}"}, ("--generated", "{none}", "pipelines generate")),
         ("accuracy", {"data": "{data}", "generated": "{lone}"}, ("--generated", "generated.json")),
         ("accuracy", {"data": "{none}", "generated": "{lone}"}, ("--data", "{none}", "no folder")),
@@ -178,19 +200,71 @@ def test_published_latents_are_counted_and_measured_in_one_table(
     assert first["figure_5"]["num_tokens"] == {"padded": 184, "floored": 128}
     printed = capsys.readouterr().out
     assert (
-        "| VidTwin (setting 1) | 2 | 4,928 | 0.205% | 192 |" in printed
+        "| VidTwin (setting 1) | 16×224×224 | 2 | 4,928 | 0.205% | 192 |" in printed
         and "184 or 128 | 2.32 or 1.61" in printed
     )
     assert printed.count("times fewer FLOPs and") == 1
-    assert (
-        "--tokenizers vidtwin-1 magvit-v2 --size figure5 --patch_size 2 --attention math" in page.read_text()
-    )
+    (command,) = (line for line in page.read_text().splitlines() if line.startswith("Made by"))
+    assert command == f"Made by `{json.loads(out.read_text())['command']}`."
+    page.unlink()
+    main(shlex.split(command.removeprefix("Made by `").removesuffix("`."))[3:])  # after python -m eval
+    assert command in page.read_text()
 
     monkeypatch.setattr("eval.cost_command.free_memory", lambda device: 0)
     with pytest.raises(SystemExit):
         run("cost", tokenizers="vidtwin-1", **small, measure=True, out=tmp_path / "none.json")
     assert "--measure: nothing fits: needs 0.0 GiB and 0.0 GiB of cpu are free" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()
+
+
+def test_one_failed_measurement_leaves_the_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(make: Any, make_small: Any, **options: Any) -> dict[str, Any]:
+        if make.args[0].num_elements > 10_000:
+            raise ValueError("cpu ran out of memory while measuring")
+        return {"peak_bytes": 2**20, "seconds": {n: {"median": 1.0} for n in ("forward", "training_step")}}
+
+    monkeypatch.setattr("eval.cost_command.measure_step", measure)
+    small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "patch_size": 2}
+    run("cost", **small, measure=True, out=tmp_path / "cost.json")
+    ours, theirs = (row["measured"] for row in json.loads((tmp_path / "cost.json").read_text())["rows"])
+    assert ours["predicted_over_measured"] > 0 and "ran out of memory" in theirs["reason"]
+    assert "ran out of memory" in capsys.readouterr().out
+
+
+def test_a_pipelines_own_dit_is_counted(vae: AutoencoderVidTwin, tmp_path: Path) -> None:
+    """Whatever its class and its MLPs are like."""
+    own = {"conditioning": "cross_attention", "class_dim": 24, "mlp_ratio": 2.0}
+    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size=1, **own)
+    run("cost", pipeline=pipeline, out=tmp_path / "cost.json")
+    row = json.loads((tmp_path / "cost.json").read_text())["rows"][0]
+    transformer = LatentTransformer.from_pretrained(pipeline, subfolder="transformer")
+    assert row["num_parameters"] == transformer.num_parameters()
+    assert (row["conditioning"], row["mlp_ratio"]) == ("cross_attention", 2)
+    sizes = {"num_layers": 1, "hidden_size": 16, "cross_attention": True, "mlp_ratio": 2}
+    assert row["formula_flops"] == dit_flops(row["num_tokens"], **sizes)
+    with pytest.raises(SystemExit):
+        run("cost", pipeline=pipeline, hidden_size=32, out=tmp_path / "none.json")
+
+
+def test_clips_of_4k_and_1_frames_are_compared_as_far_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "wan")
+    flags = {"vae": tmp_path / "wan", "num_frames": 17, "width": 32, "patch_size": 1, **SIZES}
+    run("cost", **flags, height=32, out=tmp_path / "cost.json")
+    record = json.loads((tmp_path / "cost.json").read_text())
+    assert [row["num_tokens"] for row in record["rows"]] == [9 * 8 * 8, 5 * 4 * 4]
+    assert "Open-MAGVIT2" in record["rows"][1]["remark"] and record["not_counted"] == []
+    capsys.readouterr()
+
+    run("cost", **flags, height=20, out=tmp_path / "cost.json")
+    record = json.loads((tmp_path / "cost.json").read_text())
+    (row,), (left_out,) = record["rows"], record["not_counted"]
+    assert row["num_tokens"] == 9 * 5 * 8 and "17 x 20 x 32" in left_out["reason"]
+    assert "MAGVIT-v2 is not counted: MAGVIT-v2 divides" in (told := capsys.readouterr().out)
+    assert "| KLWan (this run) |" in told
 
 
 def test_patch_sizes_by_grid_need_the_flag(

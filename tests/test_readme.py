@@ -25,6 +25,7 @@ import train_vae
 from autoencoder.convert import to_released_state_dict
 from autoencoder.perceptual import LPIPS_WEIGHTS
 from autoencoder.vidtwin import AutoencoderVidTwin
+from eval.cost_command import DIT_SIZES
 from eval.i3d import I3D_WEIGHTS
 from eval.protocols import PROTOCOLS, ClipProtocol
 from vidtwin_gen import __main__ as program
@@ -63,12 +64,16 @@ SMALLER = {
     "eval fvd": ["--num_workers", "0", "--device", "cpu"],
     "eval reference": ["--num_workers", "0"],
     "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),
-    "eval cost": command_line({"hidden_size": 16, "num_layers": 1, "num_heads": 2}),
+    "eval cost": [],
     "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
     "eval cost --size": ["--size", "S", "--attention", "fused", "--device", "cpu", "--repeats", "1"],
+    "eval cost --size --measure": ["--tokenizers", "vidtwin-1", "--size", "S", "--attention", "fused"]
+    + ["--patch_size", "1"],
+    "eval cost --size --markdown": ["--tokenizers", "vidtwin-1", "--size", "S", "--patch_size", "1"],
     "eval report": [],
     "eval selftest": ["--only", "frechet"],
 }
+FLAGS_OF_A_KEY = ("--autoencoder", "--size", "--num_frames", "--measure", "--markdown")
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
 RELEASED = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
@@ -109,7 +114,8 @@ def sandbox(synthetic_root, tmp_path, monkeypatch):
     torch.save({"state_dict": released}, tmp_path / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     AutoencoderVidTwin(**RELEASED).save_config(tmp_path / "tiny")
     AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "wan" / "vae")
-    monkeypatch.setitem(SIZES, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
+    for sizes in (SIZES, DIT_SIZES):
+        monkeypatch.setitem(sizes, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
     monkeypatch.chdir(tmp_path)
     install(monkeypatch, FilterResponses())
     small = ClipProtocol("magvit-10k", 8, 4, 16, 16, "train", 1, "videos", num_seeds=4)
@@ -125,7 +131,7 @@ def run_python(words):
     assert words[0] == "-m"
     package, verb = words[1:3]
     module = importlib.import_module(f"{package}.__main__")
-    key = " ".join([package, verb, *({"--autoencoder", "--size", "--num_frames"} & set(words))])
+    key = " ".join([package, verb, *(flag for flag in FLAGS_OF_A_KEY if flag in words)])
     module.main([*words[2:], *SMALLER[key]])
 
 

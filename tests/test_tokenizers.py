@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ GEOMETRIES = {
 }
 
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PAGE = (Path(__file__).parents[1] / "docs/cost.md").read_text(encoding="utf-8")
 
 
@@ -55,18 +57,29 @@ def test_a_geometry_is_the_published_one(name: str) -> None:
     assert tokenizer.layout.num_tokens(1) == tokens == tokenizer.paper_tokens(1)[0]
     assert tokenizer.paper_tokens(2) == paper_tokens
     assert tokenizer.source in PAGE and tokenizer.clip_shape[0] == 16
-    row = f"| {tokenizer.name} | 2 | {elements:,} | {rate:.3f}% | {tokenizer.layout.num_tokens(2):,} |"
+    clip = "×".join(map(str, tokenizer.clip_shape))
+    row = (
+        f"| {tokenizer.name} | {clip} | 2 | {elements:,} | {rate:.3f}% | {tokenizer.layout.num_tokens(2):,} |"
+    )
     (line,) = (line for line in PAGE.splitlines() if line.startswith(row))
     gmacs = dict.fromkeys(f"{counted_macs(count) / 1e9:.2f}" for count in paper_tokens)
     assert line.endswith(f" | {' or '.join(gmacs)} |")
+
+
+def test_the_page_is_made_by_the_readmes_command() -> None:
+    (command,) = re.findall(r"^Made by `(.+)`\.$", PAGE, re.MULTILINE)
+    assert command.startswith("python -m eval cost --tokenizers all") and "--markdown docs/cost.md" in command
+    assert f"{command}\n" in README.replace("\\\n    ", "")
 
 
 def test_every_tokenizer_is_counted_or_said_to_be_unpublished() -> None:
     assert [tokenizer.name for tokenizer in find(["all"])] == [one(name).name for name in GEOMETRIES]
     assert set(TOKENIZERS) - set(GEOMETRIES) == {"video-lavit"}
     (entry,) = unpublished()
-    assert entry.name == "Video-LaVIT" and "key frames" in entry.missing
-    with pytest.raises(ValueError, match=r"'video-lavit' cannot be counted: not published .*; leave it out"):
+    assert entry.name == "Video-LaVIT" and "depends on the video" in entry.missing
+    with pytest.raises(
+        ValueError, match=r"'video-lavit' cannot be counted: it has no fixed .*; leave it out"
+    ):
         find(["vidtwin-1", "video-lavit"])
     with pytest.raises(ValueError, match=r"no tokenizer 'magvit2'; did you mean .*magvit-v2.* are all, vid"):
         find(["magvit2"])
@@ -112,7 +125,12 @@ def test_magvit_scales_with_the_clip_and_refuses_what_it_cannot_divide() -> None
     small = magvit_v2(16, 64, 64)
     assert small.layout.grids[0].shape == (4, 8, 8)
     assert small.compression_rate == magvit_v2().compression_rate
-    with pytest.raises(ValueError, match="4 x 8 x 8"):
-        magvit_v2(10, 64, 64)
+    # one frame more, one position more: Open-MAGVIT2's 5 x 28 x 28
+    causal = magvit_v2(17, 224, 224)
+    assert causal.layout.grids[0].shape == one("open-magvit2").layout.grids[0].shape
+    assert "SEED-Voken" in causal.source and causal.remark and not magvit_v2(16, 64, 64).remark
+    for shape in ((10, 64, 64), (17, 60, 64)):
+        with pytest.raises(ValueError, match="4 x 8 x 8"):
+            magvit_v2(*shape)
     with pytest.raises(ValueError, match="settings"):
         vidtwin(4)
