@@ -16,7 +16,7 @@ from autoencoder.flat import ClipSize
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
 from eval.clips import RESIZE
-from eval.features import FeatureExtractor
+from eval.features import FeatureExtractor, check_length
 from eval.fvd import FrechetVideoDistance, fvd_record
 from eval.located_clips import LocatedClips
 from eval.measuring import device_of, protocol_of, rate_of
@@ -121,7 +121,7 @@ def check_distance(args: argparse.Namespace, extractor: FeatureExtractor, subjec
     """Whether a Fréchet distance can be had of these clips.
 
     Raises:
-        ValueError: fewer than two, or shorter than the network takes.
+        ValueError: fewer than two, or of a length that the network does not take.
     """
     way_out = ", --no-fvd" if args.verb == "diagnose" else ""
     count = min(args.num_clips or subject.clips.num_videos, subject.clips.num_videos)
@@ -129,12 +129,7 @@ def check_distance(args: argparse.Namespace, extractor: FeatureExtractor, subjec
         raise ValueError(
             f"FVD needs at least 2 clips, and here is {count}: name more videos, or leave FVD out{way_out}"
         )
-    least = getattr(extractor, "min_frames", 1)
-    if subject.shape[0] < least:
-        raise ValueError(
-            f"{extractor.name} needs clips of at least {least} frames, these have {subject.shape[0]}: "
-            f"leave FVD out{way_out}"
-        )
+    check_length(extractor, subject.shape[0])
 
 
 def distance_record(

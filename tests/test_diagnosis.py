@@ -33,7 +33,8 @@ FLAT = LatentLayout((LatentGrid("video", ("time", "height", "width"), (5, 2, 3),
 class Colours:
     """Each clip's mean colour in its first, middle and last frame: an extractor of ours, and quick."""
 
-    name, dim, resize, weights_sha256, min_frames = "colours", 9, "none", "none", 3
+    name, dim, resize, weights_sha256 = "colours", 9, "none", "none"
+    min_frames, max_frames = 3, None
 
     def __init__(self, *_):
         self.num_clips = 0

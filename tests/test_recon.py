@@ -29,7 +29,8 @@ MODEL = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 class Colours:
     """Each clip's mean colour in its first and its last frame: an extractor of ours, and quick."""
 
-    name, dim, resize, weights_sha256, min_frames = "colours", 6, "none", "none", 2
+    name, dim, resize, weights_sha256 = "colours", 6, "none", "none"
+    min_frames, max_frames = 2, None
 
     def __call__(self, clips):
         assert clips.dtype == torch.uint8
@@ -139,7 +140,7 @@ def test_a_distance_that_can_not_be_had_is_refused_before_anything_is_decoded(
     monkeypatch.setattr(Colours, "min_frames", 9)
     with pytest.raises(SystemExit):
         recon(*words, videos / "b.avi")
-    assert "colours needs clips of at least 9 frames, these have 4" in capsys.readouterr().err
+    assert "colours takes clips of at least 9 frames, got 4" in capsys.readouterr().err
     monkeypatch.setattr(Colours, "min_frames", 2)
     assert not out.exists()
     recon(*words, videos / "short.mp4")  # two videos were named, one can be read
