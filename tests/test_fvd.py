@@ -100,7 +100,8 @@ def test_the_metric_is_the_formula_over_any_batching() -> None:
     for clips in (real, generated):
         features = MeanColours()(clips).double()
         statistics += [features.mean(0), torch.cov(features.T)]  # torch.cov divides by N - 1
-    assert metric.compute().item() == pytest.approx(frechet_distance(*statistics).item(), rel=1e-9)
+    # singular covariances: rounding by eps moves the square roots of their zero eigenvalues by sqrt(eps)
+    assert metric.compute().item() == pytest.approx(frechet_distance(*statistics).item(), rel=1e-6)
 
 
 def test_merged_states_of_two_processes_are_one_metric() -> None:
@@ -112,7 +113,7 @@ def test_merged_states_of_two_processes_are_one_metric() -> None:
         part.update(real[rows], real=True)
         part.update(generated[rows], real=False)
     parts[0].merge_state(parts[1])
-    assert parts[0].compute().item() == pytest.approx(whole.compute().item(), rel=1e-9)
+    assert parts[0].compute().item() == pytest.approx(whole.compute().item(), rel=1e-6)
 
 
 def test_equal_sets_are_at_zero_and_noise_moves_away() -> None:
