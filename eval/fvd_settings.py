@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from eval.clips import GeneratedClips, RealClips
-from eval.features import FeatureExtractor, check_length, load_extractor
+from eval.features import FeatureExtractor, check_length
 from eval.fvd import FVDProtocol
-from eval.measuring import device_of
+from eval.measuring import extractor_of
 from eval.protocols import (
     ANY,
     FIRST_OF_CLASS,
@@ -93,13 +93,7 @@ def needed_extractor(args: argparse.Namespace, num_frames: int) -> FeatureExtrac
     Raises:
         MissingWeightsError: no weights. ValueError: other weights, or it takes no clips of so many frames.
     """
-    extractor = load_extractor(
-        args.extractor,
-        args.weights,
-        device_of(args),
-        weights_sha256=args.weights_sha256,
-        revision=args.weights_revision,
-    )
+    extractor = extractor_of(args)
     check_length(extractor, num_frames)
     return extractor
 

@@ -30,13 +30,7 @@ def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
     """The extractor of the flags, or None after saying plainly why not: `args.no_extractor` then holds the
     reason. The verb fvd also writes that down as its result."""
     try:
-        return features.load_extractor(
-            args.extractor,
-            args.weights,
-            device_of(args),
-            weights_sha256=args.weights_sha256,
-            revision=args.weights_revision,
-        )
+        return extractor_of(args)
     except MissingWeightsError as error:
         args.no_extractor = str(error)
         if args.verb == "fvd" and processes().is_main_process:
@@ -46,6 +40,17 @@ def load_extractor(args: argparse.Namespace) -> FeatureExtractor | None:
             )
         print(f"FVD not measured: {error}")
         return None
+
+
+def extractor_of(args: argparse.Namespace) -> FeatureExtractor:
+    """The extractor of the flags. Raises as `eval.features.load_extractor`."""
+    return features.load_extractor(
+        args.extractor,
+        args.weights,
+        device_of(args),
+        weights_sha256=args.weights_sha256,
+        revision=args.weights_revision,
+    )
 
 
 def device_of(args: argparse.Namespace) -> torch.device:

@@ -32,5 +32,6 @@ class FilterResponses:
 
 def install(monkeypatch: pytest.MonkeyPatch, extractor: FilterResponses) -> None:
     """The commands that measure distances do it with this one."""
-    for module in (diagnose_command, fvd_command, fvd_settings, recon_command):
-        monkeypatch.setattr(module, "load_extractor", lambda *_, **__: extractor)
+    for module in (diagnose_command, fvd_command, recon_command):
+        monkeypatch.setattr(module, "load_extractor", lambda args: extractor)
+    monkeypatch.setattr(fvd_settings, "extractor_of", lambda args: extractor)
