@@ -21,20 +21,21 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder import flat
+from autoencoder import adapter as flat
 from autoencoder.loading import load_video_autoencoder
-from autoencoder.posterior import FlatGaussian
+from autoencoder.model.posterior import FlatGaussian
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.training_record import training_record
-from vidtwin_gen import diffusion, training
-from vidtwin_gen.config import TrainingConfig, flag, parse_config, user_errors
+from pipelines.sharing.training_record import training_record
+from vidtwin_gen import diffusion
+from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
+from vidtwin_gen.data.video import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
-from vidtwin_gen.hub import push_if_asked
-from vidtwin_gen.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.trackers import log_picture
-from vidtwin_gen.transformer import CONDITIONINGS, SIZES, LatentTransformer
-from vidtwin_gen.video import filmstrip, tile, write_gif
+from vidtwin_gen.models.transformer import CONDITIONINGS, SIZES, LatentTransformer
+from vidtwin_gen.training import run as training
+from vidtwin_gen.training.config import TrainingConfig, flag, parse_config, user_errors
+from vidtwin_gen.training.hub import push_if_asked
+from vidtwin_gen.training.trackers import log_picture
 
 
 @dataclass

@@ -18,33 +18,33 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from autoencoder.discriminator import PatchDiscriminator
-from autoencoder.losses import (
+from autoencoder.losses.discriminator import PatchDiscriminator
+from autoencoder.losses.perceptual import LPIPS, load_lpips
+from autoencoder.losses.terms import (
     LogVariance,
     adversarial_losses,
     discriminator_losses,
     frames_of,
     vidtwin_loss,
 )
+from autoencoder.model.presets import PRESETS as AUTOENCODER_PRESETS
+from autoencoder.model.presets import preset
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
-from autoencoder.perceptual import LPIPS, load_lpips
-from autoencoder.presets import PRESETS as AUTOENCODER_PRESETS
-from autoencoder.presets import preset
-from autoencoder.vidtwin import AutoencoderVidTwin
-from eval.quality import psnr, ssim
-from vidtwin_gen import training
-from vidtwin_gen.config import (
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.video import filmstrip, first_fps, tile, write_gif
+from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.quality import psnr, ssim
+from vidtwin_gen.training import run as training
+from vidtwin_gen.training.config import (
     TrainingConfig,
     flag,
     model_arguments,
     parse_config,
     user_errors,
 )
-from vidtwin_gen.hub import push_if_asked
-from vidtwin_gen.trackers import log_picture
-from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import filmstrip, first_fps, tile, write_gif
-from vidtwin_gen.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.training.hub import push_if_asked
+from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import MissingWeightsError
 
 

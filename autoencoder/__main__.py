@@ -15,19 +15,19 @@ from einops import rearrange
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from autoencoder.arguments import check_places, parser
-from autoencoder.convert import load_released, to_released_state_dict
 from autoencoder.export import export_autoencoder
+from autoencoder.flags import check_places, parser
 from autoencoder.loading import load_autoencoder, load_folder
+from autoencoder.losses.perceptual import LPIPS, load_lpips
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts, join_parts
-from autoencoder.perceptual import LPIPS, load_lpips
-from autoencoder.vidtwin import AutoencoderVidTwin
-from eval.quality import psnr, ssim
-from vidtwin_gen.config import user_errors
-from vidtwin_gen.decoding import native_stderr_discarded
-from vidtwin_gen.video import tile, to_uint8, write_gif, write_video
+from autoencoder.released import load_released, to_released_state_dict
+from vidtwin_gen.data.decoding import native_stderr_discarded
+from vidtwin_gen.data.video import tile, to_uint8, write_gif, write_video
+from vidtwin_gen.data.windows import VideoWindows
+from vidtwin_gen.quality import psnr, ssim
+from vidtwin_gen.training.config import user_errors
 from vidtwin_gen.weights import MissingWeightsError
-from vidtwin_gen.windows import VideoWindows
 
 GIF_FPS = 50  # viewers slow down anything faster
 SAME_RATE = 0.01  # 24 and 23.976 frames a second go together, 25 and 30 do not

@@ -11,7 +11,7 @@ from typing import Any
 
 import diffusers
 
-from autoencoder.vidtwin import AutoencoderVidTwin
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.bundle import self_contained
 
 CODE = "autoencoder_vidtwin"  # diffusers has the modules of all folders in one package, so names are unique
@@ -24,7 +24,7 @@ def autoencoder_code() -> str:
     Reading the released checkpoint stays behind: an exported autoencoder has its weights.
     """
     return self_contained(
-        "autoencoder.vidtwin",
+        "autoencoder.model.vidtwin",
         "AutoencoderVidTwin (arXiv 2412.17726), a video autoencoder of Structure and Dynamics, for "
         "diffusers 0.42. With the weights beside it diffusers.AutoModel.from_pretrained(folder, "
         "trust_remote_code=True) loads it, and DiffusionPipeline.from_pretrained as part of a pipeline.",

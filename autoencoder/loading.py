@@ -13,7 +13,7 @@ from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
-from autoencoder.vidtwin import AutoencoderVidTwin
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -31,7 +31,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderVidTwin:
     """A folder of `save_pretrained`, or a file that is the released checkpoint; in evaluation mode.
 
     Raises:
-        ValueError: it is neither, or as `load_folder` and `autoencoder.convert.load_released`.
+        ValueError: it is neither, or as `load_folder` and `autoencoder.released.load_released`.
     """
     if Path(path).is_file():
         return AutoencoderVidTwin.from_released(path)

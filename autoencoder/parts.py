@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoencoder.vidtwin import AutoencoderVidTwin
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.latents import LatentLayout
 
 

@@ -7,16 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from eval.accuracy_command import measure_accuracy
-from eval.arguments import parser
-from eval.cost_command import measure_cost
-from eval.diagnose_command import diagnose
-from eval.fvd_command import measure_fvd
-from eval.recon_command import measure_recon
-from eval.reference_command import measure_reference
-from eval.report import write_report
-from eval.selftest_command import run_selftest
-from eval.sensitivity_command import measure_sensitivity
+from eval.accuracy import measure_accuracy
+from eval.cost.command import measure_cost
+from eval.diagnose.command import diagnose
+from eval.flags import parser
+from eval.fvd.command import measure_fvd
+from eval.fvd.reference_command import measure_reference
+from eval.fvd.selftest_command import run_selftest
+from eval.fvd.sensitivity import measure_sensitivity
+from eval.recon.command import measure_recon
+from eval.report.report import write_report
 from vidtwin_gen.weights import MissingWeightsError
 
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from vidtwin_gen.decoding import VideoError
-from vidtwin_gen.ucf101 import build_index
-from vidtwin_gen.video import cover, first_fps, from_uint8, read_frames, to_uint8
+from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.video import cover, first_fps, from_uint8, read_frames, to_uint8
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")

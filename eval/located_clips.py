@@ -11,9 +11,9 @@ import torch
 from tqdm.auto import tqdm
 
 from eval.clips import Split, fit
-from vidtwin_gen.decoding import VideoError
-from vidtwin_gen.ucf101 import VIDEO_SUFFIXES, build_index
-from vidtwin_gen.video import read_frames
+from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES, build_index
+from vidtwin_gen.data.video import read_frames
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LocatedClips:
     Args:
         queues: paths of videos; a clip is taken from each queue in turn.
         shape: (num_frames, height, width) of a clip.
-        stride, fps: how densely frames are taken, as for `vidtwin_gen.video.read_clip`.
+        stride, fps: how densely frames are taken, as for `vidtwin_gen.data.video.read_clip`.
         generator: draws the windows.
 
     Attributes:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from pipelines.edit import edit, mix
-from pipelines.editing import PARTS
 from pipelines.generate import generate
-from pipelines.share import add_parsers, card, export
-from vidtwin_gen.config import user_errors
+from pipelines.inpainting import PARTS
+from pipelines.sharing.command import add_parsers, card, export
+from vidtwin_gen.training.config import user_errors
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from autoencoder import flat
+from autoencoder import adapter as flat
 from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
@@ -23,7 +23,7 @@ from pipelines.folder import (
     write_record,
 )
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from vidtwin_gen.video import filmstrip, read_clip, tile
+from vidtwin_gen.data.video import filmstrip, read_clip, tile
 
 
 def edit(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from autoencoder import flat
+from autoencoder import adapter as flat
 from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
@@ -32,7 +32,7 @@ from pipelines.folder import (
 )
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from vidtwin_gen.video import to_uint8
+from vidtwin_gen.data.video import to_uint8
 
 
 def generate(args: argparse.Namespace) -> None:

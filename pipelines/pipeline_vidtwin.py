@@ -16,15 +16,15 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from diffusers.video_processor import VideoProcessor
 
-from autoencoder import flat
+from autoencoder import adapter as flat
 from autoencoder.parts import join_parts
-from pipelines.editing import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
 from pipelines.guidance import check_guidance, guide, inside_interval
+from pipelines.inpainting import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_names, label_ids
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
-from pipelines.sharing import SharingMixin, names_in_order
-from vidtwin_gen.transformer import LatentTransformer
+from pipelines.sharing.saving import SharingMixin, names_in_order
+from vidtwin_gen.models.transformer import LatentTransformer
 
 Generators = torch.Generator | list[torch.Generator]
 Callback: TypeAlias = Callable[..., dict[str, Any]] | PipelineCallback | MultiPipelineCallbacks
@@ -35,7 +35,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
 
     Args:
         vae: decodes the flat latent: an `AutoencoderVidTwin`, whose config holds the latent's whitening, or
-            any video autoencoder of diffusers that `autoencoder.flat` can see as one.
+            any video autoencoder of diffusers that `autoencoder.adapter` can see as one.
         transformer: predicts what the scheduler expects, over the same latent layout.
         scheduler: any diffusers scheduler for what the transformer predicts, its config's `prediction_type`;
             assign another to `pipe.scheduler` to swap it. One that does not fit is refused when called.
@@ -43,7 +43,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         fps: frames per second of the clips that the models were trained on.
         latents_mean, latents_std: the latent's whitening, one number per grid and channel in layout order.
             None: that of the `AutoencoderVidTwin`; another class has none that would fit.
-        training: what the model card tells of data, recipe and metrics, as JSON (`pipelines.model_card`).
+        training: what the model card tells of data, recipe and metrics, as JSON
+            (`pipelines.sharing.model_card`).
 
     Example:
         >>> from diffusers.utils import export_to_video

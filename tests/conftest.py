@@ -9,9 +9,9 @@ import torch
 
 import train_dit
 import train_vae
-from autoencoder.vidtwin import AutoencoderVidTwin
-from vidtwin_gen.encoding import encode_dataset
-from vidtwin_gen.synthetic import write_dataset
+from autoencoder.encode.dataset import encode_dataset
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.data.synthetic import write_dataset
 
 torch.set_num_threads(1)  # of the few cores, so that times and numbers do not depend on their count
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval import diagnose_command, fvd_command, fvd_settings, recon_command
+from eval.diagnose import command as diagnose_command
+from eval.fvd import command as fvd_command
+from eval.fvd import settings as fvd_settings
+from eval.recon import command as recon_command
 
 
 class FilterResponses:

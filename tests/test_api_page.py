@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from test_pipeline import build_pipeline
 
 import vidtwin_gen
+from tests.pipelines.test_pipeline import build_pipeline
 
 PAGE = (Path(__file__).parents[1] / "docs/api.md").read_text(encoding="utf-8")
 OURS = {"vidtwin_gen", "autoencoder", "pipelines"}

@@ -14,23 +14,23 @@ import huggingface_hub
 import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
-from conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
 from diffusers import AutoencoderKLWan
 from diffusers.utils import dynamic_modules_utils
-from hub_stand_in import running_hub
-from small_extractor import FilterResponses, install
 
 import train_dit
 import train_vae
-from autoencoder.convert import to_released_state_dict
-from autoencoder.perceptual import LPIPS_WEIGHTS
-from autoencoder.vidtwin import AutoencoderVidTwin
-from eval.cost_command import DIT_SIZES
-from eval.i3d import I3D_WEIGHTS
-from eval.protocols import PROTOCOLS, ClipProtocol
+from autoencoder.losses.perceptual import LPIPS_WEIGHTS
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from autoencoder.released import to_released_state_dict
+from eval.cost.command import DIT_SIZES
+from eval.fvd.i3d import I3D_WEIGHTS
+from eval.fvd.protocols import PROTOCOLS, ClipProtocol
+from tests.conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
+from tests.hub_stand_in import running_hub
+from tests.small_extractor import FilterResponses, install
 from vidtwin_gen import __main__ as program
-from vidtwin_gen import synthetic
-from vidtwin_gen.transformer import SIZES
+from vidtwin_gen.data import synthetic
+from vidtwin_gen.models.transformer import SIZES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

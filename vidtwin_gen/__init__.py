@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from vidtwin_gen._registration import register_with_diffusers
 
 if TYPE_CHECKING:
-    from autoencoder.vidtwin import AutoencoderVidTwin
+    from autoencoder.model.vidtwin import AutoencoderVidTwin
     from pipelines.pipeline_output import VidTwinPipelineOutput
     from pipelines.pipeline_vidtwin import VidTwinPipeline
     from vidtwin_gen.latents import LatentGrid, LatentLayout
-    from vidtwin_gen.transformer import LatentTransformer
+    from vidtwin_gen.models.transformer import LatentTransformer
 
 __all__ = [
     "AutoencoderVidTwin",
@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "AutoencoderVidTwin": "autoencoder.vidtwin",
+    "AutoencoderVidTwin": "autoencoder.model.vidtwin",
     "LatentGrid": "vidtwin_gen.latents",
     "LatentLayout": "vidtwin_gen.latents",
-    "LatentTransformer": "vidtwin_gen.transformer",
+    "LatentTransformer": "vidtwin_gen.models.transformer",
     "VidTwinPipeline": "pipelines.pipeline_vidtwin",
     "VidTwinPipelineOutput": "pipelines.pipeline_output",
 }

@@ -180,7 +180,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def data(args: argparse.Namespace) -> None:
     """The embedded data set."""
-    from vidtwin_gen.synthetic import write_dataset
+    from vidtwin_gen.data.synthetic import write_dataset
 
     root = write_dataset(args.out, seed=args.seed, clips_per_group=args.clips_per_group)
     print(f"wrote {root}")
@@ -190,10 +190,10 @@ def encode(args: argparse.Namespace) -> None:
     """Videos to latents, once; a killed command goes on when it is repeated."""
     import torch
 
-    from autoencoder import flat
+    from autoencoder import adapter as flat
+    from autoencoder.encode.dataset import encode_dataset
+    from autoencoder.encode.rows import ClipEncoder
     from autoencoder.loading import load_video_autoencoder
-    from vidtwin_gen.encoding import encode_dataset
-    from vidtwin_gen.latent_rows import ClipEncoder
 
     vae = load_video_autoencoder(args.vae)
     vae = vae.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -2,7 +2,8 @@
 
 diffusers looks a component's library up in a table, and the class of a pipeline or of a single model up as an
 attribute of its own module. It has no public hook for a third party, so these are the places it reads
-(`pipeline_loading_utils`); the version range in setup.cfg and tests/test_pipeline.py keep them honest.
+(`pipeline_loading_utils`); the version range in setup.cfg and
+tests/pipelines/test_pipeline.py keep them honest.
 """
 
 from __future__ import annotations

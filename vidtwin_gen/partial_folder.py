@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vidtwin_gen.ucf101 import some
+from vidtwin_gen.data.ucf101 import some
 
 RECORD = "partial.json"
 LOCK = "partial.lock"

@@ -1,0 +1,255 @@
+"""Encode every clip of a data set once, into a folder of latents that needs none of our code to be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from autoencoder.encode.card import write_card
+from autoencoder.encode.rows import ClipEncoder, RowEncoder
+from autoencoder.encode.whitening import latent_statistics
+from vidtwin_gen.data.latent_dataset import DATA, METADATA, weights_sha256
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.video import first_fps
+from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.partial_folder import PartialFolder
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
+
+
+def encode_dataset(
+    vae: ModelMixin,
+    vae_dir: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    fold: int = 1,
+    stride: int | None = None,
+    fps: float | None = None,
+    windows_per_video: int = 1,
+    flip: bool = False,
+    dtype: Literal["float16", "float32"] = "float32",
+    windows_per_file: int = 512,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    seed: int = 0,
+    max_bad_fraction: float = 0.05,
+    encoder: ClipEncoder | None = None,
+) -> dict[str, Any]:
+    """Encodes every video of `data` into `out`, and writes the whitening statistics into the autoencoder's
+    config, in memory and in `vae_dir`.
+
+    An autoencoder of another class than ours comes with an `encoder`, and its config is left alone: the
+    statistics stand in `latents.json` only.
+
+    `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
+    and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
+    (null where the file's name has none), `start` (the window's first frame in the file) and `flipped`.
+    Training videos give `windows_per_video` random windows each, with `flip` every one as it is and mirrored;
+    test videos give their centre. Which windows depends on `seed` and the window's number alone. The
+    statistics are those of the training rows, as stored.
+
+    Until all is done the finished files, of `windows_per_file` windows each, stand in `<out>.partial`: the
+    same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted.
+    `batch_size`, `num_workers` and `max_bad_fraction` may differ then.
+
+    Raises:
+        ValueError: `out` is not empty, or `<out>.partial` holds another encoding (see PartialFolder); too
+            many unreadable files; latents that are not finite, or not in `dtype`; a number below 1; or one of
+            `build_index`'s complaints.
+
+    Returns:
+        What is also written as `latents.json`: layout, statistics, geometry, flags, counts, files with their
+        number of rows and size, the weights' sha256.
+    """
+    for name, number in {
+        "windows_per_video": windows_per_video,
+        "windows_per_file": windows_per_file,
+        "batch_size": batch_size,
+    }.items():
+        if number < 1:
+            raise ValueError(f"--{name} must be at least 1, got {number}")
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"--dtype is float16 or float32, got {dtype!r}")
+    stride = 1 if stride is None and fps is None else stride
+    keeps_whitening = encoder is None
+    encoder = encoder or ClipEncoder.of_flat(vae)
+    root = Path(data).expanduser().absolute()
+    index = build_index(root, split="all", fold=fold)
+    parts = {split: build_index(root, split=split, fold=fold) for split in SPLITS}
+    sha256 = weights_sha256(vae_dir)
+    flags = {
+        "fold": fold,
+        "stride": stride,
+        "fps": fps,
+        "windows_per_video": windows_per_video,
+        "flip": flip,
+        "dtype": dtype,
+        "windows_per_file": windows_per_file,
+        "seed": seed,
+    }
+    size = "x".join(map(str, (encoder.num_frames, *encoder.size)))
+    command = {"vae": f"{sha256[:16]} for {size}", "data": _digest(index, root), **flags}
+    about = {
+        "layout": encoder.layout.to_config(),
+        "class_names": index.features["label"].names,
+        "num_frames": encoder.num_frames,
+        "height": encoder.size[0],
+        "width": encoder.size[1],
+        **flags,
+        "fps": fps if fps is not None else first_fps(index["path"]) / (stride or 1),
+        "autoencoder_class": type(vae).__name__,
+        "autoencoder_sha256": sha256,
+    }
+    with PartialFolder(out, command) as folder:
+        bad_videos = {}
+        for split, part in parts.items():
+            train = split == "train"
+            reader = VideoDataset(
+                part,
+                encoder.num_frames,
+                encoder.size,
+                stride=stride,
+                fps=fps,
+                shuffle=False,
+                start="random" if train else "center",
+                seed=seed,
+            )
+            rows = RowEncoder(encoder, part, root, split, flip=flip and train, dtype=dtype)
+            files = plan_files(split, len(part) * (windows_per_video if train else 1), windows_per_file)
+            bad = bad_videos[split] = BadVideos(len(part), max_bad_fraction)
+            encode_files(folder, files, reader, rows, bad, batch_size=batch_size, num_workers=num_workers)
+        metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": []}
+        for split, bad in bad_videos.items():
+            if bad.reasons:
+                complaint = f"{split}: {bad.summary()}"
+                metadata["bad_videos"].append(complaint.replace(f"{root}{os.sep}", ""))
+        (folder.path / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        write_card(folder.path, metadata, vae=Path(vae_dir).name, data=root.name, decode=encoder.decode)
+        if keeps_whitening:
+            vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
+            vae.save_config(vae_dir)
+        folder.finish()
+    return metadata
+
+
+def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[str, range]:
+    """The files of a split, by their path in the folder, and the draws whose windows stand in each."""
+    count = math.ceil(num_windows / windows_per_file)
+    return {
+        f"{DATA}/{split}-{number:05d}-of-{count:05d}.parquet": range(
+            number * windows_per_file, min((number + 1) * windows_per_file, num_windows)
+        )
+        for number in range(count)
+    }
+
+
+def encode_files(
+    folder: PartialFolder,
+    files: Mapping[str, range],
+    reader: VideoDataset,
+    rows: RowEncoder,
+    bad_videos: BadVideos,
+    *,
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    """Writes those of the files that `folder` has not. No batch spans two of them, so that a file's rows are
+    the same to the last bit whether or not those before it were encoded by the same process.
+
+    Raises:
+        ValueError: as `BadVideos.update` and `RowEncoder.rows`.
+    """
+    for name in [name for name in files if name in folder.files]:
+        seen = torch.tensor([draw % len(reader) for draw in files[name]])
+        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
+    left = {name: draws for name, draws in files.items() if name not in folder.files}
+    batches = {
+        name: [list(draws[i : i + batch_size]) for i in range(0, len(draws), batch_size)]
+        for name, draws in left.items()
+    }
+    loader = DataLoader(
+        reader,
+        batch_sampler=[batch for of_file in batches.values() for batch in of_file],
+        num_workers=num_workers,
+        collate_fn=collate,
+    )
+    total, todo = (sum(map(len, draws.values())) for draws in (files, left))
+    with tqdm(total=total, initial=total - todo, desc=f"encoding {rows.split} clips", unit="window") as bar:
+        stream = iter(loader)
+        for name in left:
+            encoded: list[dict[str, Any]] = []
+            skipped: list[tuple[int, str]] = []
+            for batch in islice(stream, len(batches[name])):
+                bad_videos.update(batch)
+                encoded += rows.encode(batch)
+                skipped += batch["skipped"]
+                bar.update(len(batch["index"]))
+            about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
+            folder.add(name, partial(_write, rows.table(encoded)), about)
+
+
+def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
+    """The whitening statistics of the training rows, and counts."""
+    files = dict(sorted(folder.files.items()))
+    train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
+    with TemporaryDirectory() as cache_dir:  # where even a stream leaves a lock
+        rows = datasets.load_dataset(
+            "parquet", data_files=train, split="train", streaming=True, cache_dir=cache_dir
+        )
+        mean, std = latent_statistics(rows, layout)
+    return {
+        "latents_mean": mean,
+        "latents_std": std,
+        "num_rows": {
+            split: sum(file["num_rows"] for file in files.values() if file["split"] == split)
+            for split in SPLITS
+        },
+        "files": {
+            name: {"num_rows": file["num_rows"], "num_bytes": file["num_bytes"]}
+            for name, file in files.items()
+        },
+    }
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Of floats the first bytes compress, when they stand together, and hardly anything else does; written as
+    a dictionary they would grow."""
+    latents = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
+    pq.write_table(
+        table,
+        path,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        use_dictionary=[name for name in table.column_names if name not in latents],
+        use_byte_stream_split=[f"{name}.list.element" for name in latents],
+    )
+
+
+def _digest(index: datasets.Dataset, root: Path) -> str:
+    """Which videos, classes and splits an index holds, as 16 hexadecimal digits; by name and size of file."""
+    digest = hashlib.sha256(json.dumps(index.features["label"].names).encode())
+    for row in index:
+        path = Path(row["path"])
+        line = [path.relative_to(root).as_posix(), row["label"], row["split"], path.stat().st_size]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()[:16]

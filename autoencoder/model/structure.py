@@ -1,0 +1,142 @@
+"""The Structure latent: what a clip shows and how it slowly changes (arXiv 2412.17726, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+from autoencoder.model.posterior import init_posterior_head
+from vidtwin_gen.models.layers import init_blend, init_relu_stack
+
+
+def make_qformer(
+    encoder_hidden_size: int,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    intermediate_size: int,
+    dropout: float,
+) -> Blip2QFormerModel:
+    """BLIP-2's Q-Former with the sizes given and otherwise its own defaults, as in the released model."""
+    return Blip2QFormerModel(
+        Blip2QFormerConfig(
+            hidden_size=hidden_size,
+            encoder_hidden_size=encoder_hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=intermediate_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    )
+
+
+class SpatialBottleneck(nn.Module):
+    """The second half of a structure encoder: each query's grid of positions is an image, which convolutions
+    make smaller."""
+
+    def add_bottleneck(
+        self, query_hidden_size: int, base_channels: int, num_down_blocks: int, latent_channels: int
+    ) -> None:
+        self.conv_in = nn.Conv2d(query_hidden_size, base_channels, 3, padding=1)
+        self.down = nn.Sequential()
+        for i in range(num_down_blocks):
+            channels = base_channels * 2**i
+            self.down.extend([nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1), nn.ReLU()])
+        self.bottleneck = nn.Conv2d(base_channels * 2**num_down_blocks, 2 * latent_channels, 3, padding=1)
+        init_relu_stack(self.conv_in, self.down, self.bottleneck)
+        init_posterior_head(self.bottleneck)
+
+    def squeeze(self, queries: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """(B h w, n_q, d_q) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis."""
+        num_queries = queries.shape[1]
+        images = rearrange(queries, "(b h w) q c -> (b q) c h w", h=height, w=width)
+        images = self.down(self.conv_in(images))  # (B n_q, c 2^k, h_S, w_S)
+        return rearrange(self.bottleneck(images), "(b q) c h w -> b q h w c", q=num_queries)
+
+
+class StructureEncoder(SpatialBottleneck):
+    """A temporal Q-Former per position, then a spatial bottleneck.
+
+    (B, D, F, h, w) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_queries: int,
+        query_hidden_size: int,
+        qformer_layers: int,
+        qformer_heads: int,
+        qformer_intermediate_size: int,
+        qformer_dropout: float,
+        base_channels: int,
+        num_down_blocks: int,
+        latent_channels: int,
+    ) -> None:
+        super().__init__()
+        self.query_embeds = nn.Parameter(torch.randn(num_queries, query_hidden_size))
+        self.qformer = make_qformer(
+            hidden_size,
+            query_hidden_size,
+            qformer_layers,
+            qformer_heads,
+            qformer_intermediate_size,
+            qformer_dropout,
+        )
+        self.add_bottleneck(query_hidden_size, base_channels, num_down_blocks, latent_channels)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        # laid out anew, once: every layer of the Q-Former projects these
+        frames = rearrange(z, "b d f h w -> (b h w) f d").contiguous()
+        queries = self.query_embeds.to(z.dtype).expand(len(frames), -1, -1)
+        queries = self.qformer(query_embeds=queries, encoder_hidden_states=frames).last_hidden_state
+        return self.squeeze(queries.to(z.dtype), *z.shape[-2:])
+
+
+class StructureDecoder(nn.Module):
+    """(B, n_q, h_S, w_S, d_S) -> (B, D, F, h, w), non-negative: the Structure's share of the tokens."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_frames: int,
+        grid_height: int,
+        grid_width: int,
+        num_queries: int,
+        query_hidden_size: int,
+        base_channels: int,
+        num_up_blocks: int,
+        latent_channels: int,
+    ) -> None:
+        super().__init__()
+        self.grid_height, self.grid_width = grid_height, grid_width
+        top = base_channels * 2**num_up_blocks
+        self.bottleneck = nn.Sequential(nn.Conv2d(latent_channels, top, 3, padding=1), nn.ReLU())
+        self.up = nn.Sequential()
+        for i in range(num_up_blocks):
+            channels = top // 2**i
+            conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
+            self.up.extend([conv, nn.ReLU(), nn.Upsample(scale_factor=2)])
+        self.conv_out = nn.Conv2d(base_channels, query_hidden_size, 3, padding=1)
+        self.expand = nn.Sequential(nn.Linear(query_hidden_size, hidden_size), nn.ReLU())
+        # one (F x n_q) mixing matrix for every channel: each frame is a blend of the queries
+        self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
+        init_relu_stack(self)
+        init_blend(self.to_frames)
+
+    def forward(self, structure: torch.Tensor) -> torch.Tensor:
+        b = structure.shape[0]
+        images = self.up(self.bottleneck(rearrange(structure, "b q h w c -> (q b) c h w")))
+        images = self.crop(self.conv_out(images))  # (n_q B, d_q, h, w)
+        queries = self.expand(rearrange(images, "(q b) c h w -> q (b h w) c", b=b))  # (n_q, B h w, D)
+        frames = self.to_frames(rearrange(queries, "q n d -> q (n d)"))  # (F, B h w D)
+        return rearrange(frames, "f (b h w d) -> b d f h w", b=b, h=self.grid_height, w=self.grid_width)
+
+    def crop(self, images: torch.Tensor) -> torch.Tensor:
+        """Down-sampling rounds up, so the way back may overshoot: keep the centre."""
+        top = (images.shape[-2] - self.grid_height) // 2
+        left = (images.shape[-1] - self.grid_width) // 2
+        return images[..., top : top + self.grid_height, left : left + self.grid_width]

@@ -1,0 +1,150 @@
+"""The space-time transformer at both ends of VidTwin (arXiv 2412.17726, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
+from einops import rearrange
+from torch import nn
+
+from vidtwin_gen.models.layers import Attention, sincos_1d, sincos_2d
+
+LAYER_NORM_EPS = 1e-6
+
+
+def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """LN(x) (1 + scale) + shift, in one kernel: scale and shift are the parameters that LN itself has not."""
+    return F.layer_norm(x, x.shape[-1:], weight=1 + scale, bias=shift, eps=LAYER_NORM_EPS)
+
+
+class MLP(FeedForward):
+    """Linear, GELU (its tanh approximation), linear: (..., D) -> (..., D).
+
+    Without gradients the hidden tokens are activated where they are: at the paper's size fresh memory for
+    them takes as long as the activation.
+    """
+
+    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
+        inner_dim = int(hidden_size * mlp_ratio)
+        super().__init__(hidden_size, inner_dim=inner_dim, activation_fn="gelu-approximate")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activation, _, output = self.net
+        hidden = activation.proj(x)  # (..., mlp_ratio D)
+        gelu = F.gelu if hidden.requires_grad else torch.ops.aten.gelu_
+        return output(gelu(hidden, approximate="tanh"))
+
+
+class SpaceTimeBlock(nn.Module):
+    """Attention within each frame, attention along time at each position, MLP.
+
+    The shifts, scales and gates are one learned table per block: adaLN-single without a condition. As in the
+    released model the temporal branch reads the residual stream as it is, neither normalised nor modulated,
+    and shares the spatial branch's gate.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, causal: bool) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
+        self.attn = Attention(hidden_size, num_heads)
+        self.attn_temporal = Attention(hidden_size, num_heads, is_causal=causal, batch_first=False)
+        self.mlp = MLP(hidden_size, mlp_ratio)
+
+    def forward(self, x: torch.Tensor, temporal_embedding: torch.Tensor | None = None) -> torch.Tensor:
+        """(F, B, S, D) -> (F, B, S, D). `temporal_embedding` (F, 1, D) goes into the temporal branch only."""
+        f, b = x.shape[:2]
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.scale_shift_table
+        spatial = rearrange(modulate(x, shift_attn, scale_attn), "f b s d -> (f b) s d")
+        spatial = rearrange(self.attn(spatial), "(f b) s d -> f b s d", f=f)
+        x = torch.addcmul(x, gate_attn, spatial)
+        temporal = rearrange(x, "f b s d -> f (b s) d")
+        temporal = temporal if temporal_embedding is None else temporal + temporal_embedding
+        temporal = rearrange(self.attn_temporal(temporal), "f (b s) d -> f b s d", b=b)
+        x = torch.addcmul(x, gate_attn, temporal)
+        return torch.addcmul(x, gate_mlp, self.mlp(modulate(x, shift_mlp, scale_mlp)))
+
+
+class SpaceTimeTrunk(nn.Module):
+    """The stack of blocks with its computed positions: (B, D, F, h, w) -> (B, D, F, h, w)."""
+
+    spatial: torch.Tensor
+    temporal: torch.Tensor
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]  # set by enable_gradient_checkpointing()
+
+    def __init__(
+        self,
+        num_frames: int,
+        grid_height: int,
+        grid_width: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: float,
+        causal: bool,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [SpaceTimeBlock(hidden_size, num_heads, mlp_ratio, causal) for _ in range(num_layers)]
+        )
+        self.register_buffer("spatial", sincos_2d(hidden_size, grid_height, grid_width), persistent=False)
+        self.register_buffer("temporal", sincos_1d(hidden_size, num_frames)[:, None], persistent=False)
+        self.gradient_checkpointing = False
+        self.apply(_init)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height = x.shape[-2]
+        # time first: then attention within frames and attention along time are both views of the tokens
+        x = rearrange(x, "b d f h w -> f b (h w) d").contiguous()
+        x = x + self.spatial.to(x.dtype)
+        for i, block in enumerate(self.blocks):
+            temporal_embedding = self.temporal.to(x.dtype) if i == 0 else None
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x = self._gradient_checkpointing_func(block, x, temporal_embedding)
+            else:
+                x = block(x, temporal_embedding)
+        return rearrange(x, "f b (h w) d -> b d f h w", h=height)
+
+
+class PatchEmbed(nn.Module):
+    """Pixels to tokens, frame by frame: (B, C, F, H, W) -> (B, D, F, h, w)."""
+
+    def __init__(self, in_channels: int, hidden_size: int, patch_size: int) -> None:
+        super().__init__()
+        patch = (1, patch_size, patch_size)
+        self.proj = nn.Conv3d(in_channels, hidden_size, kernel_size=patch, stride=patch)
+        nn.init.xavier_uniform_(self.proj.weight.view(hidden_size, -1))
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        return self.proj(sample)
+
+
+class PatchOutput(nn.Module):
+    """Tokens to pixels: (B, D, F, h, w) -> (B, C, F, H, W), unbounded."""
+
+    def __init__(self, out_channels: int, hidden_size: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.scale_shift_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shift, scale = self.scale_shift_table
+        x = modulate(rearrange(x, "b d f h w -> b f h w d"), shift, scale)
+        p = self.patch_size
+        return rearrange(self.linear(x), "b f h w (p q c) -> b c f (h p) (w q)", p=p, q=p)
+
+
+def _init(module: nn.Module) -> None:
+    """For `apply`, which visits children first: Xavier-uniform linear layers; queries, keys and values with
+    the bound of the one fused layer of the release; time enters only as training asks for it."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, Attention):
+        for linear in (module.to_q, module.to_k, module.to_v):
+            nn.init.xavier_uniform_(linear.weight, gain=0.5**0.5)
+    elif isinstance(module, SpaceTimeBlock):
+        nn.init.zeros_(module.attn_temporal.to_out[0].get_parameter("weight"))

@@ -1,0 +1,220 @@
+"""What a generator costs on a layout of latents: tokens, FLOPs, training memory; counted, not measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from eval.cost.memory import attention_kernel, predict_training_memory
+from eval.cost.paper_counter import counted_macs, counted_parameters
+from eval.cost.tokenizer import Tokenizer
+from vidtwin_gen.latents import LatentLayout, PatchSize
+
+
+def dit_flops(
+    num_tokens: int,
+    num_layers: int,
+    hidden_size: int,
+    *,
+    mlp_ratio: float = 4,
+    cross_attention: bool = False,
+) -> int:
+    """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L (4 + 2 r) D^2 + 4 L N^2 D: projections and
+    an MLP of r times the width, then attention; 2 N L 12 D^2 with the usual r of 4. Cross-attention to one
+    vector adds two projections of the tokens and N scores, 2 N L 2 D^2 + 4 L N D. Modulation, embeddings and
+    heads are left out."""
+    n, layers, d = num_tokens, num_layers, hidden_size
+    crossed = 2 * n * layers * 2 * d**2 + 4 * layers * n * d if cross_attention else 0
+    return 2 * n * layers * (4 * d**2 + 2 * d * int(d * mlp_ratio)) + 4 * layers * n**2 * d + crossed
+
+
+def count_flops(model_fn: Callable[[], torch.Tensor]) -> int:
+    """FLOPs (a multiply-add is two) of calling `model_fn`. Matrix products, convolutions and attention count,
+    other work does not."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        model_fn()
+    return counter.get_total_flops()
+
+
+def count_step(model_fn: Callable[[], torch.Tensor]) -> tuple[int, int]:
+    """As `count_flops`: of the forward pass, and of it and the backward pass from the sum of what it returns
+    together."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        out = model_fn()
+        forward = counter.get_total_flops()
+        out.sum().backward()
+    return forward, counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class DiTCost:
+    """What `dit_cost` counts; `to_json()` is its record.
+
+    FLOPs and memory are for a whole batch of `batch_size`. `training_flops` is forward and backward, with
+    what checkpointing computes again; `formula_flops` is `dit_flops` for the same batch. `num_codes` is how
+    many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
+    gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
+    """
+
+    tokenizer: str
+    source: str
+    clip_shape: tuple[int, int, int]
+    frames_taken: int | None
+    num_elements: int
+    compression_rate: float
+    printed_rate: float | None
+    verdict: str | None
+    remark: str | None
+    num_codes: int | None
+    bit_rate: float | None
+    num_tokens: int
+    patch_size: Any
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float
+    conditioning: str
+    batch_size: int
+    attention: str
+    gradient_checkpointing: bool
+    num_parameters: int
+    forward_flops: int
+    formula_flops: int
+    training_flops: int
+    training_memory_bytes: dict[str, int]
+    figure_5: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class Prediction(nn.Module):
+    """`model` with its output unwrapped, which is all the counters want."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, hidden_states: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor
+    ) -> torch.Tensor:
+        return self.model(hidden_states, timestep, class_labels, return_dict=False)[0]
+
+
+def example(
+    layout: LatentLayout,
+    make_model: Callable[..., Any],
+    *,
+    batch_size: int,
+    gradient_checkpointing: bool = False,
+    **sizes: Any,
+) -> tuple[Prediction, dict[str, torch.Tensor]]:
+    """A DiT on this layout, and inputs to call it with by keyword."""
+    model = make_model(layout=layout.to_config(), **sizes)
+    if gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return Prediction(model), {
+        "hidden_states": torch.zeros(batch_size, layout.num_elements),
+        "timestep": torch.zeros(batch_size),
+        "class_labels": torch.zeros(batch_size, dtype=torch.long),
+    }
+
+
+def dit_cost(
+    tokenizer: Tokenizer,
+    *,
+    patch_size: PatchSize = 1,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    mlp_ratio: float = 4.0,
+    conditioning: str = "adaln",
+    batch_size: int = 1,
+    attention: str = "fused",
+    gradient_checkpointing: bool = False,
+    make_model: Callable[..., Any],
+) -> DiTCost:
+    """The cost of a DiT of this size on these latents, without allocating or computing anything.
+
+    `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, mlp_ratio=, conditioning=)`, the
+    layout as its `to_config()`, builds a network that is called as `model(hidden_states (B, L), timestep
+    (B,), class_labels (B,), return_dict=False)`.
+    `attention` is "fused", or "math" for products and a softmax one after the other.
+    """
+    sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "mlp_ratio": mlp_ratio}
+    with FakeTensorMode(), attention_kernel(attention):
+        model, inputs = example(
+            tokenizer.layout,
+            make_model,
+            batch_size=batch_size,
+            gradient_checkpointing=gradient_checkpointing,
+            patch_size=patch_size,
+            num_heads=num_heads,
+            conditioning=conditioning,
+            **sizes,
+        )
+        forward, training = count_step(lambda: model(**inputs))
+        model.zero_grad()
+        memory = predict_training_memory(model, inputs)
+    num_tokens = tokenizer.layout.num_tokens(patch_size)
+    crossed = conditioning == "cross_attention"
+    return DiTCost(
+        tokenizer=tokenizer.name,
+        source=tokenizer.source,
+        clip_shape=tokenizer.clip_shape,
+        frames_taken=tokenizer.frames_taken,
+        num_elements=tokenizer.layout.num_elements,
+        compression_rate=tokenizer.compression_rate,
+        printed_rate=tokenizer.printed_rate,
+        verdict=tokenizer.verdict,
+        remark=tokenizer.remark,
+        num_codes=tokenizer.codebook_size,
+        bit_rate=tokenizer.bit_rate,
+        num_tokens=num_tokens,
+        patch_size=patch_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        conditioning=conditioning,
+        batch_size=batch_size,
+        attention=attention,
+        gradient_checkpointing=gradient_checkpointing,
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        forward_flops=forward,
+        formula_flops=batch_size * dit_flops(num_tokens, **sizes, cross_attention=crossed),
+        training_flops=training,
+        training_memory_bytes=memory,
+        figure_5=_figure_5(tokenizer, patch_size) if isinstance(patch_size, int) else None,
+    )
+
+
+def _figure_5(tokenizer: Tokenizer, patch_size: int) -> dict[str, Any]:
+    padded, floored = tokenizer.paper_tokens(patch_size)
+    return {
+        "num_parameters": counted_parameters(),
+        "num_tokens": {"padded": padded, "floored": floored},
+        "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
+    }
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+# the fused attention of the CPU has no entry in torch's registry: uncounted, attention would be free
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}

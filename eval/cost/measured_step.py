@@ -1,0 +1,157 @@
+"""A training step as it really is: peak memory and seconds, measured in a process of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from eval.cost.memory import attention_kernel
+from eval.cost.timing import interleaved, spread
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+Make = Callable[[], tuple[nn.Module, Mapping[str, torch.Tensor]]]
+
+
+def measure_step(
+    make: Make, make_small: Make, *, attention: str = "fused", device: str = "cpu", repeats: int = 3
+) -> dict[str, Any]:
+    """Of a float32 training step with fused Adam and of a forward pass, after two steps that do not count.
+
+    The step is that of `predict_training_memory`. `peak_bytes` is on a GPU what the allocator gave out at
+    most; on a CPU the most that a fresh process had resident, less what it had before there was a model.
+    To have everything loaded by then that a first step loads, it makes steps with a small model first. Both
+    passes are timed in a second process, whose allocator is as it always is.
+
+    Args:
+        make: builds the model and its inputs by keyword, on the CPU; a function that can be pickled.
+        make_small: the same kind of model, as small as may be.
+        repeats: how often each is timed, in turns.
+
+    Raises:
+        ValueError: the memory did not suffice, or this system does not tell a process's peak.
+    """
+    if torch.device(device).type == "cpu" and not STATUS.is_file():
+        raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+            peak = pool.submit(_measure_peak, make, make_small, attention, device).result()
+            seconds = pool.submit(_measure_seconds, make, attention, device, repeats).result()
+    except RuntimeError as error:
+        # a CPU's allocator has no class of its own for it
+        out_of_memory = isinstance(error, BrokenProcessPool | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
+        raise ValueError(
+            f"{device} ran out of memory while measuring ({type(error).__name__}): take a smaller size, "
+            "batch or tokenizer, or gradient checkpointing"
+        ) from None
+    return {
+        "device": device,
+        "peak_bytes": peak,
+        "peak_is": "allocated" if _on_gpu(device) else "resident",
+        "seconds": {name: spread(values).to_json() for name, values in seconds.items()},
+        "num_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def free_memory(device: str | torch.device) -> int:
+    """Bytes that a new process could have."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _measure_peak(make: Make, make_small: Make, attention: str, device: str) -> int:
+    _give_back_what_is_freed()
+    with attention_kernel(attention):
+        train, _ = _passes(*make_small(), device)
+        for _ in range(2):
+            train()
+        del train, _
+        gc.collect()
+        before = _memory(device)
+        train, _ = _passes(*make(), device)
+        for _ in range(2):
+            train()
+        _forget_peak(device)
+        train()
+        return _peak(device) - before
+
+
+def _measure_seconds(make: Make, attention: str, device: str, repeats: int) -> dict[str, list[float]]:
+    with attention_kernel(attention):
+        train, forward = _passes(*make(), device)
+        train()  # which `interleaved` does once more
+        return interleaved({"forward": forward, "training_step": train}, repeats, torch.device(device))
+
+
+def _passes(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], device: str
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step and a forward pass."""
+    model.to(device)
+    for parameter in model.parameters():
+        if not parameter.any():  # a branch that is zero at initialisation has nothing but zeros to train
+            nn.init.normal_(parameter, std=0.02)
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        model(**inputs).square().mean().backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(**inputs)
+
+    return train, forward
+
+
+def _give_back_what_is_freed() -> None:
+    """glibc keeps freed blocks below a size that grows with the blocks it sees; then what is resident is not
+    what is needed. Fixed thresholds (mallopt's -1 and -3) return every tensor of 64 KiB and more."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option in (-1, -3):
+            libc.mallopt(option, 2**16)
+
+
+def _memory(device: str) -> int:
+    return torch.cuda.memory_allocated(device) if _on_gpu(device) else _status("VmRSS")
+
+
+def _forget_peak(device: str) -> None:
+    if _on_gpu(device):
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        CLEAR_REFS.write_text("5")  # of proc(5): resets the high-water mark
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated(device) if _on_gpu(device) else _status("VmHWM")
+
+
+def _on_gpu(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _status(name: str) -> int:
+    """Bytes. VmHWM and not getrusage's maximum, which a process inherits from the one that started it."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    assert found, name
+    return int(found[1]) * 1024

@@ -1,0 +1,154 @@
+"""How fast a DiT trains and samples, beside diffusers' own DiT of the same width, depth and token count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel
+from torch import nn
+
+from eval.cost.dit import count_flops, count_step
+from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
+
+GUIDANCE = 4.0
+
+
+def reference_dit(num_tokens: int, hidden_size: int, num_layers: int, num_heads: int) -> nn.Module:
+    """diffusers' `DiTTransformer2DModel` (arXiv 2212.09748) with patch 1 on a square of `num_tokens` latents
+    of 4 channels.
+
+    Raises:
+        ValueError: `num_tokens` is no square, which is all that this model takes.
+    """
+    side = math.isqrt(num_tokens)
+    if side**2 != num_tokens:
+        raise ValueError(f"diffusers' DiT takes squares of tokens, {num_tokens} is none")
+    return DiTTransformer2DModel(
+        num_attention_heads=num_heads,
+        attention_head_dim=hidden_size // num_heads,
+        in_channels=4,
+        num_layers=num_layers,
+        sample_size=side,
+        patch_size=1,
+    )
+
+
+def transformer_speed(
+    ours: nn.Module,
+    reference: nn.Module,
+    latents: torch.Tensor,
+    reference_latents: torch.Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Times of a training step and of a sampling step of both models, interleaved, and their ratios.
+
+    Both are called as `model(latents, timestep (B,), class_labels (B,), return_dict=False)`, on the device
+    where the latents are. A training step is forward, backward from the mean square of the output, and fused
+    AdamW, in bfloat16 under autocast; a sampling step is a forward pass of the conditional and the
+    unconditional half as one batch, guidance, and an Euler step, in bfloat16 with weights of that type.
+    `reference_ratio` is our time over the reference's in the same round; `of_matmul_rate` is the rate at
+    which we work off our FLOPs over that of a large matrix product, on a GPU the model FLOPs utilisation as
+    far as that product reaches the peak.
+    """
+    device = latents.device
+    for model in (ours, reference):
+        _fill_zeros(model)
+    record: dict[str, Any] = {"batch_size": len(latents), "dtype": str(dtype).removeprefix("torch.")}
+    steps = {
+        "training_step": {
+            "ours": _training_step(ours, latents, dtype),
+            "reference": _training_step(reference, reference_latents, dtype),
+        },
+        "sampling_step": {
+            "ours": _sampling_step(ours, latents, dtype),
+            "reference": _sampling_step(reference, reference_latents, dtype),
+        },
+    }
+    square, square_flops = square_product(device, dtype)
+    for name, functions in steps.items():
+        if name == "sampling_step":
+            for model in (ours, reference):
+                model.eval().requires_grad_(False).to(dtype)
+                model.zero_grad()
+        flops = _flops(ours, latents, backward=name == "training_step")
+        seconds = interleaved({**functions, "square": square}, repeats, device)
+        rate = ratios(seconds["square"], seconds["ours"]).scaled(flops / square_flops)
+        record[name] = {
+            "flops": flops,
+            "seconds": spread(seconds["ours"]).to_json(),
+            "reference_seconds": spread(seconds["reference"]).to_json(),
+            "reference_ratio": ratios(seconds["ours"], seconds["reference"]).to_json(),
+            "of_matmul_rate": rate.to_json(),
+        }
+    return record
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """What the command prints, a line per kind of step."""
+    lines = []
+    for name in ("training_step", "sampling_step"):
+        row = record[name]
+        lines.append(
+            f"{name.replace('_', ' ')}, batch {record['batch_size']}, {record['dtype']}: "
+            f"{Spread(**row['reference_ratio'])} of the time of diffusers' DiTTransformer2DModel; "
+            f"{Spread(**row['seconds'])} s, of a large matrix product's rate "
+            f"{Spread(**row['of_matmul_rate'])}"
+        )
+    return "\n".join(lines)
+
+
+def _training_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    conditions = _conditions(len(latents), latents.device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+            loss = model(latents, *conditions, return_dict=False)[0].square().mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _sampling_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    conditions = _conditions(2 * len(latents), latents.device)
+
+    @torch.no_grad()
+    def step() -> None:
+        prediction = model(torch.cat([latents] * 2).to(dtype), *conditions, return_dict=False)[0].float()
+        unconditional, conditional = prediction.chunk(2)
+        torch.add(latents, unconditional + GUIDANCE * (conditional - unconditional), alpha=-0.02)
+
+    return step
+
+
+def _flops(model: nn.Module, latents: torch.Tensor, *, backward: bool) -> int:
+    """Of a training step, or of the forward pass of both halves of a guided batch."""
+    if backward:
+        conditions = _conditions(len(latents), latents.device)
+        return count_step(lambda: model(latents, *conditions, return_dict=False)[0])[1]
+    conditions = _conditions(2 * len(latents), latents.device)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        doubled = torch.cat([latents] * 2).to(weight.dtype)
+        return count_flops(lambda: model(doubled, *conditions, return_dict=False)[0])
+
+
+def _conditions(batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Timesteps and class labels."""
+    timestep = torch.linspace(0, 999, batch_size, device=device).long()
+    return timestep, torch.zeros_like(timestep)
+
+
+@torch.no_grad()
+def _fill_zeros(model: nn.Module) -> None:
+    """Both begin as the zero function, whose training would be of numbers that are no typical ones."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)

@@ -1,0 +1,197 @@
+"""The Fréchet video distance: the formula, the metric that gathers its sums, and the protocol of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from eval.fvd.features import FeatureExtractor
+
+
+def frechet_distance(
+    mu1: torch.Tensor, sigma1: torch.Tensor, mu2: torch.Tensor, sigma2: torch.Tensor
+) -> torch.Tensor:
+    """Squared Fréchet distance of two Gaussians (Dowson and Landau, 1982):
+
+        |mu1 - mu2|^2 + tr(S1) + tr(S2) - 2 tr((S1^1/2 S2 S1^1/2)^1/2)
+
+    The last trace is the sum of the singular values of S2^1/2 S1^1/2, whose squares are the eigenvalues under
+    the root: real whatever the rank, and without a second square root that would blow up rounding.
+
+    Shapes: means (D,), covariances (D, D), symmetric positive semi-definite -> () float64, never negative.
+    """
+    mu1, sigma1, mu2, sigma2 = (torch.as_tensor(x).double() for x in (mu1, sigma1, mu2, sigma2))
+    if mu1.shape != mu2.shape or not sigma1.shape == sigma2.shape == mu1.shape * 2:
+        raise ValueError(
+            "expected means (D,) and covariances (D, D) of one D, got "
+            f"{[tuple(x.shape) for x in (mu1, sigma1, mu2, sigma2)]}"
+        )
+    root_trace = torch.linalg.svdvals(_matrix_sqrt(sigma2) @ _matrix_sqrt(sigma1)).sum()
+    distance = (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * root_trace
+    return distance.clamp(min=0)
+
+
+def _matrix_sqrt(sigma: torch.Tensor) -> torch.Tensor:
+    """Symmetric square root. Eigenvalues that are zero up to rounding (rank-deficient sets) count as zero."""
+    values, vectors = torch.linalg.eigh((sigma + sigma.T) / 2)
+    floor = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+    roots = torch.where(values > floor, values, 0).sqrt()
+    return (vectors * roots) @ vectors.T
+
+
+class FrechetVideoDistance(Metric):
+    """Fréchet distance between the features of real and of generated clips (Unterthiner et al., arXiv
+    1812.01717), exact over any number of processes: what is reduced are float64 sums, not distances.
+
+    Args:
+        extractor: from `eval.fvd.features`, e.g. `load_i3d()`.
+
+    `update(clips, real=...)` takes clips (B, F, H, W, C) uint8; `update_features` takes (B, D) features.
+    `compute()` is () float64, with the covariance divisor N - 1.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    real_sum: torch.Tensor
+    real_outer: torch.Tensor
+    real_count: torch.Tensor
+    generated_sum: torch.Tensor
+    generated_outer: torch.Tensor
+    generated_count: torch.Tensor
+
+    def __init__(self, extractor: FeatureExtractor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.extractor = extractor
+        for side in ("real", "generated"):
+            dim = extractor.dim
+            self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, clips: torch.Tensor, real: bool) -> None:
+        self._add_features(self.extractor(clips), real)
+
+    def update_features(self, features: torch.Tensor, real: bool) -> None:
+        """`update` for features that were computed before, or by another process."""
+        self._computed = None
+        self._update_count += 1
+        self._add_features(features, real)
+
+    def _add_features(self, features: torch.Tensor, real: bool) -> None:
+        if features.ndim != 2 or features.shape[1] != self.extractor.dim:
+            raise ValueError(f"expected features (B, {self.extractor.dim}), got {tuple(features.shape)}")
+        sums = FeatureSums.of(features)
+        if real:
+            self.real_sum += sums.total
+            self.real_outer += sums.outer
+            self.real_count += sums.count
+        else:
+            self.generated_sum += sums.total
+            self.generated_outer += sums.outer
+            self.generated_count += sums.count
+
+    def compute(self) -> torch.Tensor:
+        distance = distance_of_sums(
+            FeatureSums(self.real_sum, self.real_outer, int(self.real_count), "real"),
+            FeatureSums(self.generated_sum, self.generated_outer, int(self.generated_count), "generated"),
+        )
+        return torch.tensor(distance, dtype=torch.float64, device=self.real_sum.device)
+
+
+@dataclass(frozen=True)
+class FeatureSums:
+    """What a Fréchet distance needs of N features (D,): their sum (D,), the sum of x x^T (D, D), float64, and
+    N. `side` names them in an error."""
+
+    total: torch.Tensor
+    outer: torch.Tensor
+    count: int
+    side: str = "given"
+
+    @classmethod
+    def of(cls, features: torch.Tensor, side: str = "given") -> FeatureSums:
+        """Of features (N, D)."""
+        features = features.double()
+        return cls(features.sum(0), features.T @ features, len(features), side)
+
+
+def distance_of_sums(first: FeatureSums, second: FeatureSums) -> float:
+    """The Fréchet distance between two sets of features. Raises as `mean_and_covariance`."""
+    return frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)).item()
+
+
+def mean_and_covariance(sums: FeatureSums) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean (D,) and the covariance (D, D) with the divisor N - 1.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    if sums.count < 2:
+        raise ValueError(f"a covariance needs at least 2 {sums.side} clips, got {sums.count}")
+    mean = sums.total / sums.count
+    return mean, (sums.outer - sums.count * torch.outer(mean, mean)) / (sums.count - 1)
+
+
+@dataclass(frozen=True)
+class FVDProtocol:
+    """Everything a Fréchet distance depends on besides the generator. Two numbers compare only if their
+    protocols agree; it is written beside each of them.
+
+    Args:
+        name: e.g. "quick-32"; a published protocol keeps its name whole.
+        num_real, num_generated: clips on each side. feature_dim: length of a feature.
+        num_frames, height, width: of the clips before the extractor's own resize.
+        split, fold: which real videos; fold is None for the split "all", which all folds share.
+        stride: source frames per clip frame; None where `fps` rules.
+        real_selection, generated_selection: which clips of each side. seed: of the draw.
+        clip_resize: how clips of both sides came to height and width.
+        resize, feature_extractor, weights_sha256: the extractor's.
+    """
+
+    name: str
+    num_real: int
+    num_generated: int
+    num_frames: int
+    height: int
+    width: int
+    split: str
+    resize: str
+    feature_extractor: str
+    weights_sha256: str
+    feature_dim: int
+    fold: int | None = None
+    stride: int | None = 1
+    fps: float | None = None
+    real_selection: str = ""
+    seed: int = 0
+    generated_selection: str = ""
+    clip_resize: str = ""
+    quantisation: str = "round"
+    codec: str = "none"
+    covariance_divisor: str = "N-1"
+
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether a covariance is singular because a side has no more clips than a feature has numbers: such
+        a value is biased upwards and compares only within one script and one N."""
+        return min(self.num_real, self.num_generated) <= self.feature_dim
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def fvd_record(value: float, protocol: FVDProtocol) -> dict[str, Any]:
+    """The JSON of one measured distance: the value is never without its N, its flag and its protocol."""
+    return {
+        "fvd": value,
+        "num_real": protocol.num_real,
+        "num_generated": protocol.num_generated,
+        "rank_deficient": protocol.rank_deficient,
+        "protocol": protocol.to_json(),
+    }

@@ -1,0 +1,141 @@
+"""Features of many clips: each decoded once, ahead of the network, shared among processes, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from eval.clips import Clips, Draw, Fitting, GeneratedClips, Reading, RealClips
+from eval.fvd.feature_store import FeatureStore
+from eval.fvd.features import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class View:
+    """Something to be made of each clip and measured: `prepare` gives the extractor's clips (B, F, H, W, C)
+    uint8 from a batch as it was read, at all sizes that were asked for."""
+
+    store: FeatureStore
+    prepare: Callable[[Clips], torch.Tensor]
+
+
+def as_read(clips: Clips) -> torch.Tensor:
+    return clips[0]
+
+
+def processes() -> PartialState:
+    """Those that accelerate's launcher started, or this one alone. Left to itself, PartialState does not see
+    several of them where there is no GPU."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+
+
+class Extraction:
+    """What all sets of clips of one run share.
+
+    With several processes (accelerate's launcher) number i of a set belongs to process i modulo their count:
+    nothing is padded, so nothing is counted twice, and every process gets all features in the set's order.
+
+    Args:
+        extractor: from `eval.fvd.features`. folder: of the stored features.
+        batch_size: clips per forward pass; changes features by rounding only.
+        num_workers: processes that decode ahead.
+    """
+
+    def __init__(
+        self, extractor: FeatureExtractor, folder: str | Path, *, batch_size: int = 4, num_workers: int = 1
+    ) -> None:
+        self.extractor, self.folder = extractor, Path(folder)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.state = processes()
+
+    def store(self, **about: Any) -> FeatureStore:
+        """The features kept of what these words describe, under this extractor."""
+        extractor = self.extractor
+        network = (extractor.name, extractor.dim, extractor.resize, extractor.weights_sha256)
+        return FeatureStore(self.folder, about | {"extractor": network})
+
+    def real(
+        self,
+        real: RealClips,
+        draw: Callable[[], Sequence[Draw]],
+        views: Mapping[str, View],
+        more_sizes: Sequence[tuple[int, int]] = (),
+        title: str = "real clips",
+    ) -> tuple[list[Draw], dict[str, torch.Tensor]]:
+        """The draws as they stand when bad videos have been replaced, and (N, D) features for each view.
+
+        `draw()` makes the draws; it is called again after videos turned out to be bad.
+        """
+        while True:
+            draws = list(draw())
+            keys = [real.key(one) for one in draws]
+            errors = self._compute(Reading(real, draws, more_sizes), keys, list(views.values()), title)
+            if not errors:
+                return draws, {name: self._gather(view.store, keys) for name, view in views.items()}
+            real.bad |= {draws[index].row: error for index, error in errors.items()}
+
+    def generated(
+        self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int], store: FeatureStore
+    ) -> torch.Tensor:
+        """(N, D) features of the chosen clips of a file."""
+        keys = [str(index) for index in chosen]
+        self._compute(Fitting(generated, chosen, size), keys, [View(store, as_read)], "generated clips")
+        return self._gather(store, keys)
+
+    def _compute(
+        self, clips: Dataset[Clips | str], keys: Sequence[str], views: Sequence[View], title: str
+    ) -> dict[int, str]:
+        """Computes and stores what is missing; the videos that gave no clip, of all processes."""
+        mine = range(self.state.process_index, len(keys), self.state.num_processes)
+        todo = [index for index in mine if any(keys[index] not in view.store for view in views)]
+        errors: dict[int, str] = {}
+        loader = DataLoader(
+            Subset(clips, todo),
+            batch_size=self.batch_size,
+            num_workers=min(self.num_workers, len(todo)),
+            collate_fn=list,
+        )
+        with ExitStack() as flushed:
+            for view in views:
+                flushed.callback(view.store.flush)
+            progress = flushed.enter_context(
+                tqdm(total=len(mine), desc=title, unit="clip", disable=not self.state.is_main_process)
+            )
+            progress.update(len(mine) - len(todo))
+            remaining = iter(todo)
+            for batch in loader:
+                indices = [next(remaining) for _ in batch]
+                read: dict[str, Clips] = {}
+                for index, clip in zip(indices, batch, strict=True):
+                    if isinstance(clip, str):
+                        errors[index] = clip
+                    else:
+                        read[keys[index]] = clip
+                self._add(read, views)
+                progress.update(len(batch))
+        return {index: error for of_process in gather_object([errors]) for index, error in of_process.items()}
+
+    def _add(self, clips: Mapping[str, Clips], views: Sequence[View]) -> None:
+        for view in views:
+            wanted = [key for key in clips if key not in view.store]
+            if wanted:
+                at_each_size = zip(*(clips[key] for key in wanted), strict=True)
+                prepared = view.prepare(tuple(torch.stack(size) for size in at_each_size))
+                view.store.add(wanted, self.extractor(prepared))
+
+    def _gather(self, store: FeatureStore, keys: Sequence[str]) -> torch.Tensor:
+        mine = list(range(self.state.process_index, len(keys), self.state.num_processes))
+        features = torch.stack([store[keys[index]] for index in mine]) if mine else None
+        rows: dict[int, torch.Tensor] = {}
+        for indices, part in gather_object([(mine, features)]):
+            rows |= dict(zip(indices, part if part is not None else (), strict=True))
+        return torch.stack([rows[index] for index in range(len(keys))])

@@ -1,0 +1,195 @@
+"""The real side of a Fréchet distance: measured once, kept in a file, refused where it does not belong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from eval.clips import Draw, RealClips
+from eval.fvd.distance import FeatureSums, FVDProtocol, distance_of_sums
+from eval.fvd.extraction import Extraction, View, as_read
+from eval.fvd.protocols import ClipProtocol
+
+WAY_OUT = "name a file that `python -m eval reference` wrote"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of real clips, and what they are statistics of.
+
+    Args:
+        protocol: of the real side; its num_generated is what the protocol asks for.
+        sums: of the features. names: the class of each clip. skipped: bad videos, replaced by others.
+        num_videos: that the clips are from. clips_sha256: which clips they are, as `RealClips.sha256` says.
+        floor: the FVD of these clips from as many other real ones, or the reason why there is none.
+    """
+
+    protocol: FVDProtocol
+    sums: FeatureSums
+    names: list[str]
+    skipped: list[str]
+    num_videos: int
+    clips_sha256: str
+    floor: dict[str, Any]
+
+    def check(self, path: str | Path, wanted: FVDProtocol) -> None:
+        """Raises ValueError where the statistics were measured in another way than `wanted`."""
+        mine, asked = self.protocol.to_json(), wanted.to_json()
+        differences = [
+            f"{name} {mine[name]} there, {asked[name]} here" for name in asked if mine[name] != asked[name]
+        ]
+        if differences:
+            raise ValueError(
+                f"--reference {path} is of another protocol: {'; '.join(differences)}; measure the real "
+                "clips again with `python -m eval reference`, or change the flags of this command"
+            )
+
+    def check_clips(self, real: RealClips, draws: Sequence[Draw]) -> None:
+        """Raises ValueError where these are not the clips that were measured."""
+        if real.sha256(draws) != self.clips_sha256:
+            raise ValueError(
+                f"--data {real.root} is not the data that --reference was measured on: its videos, or those "
+                "that can't be read, are others. Name that data, or measure this with `python -m eval "
+                "reference`"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, `labels` numbering `class_names` as in the clips.safetensors of generated
+        clips."""
+        class_names = sorted(set(self.names))
+        tensors = {
+            "sum": self.sums.total,
+            "outer": self.sums.outer,
+            "labels": torch.tensor([class_names.index(name) for name in self.names]),
+        }
+        about = {
+            "protocol": self.protocol.to_json(),
+            "class_names": class_names,
+            "skipped_videos": self.skipped,
+            "num_real_videos": self.num_videos,
+            "clips_sha256": self.clips_sha256,
+            "floor": self.floor,
+        }
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        save_file(tensors, partial, metadata={name: json.dumps(value) for name, value in about.items()})
+        partial.rename(path)
+
+
+def read_reference(path: str | Path) -> Reference:
+    """What `Reference.save` wrote. Raises ValueError for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        class_names, labels = about["class_names"], tensors["labels"].tolist()
+        return Reference(
+            protocol=FVDProtocol(**about["protocol"]),
+            sums=FeatureSums(tensors["sum"], tensors["outer"], len(labels), "real"),
+            names=[class_names[label] for label in labels],
+            skipped=about["skipped_videos"],
+            num_videos=about["num_real_videos"],
+            clips_sha256=about["clips_sha256"],
+            floor=about["floor"],
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"--reference {path} can't be read ({error}); {WAY_OUT}") from None
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How an autoencoder gives clips back, for its own floor: a view of the clips at (height, width)."""
+
+    size: tuple[int, int]
+    view: View
+
+
+def measure_real(
+    real: RealClips,
+    protocol: ClipProtocol,
+    record: FVDProtocol,
+    extraction: Extraction,
+    *,
+    names: Sequence[str] | None = None,
+    with_floor: bool = True,
+    reconstruction: Reconstruction | None = None,
+) -> tuple[Reference, torch.Tensor | None]:
+    """The real side, and the features (N, D) of the clips' reconstructions. Each clip is decoded once.
+
+    `names` are the classes of the generated clips, where the protocol has real ones follow them.
+
+    Raises:
+        ValueError: too few videos for the protocol, or of a class.
+    """
+    store = extraction.store(reading=real.reading, view="real")
+    views = {"real": View(store, as_read)}
+    sizes = []
+    if reconstruction is not None:
+        views["reconstructed"] = reconstruction.view
+        sizes = [reconstruction.size]
+    count = protocol.num_clips
+    while True:
+        num_bad = len(real.bad)
+        wanted = list(names) if names is not None else protocol.real_names(real)
+        if names is not None:
+            protocol.check_classes(real, wanted)
+        objection = protocol.floor_objection(real, wanted) if with_floor else "left out by --no_floors"
+
+        def first(wanted: Sequence[str] = wanted) -> Any:
+            return protocol.draws(real, wanted)
+
+        def second(wanted: Sequence[str] = wanted) -> Any:
+            return protocol.draws(real, wanted, sets=2)[count:]
+
+        draws, features = extraction.real(real, first, views, sizes)
+        floor: dict[str, Any] = {"fvd": None, "reason": objection}
+        sums = FeatureSums.of(features["real"], "real")
+        if objection is None:
+            _, other = extraction.real(real, second, {"real": views["real"]}, title="other real clips")
+            value = distance_of_sums(sums, FeatureSums.of(other["real"], "other real"))
+            floor = {"fvd": value, "num_other_real": count, "other_real": protocol.floor_selection}
+        if len(real.bad) == num_bad:
+            break
+    reference = Reference(
+        record,
+        sums,
+        [real.names[draw.row] for draw in draws],
+        real.skipped,
+        num_videos=len({draw.row for draw in draws}),
+        clips_sha256=real.sha256(draws),
+        floor=floor,
+    )
+    return reference, features.get("reconstructed")
+
+
+def reconstruct_real(
+    real: RealClips,
+    protocol: ClipProtocol,
+    reference: Reference,
+    extraction: Extraction,
+    reconstruction: Reconstruction,
+) -> torch.Tensor:
+    """(N, D) features of the reconstructions of the very clips that a reference was measured on.
+
+    Raises:
+        ValueError: other data, or the same with other bad videos.
+    """
+    if not reference.skipped:  # else the bad ones have to be met first
+        reference.check_clips(real, protocol.draws(real, reference.names))
+    draws, features = extraction.real(
+        real,
+        lambda: protocol.draws(real, reference.names),
+        {"reconstructed": reconstruction.view},
+        [reconstruction.size],
+        "reconstructions",
+    )
+    reference.check_clips(real, draws)
+    return features["reconstructed"]

@@ -1,0 +1,258 @@
+"""The numbers of several runs in one table, where a row holds one quantity under one protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eval.report.page import Table
+from eval.report.published_ucf101 import PUBLISHED
+from eval.report.runs import Record, Run
+
+NONE = "–"
+KINDS = "FRACT"  # Fréchet distance, reconstruction, accuracy, cost, time
+GENERATED, REAL, RECONSTRUCTED = "FVD, generated", "FVD, real against real (floor)", "rFVD, reconstructions"
+SEEDS = {"seed", "seeds"}  # all of a protocol that two comparable numbers may differ in
+FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
+# what a floor has of the distance that it belongs to, unless it says otherwise
+INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
+PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
+UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+# what in a record besides its numbers says how they came about
+RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
+ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
+COST_FIELDS = (
+    "size",
+    "clip_shape",
+    "patch_size",
+    "batch_size",
+    "attention",
+    "gradient_checkpointing",
+    "dtype",
+    "optimizer",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number of a run, as it is shown, and what it depends on besides the run.
+
+    kind: one of `KINDS`; the protocols of each are numbered for themselves.
+    """
+
+    quantity: str
+    value: float
+    text: str
+    kind: str
+    protocol: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Equal for two numbers that compare: every field of the protocol but its seed."""
+        fields = {name: value for name, value in self.protocol.items() if name not in SEEDS}
+        return f"{self.kind} {json.dumps(fields, sort_keys=True)}"
+
+
+@dataclass
+class Comparison:
+    """All numbers of the runs, by run, and the label of each protocol in the order they appear.
+
+    labels: `Measured.key` to a letter and a number. protocols: label to the first number that has it.
+    """
+
+    measured: dict[str, list[Measured]]
+    labels: dict[str, str] = field(default_factory=dict)
+    protocols: dict[str, Measured] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number in self.all():
+            if number.key not in self.labels:
+                count = sum(other.kind == number.kind for other in self.protocols.values())
+                self.labels[number.key] = f"{number.kind}{count + 1}"
+                self.protocols[self.labels[number.key]] = number
+
+    def all(self) -> Iterator[Measured]:
+        for numbers in self.measured.values():
+            yield from numbers
+
+    def name(self, number: Measured) -> str:
+        """The label of its protocol, and the protocol's own name if it has one."""
+        return f"{self.labels[number.key]} {number.protocol.get('name', '')}".strip()
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    return Comparison({run.name: list(measurements(run)) for run in runs})
+
+
+def merged_table(comparison: Comparison) -> Table:
+    """A row for each quantity under each protocol, a column for each run; numbers that others have published
+    under the very same protocol in a column of their own."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, str], Measured] = {}
+    for run, numbers in comparison.measured.items():
+        for number in numbers:
+            place = (number.quantity, number.key)
+            rows.setdefault(place, number)
+            cells.setdefault(place, {})[run] = number.text
+    quantities = list(dict.fromkeys([GENERATED, REAL, RECONSTRUCTED, *(quantity for quantity, _ in rows)]))
+    order = sorted(rows, key=lambda place: quantities.index(place[0]))
+    published = {place: _published(rows[place]) for place in order}
+    beside = ["published, same protocol"] if any(published.values()) else []
+    return Table(
+        ("quantity", "protocol", *comparison.measured, *beside),
+        [
+            (
+                place[0],
+                comparison.name(rows[place]),
+                *(cells[place].get(run, NONE) for run in comparison.measured),
+                *([published[place] or NONE] if beside else []),
+            )
+            for place in order
+        ],
+    )
+
+
+def protocol_table(comparison: Comparison) -> Table:
+    """What each label stands for, and in what it differs from the first of its kind."""
+    rows = []
+    for label, number in sorted(comparison.protocols.items(), key=lambda pair: KINDS.index(pair[1].kind)):
+        first = comparison.protocols[f"{number.kind}1"]
+        differences = "" if number is first else differing_fields(first.protocol, number.protocol)
+        fields = (f"{key} {_short(value)}" for key, value in number.protocol.items() if key not in SEEDS)
+        rows.append((label, ", ".join(fields), differences and f"from {first.kind}1 in {differences}"))
+    return Table(("protocol", "what it fixes", "differs"), rows)
+
+
+def differing_fields(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The fields that differ, with both values: the other's, then the first's."""
+    return ", ".join(
+        f"{name} ({_short(other.get(name, 'not recorded'))}, not {_short(first.get(name, 'not recorded'))})"
+        for name in dict.fromkeys([*first, *other])
+        if name not in SEEDS and first.get(name, "not recorded") != other.get(name, "not recorded")
+    )
+
+
+def measurements(run: Run) -> Iterator[Measured]:
+    """Every number of a run that has a row in the table, in the table's order."""
+    for record in run.fvd:
+        yield from _distances(record, run)
+    if run.recon:
+        yield from _distance(run.recon.get("rfvd"), RECONSTRUCTED, run)
+        yield from _reconstruction(run.recon, run)
+    if run.accuracy:
+        yield from _accuracy(run.accuracy, run)
+    if run.cost:
+        yield from _cost(run.cost)
+    yield from _times(run.demo or {})
+
+
+def own_rows(cost: Record) -> list[Record]:
+    """The rows of a cost record that are about the run's own latents, one for each way of counting."""
+    return [row for row in cost["rows"] if str(row["tokenizer"]).endswith("(this run)")]
+
+
+def cost_protocol(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in COST_FIELDS if name in row}
+
+
+def floors_of(record: Record) -> Record:
+    """What a distance could be at best, under the keys of `FLOORS`: records whose `fvd` may be None for a
+    `reason`."""
+    return record.get("floors") or {}
+
+
+def _distances(record: Record, run: Run) -> Iterator[Measured]:
+    """The distance of generated clips and its two floors, under its protocol unless they name another."""
+    yield from _distance(record, GENERATED, run)
+    floors = floors_of(record)
+    inherited = {name: record[name] for name in INHERITED if name in record}
+    for key, title in FLOORS.items():
+        if key in floors and record["fvd"] is not None:
+            others = "other real" if key == "real" else "decoded"
+            yield from _distance(inherited | floors[key], title, run, others)
+
+
+def _distance(
+    record: Record | None, quantity: str, run: Run, others: str = "generated"
+) -> Iterator[Measured]:
+    if record is None or record.get("fvd") is None:
+        return
+    value = float(record["fvd"])
+    text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if record.get("std") is not None:
+        text += f" ± {record['std']:.1f} ({record['num_seeds']} seeds)"
+    text += f", N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
+    if record.get("rank_deficient"):
+        text += ", rank-deficient"
+    counts = record.get("class_counts")
+    classes = {"classes": sorted(counts)} if counts else _classes(run)
+    yield Measured(quantity, value, text, "F", record["protocol"] | classes)
+
+
+def _reconstruction(recon: Record, run: Run) -> Iterator[Measured]:
+    protocol = {name: recon[name] for name in RECON_FIELDS if name in recon} | recon.get("protocol", {})
+    for part, title in PARTS.items():
+        for key, unit in UNITS.items():
+            value = recon.get(part, {}).get(key)
+            if value is None:
+                continue
+            interval = f" ± {value['ci95']:.3f} (95 %)" if value.get("ci95") is not None else ""
+            text = f"{value['mean']:.3f}{interval}, N = {value['num_clips']:,}"
+            fixed = protocol | {"num_clips": value["num_clips"]} | _classes(run)
+            yield Measured(f"{unit}, {title}", value["mean"], text, "R", fixed)
+
+
+def _accuracy(record: Record, run: Run) -> Iterator[Measured]:
+    protocol = {name: record[name] for name in ACCURACY_FIELDS if name in record} | _classes(run)
+    for key, title in (("generated", "Class accuracy, generated"), ("real", "Class accuracy, real held-out")):
+        share, count = record[key]["accuracy"], record[key]["num_clips"]
+        yield Measured(title, share, f"{share:.1%}, N = {count:,}", "A", protocol)
+
+
+def _cost(cost: Record) -> Iterator[Measured]:
+    """Counted for the run's own latents; the transformer's size is part of the run, not of the protocol."""
+    for row in own_rows(cost):
+        peak = row["training_memory_bytes"]["peak"]
+        for quantity, value, text in (
+            ("Tokens of a clip", row["num_tokens"], f"{row['num_tokens']:,}"),
+            ("Parameters of the DiT", row["num_parameters"], f"{row['num_parameters']:,}"),
+            ("GFLOPs, forward", row["forward_flops"], f"{row['forward_flops'] / 1e9:,.3f}"),
+            ("GFLOPs, training step", row["training_flops"], f"{row['training_flops'] / 1e9:,.3f}"),
+            ("Training memory, counted (MiB)", peak, f"{peak / 2**20:,.1f}"),
+        ):
+            yield Measured(quantity, value, text, "C", cost_protocol(row))
+
+
+def _times(demo: Record) -> Iterator[Measured]:
+    seconds = [value for name, value in demo.get("stages", {}).items() if name.startswith("stage ")]
+    if seconds:
+        text = f"{sum(seconds) / 60:,.1f} min"
+        yield Measured("Training, both stages", sum(seconds), text, "T", {"machine": demo.get("machine")})
+
+
+def _classes(run: Run) -> dict[str, Any]:
+    return {"classes": run.class_names}
+
+
+def _published(number: Measured) -> str:
+    if number.quantity != GENERATED:
+        return ""
+    return "; ".join(
+        f"{row.model} {row.shown} ({row.source or group.source})"
+        for group in PUBLISHED
+        if group.compares_with(number.protocol)
+        for row in group.rows
+        if row.fvd is not None
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)} of {value[0]} … {value[-1]}"
+    if isinstance(value, (list, tuple)):
+        return (", " if any(isinstance(item, str) for item in value) else "×").join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_short(item)}" for name, item in value.items())
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,254 @@
+"""What latents cost, in a report: a table and bars for each transformer, and quality against cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.report.comparison import (
+    COST_FIELDS,
+    GENERATED,
+    NONE,
+    REAL,
+    RECONSTRUCTED,
+    Comparison,
+    cost_protocol,
+    own_rows,
+)
+from eval.report.figures import Panel, plot_cost, plot_quality
+from eval.report.page import Section, Table
+from eval.report.pictures import Picture
+from eval.report.published import PublishedGroup
+from eval.report.runs import Record, Run, missing, prefix
+
+PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
+FURTHER = ("measured", "paper_", "figure_5")  # begins the names of columns that only some records have
+SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
+# of a setup, besides the transformer's sizes: what differs in these is not compared
+SETUP = (*SIZES, *(name for name in COST_FIELDS if name not in ("clip_shape", "patch_size")))
+
+
+def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Section:
+    """Tables over all runs, one for each transformer, and bars for each of its patch sizes, written to
+    `folder`.
+
+    Args:
+        baseline: what a tokenizer's name contains, of which the bars are multiples; by default VidTwin's.
+
+    Raises:
+        ValueError: no row is called so.
+    """
+    section = Section("Cost")
+    rows = _all_rows(runs)
+    names = sorted({row["tokenizer"] for row in rows})
+    if baseline and not any(baseline.lower() in name.lower() for name in names):
+        raise ValueError(
+            f"--baseline {baseline}: it is in none of the names {', '.join(names) or '(no cost)'}"
+        )
+    if rows:
+        section.body.append(
+            "The same transformer on several kinds of latents. FLOPs and memory are counted, unless a column "
+            "says measured: attention is included; memory is float32 with Adam, its peak in a training step."
+        )
+    for i, alike in enumerate(_grouped(rows, ("part", *SETUP)), 1):
+        section.body.append(_table(alike))
+        for compared in _grouped(alike, ("patch_size",)):
+            if len(compared) < 2:
+                continue
+            patch, at = _words(compared[0]["patch_size"]), _baseline(compared, baseline)
+            path = folder / f"cost_{i}_patch_{''.join(c for c in patch if c.isalnum())}.png"
+            plot_cost([(_name(row), _quantities(row)) for row in compared], at, path)
+            caption = f"Patch {patch}, in multiples of what {_name(compared[at])} takes; shorter is cheaper"
+            section.body.append([Picture(path, caption, plot=True)])
+    unpublished = {
+        f"{entry['name']} ({entry['missing']}; {entry['source']})": None
+        for run in runs
+        for entry in (run.cost or {}).get("not_published", ())
+    }
+    if unpublished:
+        section.body.append(f"Not published, so not counted: {'; '.join(unpublished)}.")
+    for run in runs:
+        if not run.cost:
+            section.body.append(f"Not here: {prefix(run, runs)}{missing('eval/cost.json')}")
+    return section
+
+
+def _grouped(rows: Sequence[Record], fields: Sequence[str]) -> list[list[Record]]:
+    """Rows that are alike in these fields, in the order they appear."""
+    groups: dict[str, list[Record]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps([row.get(name) for name in fields]), []).append(row)
+    return list(groups.values())
+
+
+def quality_section(
+    comparison: Comparison, runs: Sequence[Run], published: Sequence[PublishedGroup], folder: Path
+) -> Section:
+    """Distances over forward FLOPs: a panel for each protocol of both, ours and the published studies that
+    tell what their generators cost. What is in different panels does not compare."""
+    ours = quality_panels(comparison, runs)
+    theirs = [
+        Panel(
+            f"published: {group.title.split(':')[0]}",
+            "TFLOPs, forward",
+            "FVD",
+            [
+                (row.model, row.forward_tflops, row.fvd)
+                for row in group.rows
+                if row.forward_tflops and row.fvd
+            ],
+            {},
+        )
+        for group in published
+        if sum(bool(row.forward_tflops and row.fvd) for row in group.rows) > 2
+    ]
+    section = Section("Quality against cost")
+    if not ours:
+        section.body.append("No run has both a distance and a cost (`eval/fvd.json`, `eval/cost.json`).")
+        return section
+    for panels, name, caption in (
+        (ours, "quality.png", "Distance against forward FLOPs of one pass; dotted: real against real clips"),
+        (theirs, "quality_published.png", "Published, UCF-101: one transformer on many tokenizers"),
+    ):
+        plot_quality(panels, folder / name)
+        picture = Picture(folder / name, f"{caption}. Panels do not compare", plot=True)
+        section.body.append([picture])
+    return section
+
+
+def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
+    """A panel for each kind of distance, protocol of it, and way of counting the cost."""
+    points: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
+    titles: dict[tuple[str, str, str], tuple[str, str]] = {}
+    floors: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for number in comparison.measured[run.name]:
+            if number.quantity == REAL:
+                floors.setdefault(number.key, {})[run.name] = number.value
+            if number.quantity not in (GENERATED, RECONSTRUCTED):
+                continue
+            for row in own_rows(run.cost) if run.cost else ():
+                setup = cost_protocol(row)
+                place = (number.quantity, number.key, json.dumps(setup))
+                points.setdefault(place, []).append((run.name, row["forward_flops"] / 1e9, number.value))
+                axis = f"GFLOPs, forward, patch {_words(row['patch_size'])}, batch {row['batch_size']}"
+                titles[place] = (f"{number.quantity}: {comparison.name(number)}", axis)
+    return [
+        Panel(*titles[place], place[0].split(",")[0], found, floors.get(place[1], {}))
+        for place, found in sorted(points.items())
+    ]
+
+
+def _all_rows(runs: Sequence[Run]) -> list[Record]:
+    """Rows of all runs with `run` and `part` beside what they hold; one that several runs have alike is there
+    once, and of no run."""
+    found: list[tuple[str, Record, list[str]]] = []
+    for run in runs:
+        for part in PARTS:
+            for row in (run.cost or {}).get(part, ()):
+                alike = [names for name, other, names in found if (name, other) == (part, row)]
+                if alike:
+                    alike[0].append(run.name)
+                else:
+                    found.append((part, row, [run.name]))
+    return [
+        row | {"part": part, "run": names[0] if len(runs) > 1 and len(names) == 1 else ""}
+        for part, row, names in found
+    ]
+
+
+def _table(rows: Sequence[Record]) -> Table:
+    """The caption says for which clips and which transformer all rows are."""
+    first = rows[0]
+    clips = {_words(row["clip_shape"]) for row in rows}
+    kernel = f", {first['attention']} attention" if first.get("attention") else ""
+    checkpointing = ", gradient checkpointing" if first.get("gradient_checkpointing") else ""
+    of_clips = f" of {clips.pop()} clips" if len(clips) == 1 else ""
+    caption = (
+        f"latents{of_clips}, depth {first['num_layers']}, width {first['hidden_size']}, {first['num_heads']} "
+        f"heads, batch {first['batch_size']}{kernel}{checkpointing}{PARTS[first['part']]}"
+    )
+    columns: dict[str, Callable[[Record], str]] = {
+        "latents": _name,
+        "clip": lambda row: _words(row["clip_shape"]),
+        "patch": lambda row: _words(row["patch_size"]),
+        "elements": lambda row: _number(row["num_elements"], ","),
+        "rate": lambda row: _number(row["compression_rate"], ".3%"),
+        "tokens": lambda row: _number(row["num_tokens"], ","),
+        "parameters": lambda row: _number(row["num_parameters"], ","),
+        "GFLOPs forward": lambda row: _number(row["forward_flops"], ",.3f", 1e9),
+        "GFLOPs training": lambda row: _number(row["training_flops"], ",.3f", 1e9),
+        "MiB training": lambda row: _number(_peak(row), ",.1f", 2**20),
+    }
+    further = [dict(_further(row)) for row in rows]
+    names = list(dict.fromkeys(name for cells in further for name in cells))
+    return Table(
+        (*columns, *names),
+        [
+            (*(cell(row) for cell in columns.values()), *(cells.get(name, NONE) for name in names))
+            for row, cells in zip(rows, further, strict=True)
+        ],
+        caption,
+    )
+
+
+def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Columns that only some records have: what was measured, and what the paper's counter gives."""
+    if isinstance(value, dict) and name and "median" in value:
+        value = value["median"]
+    if isinstance(value, dict):
+        return [
+            pair
+            for key, item in value.items()
+            if name or key.startswith(FURTHER)
+            for pair in _further(item, f"{name} {key}".replace("_", " ").strip())
+        ]
+    if isinstance(value, (int, float)) and not name.endswith("num threads"):
+        if name.endswith(" bytes"):
+            return [(f"{name.removesuffix(' bytes')} (MiB)", f"{value / 2**20:,.1f}")]
+        return [(name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")]
+    return [(name, value)] if isinstance(value, str) and name.endswith((" reason", " device")) else []
+
+
+def _name(row: Record) -> str:
+    return row["tokenizer"] + (f", {row['run']}" if row["run"] else "")
+
+
+def _baseline(rows: Sequence[Record], wanted: str) -> int:
+    """The row that is called so, or VidTwin's, or the first."""
+    for name in (wanted, "(this run)", "VidTwin"):
+        for at, row in enumerate(rows):
+            if name and name.lower() in row["tokenizer"].lower():
+                return at
+    return 0
+
+
+def _quantities(row: Record) -> dict[str, float]:
+    """What of a row has a bar; what it does not have is not there."""
+    quantities = {
+        "tokens": row["num_tokens"],
+        "FLOPs forward": row["forward_flops"],
+        "FLOPs of a training step": row["training_flops"],
+        "memory in training": _peak(row),
+    }
+    return {name: value for name, value in quantities.items() if value is not None}
+
+
+def _peak(row: Record) -> float | None:
+    return (row["training_memory_bytes"] or {}).get("peak")
+
+
+def _number(value: float | None, form: str, unit: float = 1) -> str:
+    if value is None:
+        return NONE
+    return format(value if unit == 1 else value / unit, form)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "×".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items())
+    return NONE if value is None else str(value)

@@ -1,0 +1,186 @@
+"""Headings, tables and pictures as Markdown, and as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Embedded, Picture, embed
+
+LONG = 40  # characters from which a cell is kept from becoming too narrow
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are plain text. `caption` says what the table is of, where the heading above does not."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in order: paragraphs, tables, and rows of pictures. Where `folded`,
+    the page opens it on demand."""
+
+    title: str
+    body: list[str | Table | list[Picture]] = field(default_factory=list)
+    folded: bool = False
+
+
+def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
+    """Markdown for a file in `folder`: pictures are links relative to it."""
+    lines = [f"# {title}", ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for part in section.body:
+            if isinstance(part, str):
+                lines.append(part)
+            elif isinstance(part, Table):
+                lines += [part.caption, ""] if part.caption else []
+                lines.append(_markdown_row(part.header))
+                lines.append("|" + "---|" * len(part.header))
+                lines += [_markdown_row(row) for row in part.rows]
+            else:
+                lines += [f"![{picture.caption}]({_link(picture.path, folder)})" for picture in part]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) -> str:
+    """One HTML page with its pictures inside, up to `limit` bytes of them, and no address of anything
+    outside. What had no room is named at the end."""
+    pictures = [
+        picture for section in sections for part in section.body if isinstance(part, list) for picture in part
+    ]
+    embedded, left_out = embed(pictures, limit)
+    parts = []
+    for section in sections:
+        body = "\n".join(_html_part(part, section.title, embedded) for part in section.body)
+        heading = f"<h2>{html.escape(section.title)}</h2>"
+        if section.folded:
+            body = f"<details><summary>{heading}</summary>\n{body}\n</details>"
+        else:
+            body = f"{heading}\n{body}"
+        parts.append(f"<section>\n{body}\n</section>")
+    parts.append(f"<footer><p>{_inline(_limits(limit, left_out))}</p></footer>")
+    return _PAGE.replace("%TITLE%", html.escape(title)).replace("%BODY%", "\n".join(parts))
+
+
+def _limits(limit: int, left_out: Sequence[Path]) -> str:
+    text = (
+        f"Pictures on this page take at most {limit / 2**20:.3g} MB; larger clips are shrunk to "
+        f"{MAX_CLIP_EDGE} pixels in height and larger pictures to {MAX_WIDTH} in width, their files are not."
+    )
+    if left_out:
+        text += f" Left out for want of room: {', '.join(f'`{path.as_posix()}`' for path in left_out)}."
+    return text
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _link(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix().replace(" ", "%20")
+
+
+def _html_part(part: str | Table | list[Picture], title: str, embedded: dict[Path, Embedded]) -> str:
+    if isinstance(part, str):
+        return f"<p>{_inline(part)}</p>"
+    if isinstance(part, Table):
+        return _html_table(part, title)
+    figures = [_figure(picture, embedded[picture.path]) for picture in part if picture.path in embedded]
+    return f'<div class="row">{"".join(figures)}</div>' if figures else ""
+
+
+def _inline(text: str) -> str:
+    """Escaped text with `code` set as code."""
+    pieces = html.escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _html_table(table: Table, title: str) -> str:
+    """Scrolls sideways where it is too wide, by keyboard too; the first cell of a row names it."""
+    header = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(row[0])}</th>' + "".join(_cell(cell) for cell in row[1:]) + "</tr>"
+        for row in table.rows
+    )
+    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    label = html.escape(table.caption or title)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table>{caption}'
+        f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    style = ' class="long"' if len(text) > LONG else ""
+    return f"<td{style}>{html.escape(text)}</td>"
+
+
+def _figure(picture: Picture, embedded: Embedded) -> str:
+    caption = html.escape(picture.caption)
+    style = "plot" if picture.plot else picture.kind
+    return (
+        f'<figure class="{style}"><img alt="{caption}" width="{embedded.width}" '
+        f'height="{embedded.height}" src="{embedded.address}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>%TITLE%</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d232a; --soft: #5c6670; --paper: #fbfbf9; --line: #dcdfe2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7ea; --soft: #9aa4ae; --paper: #15191d; --line: #30373e; }
+}
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper);
+  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.7rem; font-weight: 650; margin: 0 0 1.5rem; }
+section { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1rem; }
+h2 { font-size: 1.15rem; font-weight: 650; margin: 0 0 .75rem; }
+summary { cursor: pointer; }
+summary h2 { display: inline; }
+p { max-width: 46rem; }
+code { font: .88em ui-monospace, monospace; background: color-mix(in srgb, var(--line) 45%, transparent);
+  padding: .1em .3em; border-radius: 3px; }
+.row { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; }
+figure { margin: 0; max-width: 100%; }
+img { max-width: 100%; height: auto; }
+figure.gif { width: min-content; min-width: min(100%, 7.5rem); }
+figure.gif img { image-rendering: pixelated; max-width: min(100vw - 2.5rem, 59.5rem); border-radius: 3px; }
+figure.png img, figure.plot img { background: #fff; border-radius: 4px; }
+figure.plot { overflow-x: auto; }
+figure.plot img { max-width: max(100%, 38rem); }
+@media (prefers-color-scheme: dark) { figure.plot img { filter: invert(.89) hue-rotate(180deg); } }
+figcaption { color: var(--soft); font-size: .8rem; line-height: 1.35; margin-top: .2rem; }
+.wide { overflow-x: auto; margin: .75rem 0 1.25rem; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 550; padding-bottom: .3rem; }
+th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: normal; }
+td { min-width: 4.5rem; }
+td.long { min-width: 13rem; }
+thead th { color: var(--soft); font-weight: 550; }
+tbody th { font-weight: 400; min-width: 9rem; }
+footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
+</style>
+</head>
+<body>
+<main>
+<h1>%TITLE%</h1>
+%BODY%
+</main>
+</body>
+</html>
+"""

@@ -1,0 +1,214 @@
+"""One report of one run or of several: `report.md`, and a `report.html` that needs no network and no file.
+
+Whatever is in a run's folder is shown; what is missing is named together with the command that makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from eval.report.comparison import (
+    FLOORS,
+    GENERATED,
+    NONE,
+    RECONSTRUCTED,
+    Comparison,
+    compare,
+    floors_of,
+    merged_table,
+    protocol_table,
+)
+from eval.report.cost_section import cost_section, quality_section
+from eval.report.figures import plot_curves
+from eval.report.other_results import other_results
+from eval.report.page import Section, Table, to_html, to_markdown
+from eval.report.pictures import Picture
+from eval.report.published import published_section
+from eval.report.published_ucf101 import PUBLISHED
+from eval.report.runs import STAGES, Run, missing, prefix, read_runs
+
+GIFS_PER_CLASS = 4  # of one run; several share them
+MAX_CLASSES = 16
+
+
+def write_report(
+    runs: str | Path | Sequence[str | Path], out: str | Path | None = None, baseline: str = ""
+) -> Path:
+    """Write `report.md` and `report.html` from the JSON, logs and pictures of the runs; figures go to
+    `figures` beside them. Returns the path of the HTML file.
+
+    Args:
+        runs: folders, or `NAME=FOLDER`.
+        out: the report's folder; by default that of the only run, or `report` beside the first of several.
+        baseline: the latents, by a part of their name, that the cost bars are multiples of.
+
+    Raises:
+        ValueError: as `read_runs`, or as `cost_section` for the baseline.
+    """
+    found = read_runs([str(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)])
+    if out is None:
+        out = found[0].folder if len(found) == 1 else found[0].folder.resolve().parent / "report"
+    out = Path(out)
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    comparison = compare(found)
+    pictures = [reconstructions(found), generated_clips(found), loss_curves(found, figures)]
+    numbers = [
+        metrics(found, comparison),
+        quality_section(comparison, found, PUBLISHED, figures),
+        cost_section(found, figures, baseline),
+        *other_results(found),
+        published_section(PUBLISHED),
+        timings(found),
+    ]
+    first, second = (pictures, numbers) if len(found) == 1 else (numbers, pictures)
+    sections = [what_it_is(found), *first, *second]
+    title = f"vidtwin-gen: report of {'a run' if len(found) == 1 else f'{len(found)} runs'}"
+    (out / "report.md").write_text(to_markdown(sections, out, title), encoding="utf-8")
+    page = out / "report.html"
+    page.write_text(to_html(sections, title), encoding="utf-8")
+    return page
+
+
+def what_it_is(runs: Sequence[Run]) -> Section:
+    section = Section(
+        "What this is",
+        [
+            "A video autoencoder (VidTwin, arXiv 2412.17726) that splits a clip into Structure and Dynamics, "
+            "and a diffusion transformer that generates both from a class label. This page shows what "
+            f"{'one run' if len(runs) == 1 else f'{len(runs)} runs'} of the two stages gave."
+        ],
+    )
+    presets = [(run.name, (run.demo or {}).get("preset", NONE)) for run in runs]
+    if len(runs) > 1:
+        section.body.append(Table(("run", "preset"), presets))
+    elif presets[0][1] != NONE:
+        section.body.append(f"Preset: {presets[0][1]}.")
+    return section
+
+
+def reconstructions(runs: Sequence[Run]) -> Section:
+    section = Section("Reconstructions")
+    for run in runs:
+        gif = run.folder / "eval" / "recon.gif"
+        caption = "Rows: original; reconstruction; from Structure alone; from Dynamics alone"
+        if gif.is_file():
+            section.body.append([Picture(gif, f"{prefix(run, runs)}{caption}", 4)])
+        else:
+            section.body.append(_not_here(run, runs, "eval/recon.gif"))
+    return section
+
+
+def generated_clips(runs: Sequence[Run]) -> Section:
+    """Per class a row: the first clips of each run, then a real one."""
+    section = Section("Generated clips")
+    clips = {run.name: run.clips() for run in runs}
+    classes = sorted({name for found in clips.values() for name in found})
+    for run in runs:
+        if not clips[run.name]:
+            section.body.append(_not_here(run, runs, "generated/<Class>/*.gif"))
+        record = run.generated or {}
+        names = ("num_videos", "scheduler", "num_inference_steps", "guidance_scale", "seed")
+        settings = [f"{name.replace('_', ' ')} {record[name]}" for name in names if name in record]
+        if settings:
+            text = f"Not selected: the first clips of each class ({', '.join(settings)})."
+            section.body.append(prefix(run, runs) + text)
+    count = max(1, GIFS_PER_CLASS // len(runs))
+    for class_name in classes[:MAX_CLASSES]:
+        row = [
+            Picture(path, f"{class_name}, {'generated' if len(runs) == 1 else run.name}")
+            for run in runs
+            for path in clips[run.name].get(class_name, ())[:count]
+        ]
+        real = [path for run in runs if (path := run.real_clip(class_name))]
+        section.body.append([*row, *(Picture(path, f"{class_name}, real") for path in real[:1])])
+    if len(classes) > MAX_CLASSES:
+        section.body.append(f"{len(classes) - MAX_CLASSES} further classes are not shown.")
+    return section
+
+
+def loss_curves(runs: Sequence[Run], folder: Path) -> Section:
+    section = Section("Training")
+    for stage, title in STAGES.items():
+        logs = {run.name: run.logs[stage] for run in runs if run.logs[stage]}
+        section.body += [
+            _not_here(run, runs, f"{stage}/metrics.jsonl") for run in runs if not run.logs[stage]
+        ]
+        if logs:
+            path = folder / f"{stage}_loss.png"
+            plot_curves(logs, title, path)
+            caption = f"{title}: what {'its log holds' if len(runs) == 1 else 'the logs hold'}, over steps"
+            section.body.append([Picture(path, caption, plot=True)])
+    if len(runs) > 1:
+        section.body.append("Losses compare only where data, latents and weights of the loss are the same.")
+    return section
+
+
+def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
+    section = Section("Metrics")
+    if comparison.labels:
+        section.body += [merged_table(comparison), protocol_table(comparison)]
+        section.body.append(
+            "A row holds one quantity under one protocol, and only numbers in one row compare. Seeds apart, "
+            "protocols are the same when all their fields are."
+        )
+    if any(", rank-deficient" in number.text for number in comparison.all()):
+        section.body.append(
+            "Rank-deficient: too few clips for a full covariance, compare only within this script and N."
+        )
+    for run in runs:
+        for record, piece in ((run.recon, "recon"), (run.fvd, "fvd"), (run.accuracy, "accuracy")):
+            if not record:
+                section.body.append(_not_here(run, runs, f"eval/{piece}.json"))
+        section.body += [
+            f"{prefix(run, runs)}{title}: not measured. {reason}".rstrip()
+            for title, reason in dict.fromkeys(_unmeasured(run))
+        ]
+    return section
+
+
+def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
+    """What a record has no number for, and the reason that it gives."""
+    recon = run.recon or {}
+    results = [(GENERATED, record) for record in run.fvd] + [(RECONSTRUCTED, recon.get("rfvd"))]
+    for record in run.fvd:
+        results += [(FLOORS[key], floor) for key, floor in floors_of(record).items() if key in FLOORS]
+    for title, result in results:
+        if isinstance(result, dict) and result.get("fvd") is None:
+            yield title, result.get("reason", "")
+    lpips = recon.get("lpips")
+    if isinstance(lpips, dict) and lpips.get("measured") is False:
+        yield "LPIPS", lpips.get("reason", "")
+
+
+def timings(runs: Sequence[Run]) -> Section:
+    section = Section("Time and machine")
+    stages = {run.name: (run.demo or {}).get("stages", {}) for run in runs}
+    names = list(dict.fromkeys(name for found in stages.values() for name in found))
+    if names:
+        rows = [(name, *(_seconds(stages[run.name].get(name)) for run in runs)) for name in names]
+        rows.append(("in all", *(_seconds(sum(stages[run.name].values()) or None) for run in runs)))
+        header = ["time"] if len(runs) == 1 else [run.name for run in runs]
+        section.body.append(Table(("stage", *header), rows))
+    for run in runs:
+        if not run.demo:
+            section.body.append(_not_here(run, runs, "demo.json"))
+            continue
+        facts = []
+        if "peak_memory_mb" in run.demo:
+            facts.append(f"Peak memory {run.demo['peak_memory_mb']:,.0f} MB.")
+        if machine := run.demo.get("machine"):
+            words = machine if isinstance(machine, str) else ", ".join(f"{k} {v}" for k, v in machine.items())
+            facts.append(f"Machine: {words}.")
+        if facts:
+            section.body.append(prefix(run, runs) + " ".join(facts))
+    return section
+
+
+def _not_here(run: Run, runs: Sequence[Run], piece: str) -> str:
+    return f"Not here: {prefix(run, runs)}{missing(piece)}"
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.1f} s"

@@ -1,0 +1,86 @@
+"""A pipeline with its code: a folder that loads where diffusers is and this package is not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autoencoder.export import CODE as AUTOENCODER_CODE
+from autoencoder.export import autoencoder_code, new_folder, read_json, write_json
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sharing.model_card import CARD, write_card
+from pipelines.sharing.saving import labels_by_name, names_in_order
+from vidtwin_gen.bundle import self_contained
+
+INDEX = "model_index.json"
+PIPELINE_CODE = "pipeline_vidtwin"
+TRANSFORMER_CODE = "latent_transformer"
+
+WANTED = "the folder of a saved VidTwinPipeline, which holds a model_index.json"
+PACKAGED = "vidtwin_gen"  # the library of our components in a pipeline that was saved and not exported
+INSTALLED = ("diffusers", "transformers")
+HOW = "It is loaded by diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)."
+
+
+def transformer_code() -> str:
+    """The source of a module that has `LatentTransformer` and needs no package of ours."""
+    about = (
+        "LatentTransformer, a diffusion transformer over a video autoencoder's latents, for diffusers 0.42."
+    )
+    return self_contained("vidtwin_gen.models.transformer", f"{about} {HOW}")
+
+
+def pipeline_code() -> str:
+    """The source of a module that has `VidTwinPipeline` and needs no package of ours.
+
+    The models' modules stay out: a component's class is the one in its own file. So does the writing of model
+    cards: a pipeline that was loaded by its code saves as diffusers does.
+    """
+    model = ("diffusers.models.modeling_utils", "ModelMixin")
+    return self_contained(
+        "pipelines.pipeline_vidtwin",
+        f"VidTwinPipeline, from class labels to videos, for diffusers 0.42. {HOW}",
+        without=["SharingMixin.save_pretrained", "SharingMixin.push_to_hub", "SharingMixin._push"],
+        elsewhere={"autoencoder.model.vidtwin": model, "vidtwin_gen.models.transformer": model},
+    )
+
+
+COMPONENTS = {
+    "AutoencoderVidTwin": (AUTOENCODER_CODE, autoencoder_code),
+    "LatentTransformer": (TRANSFORMER_CODE, transformer_code),
+}
+
+
+def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
+    """Copies a saved `VidTwinPipeline` into the new folder `out`, each model of ours with its code, and the
+    pipeline's own code beside model_index.json. Weights are copied as they are, all variants of them.
+
+    Raises:
+        ValueError: `pipeline` is no such folder, or `out` is there already.
+    """
+    source = Path(pipeline)
+    index = read_json(source / INDEX, WANTED)
+    name = index.get("_class_name")
+    if isinstance(name, list):
+        raise ValueError(f"{source} was exported with its code already: copy the folder")
+    if name != VidTwinPipeline.__name__:
+        raise ValueError(f"{source / INDEX} is of {name}, not of a VidTwinPipeline; name {WANTED}")
+    components = {key: index[key] for key in index if (source / key).is_dir()}
+    for key, (library, class_name) in components.items():
+        if library not in INSTALLED and (library != PACKAGED or class_name not in COMPONENTS):
+            raise ValueError(f"{source}: {key} is a {class_name} of {library}, whose code can't be exported")
+    with new_folder(out) as folder:
+        for key, (library, class_name) in components.items():
+            shutil.copytree(source / key, folder / key)
+            if library == PACKAGED:
+                module, code = COMPONENTS[class_name]
+                (folder / key / f"{module}.py").write_text(code(), encoding="utf-8")
+                index[key] = [module, class_name]
+        (folder / f"{PIPELINE_CODE}.py").write_text(pipeline_code(), encoding="utf-8")
+        names = names_in_order(index.get("class_names"))  # a list in what older versions saved
+        index["class_names"] = labels_by_name(names)
+        write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]})
+        if (source / CARD).is_file():
+            shutil.copy2(source / CARD, folder)
+        write_card(folder)
+    return Path(out)

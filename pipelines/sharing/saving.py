@@ -1,0 +1,113 @@
+"""What of a pipeline is written down and passed on: its index, its model card, its repository on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.utils import PushToHubMixin
+from huggingface_hub import create_repo
+
+
+class SharingMixin(ConfigMixin, PushToHubMixin):
+    """For a `DiffusionPipeline` with class names: it loads from the hub, and brings a model card with it."""
+
+    def to_json_string(self) -> str:
+        """The index, with the label of each class name in place of the list of names.
+
+        On the hub diffusers takes every list in a model_index.json for a component, (library, class), whose
+        code it then misses.
+        """
+        index = json.loads(super().to_json_string())
+        index["class_names"] = labels_by_name(index.get("class_names"))
+        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As `DiffusionPipeline.save_pretrained`, and writes the model card, README.md.
+
+        Args:
+            save_directory: folder to write. safe_serialization: safetensors, or else pickles.
+            variant: part of the weights' file names, such as "fp16". max_shard_size: of a file of weights.
+            push_to_hub: also push to the hub; `repo_id` (by default the folder's name), `private`, `token`,
+                `commit_message` and `create_pr` go with it.
+        """
+        from pipelines.sharing.model_card import write_card
+
+        options = ("repo_id", "commit_message", "private", "token", "create_pr") if push_to_hub else ()
+        hub = {name: kwargs.pop(name, None) for name in options}
+        super().save_pretrained(  # type: ignore[misc]
+            save_directory,
+            safe_serialization=safe_serialization,
+            variant=variant,
+            max_shard_size=max_shard_size,
+            **kwargs,
+        )
+        write_card(save_directory)
+        if push_to_hub:
+            repo_id = hub.pop("repo_id") or Path(save_directory).name
+            self._push(save_directory, repo_id, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """As `DiffusionPipeline.push_to_hub`, but with this pipeline's model card and not an empty one."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return self._push(folder, repo_id, commit_message, private, token, create_pr, subfolder)
+
+    def _push(
+        self,
+        folder: str | os.PathLike[str],
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        from pipelines.sharing.model_card import write_card
+
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        write_card(folder, repo_id)
+        return self._upload_folder(
+            folder, repo_id, token, commit_message, create_pr=bool(create_pr), subfolder=subfolder
+        )
+
+
+def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
+    return None if class_names is None else {name: label for label, name in enumerate(class_names)}
+
+
+def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
+    """The inverse of `labels_by_name`; a list stays as it is.
+
+    Raises:
+        ValueError: the labels are not 0, 1, 2, ...
+    """
+    if not isinstance(class_names, Mapping):
+        return None if class_names is None else list(class_names)
+    names = sorted(class_names, key=lambda name: class_names[name])
+    if [class_names[name] for name in names] != list(range(len(names))):
+        raise ValueError(f"class labels run from 0 without gaps, got {sorted(class_names.values())}")
+    return names

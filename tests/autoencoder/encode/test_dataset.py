@@ -1,0 +1,362 @@
+"""Encoding: what stands in a folder of latents, the same after a kill, and that strangers can use it."""
+
+import hashlib
+import json
+import multiprocessing
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from autoencoder import __main__ as autoencoder_commands
+from autoencoder.encode.dataset import encode_dataset
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from tests.conftest import command_line
+from vidtwin_gen import __main__ as commands
+from vidtwin_gen.data.latent_dataset import load_latents
+from vidtwin_gen.data.synthetic import CLASSES
+from vidtwin_gen.data.video import read_clip
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def vae_dir(tiny_vae_run, tmp_path):
+    """A copy of the tiny autoencoder, not whitened yet, to be written to."""
+    return Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
+
+
+@pytest.fixture
+def few_videos(synthetic_root, tmp_path):
+    """Two classes of ten videos without lists: the split is by hash."""
+    root = tmp_path / "few"
+    for name in ("PulsingRing", "SpinningBar"):
+        (root / name).mkdir(parents=True)
+        for path in sorted((synthetic_root / name).iterdir())[:10]:
+            shutil.copy(path, root / name)
+    return root
+
+
+def encode(vae_dir, data, out, **options):
+    vae = AutoencoderVidTwin.from_pretrained(vae_dir)
+    return encode_dataset(vae, vae_dir, data, out, **{"stride": 2, "num_workers": 0, **options})
+
+
+def contents(folder):
+    """Digest of each file by its path, what loading has unpacked left out."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".cache" not in path.parts
+    }
+
+
+def test_rows_and_metadata(tiny_latents, synthetic_root):
+    rows, metadata = load_latents(tiny_latents.latents_dir)
+    assert metadata == json.loads(json.dumps(tiny_latents.metadata))
+    assert metadata["num_rows"] == {"train": 144, "test": 56}
+    assert {split: len(part) for split, part in rows.items()} == metadata["num_rows"]
+    for split, part in rows.items():
+        assert set(part["split"]) == {split} and set(part["flipped"]) == {False}
+        assert part.features["label"].names == list(CLASSES) == metadata["class_names"]
+        row = part[len(part) // 2]
+        assert Path(row["path"]).parent.name == row["class_name"] == metadata["class_names"][row["label"]]
+        assert (synthetic_root / row["path"]).is_file()
+        assert row["group"] == re.match(r".+_g\d\d", Path(row["path"]).name)[0]
+    assert metadata["fps"] == 12.5  # every second frame of 25 per second
+    assert metadata["bad_videos"] == []
+    assert set(contents(tiny_latents.latents_dir)) == {*metadata["files"], "latents.json", "README.md"}
+    assert [p.name for p in tiny_latents.latents_dir.parent.glob("*.partial")] == []
+    home = str(synthetic_root.parent)
+    assert not [
+        p
+        for p in tiny_latents.latents_dir.glob("*.*")
+        if p.is_file() and home in p.read_text(encoding="utf-8")
+    ]
+
+
+@torch.no_grad()
+def test_rows_are_what_the_autoencoder_says(few_videos, vae_dir, tmp_path):
+    """Of every window where it starts, as it is and mirrored."""
+    encode(vae_dir, few_videos, tmp_path / "latents", windows_per_video=2, flip=True)
+    vae = AutoencoderVidTwin.from_pretrained(vae_dir)
+    rows, _ = load_latents(tmp_path / "latents")
+    starts = set()
+    for part in rows.values():
+        part = part.with_format("torch")
+        clips = torch.stack(
+            [
+                read_clip(few_videos / row["path"], 4, size=16, stride=2, start=int(row["start"])).flip(
+                    [-1] if row["flipped"] else []
+                )
+                for row in part
+            ]
+        )
+        posterior = vae.encode(clips).latent_dist
+        torch.testing.assert_close(part["mean"][:], posterior.mean, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(part["logvar"][:], posterior.logvar, atol=1e-5, rtol=1e-5)
+        starts |= {(row["split"], int(row["start"])) for row in part}
+    assert len(starts) > 5 and {start for split, start in starts if split == "test"} == {4}  # of 16 frames
+    train = rows["train"]
+    assert train["flipped"][:] == [False, True] * (len(train) // 2) and set(rows["test"]["flipped"]) == {
+        False
+    }
+    for name in ("path", "start"):
+        assert train[name][::2] == train[name][1::2]
+    assert len(train) == 4 * len(set(train["path"])) == 4 * (20 - len(rows["test"]))
+
+
+def test_seed_and_flip_and_batches_move_what_they_should(few_videos, vae_dir, tmp_path):
+    plain = encode(vae_dir, few_videos, tmp_path / "plain", windows_per_video=2)
+    encode(vae_dir, few_videos, tmp_path / "same", windows_per_video=2)
+    encode(vae_dir, few_videos, tmp_path / "other", windows_per_video=2, seed=1)
+    encode(vae_dir, few_videos, tmp_path / "mirrored", windows_per_video=2, flip=True)
+    encode(vae_dir, few_videos, tmp_path / "batches", windows_per_video=2, batch_size=3, windows_per_file=7)
+    half = encode(vae_dir, few_videos, tmp_path / "half", windows_per_video=2, dtype="float16")
+    assert (
+        contents(tmp_path / "plain")["data/train-00000-of-00001.parquet"]
+        == (contents(tmp_path / "same")["data/train-00000-of-00001.parquet"])
+    )
+    names = ("plain", "other", "mirrored", "batches", "half")
+    rows = {name: load_latents(tmp_path / name)[0] for name in names}
+    windows = {
+        name: [(row["path"], row["start"]) for row in part["train"] if not row["flipped"]]
+        for name, part in rows.items()
+    }
+    assert (
+        windows["plain"] == windows["mirrored"] == windows["batches"] == windows["half"] != windows["other"]
+    )
+    assert rows["plain"]["test"]["mean"][:] == rows["other"]["test"]["mean"][:]
+    arrays = {name: part["train"].with_format("numpy")["mean"][:] for name, part in rows.items()}
+    torch.testing.assert_close(torch.tensor(arrays["batches"]), torch.tensor(arrays["plain"]))
+    assert rows["half"]["train"].features["mean"] == datasets.List(datasets.Value("float16"), length=56)
+    error = abs(torch.tensor(arrays["half"]).float() - torch.tensor(arrays["plain"]))
+    assert 0 < error.max() <= 2**-11 * abs(torch.tensor(arrays["plain"])).max()
+    assert half["latents_std"] == pytest.approx(plain["latents_std"], rel=1e-3)
+
+
+def encode_command(vae_dir, videos, out, **changes):
+    flags = {"vae": vae_dir, "data": videos, "out": out, "stride": 2, "num_workers": 0, "batch_size": 1}
+    flags |= {"windows_per_video": 3, "windows_per_file": 3}
+    return ["encode", *command_line(flags, **changes), "--flip"]
+
+
+@pytest.fixture
+def killed(few_videos, vae_dir, tmp_path):
+    """A folder of part of the latents: the command that makes it was killed after its second file."""
+    argv = encode_command(vae_dir, few_videos, tmp_path / "killed")
+    record = tmp_path / "killed.partial/partial.json"
+    process = multiprocessing.get_context("fork").Process(target=commands.main, args=(argv,))
+    process.start()
+    while not (record.is_file() and len(json.loads(record.read_text())["files"]) >= 2):
+        assert process.is_alive()
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return tmp_path / "killed"
+
+
+def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_path, capsys):
+    partial = tmp_path / "killed.partial"
+    (partial / "data/train-00000-of-00002.parquet").write_text("of another command, or never put on record")
+    finished = json.loads((partial / "partial.json").read_text())["files"]
+    before = {name: (partial / name).stat() for name in finished}
+
+    with pytest.raises(ValueError, match=r"killed.partial is an unfinished encoding: repeat the command"):
+        load_latents(killed)
+    with pytest.raises(ValueError, match=r"killed.partial is an unfinished encoding: repeat the command"):
+        load_latents(partial)
+    weights = load_file(vae_dir / WEIGHTS)
+    other_vae = Path(shutil.copytree(vae_dir, tmp_path / "other_vae"))
+    save_file({name: value + 1e-3 for name, value in weights.items()}, other_vae / WEIGHTS)
+    fewer = Path(shutil.copytree(few_videos, tmp_path / "fewer"))
+    next((fewer / "PulsingRing").glob("*_g03_*")).unlink()
+    for flags, told in (
+        ({"seed": 1}, "--seed was 0, is 1"),
+        ({"dtype": "float16"}, "--dtype was 'float32', is 'float16'"),
+        ({"windows_per_video": 2}, "--windows_per_video was 3, is 2"),
+        ({"vae": other_vae}, "--vae was "),
+        ({"data": fewer}, "--data was "),
+    ):
+        with pytest.raises(SystemExit):
+            commands.main(encode_command(vae_dir, few_videos, killed, **flags))
+        assert f"files of another command ({told}" in capsys.readouterr().err
+    with FileLock(partial / "partial.lock"), pytest.raises(SystemExit):
+        commands.main(encode_command(vae_dir, few_videos, killed))
+    assert "another process is writing to it" in capsys.readouterr().err
+
+    commands.main(encode_command(vae_dir, few_videos, killed))
+    for name, stat in before.items():
+        now = (killed / name).stat()
+        assert (now.st_ino, now.st_mtime_ns, now.st_size) == (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    assert not partial.exists()
+    (tmp_path / "whole").mkdir()
+    commands.main(encode_command(vae_dir, few_videos, tmp_path / "whole/killed"))
+    assert contents(killed) == contents(tmp_path / "whole/killed")
+    assert 2 <= len(before) < len(contents(killed)) - 2
+
+
+def test_a_finished_file_that_changed_is_made_again(few_videos, vae_dir, tmp_path, monkeypatch, capsys):
+    options = {"windows_per_file": 5, "dtype": "float16"}
+    encode(vae_dir, few_videos, tmp_path / "whole" / "out", **options)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoencoder.encode.dataset.write_card", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        encode(vae_dir, few_videos, tmp_path / "out", **options)
+    monkeypatch.undo()
+    changed = tmp_path / "out.partial/data/train-00001-of-00004.parquet"
+    changed.write_bytes(changed.read_bytes()[:-1])
+    encode(vae_dir, few_videos, tmp_path / "out", **options)
+    assert f"{changed} is not as it was" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole" / "out")
+
+
+def test_a_bad_video_is_left_out_and_told(few_videos, vae_dir, tmp_path):
+    bad = few_videos / "PulsingRing" / "v_PulsingRing_g00_c01.avi"  # another, the very first
+    bad.write_bytes(b"RIFF, but not for long")
+    # a limit that is passed first, raised when the command is repeated
+    with pytest.raises(ValueError, match="too many bad files"):
+        encode(vae_dir, few_videos, tmp_path / "latents", windows_per_file=10)
+    assert not (tmp_path / "latents").exists()
+    metadata = encode(vae_dir, few_videos, tmp_path / "latents", windows_per_file=10, max_bad_fraction=0.2)
+    assert sum(metadata["num_rows"].values()) == 20
+    (told,) = metadata["bad_videos"]
+    assert bad.name in told and str(tmp_path) not in told
+    rows, _ = load_latents(tmp_path / "latents")
+    paths = [path for part in rows.values() for path in part["path"]]
+    assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
+
+
+def test_too_many_bad_videos_stop_it(few_videos, vae_dir, tmp_path):
+    before = (vae_dir / "config.json").read_text()
+    for path in sorted(few_videos.glob("*/*_g0[1-5]_*")):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="too many bad files"):
+        encode(vae_dir, few_videos, tmp_path / "latents")
+    assert not (tmp_path / "latents").exists()
+    assert (vae_dir / "config.json").read_text() == before
+
+
+def test_what_is_there_is_not_overwritten(few_videos, vae_dir, tmp_path):
+    for name in ("out", "other.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="is not empty: name another --out"):
+        encode(vae_dir, few_videos, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"other.partial holds thesis.tex and no partial.json"):
+        encode(vae_dir, few_videos, tmp_path / "other")
+    assert (tmp_path / "out/thesis.tex").exists() and (tmp_path / "other.partial/thesis.tex").exists()
+
+
+def test_a_split_without_videos_is_told_before_the_other_is_encoded(few_videos, vae_dir, tmp_path):
+    lists = few_videos / "ucfTrainTestlist"
+    lists.mkdir()
+    names = [f"{path.relative_to(few_videos)} 1" for path in few_videos.glob("*/*.avi")]
+    (lists / "trainlist01.txt").write_text("\n".join(names))
+    (lists / "testlist01.txt").write_text("")
+    with pytest.raises(ValueError, match="none of its .* videos falls into split 'test'"):
+        encode(vae_dir, few_videos, tmp_path / "latents")
+    assert not (tmp_path / "latents.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("scale", "options", "told"),
+    [
+        (1e6, {"dtype": "float16"}, r"_c01.avi: its latents reach .*e\+.*, past float16's 65504"),
+        (float("nan"), {}, "gives latents that are NaN or infinite"),
+        (1, {"windows_per_video": 0}, "--windows_per_video must be at least 1, got 0"),
+        (1, {"windows_per_file": 0}, "--windows_per_file must be at least 1, got 0"),
+        (1, {"dtype": "bfloat16"}, "--dtype is float16 or float32, got 'bfloat16'"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(few_videos, vae_dir, tmp_path, scale, options, told):
+    vae = AutoencoderVidTwin.from_pretrained(vae_dir)
+    with torch.no_grad():
+        for parameter in vae.dynamics_encoder.parameters():
+            parameter.mul_(scale)
+    with pytest.raises(ValueError, match=told):
+        encode_dataset(vae, vae_dir, few_videos, tmp_path / "out", stride=2, num_workers=0, **options)
+
+
+# An environment without this package: no path or import hook of its installation, no current directory.
+ELSEWHERE = """
+import sys
+sys.path += {paths!r}
+OURS = {ours!r}
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] in OURS:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent)
+exec(compile(open("example.py").read(), "example.py", "exec"))
+assert not OURS & {{name.split(".")[0] for name in sys.modules}}
+"""
+
+
+def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
+    shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents", ignore=lambda *_: [".cache"])
+    export = ["export", "--vae", str(tiny_latents.vae_dir), "--out", str(tmp_path / "autoencoder")]
+    autoencoder_commands.main(export)
+    card = (tmp_path / "latents/README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+    assert len(example.splitlines()) <= 40
+    (tmp_path / "example.py").write_text(example)
+    ours = {"vidtwin_gen", "autoencoder", "pipelines", "eval", "train_vae", "train_dit"}
+    script = ELSEWHERE.format(paths=[path for path in sys.path if path.endswith("-packages")], ours=ours)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script],
+        cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(losses) == 20 and losses[-1] < 0.7 * losses[0]
+    assert (tmp_path / "sample.gif").stat().st_size
+
+
+def test_the_card_is_what_datasets_reads(tiny_latents, few_videos, vae_dir, tmp_path):
+    folder = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "a", ignore=lambda *_: [".cache"]))
+    read = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    ours, metadata = load_latents(tiny_latents.latents_dir)
+    assert {split: part.to_dict() for split, part in read.items()} == {
+        split: part.to_dict() for split, part in ours.items()
+    }
+    assert read["train"].features["label"] == datasets.ClassLabel(names=list(CLASSES))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    offset = 0
+    for grid in metadata["layout"]:
+        shape, size = "×".join(map(str, grid["shape"])), grid["channels"]
+        numbers = size * torch.Size(grid["shape"]).numel()
+        assert (
+            f"| {grid['name']} | {', '.join(grid['axes'])} | {shape} | {size} | {numbers} | {offset} |"
+            in card
+        )
+        offset += numbers
+    for mean, std in zip(metadata["latents_mean"], metadata["latents_std"], strict=True):
+        assert f"| {mean:.5g} | {std:.5g} |" in card
+    command = re.search(r"^python -m vidtwin_gen (encode .*)$", card, re.MULTILINE)[1].split()
+    args = vars(commands.parser().parse_args(command))
+    assert {name: args[name] for name in ("stride", "flip", "seed", "dtype")} == {
+        name: metadata[name] for name in ("stride", "flip", "seed", "dtype")
+    }
+    # encoded again in its place: `datasets`, which has the first in its cache, sees that it is another
+    shutil.rmtree(folder)
+    encode(vae_dir, few_videos, folder, windows_per_video=2)
+    again = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"), split="train")
+    assert again["path"][:] == load_latents(folder)[0]["train"]["path"][:]

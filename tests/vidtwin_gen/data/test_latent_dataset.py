@@ -1,0 +1,260 @@
+"""Latents: whitened by what was measured, read back whole or not at all, in an order that can be resumed."""
+
+import json
+import multiprocessing
+import pickle
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from pyarrow import parquet
+
+from autoencoder.encode.whitening import latent_statistics
+from autoencoder.model.posterior import FlatGaussian
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents, weights_sha256
+from vidtwin_gen.draws import DrawOrder, hash64, seeded_generator
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+
+SMALL = LatentLayout(
+    (LatentGrid("picture", ("height", "width"), (2, 3), 2), LatentGrid("motion", ("time",), (4,), 1))
+)
+
+
+@pytest.fixture
+def vae_dir(tiny_vae_run, tmp_path):
+    """A copy of the tiny autoencoder, not whitened yet, to be written to."""
+    return Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
+
+
+def moments(rows, layout):
+    """Name of a grid: means and variances, (positions of all rows, channels), float64."""
+    rows = rows.with_format("numpy")
+    arrays = {"mean": rows["mean"][:], "var": np.exp(rows["logvar"][:].astype(np.float64))}
+    split = {k: layout.split(torch.tensor(np.asarray(v)).double()) for k, v in arrays.items()}
+    return {
+        grid.name: [split[k][grid.name].reshape(-1, grid.channels).numpy() for k in ("mean", "var")]
+        for grid in layout.grids
+    }
+
+
+def random_rows(count, layout, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    columns = {
+        name: torch.randn(count, layout.num_elements, generator=generator).numpy()
+        for name in ("mean", "logvar")
+    }
+    return datasets.Dataset.from_dict({**columns, "label": [i % 3 for i in range(count)]})
+
+
+def test_statistics_are_those_of_posterior_samples(tiny_latents):
+    rows, metadata = load_latents(tiny_latents.latents_dir)
+    layout = LatentLayout.from_config(metadata["layout"])
+    measured = moments(rows["train"], layout).values()
+    means = np.concatenate([mean.mean(0) for mean, _ in measured])
+    # the law of total variance
+    stds = np.concatenate([np.sqrt(mean.var(0) + var.mean(0)) for mean, var in measured])
+    np.testing.assert_allclose(metadata["latents_mean"], means, atol=1e-7)
+    np.testing.assert_allclose(metadata["latents_std"], stds, rtol=1e-6)
+    config = AutoencoderVidTwin.from_pretrained(tiny_latents.vae_dir).config
+    assert config.latents_mean == metadata["latents_mean"]
+    assert config.latents_std == metadata["latents_std"]
+
+
+def test_statistics_of_more_rows_than_are_read_at_once():
+    rows = random_rows(2500, SMALL)
+    mean, std = latent_statistics(rows, SMALL)
+    measured = moments(rows, SMALL).values()
+    np.testing.assert_allclose(mean, np.concatenate([m.mean(0) for m, _ in measured]), atol=1e-8)
+    expected = np.concatenate([np.sqrt(m.var(0) + v.mean(0)) for m, v in measured])
+    np.testing.assert_allclose(std, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="the training split is empty"):
+        latent_statistics(rows.select([]), SMALL)
+
+
+def test_whitened_samples_have_zero_mean_and_unit_variance():
+    rows = random_rows(2500, SMALL, seed=1)
+    mean, std = latent_statistics(rows, SMALL)
+    batch = LatentDataset(rows, shuffle=False).__getitems__(range(2500))
+    posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
+    whitened = SMALL.whiten(posterior.sample(torch.Generator().manual_seed(0)), mean, std)
+    for part in SMALL.split(whitened).values():
+        by_channel = part.flatten(0, -2)
+        assert by_channel.mean(0).abs().max() < 0.03
+        assert (by_channel.std(0) - 1).abs().max() < 0.03
+
+
+def test_the_digest_is_the_weights(vae_dir, tmp_path):
+    first = weights_sha256(vae_dir)
+    assert first == weights_sha256(Path(shutil.copytree(vae_dir, tmp_path / "copy")))
+    (vae_dir / "config.json").write_text("{}")  # the whitening lives there and comes after
+    assert weights_sha256(vae_dir) == first
+    (vae_dir / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"a variant, added later")
+    assert weights_sha256(vae_dir) == first
+    with (vae_dir / "diffusion_pytorch_model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert weights_sha256(vae_dir) != first
+    with pytest.raises(ValueError, match="no .safetensors file"):
+        weights_sha256(tmp_path)
+
+
+def test_an_epoch_is_a_permutation_and_draws_stand_alone():
+    rows = random_rows(7, SMALL).add_column("row", list(range(7)))
+    dataset = LatentDataset(rows, seed=3)
+    assert len(dataset) == 7
+
+    def drawn(draws, dataset=dataset):
+        return dataset.__getitems__(list(draws))["mean"]
+
+    all_rows = rows.with_format("torch")["mean"][:]
+    epochs = [drawn(range(start, start + 7)) for start in (0, 7, 14)]
+    for epoch in epochs:
+        assert torch.equal(epoch.sort(dim=0).values, all_rows.sort(dim=0).values)
+    assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
+    assert torch.equal(drawn([15, 2, 8]), torch.cat(epochs)[[15, 2, 8]])
+    assert torch.equal(drawn(range(21), LatentDataset(rows, seed=3)), torch.cat(epochs))
+    assert not torch.equal(drawn(range(21), LatentDataset(rows, seed=4)), torch.cat(epochs))
+    assert torch.equal(drawn(range(14), LatentDataset(rows, shuffle=False)), all_rows.repeat(2, 1))
+    assert dataset.__getitems__([0, 1]).keys() == {"mean", "logvar", "label"}
+
+
+def test_draws_are_the_rows_whatever_the_files_and_type(tmp_path):
+    """Rows of several pieces of a mapped file, in float16: what `datasets` itself would give."""
+    features = datasets.Features(
+        mean=datasets.List(datasets.Value("float16"), length=16),
+        logvar=datasets.List(datasets.Value("float16"), length=16),
+        label=datasets.ClassLabel(names=["a", "b", "c"]),
+    )
+    random_rows(50, SMALL).cast(features).save_to_disk(tmp_path / "rows", num_shards=3)
+    rows = datasets.load_from_disk(tmp_path / "rows")
+    assert rows.cache_files and rows.data.column("mean").num_chunks > 1
+    for chosen in (rows, rows.select([7, 3, 40])):
+        dataset = LatentDataset(chosen, seed=1)
+        draws = [*range(len(chosen)), 2, 0]
+        expected = chosen.with_format("torch")[[dataset.order[draw] for draw in draws]]
+        for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
+            batch = reader.__getitems__(draws)
+            for name, values in batch.items():
+                assert torch.equal(values, expected[name])
+            assert batch["mean"].dtype == torch.float32 and batch["label"].dtype == torch.int64
+    assert len(pickle.dumps(LatentDataset(rows))) < 10_000
+
+
+@pytest.fixture
+def copied(tiny_latents, tmp_path):
+    """A copy of the latents, to be damaged."""
+    return Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "copy", ignore=lambda *_: [".cache"]))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def fewer_rows(path):
+    """A whole file with other rows, of the size that is expected."""
+    size = path.stat().st_size
+    table = parquet.read_table(path)
+    parquet.write_table(table.slice(1), path, compression="zstd")
+    about = json.loads((path.parents[1] / "latents.json").read_text())
+    assert path.stat().st_size != size
+    about["files"][f"data/{path.name}"]["num_bytes"] = path.stat().st_size
+    (path.parents[1] / "latents.json").write_text(json.dumps(about))
+
+
+def zeros(begin, end):
+    def write(path):
+        content = bytearray(path.read_bytes())
+        content[begin:end] = bytes(len(content[begin:end]))
+        path.write_bytes(content)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (Path.unlink, "is missing"),
+        (truncate, "bytes, not "),
+        (fewer_rows, r"has 143 rows, latents.json says 144"),
+        (zeros(-8, None), "can't be read as parquet"),
+        (zeros(4, 2000), "can't be unpacked"),
+    ],
+)
+def test_damaged_files_are_named(copied, damage, told):
+    path = copied / "data/train-00000-of-00001.parquet"
+    damage(path)
+    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+        load_latents(copied)
+
+
+def test_what_is_no_folder_of_latents_is_told(copied):
+    with pytest.raises(ValueError, match=r"no latents.json; expected a folder written by"):
+        load_latents(copied / "data")
+    (copied / "latents.json").write_text("{")
+    with pytest.raises(ValueError, match=r"latents.json can't be read as JSON"):
+        load_latents(copied)
+    (copied / "latents.json").write_text('{"layout": []}')
+    with pytest.raises(ValueError, match="earlier version wrote it: encode again"):
+        load_latents(copied)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_rows_is_told(copied, split):
+    about = json.loads((copied / "latents.json").read_text())
+    about["files"] = {name: of for name, of in about["files"].items() if f"/{split}-" not in name}
+    (copied / "latents.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"copy/latents.json counts no {split} rows: encode"):
+        load_latents(copied)
+
+
+def load_and_tell(path, begin, queue):
+    begin.wait()
+    rows, _ = load_latents(path)
+    queue.put((sum(rows["train"]["label"][:]), rows["train"].cache_files[0]["filename"]))
+
+
+def test_processes_that_load_at_once_agree(copied):
+    context = multiprocessing.get_context("fork")
+    begin, queue = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=load_and_tell, args=(copied, begin, queue)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    told = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert len(set(told)) == 1
+    assert Path(told[0][1]).is_relative_to(copied / ".cache")
+
+
+def test_a_folder_that_cannot_be_written_to_is_unpacked_elsewhere(copied, tmp_path, monkeypatch):
+    (copied / ".cache").write_text("in the way, as a file system that is read only would be")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "elsewhere")
+    rows, _ = load_latents(copied)
+    assert Path(rows["test"].cache_files[0]["filename"]).is_relative_to(tmp_path / "elsewhere")
+    # what has been encoded again in its place is not mistaken for it
+    shutil.copy(copied / "data/test-00000-of-00001.parquet", copied / "data/train-00000-of-00001.parquet")
+    about = json.loads((copied / "latents.json").read_text())
+    about["files"]["data/train-00000-of-00001.parquet"] = about["files"]["data/test-00000-of-00001.parquet"]
+    (copied / "latents.json").write_text(json.dumps(about))
+    assert load_latents(copied)[0]["train"]["mean"][:] == rows["test"]["mean"][:]
+
+
+def test_order_and_seeds_are_the_same_on_every_machine():
+    """Numbers that a run resumed elsewhere, or by a later version, must meet again."""
+    assert hash64("a", 1) == 8588983153282268942
+    assert seeded_generator("noise", 0).initial_seed() == 8210108827180891337
+    assert DrawOrder(8, shuffle=True, seed=0).epoch(1) == [2, 0, 7, 4, 3, 5, 1, 6]
+    order = DrawOrder(5, shuffle=True, seed=0)
+    assert sorted(order.epoch(3)) == list(range(5))
+    assert [order[draw] for draw in range(15, 20)] == order.epoch(3)
+    with pytest.raises(IndexError, match="counted from 0, got -1"):
+        order[-1]
+    first, second = (torch.rand(3, generator=seeded_generator("noise", i)) for i in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.rand(3, generator=seeded_generator("noise", 0)), first)

@@ -1,0 +1,333 @@
+"""Real files, written here and read back: what a clip is, and what becomes of a file that gives none."""
+
+import gc
+import multiprocessing
+import pickle
+import subprocess
+import time
+from pathlib import Path
+
+import decord
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidtwin_gen.data import decoding, video
+from vidtwin_gen.data.decoding import UnreadableVideoError, VideoError, VideoTooShortError
+from vidtwin_gen.data.video import (
+    filmstrip,
+    frame_indices,
+    from_uint8,
+    read_clip,
+    tile,
+    to_uint8,
+    video_info,
+    write_gif,
+    write_video,
+)
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+
+
+def ffmpeg(*arguments: object) -> None:
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True
+    )
+
+
+def numbered_frames(num_frames: int, height: int = 32, width: int = 48) -> torch.Tensor:
+    """uint8 (F, H, W, C): frame k is the flat grey 3 * k, so that a frame says its number."""
+    levels = 3 * torch.arange(num_frames, dtype=torch.uint8)
+    return levels[:, None, None, None].expand(-1, height, width, 3).contiguous()
+
+
+def frame_numbers(clip: torch.Tensor) -> list[int]:
+    return (to_uint8(clip).float().mean((1, 2, 3)) / 3).round().int().tolist()
+
+
+@pytest.fixture(params=[".mp4", ".avi"])
+def numbered(request, tmp_path):
+    path = tmp_path / f"numbered{request.param}"
+    write_video(path, numbered_frames(60), fps=25, quality=10)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("video_fps", "fps", "expected"),
+    [
+        (24, 8, [0, 3, 6, 9, 12]),
+        (25, 8, [0, 3, 6, 9, 13]),
+        (30, 8, [0, 4, 8, 11, 15]),
+        (25, 10, [0, 3, 5, 8, 10]),  # halves go up, never to the even neighbour
+        (25, 25, [0, 1, 2, 3, 4]),
+        (10, 25, [0, 0, 1, 1, 2]),
+    ],
+)
+def test_a_target_rate_takes_the_nearest_frames(video_fps, fps, expected):
+    assert frame_indices(100, video_fps, 5, fps=fps, start=0) == expected
+    assert frame_indices(expected[-1] + 1, video_fps, 5, fps=fps) == expected  # the only window that fits
+    with pytest.raises(VideoTooShortError):
+        frame_indices(expected[-1], video_fps, 5, fps=fps)
+
+
+def test_resampling_does_not_drift():
+    indices = frame_indices(100_000, 30000 / 1001, 8000, fps=8, start=0)
+    instants = np.arange(8000) / 8
+    assert np.abs(np.array(indices) * 1001 / 30000 - instants).max() <= 0.5 * 1001 / 30000 + 1e-9
+
+
+def test_starts():
+    assert frame_indices(20, 25, 4, stride=3, start="center") == [5, 8, 11, 14]
+    assert frame_indices(20, 25, 4, start=16) == [16, 17, 18, 19]
+    generator = torch.Generator().manual_seed(0)
+    starts = {frame_indices(20, 25, 4, stride=5, generator=generator)[0] for _ in range(200)}
+    assert starts == {0, 1, 2, 3, 4}
+    with pytest.raises(VideoTooShortError, match=r"from frame 17.*the video has 20"):
+        frame_indices(20, 25, 4, start=17)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"fps": 8, "stride": 2}, {"stride": 0}, {"fps": 0}, {"start": -1}, {"start": "end"}]
+)
+def test_bad_arguments_are_refused(arguments):
+    with pytest.raises(ValueError) as refused:
+        frame_indices(100, 25, 4, **arguments)
+    assert not isinstance(refused.value, VideoError)  # the user's mistake is not the file's
+
+
+def test_a_video_without_a_frame_rate():
+    assert frame_indices(9, float("nan"), 3, stride=2, start=0) == [0, 2, 4]
+    with pytest.raises(UnreadableVideoError, match="nan"):
+        frame_indices(9, float("nan"), 3, fps=8)
+
+
+def test_the_right_frames_are_read(numbered):
+    info = video_info(numbered)
+    assert (info.num_frames, info.height, info.width) == (60, 32, 48)
+    assert info.fps == pytest.approx(25)
+    assert frame_numbers(read_clip(numbered, 5, size=32, stride=4, start=41)) == [41, 45, 49, 53, 57]
+    assert frame_numbers(read_clip(numbered, 5, size=32, fps=10, start=20)) == [20, 23, 25, 28, 30]
+    assert frame_numbers(read_clip(numbered, 4, size=32, fps=50, start=7)) == [7, 8, 8, 9]
+    clip = read_clip(numbered, 16, size=32, generator=torch.Generator().manual_seed(3))
+    assert clip.shape == (3, 16, 32, 32) and clip.dtype == torch.float32
+    assert torch.equal(clip, read_clip(numbered, 16, size=32, generator=torch.Generator().manual_seed(3)))
+    with pytest.raises(VideoTooShortError, match=r"numbered.*span 61.*has 60"):
+        read_clip(numbered, 61, size=32)
+
+
+def test_size_covers_and_crops(tmp_path):
+    frames = torch.zeros(3, 32, 64, 3, dtype=torch.uint8)
+    frames[:, :, 16:48] = 255  # the middle half is white
+    write_video(tmp_path / "bar.mp4", frames, fps=8, quality=10)
+    read = lambda **options: read_clip(tmp_path / "bar.mp4", 3, **options)  # noqa: E731
+    assert read(size=32).mean() > 0.98  # the centre crop is the white half
+    assert read(size=16).mean() > 0.9
+    whole = read(size=(16, 32))
+    assert whole.shape == (3, 3, 16, 32) and abs(float(whole.mean())) < 0.02
+    assert read(size=(64, 40)).shape == (3, 3, 64, 40)
+    generator = torch.Generator().manual_seed(0)
+    means = {round(float(read(size=32, crop="random", generator=generator).mean()), 1) for _ in range(12)}
+    assert len(means) > 3
+
+
+@pytest.mark.parametrize("width", [16, 24, 48, 50, 64])  # decord misreads the first three
+def test_a_size_that_matches_is_not_resampled(tmp_path, width):
+    noise = torch.randint(0, 256, (2, 16, width, 1), generator=torch.Generator().manual_seed(0))
+    noise = noise.to(torch.uint8).expand(-1, -1, -1, 3)
+    write_video(tmp_path / "noise.mp4", noise, fps=8, quality=10)
+    back = to_uint8(read_clip(tmp_path / "noise.mp4", 2, size=(16, width), crop="random"))
+    assert (back.float() - noise.float()).abs().mean() < 2
+
+
+def test_uint8_round_trip():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(2, -1, -1, 3)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+    assert torch.equal(to_uint8(from_uint8(levels[None])), levels[None])
+    clip = torch.tensor([-1.5, -1.0, 0.9999, 1.0, 3.0]).view(1, 1, 1, 5)
+    assert to_uint8(clip).flatten().tolist() == [0, 0, 255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_write_video_round_trip(tmp_path, suffix):
+    height, width = 36, 50  # even, divisible by neither 4 nor 16
+    grid = torch.stack(
+        torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    )
+    clip = torch.cat([grid, grid.mean(0, keepdim=True)])[:, None].repeat(1, 6, 1, 1)
+    path = tmp_path / "new" / "folder" / f"clip{suffix}"
+    write_video(path, clip, fps=12.5, quality=10)
+    back = read_clip(path, 6, size=(height, width))
+    assert (back - clip).abs().mean() < 0.03
+    assert video_info(path).fps == pytest.approx(12.5)
+    first = path.read_bytes()
+    write_video(path, to_uint8(clip), fps=12.5, quality=10)
+    assert path.read_bytes() == first
+    write_video(path, clip, fps=12.5, quality=1)
+    assert path.stat().st_size < len(first)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "clip.mp4"
+    write_video(path, numbered_frames(4), fps=8)
+    first = path.read_bytes()
+    monkeypatch.setattr(video.imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")
+    with pytest.raises(RuntimeError, match=r"clip\.mp4"):
+        write_video(path, numbered_frames(9), fps=8)
+    assert path.read_bytes() == first and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "clip", "named"),
+    [
+        ("odd.mp4", torch.zeros(3, 2, 32, 33), "32x33"),
+        ("clip.mkv", torch.zeros(3, 2, 32, 32), "mkv"),
+        ("batch.mp4", torch.zeros(1, 3, 2, 32, 32), "1, 3, 2, 32, 32"),
+        ("grey.mp4", torch.zeros(1, 2, 32, 32), "1, 2, 32, 32"),
+        ("ints.mp4", torch.zeros(2, 32, 32, 3, dtype=torch.int64), "int64"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, name, clip, named):
+    with pytest.raises(ValueError, match=named):
+        write_video(tmp_path / name, clip, fps=8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_gif(tmp_path):
+    frames = torch.zeros(7, 20, 30, 3, dtype=torch.uint8)
+    for k in range(7):
+        frames[k, :, 4 * k : 4 * k + 4, 0] = 255
+    write_gif(tmp_path / "new" / "clip.gif", frames, fps=30)
+    with Image.open(tmp_path / "new" / "clip.gif") as gif:
+        assert gif.n_frames == 7 and gif.size == (30, 20)
+        duration, shown = 0, []
+        for k in range(7):
+            gif.seek(k)
+            duration += gif.info["duration"]
+            shown.append(np.array(gif.convert("RGB")))
+    assert duration == 230  # 7 frames at 30 per second, to the hundredth
+    assert np.abs(np.stack(shown).astype(int) - frames.numpy()).max() < 8
+    with pytest.raises(ValueError, match="60"):
+        write_gif(tmp_path / "fast.gif", frames, fps=60)
+
+
+def test_tile_and_filmstrip():
+    clips = torch.linspace(-1, 0.5, 5)[:, None, None, None, None].repeat(1, 3, 9, 8, 6)
+    clips[:, :, 8] = 0.75  # the last frame
+    grid = tile(clips, columns=3)
+    assert grid.shape == (3, 9, 18, 22)
+    for i, clip in enumerate(clips):
+        top, left = 10 * (i // 3), 8 * (i % 3)
+        assert torch.equal(grid[:, :, top : top + 8, left : left + 6], clip)
+    assert (grid[:, :, 8:10] == 1).all() and (grid[:, :, 10:, 16:] == 1).all()
+    assert tile(clips).shape == grid.shape  # 3 columns are the squarest
+    strip = np.array(filmstrip(clips, num_frames=4))
+    assert strip.shape == (5 * 10 - 2, 4 * 8 - 2, 3)
+    assert (strip[:8, :6] == 0).all() and (strip[:8, 24:30] == 223).all()
+    with pytest.raises(ValueError, match="one shape"):
+        tile([clips[0], clips[0, :, :3]])
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    whole = {suffix: folder / f"whole{suffix}" for suffix in (".mp4", ".avi")}
+    noise = torch.randint(0, 256, (40, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    for path in whole.values():
+        write_video(path, noise, fps=25)
+    mp4, avi = (path.read_bytes() for path in whole.values())
+    contents = {
+        "zero.mp4": b"",
+        "zero.avi": b"",
+        "text.avi": b"not a video\n" * 400,
+        "early_end.mp4": mp4[: len(mp4) // 3],
+        "header_only.avi": avi[:300],
+        "hole.mp4": mp4[: len(mp4) // 2] + bytes(len(mp4) // 2),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    for name in ("sound.mp4", "sound.avi"):
+        ffmpeg("-f", "lavfi", "-i", "sine=duration=1", folder / name)
+    (folder / "folder.mp4").mkdir()
+    return {
+        name: folder / name for name in (*contents, "sound.mp4", "sound.avi", "folder.mp4", "missing.mp4")
+    }
+
+
+def test_broken_files_end_in_the_typed_error_quickly(tmp_path):
+    for name, path in broken_files(tmp_path).items():
+        begin = time.monotonic()
+        with pytest.raises(UnreadableVideoError) as caught:
+            read_clip(path, 40, size=32)
+        assert time.monotonic() - begin < 5, name
+        assert caught.value.path == str(path) and str(path) in str(caught.value)
+        if name.startswith("sound"):
+            assert "no video stream" in caught.value.reason
+    copy = pickle.loads(pickle.dumps(caught.value))  # the way out of a worker process
+    assert type(copy) is UnreadableVideoError and str(copy) == str(caught.value)
+
+
+def test_a_truncated_avi_gives_the_frames_it_has_and_no_others(tmp_path):
+    write_video(tmp_path / "whole.avi", numbered_frames(60), fps=25, quality=10)
+    content = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "part.avi").write_bytes(content[: (content.index(b"movi") + content.index(b"idx1")) // 2])
+    left = video_info(tmp_path / "part.avi").num_frames
+    assert 10 < left < 50
+    assert frame_numbers(read_clip(tmp_path / "part.avi", 8, size=32, start=0)) == list(range(8))
+    with pytest.raises(VideoTooShortError):
+        read_clip(tmp_path / "part.avi", left + 1, size=32)
+
+
+def test_frames_before_an_edit_lists_start_do_not_count(tmp_path):
+    # A cut without re-encoding: 60 frames are stored, the first 23 never shown. decord counts 60, fills in
+    # copies for those past the end, and on some windows does not return.
+    write_video(tmp_path / "whole.mp4", numbered_frames(60), fps=25, quality=10)
+    ffmpeg("-ss", 23 / 25, "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
+    assert len(decord.VideoReader(str(tmp_path / "cut.mp4"))) == 60
+    assert video_info(tmp_path / "cut.mp4").num_frames == 37
+    assert frame_numbers(read_clip(tmp_path / "cut.mp4", 37, size=32)) == list(range(23, 60))
+    assert frame_numbers(read_clip(tmp_path / "cut.mp4", 3, size=32, stride=7, start=20)) == [43, 50, 57]
+    with pytest.raises(VideoTooShortError):
+        read_clip(tmp_path / "cut.mp4", 38, size=32)
+
+
+def test_an_avi_with_b_frames_is_read_in_order(tmp_path):
+    # Some of its frames carry no time stamp, as in many of UCF-101's files; decord's seek goes astray.
+    write_video(tmp_path / "whole.mp4", numbered_frames(60), fps=25, quality=10)
+    source, target = tmp_path / "whole.mp4", tmp_path / "b.avi"
+    ffmpeg("-i", source, "-c:v", "mpeg4", "-q:v", 1, "-bf", 2, "-vtag", "DX50", target)
+    assert frame_numbers(read_clip(target, 5, size=32, stride=4, start=41)) == [41, 45, 49, 53, 57]
+
+
+def test_a_decoder_that_does_not_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "DECODE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(video, "decode", lambda *_: time.sleep(1))
+    write_video(tmp_path / "clip.mp4", numbered_frames(4), fps=8)
+    with pytest.raises(UnreadableVideoError, match=r"clip\.mp4.*did not end in 0\.2 s"):
+        read_clip(tmp_path / "clip.mp4", 4, size=32)
+
+
+def test_real_files_seek_to_the_frame_that_is_there():
+    files = sorted((DATA / "ucf101-native").glob("*/*.avi"))[::12]
+    if not files:
+        pytest.skip("no UCF-101 files in ../shared/data/ucf101-native")
+    for path in files:
+        info = video_info(path)
+        whole = read_clip(path, info.num_frames, size=(240, 320))
+        clip = read_clip(path, 4, size=(240, 320), start=info.num_frames - 4)
+        assert torch.equal(clip, whole[:, -4:]), path
+
+
+def test_a_forked_worker_survives_a_reader_left_behind(tmp_path):
+    write_video(tmp_path / "clip.mp4", numbered_frames(8), fps=25)
+    gc.disable()  # so that the cycle below is still there at the fork
+    try:
+        cycle = [decord.VideoReader(str(tmp_path / "clip.mp4"))]
+        cycle.append(cycle)
+        del cycle
+        worker = multiprocessing.get_context("fork").Process(target=gc.collect)
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+    finally:
+        gc.enable()

@@ -1,0 +1,373 @@
+"""LatentTransformer: what it computes, and diffusers' contract."""
+
+import pytest
+import torch
+from diffusers import AutoModel, FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_dispatch import attention_backend
+from diffusers.training_utils import EMAModel
+from torch._dynamo.testing import CompileCounter
+
+from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.models.positions import patch_centres
+from vidtwin_gen.models.transformer import LatentTransformer
+
+VIDTWIN = LatentLayout(
+    (
+        LatentGrid("structure", ("query", "height", "width"), (4, 3, 3), 4),
+        LatentGrid("dynamics_x", ("time", "width"), (5, 3), 2),
+        LatentGrid("dynamics_y", ("time", "height"), (5, 3), 2),
+    )
+)
+MAGVIT_V2 = LatentLayout((LatentGrid("video", ("time", "height", "width"), (4, 28, 28), 5),))
+NUM_CLASSES = 6
+BOTH_CONDITIONINGS = pytest.mark.parametrize("conditioning", ["adaln", "cross_attention"])
+
+
+def build(layout=VIDTWIN, awake=True, **sizes):
+    """A small model; `awake`: with random numbers where the initialisation has zeros."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2} | sizes
+    model = LatentTransformer(layout.to_config(), NUM_CLASSES, **sizes).eval()
+    if awake:
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def inputs(model, batch_size=3, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    latents = torch.randn(batch_size, model.layout.num_elements, generator=draw)
+    timestep = 1000 * torch.rand(batch_size, generator=draw)
+    return latents, timestep, torch.randint(NUM_CLASSES + 1, (batch_size,), generator=draw)
+
+
+@torch.no_grad()
+def run(model, *args):
+    return model(*args, return_dict=False)[0]
+
+
+def test_an_untrained_model_predicts_zero():
+    model = build(awake=False)
+    assert (run(model, *inputs(model)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "patch_size", [1, 2, {"structure": (2, 1, 3), "dynamics_y": 2}], ids=["1", "2", "by grid"]
+)
+def test_shape_and_every_input_matters(patch_size):
+    model = build(patch_size=patch_size)
+    latents, timestep, labels = inputs(model)
+    sample = model(latents, timestep, labels).sample
+    assert sample.shape == latents.shape
+    assert model.layout.num_tokens(patch_size) == sum(model.num_tokens.values())
+    assert not torch.allclose(sample, run(model, latents.flip(1), timestep, labels))
+    assert not torch.allclose(sample, run(model, latents, timestep / 2, labels))
+    assert not torch.allclose(sample, run(model, latents, timestep, (labels + 1) % NUM_CLASSES))
+
+
+def test_a_clip_does_not_see_its_batch():
+    model = build()
+    args = inputs(model, batch_size=4)
+    order = torch.tensor([2, 0, 3, 1])
+    expected = run(model, *args)
+    torch.testing.assert_close(run(model, *(arg[order] for arg in args)), expected[order])
+    torch.testing.assert_close(run(model, *(arg[:1] for arg in args)), expected[:1])
+
+
+def test_every_token_sees_every_other():
+    model = build()
+    latents, timestep, labels = inputs(model, batch_size=1)
+    latents.requires_grad_()
+    model(latents, timestep, labels).sample[0, -1].backward()
+    assert (latents.grad != 0).all()
+
+
+@BOTH_CONDITIONINGS
+def test_every_parameter_gets_a_gradient(conditioning):
+    model = build(conditioning=conditioning)
+    model(*inputs(model)).sample.square().mean().backward()
+    # cross-attention to a single vector has nothing to choose
+    idle = ("cross_attn.to_q", "cross_attn.to_k", "cross_attn.norm", "norm_cross")
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-9 or any(part in name for part in idle), name
+
+
+def test_cross_attention_tells_the_class():
+    """The same network but for its class gives another velocity; the timestep stays with adaLN."""
+    model = build(conditioning="cross_attention", class_dim=5)
+    assert model.class_embed.embedding_dim == 5
+    assert model.transformer_blocks[0].cross_attn.to_k.in_features == 5
+    latents, timestep, labels = inputs(model)
+    sample = run(model, latents, timestep, labels)
+    assert not torch.allclose(sample, run(model, latents, timestep, (labels + 1) % NUM_CLASSES))
+    assert not torch.allclose(sample, run(model, latents, timestep / 2, labels))
+    asleep = build(awake=False, conditioning="cross_attention")
+    assert (run(asleep, *inputs(asleep)) == 0).all()
+    assert all((block.cross_attn.to_out[0].weight == 0).all() for block in asleep.transformer_blocks)
+
+
+@BOTH_CONDITIONINGS
+def test_gradient_checkpointing_changes_no_gradient(conditioning):
+    model = build(conditioning=conditioning)
+    gradients = []
+    for enable in (model.disable_gradient_checkpointing, model.enable_gradient_checkpointing):
+        enable()
+        model.zero_grad()
+        model(*inputs(model)).sample.square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert model.is_gradient_checkpointing
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_null_class_is_the_row_after_the_last():
+    model = build()
+    assert model.null_class == NUM_CLASSES
+    assert model.class_embed.num_embeddings == NUM_CLASSES + 1
+
+
+def test_positions_tell_every_token_from_every_other():
+    model = build()
+    positions = model.positions(torch.zeros(1, model.layout.num_tokens(), 32))[0]
+    distances = torch.cdist(positions, positions) + torch.eye(len(positions))
+    assert distances.min() > 1e-3
+
+
+def test_grids_share_their_common_axes():
+    """Along time, the two Dynamics grids differ by a constant: what their other axis and their kind add."""
+    model = build()
+    positions = model.positions(torch.zeros(1, model.layout.num_tokens(), 32))[0]
+    _, x, y = positions.split([36, 15, 15])
+    steps_x, steps_y = (part.view(5, 3, 32)[:, 0].diff(dim=0) for part in (x, y))
+    torch.testing.assert_close(steps_x, steps_y)
+
+
+def test_patch_centres_agree_across_resolutions():
+    assert patch_centres(5, 1, 5).tolist() == [0, 1, 2, 3, 4]
+    assert patch_centres(4, 2, 4).tolist() == [0.5, 2.5]
+    assert patch_centres(2, 1, 4).tolist() == patch_centres(4, 2, 4).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@BOTH_CONDITIONINGS
+def test_save_and_load(tmp_path, dtype, conditioning):
+    model = build(patch_size={"structure": (1, 2, 2)}, conditioning=conditioning)
+    model.to(dtype).save_pretrained(tmp_path)
+    loaded = LatentTransformer.from_pretrained(tmp_path, dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+    assert loaded.layout == model.layout and loaded.patch_sizes == model.patch_sizes
+    latents, timestep, labels = inputs(model)
+    args = latents.to(dtype), timestep, labels
+    sample = run(loaded, *args)
+    assert sample.dtype == dtype
+    assert torch.equal(sample, run(model, *args))
+
+
+def test_auto_model_loads_a_folder_of_its_own(tmp_path):
+    build().save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(str(tmp_path))) is LatentTransformer
+
+
+def test_bfloat16_stays_near_float32():
+    model = build()
+    latents, timestep, labels = inputs(model)
+    expected = run(model, latents, timestep, labels)
+    half = run(model.to(torch.bfloat16), latents.bfloat16(), timestep, labels)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_autocast_and_layerwise_casting_run():
+    model = build()
+    args = inputs(model)
+    expected = run(model, *args)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (run(model, *args).float() - expected).norm() < 0.05 * expected.norm()
+    model.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    assert model.transformer_blocks[0].ff.net[2].weight.dtype == torch.float8_e4m3fn
+    assert model.proj_in["structure"].weight.dtype == torch.float32
+    assert (run(model, *args) - expected).norm() < 0.5 * expected.norm()
+
+
+def test_fused_projections_compute_the_same():
+    model = build()
+    args = inputs(model)
+    expected = run(model, *args)
+    model.fuse_qkv_projections()
+    torch.testing.assert_close(run(model, *args), expected)
+
+
+def test_the_size_of_queries_and_keys_does_not_matter():
+    model = build(num_layers=1)
+    args = inputs(model)
+    expected = run(model, *args)
+    attention = model.transformer_blocks[0].attn
+    with torch.no_grad():
+        for linear in (attention.to_q, attention.to_k):
+            linear.weight.mul_(8)
+            linear.bias.mul_(8)
+    torch.testing.assert_close(run(model, *args), expected)
+    with torch.no_grad():
+        attention.to_v.weight.mul_(8)
+    assert not torch.allclose(run(model, *args), expected)
+
+
+def test_magvit_v2_is_a_layout_like_any_other():
+    model = build(MAGVIT_V2, patch_size=2, hidden_size=16, num_layers=1)
+    assert model.layout.num_tokens(2) == 392
+    args = inputs(model, batch_size=1)
+    assert run(model, *args).shape == (1, 4 * 28 * 28 * 5)
+
+
+def test_the_repeated_block_compiles_as_one_graph():
+    model = build(conditioning="cross_attention", num_layers=3)
+    args = inputs(model, batch_size=2)
+    expected = run(model, *args)
+    torch.compiler.reset()
+    compiled = CompileCounter()
+    model.compile_repeated_blocks(fullgraph=True, backend=compiled)
+    torch.testing.assert_close(run(model, *args), expected)
+    assert compiled.frame_count == 1  # three blocks, one graph
+    run(model, *(torch.cat([arg] * 2) for arg in args))
+    assert compiled.frame_count == 2  # and one more that takes any batch
+    run(model, *(torch.cat([arg] * 3) for arg in args))
+    assert compiled.frame_count == 2
+    torch.compiler.reset()
+
+
+def test_it_can_be_exported_ahead_of_time():
+    model = build()
+    args = inputs(model, batch_size=2)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    with torch.no_grad():
+        program = torch.export.export(
+            model, args, {"return_dict": False}, dynamic_shapes=({0: batch}, {0: batch}, {0: batch}, None)
+        )
+    more = tuple(torch.cat([arg] * 2) for arg in args)
+    torch.testing.assert_close(program.module()(*more, return_dict=False)[0], run(model, *more))
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+def test_attention_backends_compute_the_same(backend):
+    model = build(conditioning="cross_attention")
+    args = inputs(model)
+    expected = run(model, *args)
+    with attention_backend("native"):  # diffusers also makes the choice the default: undone at the end
+        model.set_attention_backend(backend)
+        torch.testing.assert_close(run(model, *args), expected)
+    model.reset_attention_backend()
+    with attention_backend(backend):
+        torch.testing.assert_close(run(model, *args), expected)
+
+
+def test_a_large_model_is_saved_in_parts(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path, max_shard_size="20KB", variant="fp16")
+    assert len(list(tmp_path.glob("*.fp16-*.safetensors"))) > 1
+    loaded = LatentTransformer.from_pretrained(tmp_path, variant="fp16")
+    args = inputs(model)
+    assert torch.equal(run(loaded, *args), run(model, *args))
+
+
+@pytest.mark.parametrize("offload_type", ["block_level", "leaf_level"])
+def test_group_offload_computes_the_same(offload_type):
+    model = build()
+    args = inputs(model)
+    expected = run(model, *args)
+    kwargs = {"num_blocks_per_group": 1} if offload_type == "block_level" else {}
+    model.enable_group_offload(torch.device("cpu"), offload_type=offload_type, **kwargs)
+    assert torch.equal(run(model, *args), expected)
+
+
+def test_lora_adapters_are_added_scaled_saved_and_loaded(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = build()
+    args = inputs(model)
+    plain = run(model, *args)
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    model.add_adapter(config)
+    adapted = run(model, *args)
+    assert not torch.allclose(adapted, plain)
+    silent = model(*args, attention_kwargs={"scale": 0.0}, return_dict=False)[0]
+    torch.testing.assert_close(silent, plain)
+    model.save_lora_adapter(tmp_path)
+    other = build()
+    other.load_lora_adapter(tmp_path, prefix=None, use_safetensors=True)
+    torch.testing.assert_close(run(other, *args), adapted)
+
+
+def test_a_step_cache_skips_blocks():
+    model = build(num_layers=4)
+    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    calls = []
+    model.transformer_blocks[2].attn.register_forward_hook(lambda *_: calls.append(1))
+    args = inputs(model)
+    for _ in range(3):
+        with model.cache_context("cond"):
+            run(model, *args)
+    assert len(calls) == 1
+
+
+def test_ema_follows_the_weights():
+    model = build()
+    ema = EMAModel(model.parameters(), decay=0.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    ema.step(model.parameters())
+    shadow = build()
+    ema.copy_to(shadow.parameters())
+    args = inputs(model)
+    torch.testing.assert_close(run(shadow, *args), run(model, *args))
+
+
+def test_it_learns_to_generate_one_clip():
+    """A few steps of the real objective bring the loss down, and the sampler near the clip."""
+    model = build(awake=False).train()
+    draw = torch.Generator().manual_seed(0)
+    x0 = torch.randn(1, VIDTWIN.num_elements, generator=draw).expand(8, -1)
+    labels = torch.zeros(8, dtype=torch.long)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(120):
+        noise, sigma = torch.randn(x0.shape, generator=draw), sample_sigmas(8, draw)
+        prediction = model(interpolate(x0, noise, sigma), timestep_of(sigma), labels).sample
+        loss = total_loss(grid_losses(prediction, velocity(x0, noise), VIDTWIN), VIDTWIN)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.25 * sum(losses[:10])
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(20)
+    latents = torch.randn(2, VIDTWIN.num_elements, generator=draw)
+    before = (latents - x0[:2]).square().mean()
+    for t in scheduler.timesteps:
+        latents = scheduler.step(run(model, latents, t.expand(2), labels[:2]), t, latents, return_dict=False)[
+            0
+        ]
+    assert (latents - x0[:2]).square().mean() < 0.1 * before
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 33, "num_heads": 3},
+        {"hidden_size": 32, "num_heads": 5},
+        {"patch_size": (2, 2)},
+        {"conditioning": "text"},
+        {"prediction_type": "epsilon"},
+    ],
+)
+def test_sizes_that_do_not_fit_are_value_errors(sizes):
+    with pytest.raises(ValueError):
+        build(**sizes)
+
+
+def test_latents_of_another_layout_are_a_value_error():
+    model = build()
+    with pytest.raises(ValueError, match="flat latents"):
+        model(torch.zeros(1, 7), torch.zeros(1), torch.zeros(1, dtype=torch.long))

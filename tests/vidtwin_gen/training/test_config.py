@@ -1,0 +1,175 @@
+"""Flags, presets, and what a resumed run may change."""
+
+import inspect
+import json
+from dataclasses import dataclass, fields
+
+import pytest
+
+import train_dit
+import train_vae
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.training.config import (
+    FREE_ON_RESUME,
+    METRICS,
+    TrainingConfig,
+    flag,
+    model_arguments,
+    parse_config,
+    save_or_check_config,
+    user_errors,
+)
+
+PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
+
+
+@dataclass
+class Config(TrainingConfig):
+    flip: bool = flag(True, "mirror")
+    width: int = flag(8, "pixels")
+
+
+def parse(*argv):
+    return parse_config(Config, PRESETS, ["--output_dir", "run", *argv])
+
+
+def test_a_flag_beats_the_preset_and_the_preset_the_default():
+    assert (parse().max_train_steps, parse().flip) == (1000, True)
+    quick = parse("--preset", "quick")
+    assert (quick.max_train_steps, quick.flip, quick.width) == (5, False, 8)
+    own = parse("--max_train_steps", "7", "--preset", "quick", "--flip")
+    assert (own.max_train_steps, own.flip) == (7, True)
+    assert parse("--no_flip").flip is False
+    assert parse("--no-flip").flip is parse("--flip", "false").flip is False
+    assert parse().max_train_steps == 1000  # a preset of one call is not the next one's
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "--output_dir is required"),
+        (["--output_dir", "run", "--max_train_steps", "0"], "--max_train_steps must be at least 1, got 0"),
+        (["--output_dir", "run", "--mixed_precision", "int8"], "is no, bf16 or fp16, got 'int8'"),
+        (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
+    ],
+)
+def test_a_wrong_value_is_one_line(argv, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_config(Config, PRESETS, argv)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--preset", "slow"], "argument --preset: invalid choice: 'slow'"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--width", "wide"], "argument --width: invalid int value: 'wide'"),
+    ],
+)
+def test_a_wrong_flag_is_two_lines(argv, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*argv)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 2
+
+
+def test_only_value_errors_are_the_users(capsys):
+    with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+        raise ValueError("--data nowhere: no such folder")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
+    with pytest.raises(TypeError), user_errors("train.py"):
+        raise TypeError("ours")
+
+
+@pytest.mark.parametrize(
+    ("script", "config_class", "inputs"),
+    [
+        (train_vae, train_vae.VAEConfig, ["--data", "d"]),
+        (train_dit, train_dit.DiTConfig, ["--vae", "v", "--latents", "l"]),
+    ],
+    ids=["train_vae", "train_dit"],
+)
+def test_every_preset_of_the_scripts_is_a_configuration(script, config_class, inputs):
+    known = {field.name: field for field in fields(config_class)}
+    assert all(field.metadata["help"] for field in known.values())
+    for name, preset in script.PRESETS.items():
+        config = parse_config(
+            config_class, script.PRESETS, ["--output_dir", "run", *inputs, "--preset", name]
+        )
+        for flag_name, value in preset.items():
+            assert getattr(config, flag_name) == value
+            default = known[flag_name].default
+            assert type(value) is type(default), f"{name}: {flag_name}={value!r}, a {type(default).__name__}"
+
+
+def test_what_may_change_on_resuming_is_a_flag():
+    flags = {field.name for config in (train_vae.VAEConfig, train_dit.DiTConfig) for field in fields(config)}
+    assert flags >= FREE_ON_RESUME
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate"),
+    [({}, {"fps": 8.0}), ({"stride": 2}, {"stride": 2}), ({"stride": 0, "fps": 12.0}, {"fps": 12.0})],
+)
+def test_frames_are_taken_by_stride_or_by_rate(asked, rate):
+    geometry = train_vae.clip_geometry(train_vae.VAEConfig(output_dir="run", data="videos", **asked))
+    assert {name: geometry.get(name) for name in rate} == rate
+    assert len({"stride", "fps"} & geometry.keys()) == 1
+
+
+def test_stride_and_rate_exclude_each_other():
+    with pytest.raises(ValueError, match="--stride 2 and --fps 12 exclude each other"):
+        train_vae.VAEConfig(output_dir="run", data="videos", stride=2, fps=12.0)
+
+
+def test_the_flags_of_stage_1_are_the_models_arguments():
+    """With the same defaults: the command without flags trains the paper's model."""
+    config = train_vae.VAEConfig(output_dir="run", data="videos")
+    arguments = model_arguments(config, train_vae.MODEL)
+    signature = inspect.signature(AutoencoderVidTwin.__init__)
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+    assert arguments == {name: defaults[name] for name in arguments}
+    left_out = {"self", "in_channels", "mlp_ratio", "causal", "latents_mean", "latents_std"}
+    assert arguments.keys() | left_out == defaults.keys()
+
+
+def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    first = parse("--width", "16")
+    save_or_check_config(first, folder)
+    assert json.loads((folder / "run.json").read_text()) == first.public()
+    (folder / METRICS).write_text('{"step": 1}\n')
+    save_or_check_config(parse("--width", "16", "--logging_steps", "3"), folder)
+    with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags or another --output_dir"):
+        save_or_check_config(parse(), folder)
+    assert json.loads((folder / "run.json").read_text()) == first.public()
+
+
+def test_a_flag_may_be_younger_than_the_run(tmp_path):
+    save_or_check_config(parse(), tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    path = tmp_path / "run.json"
+    older = json.loads(path.read_text())
+    del older["use_8bit_adam"]
+    path.write_text(json.dumps(older))
+    save_or_check_config(parse(), tmp_path)
+    with pytest.raises(ValueError, match="--use_8bit_adam was False, is True"):
+        save_or_check_config(parse("--use_8bit_adam"), tmp_path)
+
+
+def test_the_token_is_not_written_down(tmp_path):
+    config = parse("--hub_token", "hf_secret", "--report_to", "none")
+    save_or_check_config(config, tmp_path)
+    assert config.hub_token == "hf_secret" and "hf_secret" not in repr(config)
+    assert "hf_secret" not in (tmp_path / "run.json").read_text()
+
+
+def test_a_run_that_learned_nothing_may_be_corrected(tmp_path):
+    save_or_check_config(parse("--width", "16"), tmp_path)
+    save_or_check_config(parse("--width", "24"), tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["width"] == 24

@@ -1,0 +1,206 @@
+"""Two processes train as one does: with DDP, and with weights that FSDP shards. All on the CPU, over gloo."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_dit
+import train_vae
+from tests.conftest import NUM_STEPS
+from vidtwin_gen.data.latent_dataset import weights_sha256
+from vidtwin_gen.draws import BatchDraws, normal, seed_step, uniform
+from vidtwin_gen.models.transformer import LatentTransformer
+
+ROOT = Path(__file__).parents[3]
+DDP = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+FSDP = ["accelerate.commands.launch", "--config_file", "docs/fsdp.yaml", "--num_processes", "2"]
+FSDP += ["--main_process_port", "0", "tests/fsdp_on_cpu.py"]
+
+
+def launch(launcher, script, argv):
+    """Two processes of a script, and what they said."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    if launcher is DDP:
+        env["ACCELERATE_USE_CPU"] = "true"
+    command = [sys.executable, "-m", *launcher, script, *argv]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def metrics(output_dir):
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def exported(output_dir):
+    return output_dir / "pipeline" / "transformer"
+
+
+def assert_same_training(lines, alone, rel):
+    """The same lines of the log, validation's among them."""
+    assert [line.keys() for line in lines] == [line.keys() for line in alone]
+    for line, other in zip(lines, alone, strict=True):
+        assert line == pytest.approx(other, rel=rel)
+
+
+def relaunch_from_step_10(launcher, script, argv, output_dir, result):
+    """Removes what came after it, and resumes."""
+    shutil.rmtree(output_dir / result)
+    shutil.rmtree(output_dir / f"checkpoint-{NUM_STEPS}")
+    done = launch(launcher, script, argv)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming from {output_dir / 'checkpoint-10'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("launcher", "batch_size", "passes"), [(DDP, 2, 1), (FSDP, 1, 2)], ids=["ddp", "fsdp"]
+)
+def test_two_processes_train_the_transformer_as_one(launcher, batch_size, passes, tiny_dit_run, tmp_path):
+    run, output_dir = tiny_dit_run, tmp_path / "shared"
+    argv = run.argv(
+        output_dir,
+        train_batch_size=batch_size,
+        gradient_accumulation_steps=passes,
+        validation_steps=5,  # once where no checkpoint follows, which would put sharded weights in order
+    )
+    done = launch(launcher, "train_dit.py", argv)
+    assert done.returncode == 0, done.stderr
+    told = metrics(output_dir)
+    assert [line["step"] for line in told if "val_loss" in line] == [5, 10, NUM_STEPS]
+    lines = [line for line in told if "val_loss" not in line or line["step"] == NUM_STEPS]
+    assert_same_training(lines, metrics(run.output_dir), rel=1e-5)
+    names = sorted(path.name for path in (output_dir / "samples").iterdir())
+    assert names == [f"step_{step:07d}.{end}" for step in (5, 10, NUM_STEPS) for end in ("gif", "png")]
+    weights, expected = (
+        LatentTransformer.from_pretrained(exported(folder)).state_dict()
+        for folder in (output_dir, run.output_dir)
+    )
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
+
+    if launcher is FSDP:
+        assert len(list((output_dir / "checkpoint-10" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
+        before = weights_sha256(exported(output_dir))
+        relaunch_from_step_10(launcher, "train_dit.py", argv, output_dir, "pipeline")
+        assert metrics(output_dir) == told
+        assert weights_sha256(exported(output_dir)) == before
+
+
+def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path):
+    run, output_dir = tiny_vae_run, tmp_path / "shared"
+    argv = run.argv(output_dir, train_batch_size=run.flags["train_batch_size"] // 2)
+    done = launch(DDP, "train_vae.py", argv)
+    assert done.returncode == 0, done.stderr
+    lines, alone = metrics(output_dir), metrics(run.output_dir)
+    assert [(line["step"], line["samples"]) for line in lines] == [
+        (line["step"], line["samples"]) for line in alone
+    ]
+    assert lines[0]["l1"] == pytest.approx(alone[0]["l1"], rel=0.01)  # the same clips, but other noise
+
+    weights = weights_sha256(output_dir / "autoencoder")
+    relaunch_from_step_10(DDP, "train_vae.py", argv, output_dir, "autoencoder")
+    assert metrics(output_dir) == lines
+    assert weights_sha256(output_dir / "autoencoder") == weights
+
+
+def test_two_passes_of_half_a_batch_are_one_of_the_whole(tiny_dit_run, tmp_path):
+    run = tiny_dit_run
+    argv = run.argv(
+        tmp_path / "run",
+        train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_train_steps=2,
+        lr_scheduler="constant_with_warmup",  # in the cosine of 12 steps it is as at the first two
+        checkpointing_steps=2,
+        validation_steps=2,
+    )
+    train_dit.main(argv)
+    *lines, _ = metrics(tmp_path / "run")
+    names = [name for name in lines[0] if name == "grad_norm" or "loss" in name]
+    for line, other in zip(lines, metrics(run.output_dir), strict=False):
+        assert {name: line[name] for name in names} == pytest.approx(
+            {name: other[name] for name in names}, rel=1e-5
+        )
+
+
+def test_a_sample_is_drawn_the_same_in_any_part_of_its_batch():
+    def drawn(*cuts):
+        rows = []
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            shared = seed_step(0, 3, torch.device("cpu"))
+            draws = BatchDraws(torch.Generator(), shared, 12, slice(start, stop))
+            rows.append(torch.cat([draws(normal(5)), draws(uniform)[:, None]], dim=1))
+        return torch.cat(rows)
+
+    whole = drawn(0, 12)
+    assert whole.shape == (12, 6)
+    assert len(whole.unique()) == whole.numel()
+    assert torch.equal(drawn(0, 1, 7, 12), whole)
+    other = torch.randn(12, 5, generator=seed_step(0, 4, torch.device("cpu")))
+    assert not torch.isclose(other, whole[:, :5]).any()
+
+
+class Process:
+    """As much of an Accelerator as `validate` asks for: one process of several, with nothing to add."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, process_index, num_processes):
+        self.process_index, self.num_processes = process_index, num_processes
+
+    def autocast(self):
+        return contextlib.nullcontext()
+
+    def reduce(self, tensor, reduction):
+        assert reduction == "sum"
+        return tensor
+
+
+def test_uneven_shares_of_the_test_split_add_up(tiny_dit_run):
+    config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
+    _, rows, metadata = train_dit.load_inputs(config)
+    transformer = LatentTransformer.from_pretrained(exported(tiny_dit_run.output_dir))
+    passes = []
+    transformer.register_forward_hook(lambda *_: passes[-1].append(1))
+
+    def validate(batch_size, index, num_processes):
+        passes.append([])
+        config.train_batch_size = batch_size
+        process = Process(index, num_processes)
+        return train_dit.validate(transformer, rows["test"].select(range(5)), metadata, config, process)
+
+    whole = validate(5, 0, 1)
+    for batch_size, num_processes in ((1, 1), (2, 1), (1, 2), (2, 2), (1, 7)):
+        parts = [validate(batch_size, index, num_processes) for index in range(num_processes)]
+        assert {name: sum(part[name] for part in parts) for name in whole} == pytest.approx(whole, rel=1e-5)
+        assert len({len(calls) for calls in passes[-num_processes:]}) == 1  # or FSDP would wait for ever
+
+
+@pytest.mark.parametrize(
+    ("script", "environment", "changes", "message"),
+    [
+        (train_vae, {"FSDP_VERSION": "2"}, {}, "launch it without FSDP, `accelerate launch --multi_gpu`"),
+        (train_dit, {"FSDP_VERSION": "1"}, {}, "fsdp_version is 1 in .*: set it to 2, as in docs/fsdp.yaml"),
+        (train_dit, {"FSDP_VERSION": "2"}, {"mixed_precision": "fp16"}, "fp16 does not go with FSDP"),
+    ],
+)
+def test_what_cannot_be_sharded_says_so(
+    script, environment, changes, message, tiny_vae_run, tiny_dit_run, tmp_path, monkeypatch
+):
+    run = {train_vae: tiny_vae_run, train_dit: tiny_dit_run}[script]
+    for name, value in {"ACCELERATE_USE_FSDP": "true", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        script.main(run.argv(tmp_path / "run", **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sharded_checkpoint_is_not_resumed_without_fsdp(tiny_dit_run, tmp_path):
+    output_dir = shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run")
+    (output_dir / f"checkpoint-{NUM_STEPS}" / "pytorch_model_fsdp_0").mkdir()
+    with pytest.raises(ValueError, match="is of a run with FSDP, this one is without FSDP"):
+        train_dit.main(tiny_dit_run.argv(output_dir))

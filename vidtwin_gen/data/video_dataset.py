@@ -1,0 +1,163 @@
+"""Clips as an endless stream of numbered draws, and what is to be said of the files that gave none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import datasets
+import torch
+
+from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.ucf101 import some
+from vidtwin_gen.data.video import Crop, Start, read_window
+from vidtwin_gen.draws import DrawOrder, seeded_generator
+
+# Past this many bad files in a row the data set is broken, not a file.
+MAX_SKIPS = 64
+
+
+class Sample(TypedDict):
+    """One draw: the clip (C, F, H, W), its class id, which row of the index it came from, and the number of
+    its first frame in the file.
+
+    `skipped` holds (row, reason) of the bad files met on the way; `substitute` says that there were any, so
+    that the clip stands in for another one.
+    """
+
+    video: torch.Tensor
+    label: int
+    index: int
+    start: int
+    substitute: bool
+    skipped: list[tuple[int, str]]
+
+
+class VideoDataset(torch.utils.data.Dataset[Sample]):
+    """An endless stream of clips over an index, addressed by the number of the draw.
+
+    `dataset[draw]` is defined for every draw >= 0: epoch `draw // len` visits every video once, in a
+    permutation of its own, and window, crop and mirroring depend on (seed, draw) alone. So
+    `DataLoader(dataset, sampler=range(start, stop), collate_fn=collate)` resumes anywhere and gives the same
+    clips whatever the batch size and the number of workers. With `shuffle=False, start="center"` the first
+    `len` draws are the index in order: the reader for encoding and evaluation.
+
+    A bad file (VideoError) is replaced by the next good one of its epoch and reported in the sample; see
+    `Sample` and `BadVideos`.
+
+    Args:
+        index: from `build_index`.
+        num_frames, size, fps, stride, start, crop: as `read_clip`.
+        shuffle: a new order each epoch, or the index's.
+        flip: mirror half of the draws. Off by default: left and right may be what a class is about.
+    """
+
+    def __init__(
+        self,
+        index: datasets.Dataset,
+        num_frames: int,
+        size: int | tuple[int, int],
+        *,
+        fps: float | None = None,
+        stride: int | None = None,
+        shuffle: bool = True,
+        start: Start = "random",
+        crop: Crop = "center",
+        flip: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not len(index):
+            raise ValueError("the index holds no videos")
+        self.paths: list[str] = list(index["path"])
+        self.labels: list[int] = list(index["label"])
+        self.num_frames, self.size = num_frames, size
+        self.fps, self.stride = fps, stride
+        self.start, self.crop, self.flip, self.seed = start, crop, flip, seed
+        self.order = DrawOrder(len(self.paths), shuffle=shuffle, seed=seed)
+        self._bad: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Number of videos: the draws of one epoch."""
+        return len(self.paths)
+
+    def __getitem__(self, draw: int) -> Sample:
+        if draw < 0:
+            raise IndexError(f"draws are counted from 0, got {draw}")
+        epoch, position = divmod(draw, len(self))
+        order = self.order.epoch(epoch)
+        skipped: list[tuple[int, str]] = []
+        for row in (order * 2)[position : position + min(MAX_SKIPS, len(self))]:
+            try:
+                video, start = self._read(row, draw)
+            except VideoError as error:
+                self._bad[row] = error.reason
+                skipped.append((row, str(error)))
+                continue
+            return Sample(
+                video=video,
+                label=self.labels[row],
+                index=row,
+                start=start,
+                substitute=bool(skipped),
+                skipped=skipped,
+            )
+        raise ValueError(f"{len(skipped)} videos in a row are bad: {some([why for _, why in skipped])}")
+
+    def _read(self, row: int, draw: int) -> tuple[torch.Tensor, int]:
+        if row in self._bad:  # finding out again may cost a minute
+            raise VideoError(self.paths[row], self._bad[row])
+        # Seeded for each file tried: what the first draws would otherwise depend on who remembers which file.
+        generator = seeded_generator(self.seed, "draw", draw)
+        mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
+        video, start = read_window(
+            self.paths[row],
+            self.num_frames,
+            size=self.size,
+            fps=self.fps,
+            stride=self.stride,
+            start=self.start,
+            crop=self.crop,
+            generator=generator,
+        )
+        return video.flip(-1) if mirrored else video, start
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Samples -> video (B, C, F, H, W), label, index, start and substitute (B,), and one list `skipped`."""
+    return {
+        "video": torch.stack([sample["video"] for sample in samples]),
+        "label": torch.tensor([sample["label"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
+        "start": torch.tensor([sample["start"] for sample in samples]),
+        "substitute": torch.tensor([sample["substitute"] for sample in samples]),
+        "skipped": [bad for sample in samples for bad in sample["skipped"]],
+    }
+
+
+class BadVideos:
+    """What a loop learns from its batches about bad files: few are skipped and told, many stop it.
+
+    Args:
+        num_videos: length of the data set.
+        max_fraction: of the distinct files met, how many may be bad. Judged from 100 files on, or from all
+            of a smaller set.
+    """
+
+    def __init__(self, num_videos: int, max_fraction: float = 0.05) -> None:
+        self.num_videos = num_videos
+        self.max_fraction = max_fraction
+        self.reasons: dict[int, str] = {}
+        self._seen: set[int] = set()
+
+    def update(self, batch: Mapping[str, Any]) -> None:
+        """Take in a batch of `collate`. Raises ValueError when too many files are bad."""
+        self.reasons.update(batch["skipped"])
+        self._seen.update(batch["index"].tolist(), self.reasons)
+        enough = len(self._seen) >= min(100, self.num_videos)
+        if enough and len(self.reasons) > self.max_fraction * len(self._seen):
+            raise ValueError(f"too many bad files (limit {self.max_fraction:.0%}): {self.summary()}")
+
+    def summary(self) -> str:
+        """One line: how many, and the first few by name."""
+        told = f"{len(self.reasons)} of {len(self._seen)} videos are bad"
+        return f"{told}: {some(list(self.reasons.values()))}" if self.reasons else told

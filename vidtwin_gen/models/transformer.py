@@ -1,0 +1,223 @@
+"""LatentTransformer: a class-conditional diffusion transformer over any latent layout."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin, FeedForward
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import AdaLayerNormContinuous
+from diffusers.utils import apply_lora_scale
+from torch import nn
+
+from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.models.layers import Attention
+from vidtwin_gen.models.positions import LatentPositions
+
+TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
+CONDITIONINGS = ("adaln", "cross_attention")
+PREDICTION_TYPES = ("flow_prediction", "sample")  # in diffusers' words
+
+# S to XL: DiT (arXiv 2212.09748, Table 1). paper: VidTwin (arXiv 2412.17726, appendix D.3), which does not
+# tell the number of heads; 16 is DiT-XL's at this width.
+SIZES: dict[str, dict[str, Any]] = {
+    "S": {"hidden_size": 384, "num_layers": 12, "num_heads": 6},
+    "B": {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
+    "L": {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
+    "XL": {"hidden_size": 1152, "num_layers": 28, "num_heads": 16},
+    "paper": {
+        "hidden_size": 1152,
+        "num_layers": 18,
+        "num_heads": 16,
+        "conditioning": "cross_attention",
+    },
+}
+
+
+class LatentTransformerBlock(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by the conditioning: adaLN-Zero (DiT, section 3.2).
+
+    With a `context_dim`, cross-attention to the context stands between the two, as in a text-to-image DiT; it
+    is neither modulated nor gated, and starts at zero like the rest.
+
+    Shapes: tokens (B, N, dim), conditioning (B, dim), context (B, M, context_dim) -> (B, N, dim).
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, context_dim: int | None = None) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(dim, 6 * dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.attn = Attention(dim, num_heads, qk_norm=True)
+        self.cross_attn: Attention | None = None
+        if context_dim is not None:
+            self.norm_cross = nn.LayerNorm(dim, eps=1e-6)
+            self.cross_attn = Attention(dim, num_heads, context_dim=context_dim, qk_norm=True)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.ff = FeedForward(dim, inner_dim=int(dim * mlp_ratio), activation_fn="gelu-approximate")
+
+    def forward(
+        self, hidden_states: torch.Tensor, conditioning: torch.Tensor, context: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        modulation = self.modulation(F.silu(conditioning)).unsqueeze(1)  # (B, 1, 6 D)
+        shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = modulation.chunk(6, dim=-1)
+        attended = self.attn(torch.addcmul(shift_attn, self.norm1(hidden_states), 1 + scale_attn))
+        hidden_states = torch.addcmul(hidden_states, gate_attn, attended)
+        if self.cross_attn is not None:
+            hidden_states = hidden_states + self.cross_attn(self.norm_cross(hidden_states), context)
+        fed = self.ff(torch.addcmul(shift_ff, self.norm2(hidden_states), 1 + scale_ff))
+        return torch.addcmul(hidden_states, gate_ff, fed)
+
+
+class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin):
+    """A DiT (arXiv 2212.09748) whose input is a flat latent and whose tokens are the grids inside it.
+
+    It knows layouts and no autoencoder: one input and one output projection per grid, positions shared along
+    axes of one name, a plain adaLN-Zero trunk over the concatenated tokens. At initialisation it returns 0.
+    `SIZES` has the usual sizes by name.
+
+    Args:
+        layout: what is inside the flat latent, `LatentLayout.to_config()`.
+        num_classes: number of classes; the label `null_class` = `num_classes` means no class.
+        patch_size: positions per token along each axis, for all grids or by grid name.
+        hidden_size: width, even and a multiple of `num_heads`. mlp_ratio: width of the MLPs over it.
+        conditioning: where the class comes in: `"adaln"`, added to the timestep's embedding (DiT), or
+            `"cross_attention"`, as one vector of `class_dim` numbers that every block attends to (VidTwin,
+            appendix D.3). Over a single vector attention has nothing to choose, so its queries and keys
+            change nothing and their gradients are zero.
+        prediction_type: what the output means, in diffusers' words: `"flow_prediction"`, the velocity, or
+            `"sample"`, x_0. Which schedulers fit follows from it.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    __module__ = "vidtwin_gen"  # where users find it, and what a saved pipeline records
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["LatentTransformerBlock", "LatentPositions"]
+    _repeated_blocks = ["LatentTransformerBlock"]
+    _skip_layerwise_casting_patterns = ["proj_in", "positions", "time_embed", "class_embed", "norm"]
+
+    @register_to_config
+    def __init__(
+        self,
+        layout: list[dict[str, Any]],
+        num_classes: int,
+        patch_size: int | dict[str, Any] = 1,
+        hidden_size: int = 384,
+        num_layers: int = 12,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        conditioning: str = "adaln",
+        class_dim: int = 256,
+        prediction_type: str = "flow_prediction",
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        for name, value, known in (
+            ("conditioning", conditioning, CONDITIONINGS),
+            ("prediction_type", prediction_type, PREDICTION_TYPES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is one of {known}, got {value!r}")
+        if hidden_size % 2:
+            raise ValueError(f"hidden_size must be even, half sines and half cosines, got {hidden_size}")
+        self.layout = LatentLayout.from_config(layout)
+        self.patch_sizes = self.layout.patch_sizes(patch_size)
+        token_channels = self.layout.token_channels(self.patch_sizes)
+        self.num_tokens = {
+            grid.name: math.prod(grid.token_shape(self.patch_sizes[grid.name])) for grid in self.layout.grids
+        }
+
+        self.proj_in = nn.ModuleDict(
+            {name: nn.Linear(channels, hidden_size) for name, channels in token_channels.items()}
+        )
+        self.positions = LatentPositions(self.layout, self.patch_sizes, hidden_size)
+        self.time_proj = Timesteps(TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embed = TimestepEmbedding(TIME_CHANNELS, hidden_size)
+        crossed = conditioning == "cross_attention"
+        self.class_embed = nn.Embedding(num_classes + 1, class_dim if crossed else hidden_size)
+        self.transformer_blocks = nn.ModuleList(
+            LatentTransformerBlock(hidden_size, num_heads, mlp_ratio, class_dim if crossed else None)
+            for _ in range(num_layers)
+        )
+        self.norm_out = AdaLayerNormContinuous(hidden_size, hidden_size, elementwise_affine=False, eps=1e-6)
+        self.proj_out = nn.ModuleDict(
+            {name: nn.Linear(hidden_size, channels) for name, channels in token_channels.items()}
+        )
+        self.gradient_checkpointing = False
+        self.initialize_weights()
+
+    @property
+    def null_class(self) -> int:
+        """The label that means no class: the unconditional half of guidance, and a dropped label."""
+        return self.config.num_classes
+
+    def initialize_weights(self) -> None:
+        """DiT's initialisation: Xavier linears, N(0, 0.02) embeddings, and zeros wherever a branch ends."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for embedding in (self.positions, self.time_embed, self.class_embed):
+            for name, parameter in embedding.named_parameters():
+                if name.endswith("weight"):
+                    nn.init.normal_(parameter, std=0.02)
+        block_ends = [block.modulation for block in self.transformer_blocks]
+        crossed = [m for m in self.modules() if isinstance(m, Attention) and m.is_cross_attention]
+        block_ends += [attention.to_out[0] for attention in crossed]
+        for linear in (*block_ends, self.norm_out.linear, *self.proj_out.values()):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def enable_cache(self, config: Any) -> None:
+        """Step caches: first block, pyramid attention broadcast, Taylor, ... (`CacheMixin`)."""
+        # Here and not at import: the first registration makes diffusers import every transformer it has.
+        TransformerBlockRegistry.register(LatentTransformerBlock, TransformerBlockMetadata(0, None))
+        super().enable_cache(config)
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        class_labels: torch.Tensor,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        """Whitened noisy latents (B, L), timestep (B,) in [0, 1000], class_labels (B,) in [0, num_classes]
+        -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
+        the LoRA adapters that are loaded."""
+        tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
+        x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
+        x = self.positions(x)
+        conditioning = self.time_embed(self.time_proj(timestep).to(x.dtype))  # (B, D)
+        classes = self.class_embed(class_labels)  # (B, D) or (B, class_dim)
+        context = None
+        if self.config.conditioning == "adaln":
+            conditioning = conditioning + classes
+        else:
+            context = classes.unsqueeze(1)  # (B, 1, class_dim)
+        for block in self.transformer_blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x = self._gradient_checkpointing_func(block, x, conditioning, context)
+            else:
+                x = block(x, conditioning, context)
+        x = self.norm_out(x, conditioning)
+        parts = x.split(list(self.num_tokens.values()), dim=1)  # (B, n, D) each
+        outputs = {
+            name: self.proj_out[name](part) for name, part in zip(self.layout.names, parts, strict=True)
+        }
+        sample = self.layout.untokens(outputs, self.patch_sizes)  # (B, L)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

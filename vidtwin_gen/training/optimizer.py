@@ -1,0 +1,107 @@
+"""An optimiser step that NaN and infinity leave without effect."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from vidtwin_gen.training.config import TrainingConfig
+from vidtwin_gen.training.fsdp import is_sharded
+
+EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimiser's kernels
+
+
+class Learner:
+    """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
+    calls them (DDP's wrappers, where there are several processes; FSDP shards in place).
+
+    Raises:
+        ValueError: as `make_optimizer`.
+    """
+
+    def __init__(
+        self,
+        modules: list[nn.Module],
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        learning_rate: float,
+        num_steps: int,
+    ) -> None:
+        self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        optimizer = make_optimizer(parameters, config, accelerator, learning_rate)
+        # accelerate steps a schedule once per process
+        lr_scheduler = get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+            num_training_steps=num_steps * accelerator.num_processes,
+        )
+        *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
+            *modules, optimizer, lr_scheduler
+        )
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
+        self.grad_norm = torch.zeros(())
+
+    def step(self, loss: torch.Tensor) -> bool | None:
+        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself,
+        after which `grad_norm` is the norm that its gradient had.
+
+        Returns whether the weights were moved, None where more passes are to come. They are not, in any
+        process, where NaN or infinity is in a loss or in the gradient.
+        """
+        self.finite = self.finite & loss.detach().isfinite()
+        self.accelerator.backward(loss)
+        if not self.accelerator.sync_gradients:
+            return None
+        parameters = [parameter for module in self.modules for parameter in module.parameters()]
+        norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
+        finite = self.finite & self.grad_norm.isfinite()
+        moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
+        # float16's gradient scaler looks for itself, and has to, to lower its scale
+        if moved or self.accelerator.scaler is not None:
+            self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+        self.finite = torch.ones_like(self.finite)
+        return moved
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], config: TrainingConfig, accelerator: Accelerator, learning_rate: float
+) -> torch.optim.Optimizer:
+    """AdamW; with `use_8bit_adam` that of bitsandbytes, which keeps the moments of tensors of 4096 numbers or
+    more in 8 bits by blocks (arXiv 2110.02861).
+
+    Raises:
+        ValueError: bitsandbytes is not installed, or can't train here.
+    """
+    settings: dict[str, Any] = {
+        "lr": learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "weight_decay": config.adam_weight_decay,
+        "eps": config.adam_epsilon,
+    }
+    if not config.use_8bit_adam:
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    if is_sharded(accelerator):
+        raise ValueError(
+            "--use_8bit_adam does not go with FSDP, whose shards bitsandbytes can't read: leave it out, or "
+            "train with DDP"
+        )
+    if accelerator.device.type not in EIGHT_BIT_DEVICES:
+        raise ValueError(
+            f"--use_8bit_adam runs on {', '.join(EIGHT_BIT_DEVICES)}, not on {accelerator.device.type}"
+        )
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ValueError("--use_8bit_adam needs bitsandbytes: pip install 'bitsandbytes>=0.50'") from None
+    return AdamW8bit(parameters, **settings)
