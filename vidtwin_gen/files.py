@@ -1,0 +1,100 @@
+"""Files and folders that have their name only when they are complete; JSON; digests.
+
+Whatever the project writes is written beside its place and renamed, so that a reader, a crash or a full disk
+never meets half a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing_file(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which takes its place when all went well. Folders above are made."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f"{final.name}.partial")
+    try:
+        yield partial
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `path` when all went well."""
+    final = Path(path)
+    partial = final.with_name(f"partial-{final.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """As `replacing_folder`, where nothing is to be replaced.
+
+    Raises:
+        ValueError: `path` is a file or a folder with something in it.
+    """
+    check_new(path)
+    with replacing_folder(path) as partial:
+        yield partial
+
+
+def check_new(path: str | Path) -> None:
+    """Raises ValueError where `path` is a file or a folder with something in it."""
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ValueError(f"{path} is there already and would be overwritten: name a new folder")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with replacing_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
+    """Raises ValueError for a number that is not finite, which JSON has no word for."""
+    try:
+        text = json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"{path} is not written, a value is infinite or no number: {error}") from None
+    write_text(path, text)
+
+
+def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
+    """The object in a file.
+
+    Args:
+        way_out: what to do where it cannot be read, the end of the error's sentence.
+
+    Raises:
+        ValueError: no such file, no JSON in it, or JSON that is no object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        seen = f"{path.parent} holds no {path.name}" if path.parent.is_dir() else f"{path} does not exist"
+        raise ValueError(f"{seen}; {way_out}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"{path} can't be read as JSON: {error}; {way_out}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object; {way_out}")
+    return value
+
+
+def file_sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,143 @@
+"""Command lines: the flags of a verb are a dataclass, and a help page imports nothing heavy.
+
+    @dataclass(kw_only=True)
+    class ReconFlags:
+        vae: Path = flag("folder of the autoencoder", type=vae_folder, required=True)
+        num_clips: int | None = flag("left out: one of every video", type=positive)
+
+    VERBS = {"recon": Verb(ReconFlags, measure_recon, "PSNR, SSIM, LPIPS, rFVD of reconstructions")}
+
+    def main(argv=None):
+        run_verb("python -m eval", "Measure a run.", VERBS, argv)
+
+A module of flags imports neither torch nor diffusers, and a verb's function imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+Flags = TypeVar("Flags")
+
+
+def flag(
+    help: str,  # noqa: A002
+    default: Any = None,
+    *,
+    positional: bool = False,
+    excludes: str | None = None,
+    **argument: Any,
+) -> Any:
+    """A field that is a flag.
+
+    Args:
+        positional: it is named by its place.
+        excludes: the name of a group, of whose flags one may be given; ending in "!", one has to be.
+        argument: what `argparse.add_argument` takes: type, choices, nargs, metavar, action, required.
+    """
+    metadata = {"argument": {"help": help, **argument}, "positional": positional, "excludes": excludes}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_flags(parser: argparse.ArgumentParser, flags: type[Any]) -> None:
+    """Every field of the dataclass that `flag` made."""
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(flags):
+        if "argument" not in field.metadata:
+            continue
+        argument = {"default": field.default, **field.metadata["argument"]}
+        holder: Any = parser
+        if name := field.metadata["excludes"]:
+            if name not in groups:
+                groups[name] = parser.add_mutually_exclusive_group(required=name.endswith("!"))
+            holder = groups[name]
+        if field.metadata["positional"]:
+            holder.add_argument(field.name, **argument)
+        else:
+            holder.add_argument(f"--{field.name}", dest=field.name, **argument)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """flags: a dataclass of `flag`s. run: what is done with one. help: a line of the list of verbs."""
+
+    flags: type[Any]
+    run: Callable[[Any], None]
+    help: str
+
+
+def run_verb(
+    prog: str, description: str, verbs: Mapping[str, Verb], argv: Sequence[str] | None = None
+) -> None:
+    """Parses the command line and runs its verb. A user's mistake, a ValueError, ends the program with one
+    line and status 2.
+
+    A flags class that has a field `command` is told the whole command line, for its record.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    top = argparse.ArgumentParser(prog=prog, description=description)
+    added = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parsers = {}
+    for name, verb in verbs.items():
+        parsers[name] = added.add_parser(name, help=verb.help, description=verb.help)
+        add_flags(parsers[name], verb.flags)
+    values = vars(top.parse_args(words))
+    name = values.pop("verb")
+    if any(field.name == "command" for field in dataclasses.fields(verbs[name].flags)):
+        values["command"] = shlex.join([*prog.split(), *words])
+    try:
+        verbs[name].run(verbs[name].flags(**values))
+    except (ValueError, FloatingPointError) as error:
+        parsers[name].error(str(error))
+
+
+@contextmanager
+def user_errors(program: str | None = None) -> Iterator[None]:
+    """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
+    with one line and exit status 2."""
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be positive, got {number}")
+    return number
+
+
+def path_ending(*suffixes: str, note: str = "") -> Callable[[str], Path]:
+    """A path with one of these suffixes, which say what is written there."""
+
+    def path(text: str) -> Path:
+        if Path(text).suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}{note}")
+        return Path(text)
+
+    return path
+
+
+def folder_with(file: str, way_out: str) -> Callable[[str], Path]:
+    """A folder that holds `file`; diffusers would take any other word for a name on its hub."""
+
+    def folder(text: str) -> Path:
+        if not (Path(text) / file).is_file():
+            raise argparse.ArgumentTypeError(f"{text} holds no {file}; {way_out}")
+        return Path(text)
+
+    return folder
