@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.posterior import FlatGaussian
 from pipelines.pipeline_vidtwin import VidTwinPipeline
@@ -204,7 +204,7 @@ def load_inputs(
         )
     vae = load_video_autoencoder(config.vae).requires_grad_(False)
     measured = (metadata["latents_mean"], metadata["latents_std"])
-    if flat.is_ours(vae) and (vae.config.latents_mean, vae.config.latents_std) != measured:
+    if adapter.is_ours(vae) and (vae.config.latents_mean, vae.config.latents_std) != measured:
         raise ValueError(
             f"--vae {config.vae} is whitened for another data set than --latents {config.latents}: "
             "keep a copy of the autoencoder per data set, or encode again"
@@ -285,7 +285,7 @@ def make_pipeline(
     transformer: LatentTransformer, vae: ModelMixin, metadata: Mapping[str, Any], config: DiTConfig
 ) -> VidTwinPipeline:
     scheduler = diffusion.make_scheduler(config.objective, config.shift)
-    names = () if flat.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
+    names = () if adapter.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
     whitening = {name: metadata[name] for name in names}
     return VidTwinPipeline(
         vae,

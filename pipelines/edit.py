@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
@@ -30,7 +30,7 @@ def edit(args: argparse.Namespace) -> None:
     """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
     pipe = load_pipeline(args)
     ids = class_ids(pipe, args.class_labels)
-    num_frames, *size = flat.clip_size(pipe.vae, pipe.transformer.layout)
+    num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
     clip = read_clip(
         args.video,
         num_frames,

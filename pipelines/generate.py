@@ -16,7 +16,7 @@ from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
@@ -48,7 +48,7 @@ def generate(args: argparse.Namespace) -> None:
     names = [class_folder_name(pipe, label) for label in range(num_classes)]
     fps, formats = frame_rate(pipe, args), clip_formats(args)
     clips = [(label, number) for label in ids for number in range(counts[label])]
-    size = (*flat.clip_size(pipe.vae, pipe.transformer.layout), 3)
+    size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
 
     out = Path(args.out)
     with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:

@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from diffusers.video_processor import VideoProcessor
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.parts import join_parts
 from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.inpainting import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
@@ -94,7 +94,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         class_names = names_in_order(class_names)
         if vae is not None and transformer is not None:
             try:
-                flat.clip_size(vae, transformer.layout)
+                adapter.clip_size(vae, transformer.layout)
             except ValueError as error:
                 raise ValueError(
                     f"the transformer was made for another latent than this autoencoder's: {error}"
@@ -226,21 +226,21 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             ValueError: clips of another length or size, or values outside of [0, 1].
         """
         clips = self.video_processor.preprocess_video(in_unit_range(video))  # (B, C, F, H, W) in [-1, 1]
-        size, expected = tuple(clips.shape[2:]), flat.clip_size(self.vae, self.transformer.layout)
+        size, expected = tuple(clips.shape[2:]), adapter.clip_size(self.vae, self.transformer.layout)
         if size != expected:  # a latent of another shape may have as many numbers
             raise ValueError(f"video must be of {expected} (frames, height, width), got {size}")
         clips = clips.to(get_module_execution_device(self.vae), self.vae.dtype)
-        latents = flat.encode(self.vae, clips).mode().float()
-        mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
+        latents = adapter.encode(self.vae, clips).mode().float()
+        mean, std = adapter.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
         return self.transformer.layout.whiten(latents, mean, std)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
         device = get_module_execution_device(self.vae)
         layout = self.transformer.layout
-        mean, std = flat.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
+        mean, std = adapter.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
         latents = layout.unwhiten(latents.to(device), mean, std)
-        return flat.decode(self.vae, latents.to(self.vae.dtype), layout)
+        return adapter.decode(self.vae, latents.to(self.vae.dtype), layout)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, output_type: str = "pil") -> Frames:

@@ -10,6 +10,7 @@ import torch
 import train_dit
 import train_vae
 from autoencoder.encode.dataset import encode_dataset
+from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.data.synthetic import write_dataset
 
@@ -126,7 +127,8 @@ def tiny_latents(tiny_vae_run, synthetic_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("latents")
     vae_dir = Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", folder / "autoencoder"))
     vae = AutoencoderVidTwin.from_pretrained(vae_dir)
-    metadata = encode_dataset(vae, vae_dir, synthetic_root, folder / "latents", stride=2, num_workers=0)
+    places = {"vae": str(vae_dir), "data": str(synthetic_root), "out": str(folder / "latents")}
+    metadata = encode_dataset(vae, EncodeFlags(**places, stride=2, num_workers=0))
     return Latents(vae_dir, folder / "latents", metadata)
 
 

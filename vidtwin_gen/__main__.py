@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -14,7 +15,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,42 +188,10 @@ def data(args: argparse.Namespace) -> None:
 
 def encode(args: argparse.Namespace) -> None:
     """Videos to latents, once; a killed command goes on when it is repeated."""
-    import torch
+    from autoencoder.encode.command import encode
+    from autoencoder.encode.flags import EncodeFlags
 
-    from autoencoder import adapter as flat
-    from autoencoder.encode.dataset import encode_dataset
-    from autoencoder.encode.rows import ClipEncoder
-    from autoencoder.loading import load_video_autoencoder
-
-    vae = load_video_autoencoder(args.vae)
-    vae = vae.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    size = flat.requested_size(vae, args.num_frames, args.height, args.width)
-    encoder = None  # ours needs none
-    if not flat.is_ours(vae):
-        layout = flat.latent_layout(vae, *size)
-        encoder = ClipEncoder.of_grid(vae, layout, size, partial(flat.encode, vae))
-    metadata = encode_dataset(
-        vae,
-        args.vae,
-        args.data,
-        args.out,
-        fold=args.fold,
-        stride=args.stride,
-        fps=args.fps,
-        windows_per_video=args.windows_per_video,
-        flip=args.flip,
-        dtype=args.dtype,
-        windows_per_file=args.windows_per_file,
-        max_bad_fraction=args.max_bad_fraction,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        encoder=encoder,
-    )
-    whitened = Path(args.out, "latents.json") if encoder else Path(args.vae, "config.json")
-    print(f"wrote {args.out}: {metadata['num_rows']} rows; whitening written to {whitened}")
-    for complaint in metadata["bad_videos"]:
-        print(f"left out, {complaint}")
+    encode(EncodeFlags(**{field.name: getattr(args, field.name) for field in dataclasses.fields(EncodeFlags)}))
 
 
 def parser() -> argparse.ArgumentParser:

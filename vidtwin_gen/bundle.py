@@ -117,7 +117,7 @@ def _read(name: str, left: set[str], elsewhere: Mapping[str, Import]) -> _Part:
                 part.imports[bound] = source
             elif source[0] in elsewhere:
                 part.imports[bound] = elsewhere[source[0]]
-            elif source[1] and source[0] in PACKAGES:
+            elif source[1] and _is_module(f"{source[0]}.{source[1]}"):
                 modules[bound] = f"{source[0]}.{source[1]}"
                 part.ours.append(modules[bound])
             elif bound != source[1]:
@@ -252,6 +252,13 @@ def _source(name: str) -> str:
     if source is None:
         raise ValueError(f"the source of {name} is not here; an export is made of the sources")
     return source
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # what it would be in is no package
+        return False
 
 
 def _version() -> str:

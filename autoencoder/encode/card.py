@@ -137,7 +137,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
     Args:
         about: what stands in its `latents.json`.
         vae, data: names of the folders of autoencoder and videos.
-        decode: what the example decodes with, as in ClipEncoder.
+        decode: what the example decodes with (`ClipEncoder.decode_example`).
     """
     layout = LatentLayout.from_config(about["layout"])
     starts = accumulate((grid.num_elements for grid in layout.grids), initial=0)

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -21,45 +21,26 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from autoencoder import adapter
 from autoencoder.encode.card import write_card
-from autoencoder.encode.rows import ClipEncoder, RowEncoder
+from autoencoder.encode.flags import EncodeFlags
+from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
 from autoencoder.encode.whitening import latent_statistics
 from vidtwin_gen.data.latent_dataset import DATA, METADATA, weights_sha256
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.files import write_json
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder
 
-Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 
-def encode_dataset(
-    vae: ModelMixin,
-    vae_dir: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    fold: int = 1,
-    stride: int | None = None,
-    fps: float | None = None,
-    windows_per_video: int = 1,
-    flip: bool = False,
-    dtype: Literal["float16", "float32"] = "float32",
-    windows_per_file: int = 512,
-    batch_size: int = 16,
-    num_workers: int = 1,
-    seed: int = 0,
-    max_bad_fraction: float = 0.05,
-    encoder: ClipEncoder | None = None,
-) -> dict[str, Any]:
-    """Encodes every video of `data` into `out`, and writes the whitening statistics into the autoencoder's
-    config, in memory and in `vae_dir`.
-
-    An autoencoder of another class than ours comes with an `encoder`, and its config is left alone: the
-    statistics stand in `latents.json` only.
+def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
+    """Encodes every video of `flags.data` into `flags.out`, and writes the whitening statistics into the
+    config of our autoencoder, of `vae` itself and in `flags.vae`. The config of another class is left alone.
 
     `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
     and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
@@ -72,6 +53,9 @@ def encode_dataset(
     same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted.
     `batch_size`, `num_workers` and `max_bad_fraction` may differ then.
 
+    Args:
+        vae: what `flags.vae` holds, on its device.
+
     Raises:
         ValueError: `out` is not empty, or `<out>.partial` holds another encoding (see PartialFolder); too
             many unreadable files; latents that are not finite, or not in `dtype`; a number below 1; or one of
@@ -81,75 +65,59 @@ def encode_dataset(
         What is also written as `latents.json`: layout, statistics, geometry, flags, counts, files with their
         number of rows and size, the weights' sha256.
     """
-    for name, number in {
-        "windows_per_video": windows_per_video,
-        "windows_per_file": windows_per_file,
-        "batch_size": batch_size,
-    }.items():
-        if number < 1:
-            raise ValueError(f"--{name} must be at least 1, got {number}")
-    if dtype not in ("float16", "float32"):
-        raise ValueError(f"--dtype is float16 or float32, got {dtype!r}")
-    stride = 1 if stride is None and fps is None else stride
-    keeps_whitening = encoder is None
-    encoder = encoder or ClipEncoder.of_flat(vae)
-    root = Path(data).expanduser().absolute()
-    index = build_index(root, split="all", fold=fold)
-    parts = {split: build_index(root, split=split, fold=fold) for split in SPLITS}
-    sha256 = weights_sha256(vae_dir)
-    flags = {
-        "fold": fold,
-        "stride": stride,
-        "fps": fps,
-        "windows_per_video": windows_per_video,
-        "flip": flip,
-        "dtype": dtype,
-        "windows_per_file": windows_per_file,
-        "seed": seed,
+    _check(flags)
+    size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
+    encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
+    root = Path(flags.data).expanduser().absolute()
+    index = build_index(root, split="all", fold=flags.fold)
+    splits = {split: build_index(root, split=split, fold=flags.fold) for split in SPLITS}
+    about = _describe(encoder, index, flags)
+    command = {
+        "vae": f"{about['autoencoder_sha256'][:16]} for {'x'.join(map(str, size))}",
+        "data": _digest(index, root),
+        **_settings(flags),
     }
-    size = "x".join(map(str, (encoder.num_frames, *encoder.size)))
-    command = {"vae": f"{sha256[:16]} for {size}", "data": _digest(index, root), **flags}
-    about = {
-        "layout": encoder.layout.to_config(),
-        "class_names": index.features["label"].names,
-        "num_frames": encoder.num_frames,
-        "height": encoder.size[0],
-        "width": encoder.size[1],
-        **flags,
-        "fps": fps if fps is not None else first_fps(index["path"]) / (stride or 1),
-        "autoencoder_class": type(vae).__name__,
-        "autoencoder_sha256": sha256,
-    }
-    with PartialFolder(out, command) as folder:
-        bad_videos = {}
-        for split, part in parts.items():
-            train = split == "train"
-            reader = VideoDataset(
-                part,
-                encoder.num_frames,
-                encoder.size,
-                stride=stride,
-                fps=fps,
-                shuffle=False,
-                start="random" if train else "center",
-                seed=seed,
-            )
-            rows = RowEncoder(encoder, part, root, split, flip=flip and train, dtype=dtype)
-            files = plan_files(split, len(part) * (windows_per_video if train else 1), windows_per_file)
-            bad = bad_videos[split] = BadVideos(len(part), max_bad_fraction)
-            encode_files(folder, files, reader, rows, bad, batch_size=batch_size, num_workers=num_workers)
+    with PartialFolder(flags.out, command) as folder:
+        bad_videos = {
+            split: encode_split(folder, RowEncoder(encoder, part, root, split, flags), flags)
+            for split, part in splits.items()
+        }
         metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": []}
         for split, bad in bad_videos.items():
             if bad.reasons:
                 complaint = f"{split}: {bad.summary()}"
                 metadata["bad_videos"].append(complaint.replace(f"{root}{os.sep}", ""))
-        (folder.path / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-        write_card(folder.path, metadata, vae=Path(vae_dir).name, data=root.name, decode=encoder.decode)
-        if keeps_whitening:
+        write_json(folder.path / METADATA, metadata)
+        write_card(
+            folder.path, metadata, vae=Path(flags.vae).name, data=root.name, decode=encoder.decode_example
+        )
+        if adapter.is_ours(vae):
             vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
-            vae.save_config(vae_dir)
+            vae.save_config(flags.vae)
         folder.finish()
     return metadata
+
+
+def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
+    """Writes the files of one split that `folder` has not yet; returns the bad videos met."""
+    train = rows.split == "train"
+    reader = VideoDataset(
+        rows.index,
+        rows.encoder.num_frames,
+        rows.encoder.size,
+        stride=_stride(flags),
+        fps=flags.fps,
+        shuffle=False,
+        start="random" if train else "center",
+        seed=flags.seed,
+    )
+    num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
+    files = plan_files(rows.split, num_windows, flags.windows_per_file)
+    bad_videos = BadVideos(len(rows.index), flags.max_bad_fraction)
+    encode_files(
+        folder, files, reader, rows, bad_videos, batch_size=flags.batch_size, num_workers=flags.num_workers
+    )
+    return bad_videos
 
 
 def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[str, range]:
@@ -206,6 +174,40 @@ def encode_files(
                 bar.update(len(batch["index"]))
             about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
             folder.add(name, partial(_write, rows.table(encoded)), about)
+
+
+def _check(flags: EncodeFlags) -> None:
+    for name in ("windows_per_video", "windows_per_file", "batch_size"):
+        number = getattr(flags, name)
+        if number < 1:
+            raise ValueError(f"--{name} must be at least 1, got {number}")
+    if flags.dtype not in ("float16", "float32"):
+        raise ValueError(f"--dtype is float16 or float32, got {flags.dtype!r}")
+
+
+def _stride(flags: EncodeFlags) -> int | None:
+    return 1 if flags.stride is None and flags.fps is None else flags.stride
+
+
+def _settings(flags: EncodeFlags) -> dict[str, Any]:
+    """The flags that rows depend on, autoencoder and videos apart."""
+    names = ("fold", "stride", "fps", "windows_per_video", "flip", "dtype", "windows_per_file", "seed")
+    return {name: getattr(flags, name) for name in names} | {"stride": _stride(flags)}
+
+
+def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags) -> dict[str, Any]:
+    """What latents.json says of the latents before any is made."""
+    return {
+        "layout": encoder.layout.to_config(),
+        "class_names": index.features["label"].names,
+        "num_frames": encoder.num_frames,
+        "height": encoder.size[0],
+        "width": encoder.size[1],
+        **_settings(flags),
+        "fps": flags.fps if flags.fps is not None else first_fps(index["path"]) / (_stride(flags) or 1),
+        "autoencoder_class": type(encoder.vae).__name__,
+        "autoencoder_sha256": weights_sha256(flags.vae),
+    }
 
 
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:

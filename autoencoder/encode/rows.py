@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 from diffusers import AutoencoderVidTok
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_utils import ModelMixin
 
+from autoencoder import adapter
+from autoencoder.encode.flags import EncodeFlags
+from autoencoder.model.posterior import FlatGaussian
 from vidtwin_gen.latents import LatentLayout
 
-Encode = Callable[[torch.Tensor], DiagonalGaussianDistribution]  # clips (B, C, F, H, W) -> over (B, L)
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """All that encoding wants of an autoencoder.
+    """An autoencoder, as it stands on its device, for clips of one size.
 
     Args:
-        layout: of the flat latent.
-        num_frames, size: of the clips that it takes, size as (height, width).
-        encode: clips (B, C, F, H, W) in [-1, 1] -> a Gaussian over the flat latents (B, L).
-        decode: Python that makes clips of flat latents `z`, whitened by `mean` and `std` (L,), and of `vae`;
-            stands in the dataset card's example.
+        vae: ours, or any video autoencoder of diffusers.
+        layout: of the flat latents of such clips.
+        clip_size: frames, height and width.
     """
 
+    vae: ModelMixin
     layout: LatentLayout
-    num_frames: int
-    size: tuple[int, int]
-    encode: Encode
-    decode: str
+    clip_size: adapter.ClipSize
 
-    @classmethod
-    def of_flat(cls, vae: ModelMixin) -> ClipEncoder:
-        """Of an autoencoder with a flat latent and clips of one size, as it stands on its device."""
-        return cls(
-            layout=vae.layout,
-            num_frames=vae.config.num_frames,
-            size=(vae.config.height, vae.config.width),
-            encode=lambda clips: vae.encode(clips.to(vae.device, vae.dtype)).latent_dist,
-            decode="vae.decode(z * std + mean).sample",
-        )
+    @property
+    def num_frames(self) -> int:
+        return self.clip_size[0]
 
-    @classmethod
-    def of_grid(
-        cls, vae: ModelMixin, layout: LatentLayout, clip_size: tuple[int, int, int], encode: Encode
-    ) -> ClipEncoder:
-        """Of an autoencoder whose latent is a single grid, which its `decode` takes with the channels first;
-        for clips of `clip_size`, frames, height and width."""
-        grid = layout.grids[0]
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.clip_size[1], self.clip_size[2]
+
+    def encode(self, clips: torch.Tensor) -> FlatGaussian:
+        """Clips (B, C, F, H, W) in [-1, 1] -> the raw posterior over flat latents (B, L)."""
+        return adapter.encode(self.vae, clips.to(self.vae.device, self.vae.dtype))
+
+    @property
+    def decode_example(self) -> str:
+        """Python that makes clips of flat latents `z`, whitened by `mean` and `std` (L,), and of `vae`."""
+        if adapter.is_ours(self.vae):
+            return "vae.decode(z * std + mean).sample"
+        grid = self.layout.grids[0]
         shape = ", ".join(map(str, (*grid.shape, grid.channels)))
         decode = f"vae.decode((z * std + mean).view(1, {shape}).movedim(-1, 1))"
-        return cls(
-            layout=layout,
-            num_frames=clip_size[0],
-            size=(clip_size[1], clip_size[2]),
-            encode=lambda clips: encode(clips.to(vae.device, vae.dtype)),
-            decode=decode if isinstance(vae, AutoencoderVidTok) else f"{decode}.sample",
-        )
+        return decode if isinstance(self.vae, AutoencoderVidTok) else f"{decode}.sample"
 
 
 class RowEncoder:
@@ -72,17 +65,16 @@ class RowEncoder:
 
     Args:
         index: of the split, with paths below `root`.
-        flip: gives a second row of each window, mirrored.
-        dtype: numpy's name of the type in which the latents are stored.
+        flags: `flip` gives training windows a second row, mirrored; `dtype` is that of the stored latents.
     """
 
     def __init__(
-        self, encoder: ClipEncoder, index: datasets.Dataset, root: Path, split: str, *, flip: bool, dtype: str
+        self, encoder: ClipEncoder, index: datasets.Dataset, root: Path, split: Split, flags: EncodeFlags
     ) -> None:
         self.encoder, self.index, self.root, self.split = encoder, index, root, split
-        self.mirrorings = (False, True) if flip else (False,)
-        self.dtype = np.dtype(dtype)
-        latents = datasets.List(datasets.Value(dtype), length=encoder.layout.num_elements)
+        self.mirrorings = (False, True) if flags.flip and split == "train" else (False,)
+        self.dtype = np.dtype(flags.dtype)
+        latents = datasets.List(datasets.Value(flags.dtype), length=encoder.layout.num_elements)
         self.features = datasets.Features(
             label=index.features["label"],
             class_name=datasets.Value("string"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.presets import preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
@@ -92,20 +92,20 @@ def _of_autoencoder(args: argparse.Namespace, device: torch.device) -> tuple[dic
 def _of_latents(args: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], str]:
     """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip."""
     vae = load_video_autoencoder(args.pipeline / "vae" if args.pipeline else args.vae)
-    name = "VidTwin" if flat.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
+    name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
     patch_sizes = args.patch_size or [1]
     make_model = partial(LatentTransformer, num_classes=args.num_classes)
     if args.pipeline:
         config = LatentTransformer.load_config(args.pipeline, subfolder="transformer")
         layout = LatentLayout.from_config(config["layout"])
-        shape = flat.clip_size(vae, layout)
+        shape = adapter.clip_size(vae, layout)
         sizes = {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}}
         patch_sizes = args.patch_size or [_one_number(config["patch_size"], args.pipeline)]
         others = {name: config[name] for name in ("num_classes", "class_dim") if name in config}
         make_model = partial(LatentTransformer, **others)
     else:
-        shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
-        layout = flat.latent_layout(vae, *shape)
+        shape = adapter.requested_size(vae, args.num_frames, args.height, args.width)
+        layout = adapter.latent_layout(vae, *shape)
         sizes = _sizes(args)
     tokenizers = [Tokenizer(f"{name} (this run)", layout, shape, "the autoencoder measured")]
     left_out = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from eval.diagnose.channel_statistics import DEAD_BELOW, PosteriorMoments, channel_statistics
 from eval.diagnose.figures import plot_channels, plot_swaps
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
@@ -64,10 +64,10 @@ def diagnose(args: argparse.Namespace) -> None:
     for batch in subject.clips.batches(args.num_clips, args.batch_size, "diagnosing"):
         frames = torch.stack([clip.frames for clip in batch])  # (B, F, H, W, C) uint8
         x = from_uint8(frames.to(subject.device))
-        posterior = flat.encode(vae, x)
+        posterior = adapter.encode(vae, x)
         moments.update(posterior.mean.cpu(), posterior.logvar.cpu())
         z = posterior.mode()
-        decoded = [flat.decode(vae, latents, layout) for latents in (z, with_midpoints(z, layout))]
+        decoded = [adapter.decode(vae, latents, layout) for latents in (z, with_midpoints(z, layout))]
         for values, clips in zip(quality.values(), decoded, strict=True):
             values.append(psnr(clips, x).cpu())
         if distances is not None:
@@ -132,7 +132,7 @@ def _noise(args: argparse.Namespace, subject: Subject, kept: Kept, std: torch.Te
         values = []
         for here in torch.arange(len(latents)).split(args.batch_size):
             z = with_noise(latents[here], subject.layout, std, level, generator).to(subject.device)
-            clips = flat.decode(subject.vae, z, subject.layout)
+            clips = adapter.decode(subject.vae, z, subject.layout)
             values.append(psnr(clips, from_uint8(frames[here].to(subject.device))).cpu())
         rows.append({"level": level, "psnr": summarize(torch.cat(values))})
     return rows
@@ -154,7 +154,7 @@ def _swap(
     shown: dict[str, list[torch.Tensor]] = {}
     for pairs, z in zip(frames.split(args.batch_size), latents.split(args.batch_size), strict=True):
         for name, mixed in {UNSWAPPED: z[:, 0], **swaps(z[:, 0], z[:, 1], layout)}.items():
-            clips = flat.decode(subject.vae, mixed.to(subject.device), layout)
+            clips = adapter.decode(subject.vae, mixed.to(subject.device), layout)
             for source, original in zip(("own", "partner"), pairs.unbind(1), strict=True):
                 x = from_uint8(original.to(subject.device))
                 measured = values.setdefault(name, {}).setdefault(source, {"psnr": []})

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.loading import load_video_autoencoder
 from eval.clips import RESIZE, Clips, GeneratedClips, RealClips, fit, read_generated
 from eval.fvd.distance import FeatureSums, distance_of_sums, fvd_record
@@ -123,18 +123,18 @@ def reconstruction_of(
     """Clips through an autoencoder at its own size (one of another class than ours: that of the generated
     clips), rounded, and brought to the protocol's size as generated ones are."""
     vae = load_video_autoencoder(vae_dir).to(device_of(args))
-    shape = flat.clip_size(vae, vae.layout) if flat.is_ours(vae) else tuple(generated.frames.shape[1:4])
+    shape = adapter.clip_size(vae, vae.layout) if adapter.is_ours(vae) else tuple(generated.frames.shape[1:4])
     if shape[0] != settings.protocol.num_frames:
         raise ValueError(
             f"{vae_dir} takes clips of {shape[0]} frames, --protocol {settings.protocol.name} compares "
             f"clips of {settings.protocol.num_frames}: name the autoencoder of the generator, or --no_floors"
         )
-    layout = flat.latent_layout(vae, *shape)
+    layout = adapter.latent_layout(vae, *shape)
 
     @torch.no_grad()
     def reconstruct(clips: Clips) -> torch.Tensor:
-        z = flat.encode(vae, from_uint8(clips[-1]).to(device_of(args))).mode()  # (B, L)
-        decoded = to_uint8(flat.decode(vae, z, layout)).cpu()  # (B, F, h, w, C)
+        z = adapter.encode(vae, from_uint8(clips[-1]).to(device_of(args))).mode()  # (B, L)
+        decoded = to_uint8(adapter.decode(vae, z, layout)).cpu()  # (B, F, h, w, C)
         return torch.stack([fit(clip, settings.protocol.shape[1:]) for clip in decoded])
 
     store = extraction.store(reading=real.reading, reconstructed_by=weights_sha256(vae_dir), at=shape)

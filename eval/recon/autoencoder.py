@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.adapter import ClipSize
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
@@ -76,8 +76,8 @@ def open_subject(args: argparse.Namespace) -> Subject:
                 raise ValueError(f"--{name} {value} is of --data; --videos are all measured, leave it out")
     vae = load_video_autoencoder(args.vae).to(device_of(args))
     digest = weights_sha256(args.vae)
-    shape = flat.requested_size(vae, args.num_frames, args.height, args.width)
-    layout = flat.latent_layout(vae, *shape)
+    shape = adapter.requested_size(vae, args.num_frames, args.height, args.width)
+    layout = adapter.latent_layout(vae, *shape)
     rate: dict[str, Any] = {"stride": args.stride, "fps": args.fps, "seed": args.seed}
     if args.videos:
         return Subject(vae, digest, shape, layout, LocatedClips.of_files(args.videos, shape, **rate))

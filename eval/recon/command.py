@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.parts import decode_parts
 from eval.fvd.distance import FrechetVideoDistance
 from eval.fvd.measuring import load_extractor, write_json
@@ -34,7 +34,7 @@ def measure_recon(args: argparse.Namespace) -> None:
         frames = torch.stack([clip.frames for clip in batch])  # (B, F, H, W, C) uint8
         x = from_uint8(frames.to(subject.device))  # (B, C, F, H, W)
         with torch.no_grad():
-            z = flat.encode(subject.vae, x).mode()
+            z = adapter.encode(subject.vae, x).mode()
             decoded = _decode(subject, z)
         for part, reconstruction in decoded.items():
             measured = {"psnr": psnr_per_frame(reconstruction, x), "ssim": ssim_per_frame(reconstruction, x)}
@@ -80,9 +80,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _decode(subject: Subject, z: torch.Tensor) -> dict[str, torch.Tensor]:
     """`both` is the reconstruction; ours also decodes its parts."""
-    if flat.is_ours(subject.vae):
+    if adapter.is_ours(subject.vae):
         return decode_parts(subject.vae, z)
-    return {"both": flat.decode(subject.vae, z, subject.layout)}
+    return {"both": adapter.decode(subject.vae, z, subject.layout)}
 
 
 def _rfvd_metric(args: argparse.Namespace, subject: Subject) -> FrechetVideoDistance | None:

@@ -17,7 +17,7 @@ import diffusers
 from accelerate import init_empty_weights
 from huggingface_hub import ModelCard, ModelCardData
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.sharing.saving import names_in_order
 from vidtwin_gen.latents import LatentLayout
@@ -62,7 +62,7 @@ class Saved:
     index: dict[str, Any]
     transformer: dict[str, Any]
     num_parameters: dict[str, int]
-    clip_size: flat.ClipSize
+    clip_size: adapter.ClipSize
 
     @property
     def class_names(self) -> list[str]:
@@ -98,7 +98,7 @@ def read_saved(folder: str | os.PathLike[str]) -> Saved:
         index,
         transformer=dict(models["transformer"].config),
         num_parameters={name: model.num_parameters() for name, model in models.items()},
-        clip_size=flat.clip_size(models["vae"], models["transformer"].layout),
+        clip_size=adapter.clip_size(models["vae"], models["transformer"].layout),
     )
 
 
@@ -238,7 +238,7 @@ def _limits(saved: Saved) -> str:
     )
 
 
-def _text(size: flat.ClipSize) -> str:
+def _text(size: adapter.ClipSize) -> str:
     return "×".join(map(str, size))
 
 

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 import train_dit
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main as evaluate
@@ -96,7 +96,7 @@ def case(request):
     """The autoencoder, frames that work and that do not, the latent's shape, and the layout."""
     _, num_frames, wrong, shape = AUTOENCODERS[request.param]
     vae = build(request.param)
-    return vae, num_frames, wrong, shape, flat.latent_layout(vae, num_frames, 16, 16)
+    return vae, num_frames, wrong, shape, adapter.latent_layout(vae, num_frames, 16, 16)
 
 
 def clips_of(num_frames, count=2):
@@ -121,15 +121,15 @@ def test_flat_is_what_the_class_itself_computes(case):
         4,
         vae.config.get("latent_channels"),
     )
-    assert flat.clip_size(vae, layout) == (num_frames, 16, 16)
+    assert adapter.clip_size(vae, layout) == (num_frames, 16, 16)
 
     clips = clips_of(num_frames)
     mean, logvar, decoded = native(vae, clips)
-    posterior = flat.encode(vae, clips)
+    posterior = adapter.encode(vae, clips)
     assert posterior.mean.shape == (2, layout.num_elements)
     for part, expected in ((posterior.mean, mean), (posterior.logvar, logvar)):
         assert torch.equal(layout.split(part)["video"].movedim(-1, 1), expected)
-    back = flat.decode(vae, posterior.mode(), layout)
+    back = adapter.decode(vae, posterior.mode(), layout)
     assert back.shape == clips.shape and torch.equal(back, decoded)
     assert torch.equal(back, vae(clips, sample_posterior=False).sample)
 
@@ -138,18 +138,20 @@ def test_flat_is_what_the_class_itself_computes(case):
 def test_calls_do_not_influence_each_other(case):
     vae, num_frames, wrong, _, layout = case
     clips = clips_of(num_frames)
-    first = flat.encode(vae, clips).mean
-    back = flat.decode(vae, first, layout)
+    first = adapter.encode(vae, clips).mean
+    back = adapter.decode(vae, first, layout)
     with pytest.raises(ValueError, match="does not take clips"):
-        flat.latent_layout(vae, wrong, 16, 16)
-    flat.encode(vae, clips_of(num_frames, count=1).flip(2))
-    assert torch.equal(flat.encode(vae, clips).mean, first)
-    flat.decode(vae, first[:1] + 1, layout)
-    assert torch.equal(flat.decode(vae, first, layout), back)
+        adapter.latent_layout(vae, wrong, 16, 16)
+    adapter.encode(vae, clips_of(num_frames, count=1).flip(2))
+    assert torch.equal(adapter.encode(vae, clips).mean, first)
+    adapter.decode(vae, first[:1] + 1, layout)
+    assert torch.equal(adapter.decode(vae, first, layout), back)
     # one by one as in a batch
     for i in range(2):
-        torch.testing.assert_close(flat.encode(vae, clips[i : i + 1]).mean[0], first[i], atol=1e-4, rtol=1e-4)
-        single = flat.decode(vae, first[i : i + 1], layout)[0]
+        torch.testing.assert_close(
+            adapter.encode(vae, clips[i : i + 1]).mean[0], first[i], atol=1e-4, rtol=1e-4
+        )
+        single = adapter.decode(vae, first[i : i + 1], layout)[0]
         torch.testing.assert_close(single, back[i], atol=1e-3, rtol=1e-3)
 
 
@@ -158,17 +160,17 @@ def test_sizes_that_do_not_come_back_are_refused_with_one_that_does(case):
     with pytest.raises(
         ValueError, match=rf"clips of {wrong}x16x16 \(frames.*clips of (\d+)x16x16 work"
     ) as error:
-        flat.latent_layout(vae, wrong, 16, 16)
+        adapter.latent_layout(vae, wrong, 16, 16)
     num_frames = int(str(error.value).split("clips of ")[-1].split("x")[0])
-    flat.latent_layout(vae, num_frames, 16, 16)
+    adapter.latent_layout(vae, num_frames, 16, 16)
 
 
 def test_odd_sides_and_other_layouts_are_refused():
     vae = build("AutoencoderKLWan")
     with pytest.raises(ValueError, match="5x17x16 .*5 *x16x16.*clips of 5x16x16 work"):
-        flat.latent_layout(vae, 5, 17, 16)
-    layout = flat.latent_layout(vae, 5, 16, 16)
-    other = flat.latent_layout(build("AutoencoderKLWan", z_dim=6), 5, 16, 16)
+        adapter.latent_layout(vae, 5, 17, 16)
+    layout = adapter.latent_layout(vae, 5, 16, 16)
+    other = adapter.latent_layout(build("AutoencoderKLWan", z_dim=6), 5, 16, 16)
     ours = LatentLayout.from_config([{"name": "a", "axes": ["query"], "shape": [4], "channels": 4}])
     for wrong, complaint in ((other, "can't decode latents of"), (ours, "are one grid of")):
         transformer = LatentTransformer(wrong.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
@@ -214,7 +216,7 @@ def test_a_latent_without_a_gaussian_is_refused(name, config):
     with pytest.raises(
         ValueError, match="has no Gaussian latent .*: take one that was trained with a KL term"
     ):
-        flat.latent_layout(vae, 9, 16, 16)
+        adapter.latent_layout(vae, 9, 16, 16)
 
 
 def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
@@ -243,19 +245,19 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
 
 def test_ours_is_called_as_it_is(tiny_latents):
     vae = load_video_autoencoder(tiny_latents.vae_dir)
-    assert isinstance(vae, AutoencoderVidTwin) and flat.is_ours(vae)
-    assert flat.requested_size(vae, None, 16, None) == (4, 16, 16) == flat.clip_size(vae, vae.layout)
-    assert flat.latent_layout(vae, 4, 16, 16) is vae.layout
+    assert isinstance(vae, AutoencoderVidTwin) and adapter.is_ours(vae)
+    assert adapter.requested_size(vae, None, 16, None) == (4, 16, 16) == adapter.clip_size(vae, vae.layout)
+    assert adapter.latent_layout(vae, 4, 16, 16) is vae.layout
     with pytest.raises(ValueError, match=r"takes clips of 4x16x16 \(frames, height, width\), not 5x16x16"):
-        flat.latent_layout(vae, 5, 16, 16)
+        adapter.latent_layout(vae, 5, 16, 16)
     config = vae.config
-    assert flat.whitening(vae, None, None) == (config.latents_mean, config.latents_std)
-    assert flat.whitening(vae, [1.0], [2.0]) == ([1.0], [2.0])
+    assert adapter.whitening(vae, None, None) == (config.latents_mean, config.latents_std)
+    assert adapter.whitening(vae, [1.0], [2.0]) == ([1.0], [2.0])
     with torch.no_grad():
         clips = torch.rand(1, 3, 4, 16, 16)
-        posterior = flat.encode(vae, clips)
+        posterior = adapter.encode(vae, clips)
         assert torch.equal(posterior.mean, vae.encode(clips).latent_dist.mean)
-        assert torch.equal(flat.decode(vae, posterior.mean, vae.layout), vae.decode(posterior.mean).sample)
+        assert torch.equal(adapter.decode(vae, posterior.mean, vae.layout), vae.decode(posterior.mean).sample)
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +298,7 @@ def test_the_statistics_are_ours_and_stand_beside_the_latents(wan_run):
     means = layout.split(columns["mean"])["video"].flatten(0, -2)
     spread = (means.var(0, correction=0) + noise).sqrt()
     torch.testing.assert_close(spread, torch.tensor(metadata["latents_std"]), atol=1e-4, rtol=1e-4)
-    assert flat.whitening(load_video_autoencoder(wan_run / "vae"), None, None) == (None, None)
+    assert adapter.whitening(load_video_autoencoder(wan_run / "vae"), None, None) == (None, None)
     # what train_dit hands on to the pipeline
     index = json.loads((wan_run / "dit/pipeline/model_index.json").read_text())
     assert index["vae"] == ["diffusers", "AutoencoderKLWan"]
@@ -326,7 +328,7 @@ def test_the_pipeline_loads_in_silence_and_decodes_raw_latents(wan_run, caplog):
 
 def test_a_video_of_another_size_is_refused_though_its_latent_is_as_long():
     vae = build("AutoencoderKLWan")
-    layout = flat.latent_layout(vae, 5, 16, 32)
+    layout = adapter.latent_layout(vae, 5, 16, 32)
     transformer = LatentTransformer(layout.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
     pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
     assert pipe.encode_video(torch.zeros(1, 5, 3, 16, 32)).shape == (1, layout.num_elements)
@@ -338,10 +340,10 @@ def test_a_video_of_another_size_is_refused_though_its_latent_is_as_long():
 @torch.no_grad()
 def test_a_compiled_model_is_the_class_inside_it():
     vae = build("AutoencoderVidTok")
-    layout, clips = flat.latent_layout(vae, 5, 16, 16), clips_of(5)
+    layout, clips = adapter.latent_layout(vae, 5, 16, 16), clips_of(5)
     compiled = torch.compile(vae, backend="eager")
-    assert flat.clip_size(compiled, layout) == (5, 16, 16)
-    assert torch.equal(flat.encode(compiled, clips).mean, flat.encode(vae, clips).mean)
+    assert adapter.clip_size(compiled, layout) == (5, 16, 16)
+    assert torch.equal(adapter.encode(compiled, clips).mean, adapter.encode(vae, clips).mean)
 
 
 def test_commands_take_it(wan_run, tmp_path, capsys):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
 from autoencoder.encode.dataset import encode_dataset
+from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from tests.conftest import command_line
 from vidtwin_gen import __main__ as commands
@@ -48,7 +49,12 @@ def few_videos(synthetic_root, tmp_path):
 
 def encode(vae_dir, data, out, **options):
     vae = AutoencoderVidTwin.from_pretrained(vae_dir)
-    return encode_dataset(vae, vae_dir, data, out, **{"stride": 2, "num_workers": 0, **options})
+    return encode_dataset(vae, encode_flags(vae_dir, data, out, **options))
+
+
+def encode_flags(vae_dir, data, out, **options):
+    places = {"vae": str(vae_dir), "data": str(data), "out": str(out)}
+    return EncodeFlags(**places, **{"stride": 2, "num_workers": 0, **options})
 
 
 def contents(folder):
@@ -288,7 +294,7 @@ def test_what_cannot_be_stored_is_refused(few_videos, vae_dir, tmp_path, scale, 
         for parameter in vae.dynamics_encoder.parameters():
             parameter.mul_(scale)
     with pytest.raises(ValueError, match=told):
-        encode_dataset(vae, vae_dir, few_videos, tmp_path / "out", stride=2, num_workers=0, **options)
+        encode_dataset(vae, encode_flags(vae_dir, few_videos, tmp_path / "out", **options))
 
 
 # An environment without this package: no path or import hook of its installation, no current directory.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autoencoder import adapter as flat
+from autoencoder import adapter
 from autoencoder.model import tiling
 from tests.autoencoder.model.test_vidtwin import ABLATIONS, build, clips, latents_of
 
@@ -68,7 +68,7 @@ def test_a_single_window_is_what_it_was_to_the_bit(changes):
     assert torch.equal(tiled.latent_dist.parameters, plain.latent_dist.parameters)
     assert torch.equal(model.decode(latents).sample, decoded)
     assert torch.equal(model.decode_structure(latents).sample, structure)
-    assert flat.is_ours(model) and flat.clip_size(model, model.layout) == (4, 16, 16)
+    assert adapter.is_ours(model) and adapter.clip_size(model, model.layout) == (4, 16, 16)
     model.disable_tiling()
     with pytest.raises(ValueError, match=r"takes clips \(B, 3, 4, 16, 16\), got \(2, 3, 7, 16, 16\)"):
         model(torch.cat([x, x[:, :, 1:]], dim=2))

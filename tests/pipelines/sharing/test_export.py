@@ -1,5 +1,6 @@
 """Models and pipelines with their code: they load, and give the same, where this package is not."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import eval as eval_package
 from autoencoder import __main__ as autoencoder_program
 from autoencoder.export import autoencoder_code, export_autoencoder
 from pipelines.__main__ import main
@@ -164,13 +166,20 @@ def test_what_cannot_be_exported(folder, tmp_path):
     assert not out.exists() and [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
 
 
-def test_modules_that_do_not_go_together_are_refused(monkeypatch):
+def test_modules_that_do_not_go_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_package, "__path__", [*eval_package.__path__, str(tmp_path)])
+
+    def write(sources):
+        for name, text in sources.items():
+            (tmp_path / f"{name.removeprefix('eval.')}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+
     sources = {
         "eval.a": "from eval import b\nfrom eval.c import f\n\n\ndef g():\n    return b.one(f)\n",
         "eval.b": '"""Of b."""\n\nimport math\n\n\ndef one(x):\n    """ö"""; return math.sin(x(math.e))\n',
         "eval.c": "from math import sin\n\n\ndef f(x):\n    return sin(x)\n",
     }
-    monkeypatch.setattr(bundle, "_source", lambda name: sources[name])
+    write(sources)
     text = bundle.self_contained("eval.a", "About.")
     namespace = {}
     exec(compile(text, "bundled", "exec"), namespace)
@@ -186,9 +195,9 @@ def test_modules_that_do_not_go_together_are_refused(monkeypatch):
         ("eval.a", "def g():\n    from eval.c import f\n", "imports eval.c inside a definition"),
         ("eval.a", "from eval.c import f as h\n", "under the name h"),
     ):
-        monkeypatch.setattr(bundle, "_source", lambda name, new={name: changed}: (sources | new)[name])
+        write(sources | {name: changed})
         with pytest.raises(ValueError, match=message):
             bundle.self_contained("eval.a", "About.")
-    monkeypatch.setattr(bundle, "_source", lambda name: sources[name])
+    write(sources)
     with pytest.raises(ValueError, match="has no A.b to leave out"):
         bundle.self_contained("eval.a", "About.", without=["A.b"])

@@ -1,0 +1,42 @@
+"""The flags of `python -m vidtwin_gen encode`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidtwin_gen.flags import flag
+
+
+@dataclass(kw_only=True)
+class EncodeFlags:
+    """Which videos become latents by which autoencoder, and how the latents are stored."""
+
+    vae: str = flag(
+        "folder of the autoencoder, ours (the whitening goes into its config) or diffusers'", required=True
+    )
+    data: str = flag("folder of videos", required=True)
+    out: str = flag("folder for the latents, new or empty", required=True)
+    fold: int = flag("official split, 1 to 3", 1, type=int)
+    stride: int | None = flag(
+        "take every stride-th frame, as the autoencoder was trained", type=int, excludes="rate!"
+    )
+    fps: float | None = flag("or sample this many frames per second", type=float, excludes="rate!")
+    windows_per_video: int = flag("random windows of each training video", 1, type=int)
+    num_frames: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
+    height: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
+    width: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
+    flip: bool = flag(
+        "store every training window as it is and mirrored, two rows", False, action="store_true"
+    )
+    dtype: Literal["float32", "float16"] = flag(
+        "of the stored means and log-variances; float16 halves the folder and rounds to 11 bits",
+        "float32",
+        choices=["float32", "float16"],
+    )
+    windows_per_file: int = flag("what an interruption costs at most, in clips", 512, type=int)
+    max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)
+    batch_size: int = flag("clips per forward pass", 16, type=int)
+    num_workers: int = flag("processes that read videos", 1, type=int)
+    seed: int = flag("of the random windows", 0, type=int)
+    device: str | None = flag("left out: cuda where there is one, else cpu")
