@@ -28,11 +28,11 @@ from pipelines.folder import (
     sampling_options,
     sampling_record,
     write_clip,
-    write_record,
 )
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import to_uint8
+from vidtwin_gen.records import GeneratedRecord
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -69,14 +69,15 @@ def generate(args: argparse.Namespace) -> None:
                 write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, formats)
             progress.update(len(batch))
         all_frames.flush()
-        record = sampling_record(pipe, args, fps) | {
-            "class_names": [names[label] for label in ids],
-            "class_labels": ids,
-            "num_videos_per_class": None if args.labels_from else args.num_videos_per_class,
-            "labels_from": args.labels_from and args.labels_from.name,
-            "num_videos": len(clips),
-        }
-        write_record(partial / "generated.json", record)
+        record = GeneratedRecord(
+            **sampling_record(pipe, args, fps),
+            class_names=[names[label] for label in ids],
+            class_labels=ids,
+            num_videos_per_class=None if args.labels_from else args.num_videos_per_class,
+            labels_from=args.labels_from and args.labels_from.name,
+            num_videos=len(clips),
+        )
+        record.write(partial / "generated.json")
     print(f"{len(clips)} videos of {len(ids)} classes in {out}")
 
 

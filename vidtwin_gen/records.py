@@ -50,3 +50,42 @@ class Result:
             told = [f"no {name}" for name in missing] + [f"an unknown {name}" for name in unknown]
             raise ValueError(f"{where} has {', '.join(told)}; {way_out}")
         return cls(**value)
+
+
+def read_result(path: str | Path) -> Result | None:
+    """The result in a file, of the class that its `kind` names; None where it names none.
+
+    Raises:
+        ValueError: no such file, no JSON object, or fields that are not those of its kind.
+    """
+    kind = read_json(path, "name a JSON file of a result").get("kind")
+    found = next((result for result in Result.__subclasses__() if result.kind == kind), None)
+    return found and found.read(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedRecord(Result):
+    """How the clips of a folder were generated: its generated.json.
+
+    Args:
+        pipeline: name of the pipeline's folder. scheduler: its class.
+        class_names, class_labels: of the classes that clips were made of, in the order of the clips.
+        num_videos_per_class: None where `labels_from`, the name of a file, said how many.
+        num_videos: of all classes.
+    """
+
+    kind: ClassVar[str] = "generated"
+    command: ClassVar[str] = "python -m pipelines generate"
+
+    pipeline: str
+    scheduler: str
+    guidance_scale: float
+    guidance_interval: list[float]
+    num_inference_steps: int
+    seed: int
+    fps: float
+    class_names: list[str]
+    class_labels: list[int]
+    num_videos_per_class: int | None
+    labels_from: str | None
+    num_videos: int
