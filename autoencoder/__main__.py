@@ -1,229 +1,55 @@
-"""python -m autoencoder reconstruct | reenact | convert | export: what it makes of a video, whose model."""
+"""python -m autoencoder reconstruct | reenact | convert | export"""
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from einops import rearrange
-from safetensors.torch import save_file
-from tqdm.auto import tqdm
+from autoencoder.flags import ConvertFlags, ExportFlags, ReconstructFlags, ReenactFlags
+from vidtwin_gen.flags import Verb, run_verb
 
-from autoencoder.export import export_autoencoder
-from autoencoder.flags import check_places, parser
-from autoencoder.loading import load_autoencoder, load_folder
-from autoencoder.losses.perceptual import LPIPS, load_lpips
-from autoencoder.model.vidtwin import AutoencoderVidTwin
-from autoencoder.parts import decode_parts, join_parts
-from autoencoder.released import load_released, to_released_state_dict
-from vidtwin_gen.data.decoding import native_stderr_discarded
-from vidtwin_gen.data.video import tile, to_uint8, write_gif, write_video
-from vidtwin_gen.data.windows import VideoWindows
-from vidtwin_gen.quality import psnr, ssim
-from vidtwin_gen.training.config import user_errors
-from vidtwin_gen.weights import MissingWeightsError
 
-GIF_FPS = 50  # viewers slow down anything faster
-SAME_RATE = 0.01  # 24 and 23.976 frames a second go together, 25 and 30 do not
-PROTOCOL = {
-    "resize": "until the frame covers the model's size (bilinear, antialiased), then a centre crop",
-    "frames": "consecutive windows; the last one is padded with its last frame, and the padding trimmed",
-    "latent": "the posterior's mean",
+def reconstruct(flags: ReconstructFlags) -> None:
+    from autoencoder.side_by_side import reconstruct
+
+    reconstruct(flags)
+
+
+def reenact(flags: ReenactFlags) -> None:
+    from autoencoder.side_by_side import reenact
+
+    reenact(flags)
+
+
+def convert(flags: ConvertFlags) -> None:
+    from autoencoder.convert import convert
+
+    convert(flags)
+
+
+def export(flags: ExportFlags) -> None:
+    from autoencoder.export import export
+
+    export(flags)
+
+
+VERBS = {
+    "reconstruct": Verb(
+        ReconstructFlags,
+        reconstruct,
+        "a video beside its reconstruction and what each part of the latent holds; PSNR, SSIM, LPIPS",
+    ),
+    "reenact": Verb(
+        ReenactFlags,
+        reenact,
+        "two videos, and each one's Structure with the other's Dynamics, over the shorter length",
+    ),
+    "convert": Verb(ConvertFlags, convert, "the released checkpoint as a diffusers folder"),
+    "export": Verb(ExportFlags, export, "a saved autoencoder with its code, for where this package is not"),
 }
-MEASURED = {
-    "psnr": "dB, data range 1 on frames in [0, 1], mean over frames",
-    "ssim": "Gaussian window 11, sigma 1.5, data range 1 on frames in [0, 1], mean over frames",
-    "lpips": "version 0.1 on VGG16, mean over frames",
-}
-
-
-@torch.inference_mode()
-def reconstruct(args: argparse.Namespace) -> None:
-    """A video beside its three decodes, and how close the first of them comes."""
-    check_places(args)
-    vae = load_autoencoder(args.vae).to(args.device)
-    video = _windows(args.video, vae, args)
-    lpips = _load_lpips(args)
-    panels, measured = [], []
-    for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
-        clip = window[None].to(args.device)  # (1, C, F, H, W)
-        z = vae.encode(clip).latent_dist.mode()  # (1, L)
-        shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z).values())]
-        panels.append(_panel(shown))
-        measured.append(_quality(shown[1], shown[0], lpips))
-    quality = {name: torch.cat([values[name] for values in measured]).mean().item() for name in measured[0]}
-    num_frames, rate = len(video.indices), _compression_rate(vae)
-    record = {"video": _describe(video), **_record(args, vae, num_frames, video.fps)}
-    record |= {"psnr": None, "ssim": None, "lpips": None, **quality}
-    record |= {"compression_rate": rate, "num_elements": vae.layout.num_elements}
-    record["protocol"] |= {name: words for name, words in MEASURED.items() if name in quality}
-    written = _write(args, f"{Path(args.video).stem}_reconstruction", torch.cat(panels), video.fps, record)
-    told = f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
-    print(f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}{told} (mean of {num_frames} frames)")
-    print(
-        f"compression rate {rate:.3%}: {vae.layout.num_elements:,} numbers for each window "
-        f"of {video.num_frames} frames"
-    )
-    print(f"wrote {written}: original, both, Structure only, Dynamics only; {video.fps:.5g} frames a second")
-
-
-@torch.inference_mode()
-def reenact(args: argparse.Namespace) -> None:
-    """Two videos, and each one's Structure with the other's Dynamics, over the shorter length."""
-    check_places(args)
-    vae = load_autoencoder(args.vae).to(args.device)
-    first, second = [_windows(path, vae, args) for path in (args.a, args.b)]
-    if not math.isclose(first.fps, second.fps, rel_tol=SAME_RATE):
-        raise ValueError(
-            f"{args.a} gives {first.fps:.5g} frames a second and {args.b} {second.fps:.5g}: one would move "
-            "at the other's speed; sample both at one rate with --fps"
-        )
-    panels = []
-    num_windows = min(len(first), len(second))
-    pairs = zip(first, second, strict=False)
-    for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
-        a, b = (clip[None].to(args.device) for clip, _ in windows)  # (1, C, F, H, W)
-        z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
-        swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
-        num_real = min(num for _, num in windows)
-        panels.append(_panel([clip[0, :, :num_real] for clip in (a, b, *swapped)]))
-    panel = torch.cat(panels)
-    record = {"a": _describe(first), "b": _describe(second)}
-    record |= _record(args, vae, len(panel), first.fps)
-    name = f"{Path(args.a).stem}_{Path(args.b).stem}_reenactment"
-    written = _write(args, name, panel, first.fps, record)
-    print(
-        f"wrote {written}: A, B, Structure of A with Dynamics of B, Structure of B with Dynamics of A; "
-        f"{len(panel)} frames, {first.fps:.5g} a second"
-    )
-
-
-def convert(args: argparse.Namespace) -> None:
-    """Released checkpoint -> folder of `save_pretrained`, or with --reverse a folder -> released names."""
-    out = Path(args.out)
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already and would be overwritten: name another")
-    if args.reverse:
-        vae = load_folder(args.checkpoint)
-        released = {
-            name: value.contiguous() for name, value in to_released_state_dict(vae.state_dict()).items()
-        }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(released, out)
-        print(f"wrote {out}: {len(released)} tensors under their released names")
-        return
-    vae = load_released(args.checkpoint, num_heads=args.num_heads, qformer_heads=args.qformer_heads)
-    vae.save_pretrained(out)
-    config = vae.config
-    print(
-        f"wrote {out}: {vae.num_parameters():,} parameters, {config.num_frames} frames of "
-        f"{config.height}x{config.width}, latents of {vae.layout.num_elements:,} numbers"
-    )
-
-
-def export(args: argparse.Namespace) -> None:
-    """A saved autoencoder with its code, for where this package is not."""
-    out = export_autoencoder(args.vae, args.out)
-    print(f"wrote {out}: diffusers.AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True) loads it")
-
-
-def _windows(path: str, vae: AutoencoderVidTwin, args: argparse.Namespace) -> VideoWindows:
-    size = (vae.config.height, vae.config.width)
-    with native_stderr_discarded():
-        return VideoWindows(path, vae.config.num_frames, size=size, fps=args.fps, stride=args.stride)
-
-
-def _load_lpips(args: argparse.Namespace) -> LPIPS | None:
-    """None, after saying so, where its weights are not at hand and were not named either."""
-    try:
-        return load_lpips(args.lpips_weights, args.device)
-    except MissingWeightsError as error:
-        if args.lpips_weights:
-            raise ValueError(str(error)) from None
-        print(f"LPIPS left out: {error}")
-        return None
-
-
-def _quality(
-    reconstruction: torch.Tensor, original: torch.Tensor, lpips: LPIPS | None
-) -> dict[str, torch.Tensor]:
-    """Two clips (C, F, H, W) -> name: (F,), a value for each frame, so that a short last window counts by its
-    frames."""
-    a, b = (rearrange(clip, "c f h w -> f c 1 h w") for clip in (reconstruction, original))
-    values = {"psnr": psnr(a, b), "ssim": ssim(a, b)}
-    if lpips is not None:
-        values["lpips"] = lpips(a[:, :, 0].clamp(-1, 1), b[:, :, 0])
-    return values
-
-
-def _panel(clips: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Clips (C, F, H, W) in [-1, 1] -> uint8 (F, H', W', C) side by side. An odd side gains a white line, as
-    4:2:0 colour in mp4 wants both even."""
-    panel = tile(clips, columns=len(clips))
-    odd_height, odd_width = (side % 2 for side in panel.shape[-2:])
-    return to_uint8(F.pad(panel, (0, odd_width, 0, odd_height), value=1.0)).cpu()
-
-
-def _compression_rate(vae: AutoencoderVidTwin) -> float:
-    config = vae.config
-    return vae.layout.compression_rate(config.num_frames, config.height, config.width, config.in_channels)
-
-
-def _describe(video: VideoWindows) -> dict[str, Any]:
-    info = video.info
-    return {
-        "path": str(video.path),
-        "num_frames": info.num_frames,
-        "fps": info.fps,
-        "size": [info.height, info.width],
-    }
-
-
-def _record(args: argparse.Namespace, vae: AutoencoderVidTwin, num_frames: int, fps: float) -> dict[str, Any]:
-    """What both verbs write down with --json of what they made; `size` and `fps` are the model's and the
-    written files', those of the videos stand with them."""
-    config = vae.config
-    return {
-        "vae": args.vae,
-        "num_frames": num_frames,
-        "windows": math.ceil(num_frames / config.num_frames),
-        "window_frames": config.num_frames,
-        "fps": fps,
-        "size": [config.height, config.width],
-        "protocol": dict(PROTOCOL),
-    }
-
-
-def _write(
-    args: argparse.Namespace, name: str, panel: torch.Tensor, fps: float, record: dict[str, Any]
-) -> str:
-    """The panel (F, H, W, C) as mp4 and gif, and the record where --json says; which files those are."""
-    files = [Path(args.out) / f"{name}{suffix}" for suffix in (".mp4", ".gif")]
-    every = math.ceil(fps / GIF_FPS)
-    write_video(files[0], panel, fps)
-    write_gif(files[1], panel[::every], fps / every)
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-        files.append(path)
-    return ", ".join(map(str, files))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    top = parser()
-    args = top.parse_args(argv)
-    run = {"reconstruct": reconstruct, "reenact": reenact, "convert": convert, "export": export}
-    with user_errors(f"{top.prog} {args.verb}"):
-        run[args.verb](args)
+    run_verb("python -m autoencoder", "The VidTwin autoencoder.", VERBS, argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import diffusers
 from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
+from autoencoder.weight_shapes import check_shapes, stored_shapes, weight_files
+from vidtwin_gen.files import read_json
 
 CONFIG = "config.json"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 WANTED = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or a "
     "released checkpoint, a .ckpt or .safetensors file"
@@ -49,10 +49,10 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
             weights that are missing, truncated or of another architecture.
     """
     folder = Path(folder)
-    expected = _expected_shapes(folder / CONFIG, _read_config(folder, WANTED))
+    expected = _expected_shapes(folder / CONFIG, read_json(folder / CONFIG, WANTED))
     found: dict[str, Sequence[int]] = {}
-    for path in _weight_files(folder):
-        found |= _stored_shapes(path)
+    for path in weight_files(folder):
+        found |= stored_shapes(path)
     try:
         check_shapes(found, expected)
     except ValueError as error:
@@ -70,7 +70,7 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
             latent or draws noise of its own; weights that are missing or do not fit.
     """
     folder = Path(folder)
-    config = _read_config(folder, ANY_VIDEO)
+    config = read_json(folder / CONFIG, ANY_VIDEO)
     name = config.get("_class_name")
     if name == AutoencoderVidTwin.__name__:
         return load_folder(folder)
@@ -89,38 +89,6 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
             f"{' ...' * (len(missing) > 5)}; keep the two files that were saved together"
         )
     return model.eval()
-
-
-def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
-    """Whether a checkpoint has the tensors of a model, no others, and of the same shapes, by their names.
-
-    Raises:
-        ValueError: tensors that are missing, unknown or of another shape, named.
-    """
-    missing = [key for key in expected if key not in found]
-    unknown = [key for key in found if key not in expected]
-    wrong = [
-        f"{key} {list(found[key])}, expected {list(expected[key])}"
-        for key in expected
-        if key in found and list(found[key]) != list(expected[key])
-    ]
-    for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
-        if keys:
-            raise ValueError(
-                f"{len(keys)} tensors are {kind}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}"
-            )
-
-
-def _read_config(folder: Path, wanted: str) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        seen = f"{folder} holds no {CONFIG}" if folder.is_dir() else f"{folder} does not exist"
-        raise ValueError(f"{seen}; {wanted}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
-        raise ValueError(f"{path} can't be read as JSON: {error}; copy the folder again") from None
-    return config if isinstance(config, dict) else {}
 
 
 def _objection(model_class: Any, config: Mapping[str, Any]) -> str | None:
@@ -158,26 +126,3 @@ def _expected_shapes(config_path: Path, config: Mapping[str, Any]) -> dict[str, 
     except (ValueError, TypeError) as error:  # a size that does not go, or is no number
         raise ValueError(f"{config_path}: {error}; it should be as it was saved") from None
     return {key: value.shape for key, value in model.state_dict().items()}
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The one file, or the parts that `save_pretrained` makes of a very large model."""
-    index = folder / f"{WEIGHTS}.index.json"
-    names = {WEIGHTS}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    for name in names:
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing; copy the whole folder that save_pretrained wrote")
-    return [folder / name for name in sorted(names)]
-
-
-def _stored_shapes(path: Path) -> dict[str, Sequence[int]]:
-    """Read from the header, which also says how long the file should be."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} can't be read as safetensors, truncated or another format: {error}; copy it again"
-        ) from None

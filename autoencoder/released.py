@@ -7,17 +7,19 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from autoencoder.loading import check_shapes
-from autoencoder.model.vidtwin import AutoencoderVidTwin
+from autoencoder.weight_shapes import check_shapes
+
+Model = TypeVar("Model", bound=ModelMixin)
 
 RELEASED_FILE = "checkpoints/vidtwin_structure_7_7_8_dynamics_7_8.ckpt"  # in microsoft/vidtwin on the hub
 
@@ -57,7 +59,7 @@ BLOCK_LAYERS = {
     "mlp.fc2": "mlp.net.2",
 }
 FUSED = {"attn.qkv": "attn", "attn_temp.qkv": "attn_temporal"}
-PARTS = ("to_q", "to_k", "to_v")
+PROJECTIONS = ("to_q", "to_k", "to_v")
 
 
 def convert_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -83,7 +85,7 @@ def convert_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
             converted[PREFIXES[prefix] + key.removeprefix(prefix)] = value
         elif match["layer"] in FUSED:
             attention = f"{match['block']}.{FUSED[match['layer']]}"
-            for name, part in zip(PARTS, value.chunk(3), strict=True):
+            for name, part in zip(PROJECTIONS, value.chunk(3), strict=True):
                 converted[f"{attention}.{name}.{match['kind']}"] = part
         elif match["layer"] in BLOCK_LAYERS:
             converted[f"{match['block']}.{BLOCK_LAYERS[match['layer']]}.{match['kind']}"] = value
@@ -120,8 +122,10 @@ def to_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
             released[f"{match['block']}.{layers[match['layer']]}.{match['kind']}"] = value
         else:
             attention, part = match["layer"].rsplit(".", 1)
-            if part == PARTS[0]:
-                parts = [state_dict[f"{match['block']}.{attention}.{name}.{match['kind']}"] for name in PARTS]
+            if part == PROJECTIONS[0]:
+                parts = [
+                    state_dict[f"{match['block']}.{attention}.{name}.{match['kind']}"] for name in PROJECTIONS
+                ]
                 released[f"{match['block']}.{fused[attention]}.{match['kind']}"] = torch.cat(parts)
     return released
 
@@ -185,11 +189,17 @@ def infer_config(
 
 
 def load_released(
-    path_or_repo_id: str | Path, *, num_heads: int | None = None, qformer_heads: int = 8, **hub_options: Any
-) -> AutoencoderVidTwin:
-    """The released checkpoint as an `AutoencoderVidTwin` in evaluation mode, float32.
+    model_class: type[Model],
+    path_or_repo_id: str | Path,
+    *,
+    num_heads: int | None = None,
+    qformer_heads: int = 8,
+    **hub_options: Any,
+) -> Model:
+    """The released checkpoint as an autoencoder in evaluation mode, float32.
 
     Args:
+        model_class: `AutoencoderVidTwin`, whose `from_released` this is, or a class that inherits from it.
         path_or_repo_id: a Lightning .ckpt or a .safetensors file; or a repository on the hub, such as
             microsoft/vidtwin, from which `RELEASED_FILE` is fetched.
         num_heads, qformer_heads: see `infer_config`.
@@ -204,7 +214,7 @@ def load_released(
         converted = convert_released_state_dict(state_dict)
         config = infer_config(state_dict, num_heads=num_heads, qformer_heads=qformer_heads)
         with init_empty_weights():  # but for the positional tables, which are computed
-            model = AutoencoderVidTwin(**config)
+            model = model_class(**config)
         live = {key: value.shape for key, value in state_dict.items() if not DROPPED.fullmatch(key)}
         expected = to_released_state_dict(model.state_dict())
         check_shapes(live, {key: value.shape for key, value in expected.items()})

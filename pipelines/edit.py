@@ -9,7 +9,6 @@ import torch
 from einops import rearrange
 
 from autoencoder import adapter
-from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -24,6 +23,7 @@ from pipelines.folder import (
 )
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import filmstrip, read_clip, tile
+from vidtwin_gen.files import new_folder
 
 
 def edit(args: argparse.Namespace) -> None:

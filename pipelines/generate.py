@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
 from autoencoder import adapter
-from autoencoder.export import new_folder
 from pipelines.folder import (
     class_folder_name,
     class_ids,
@@ -32,6 +31,7 @@ from pipelines.folder import (
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import to_uint8
+from vidtwin_gen.files import new_folder
 from vidtwin_gen.records import GeneratedRecord
 
 

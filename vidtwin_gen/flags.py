@@ -85,18 +85,14 @@ def run_verb(
     words = list(sys.argv[1:] if argv is None else argv)
     top = argparse.ArgumentParser(prog=prog, description=description)
     added = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    parsers = {}
     for name, verb in verbs.items():
-        parsers[name] = added.add_parser(name, help=verb.help, description=verb.help)
-        add_flags(parsers[name], verb.flags)
+        add_flags(added.add_parser(name, help=verb.help, description=verb.help), verb.flags)
     values = vars(top.parse_args(words))
     name = values.pop("verb")
     if any(field.name == "command" for field in dataclasses.fields(verbs[name].flags)):
         values["command"] = shlex.join([*prog.split(), *words])
-    try:
+    with user_errors(f"{prog} {name}"):
         verbs[name].run(verbs[name].flags(**values))
-    except (ValueError, FloatingPointError) as error:
-        parsers[name].error(str(error))
 
 
 @contextmanager

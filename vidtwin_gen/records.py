@@ -60,7 +60,7 @@ def read_result(path: str | Path) -> Result | None:
     """
     kind = read_json(path, "name a JSON file of a result").get("kind")
     found = next((result for result in Result.__subclasses__() if result.kind == kind), None)
-    return found and found.read(path)
+    return found.read(path) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         """
         from autoencoder.released import load_released
 
-        return load_released(path_or_repo_id, **options)
+        return load_released(cls, path_or_repo_id, **options)
 
     def enable_tiling(self, tile_sample_stride_num_frames: int | None = None) -> None:
         """Longer clips too, in windows of `num_frames` frames that are computed one after the other.

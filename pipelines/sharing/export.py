@@ -6,17 +6,18 @@ import shutil
 from pathlib import Path
 
 from autoencoder.export import CODE as AUTOENCODER_CODE
-from autoencoder.export import autoencoder_code, new_folder, read_json, write_json
+from autoencoder.export import autoencoder_code
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.model_card import CARD, write_card
 from pipelines.sharing.saving import labels_by_name, names_in_order
 from vidtwin_gen.bundle import self_contained
+from vidtwin_gen.files import new_folder, read_json, write_json, write_text
 
 INDEX = "model_index.json"
 PIPELINE_CODE = "pipeline_vidtwin"
 TRANSFORMER_CODE = "latent_transformer"
 
-WANTED = "the folder of a saved VidTwinPipeline, which holds a model_index.json"
+WANTED = "name the folder of a saved VidTwinPipeline, which holds a model_index.json"
 PACKAGED = "vidtwin_gen"  # the library of our components in a pipeline that was saved and not exported
 INSTALLED = ("diffusers", "transformers")
 HOW = "It is loaded by diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)."
@@ -64,7 +65,7 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
     if isinstance(name, list):
         raise ValueError(f"{source} was exported with its code already: copy the folder")
     if name != VidTwinPipeline.__name__:
-        raise ValueError(f"{source / INDEX} is of {name}, not of a VidTwinPipeline; name {WANTED}")
+        raise ValueError(f"{source / INDEX} is of {name}, not of a VidTwinPipeline; {WANTED}")
     components = {key: index[key] for key in index if (source / key).is_dir()}
     for key, (library, class_name) in components.items():
         if library not in INSTALLED and (library != PACKAGED or class_name not in COMPONENTS):
@@ -74,12 +75,12 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
             shutil.copytree(source / key, folder / key)
             if library == PACKAGED:
                 module, code = COMPONENTS[class_name]
-                (folder / key / f"{module}.py").write_text(code(), encoding="utf-8")
+                write_text(folder / key / f"{module}.py", code())
                 index[key] = [module, class_name]
-        (folder / f"{PIPELINE_CODE}.py").write_text(pipeline_code(), encoding="utf-8")
+        write_text(folder / f"{PIPELINE_CODE}.py", pipeline_code())
         names = names_in_order(index.get("class_names"))  # a list in what older versions saved
         index["class_names"] = labels_by_name(names)
-        write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]})
+        write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]}, sort_keys=True)
         if (source / CARD).is_file():
             shutil.copy2(source / CARD, folder)
         write_card(folder)

@@ -17,7 +17,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from autoencoder.export import read_json, write_json
+from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.training.config import FREE_ON_RESUME
 
 Record = dict[str, Any]
@@ -84,13 +84,13 @@ def update_record(
         ValueError: the folder holds no model_index.json, or as `with_metrics`.
     """
     path = Path(folder) / "model_index.json"
-    index = read_json(path, "the folder of a saved VidTwinPipeline")
+    index = read_json(path, "name the folder of a saved VidTwinPipeline")
     record, unknown = with_metrics(index.get("training") or {}, metrics)
     if dataset is not None:
         record |= {"data": record.get("data", {}) | {"name": dataset}}
     if licence is not None:
         record |= {"license": licence}
-    write_json(path, index | {"training": record or None})
+    write_json(path, index | {"training": record or None}, sort_keys=True)
     return unknown
 
 

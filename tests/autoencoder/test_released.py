@@ -14,7 +14,6 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.released import (
     convert_released_state_dict,
     infer_config,
-    load_released,
     to_released_state_dict,
 )
 
@@ -160,7 +159,7 @@ def test_another_architecture_is_named(released, tmp_path, change, message, caps
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": released}, path)
     with pytest.raises(ValueError, match=f"other.ckpt: {message}"):
-        load_released(path, **HEADS)
+        AutoencoderVidTwin.from_released(path, **HEADS)
 
 
 def test_the_default_head_is_64_wide(released):
@@ -211,7 +210,7 @@ def test_nothing_is_overwritten(checkpoint, tmp_path, capsys):
     (tmp_path / "out" / "mine").write_text("")
     with pytest.raises(SystemExit):
         main(["convert", str(checkpoint), str(tmp_path / "out")])
-    assert "name another" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
 
 
 def test_a_repository_is_asked_for_the_released_file(checkpoint, monkeypatch):
@@ -222,7 +221,7 @@ def test_a_repository_is_asked_for_the_released_file(checkpoint, monkeypatch):
         return str(checkpoint)
 
     monkeypatch.setattr(convert, "hf_hub_download", download)
-    assert load_released("microsoft/vidtwin", revision="main", **HEADS).config.hidden_size == 16
+    assert AutoencoderVidTwin.from_released("microsoft/vidtwin", revision="main", **HEADS).config.hidden_size == 16
     assert asked == {"repo_id": "microsoft/vidtwin", "filename": convert.RELEASED_FILE, "revision": "main"}
 
 
@@ -232,4 +231,4 @@ def test_without_a_network_it_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(convert, "hf_hub_download", download)
     with pytest.raises(ValueError, match=r"microsoft/vidtwin can't be fetched.*copy checkpoints/"):
-        load_released("microsoft/vidtwin")
+        AutoencoderVidTwin.from_released("microsoft/vidtwin")

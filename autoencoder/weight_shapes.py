@@ -1,0 +1,54 @@
+"""Names and shapes of the tensors in a checkpoint, read without their numbers, against those of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
+    """Whether a checkpoint has the tensors of a model, no others, and of the same shapes, by their names.
+
+    Raises:
+        ValueError: tensors that are missing, unknown or of another shape, named.
+    """
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    wrong = [
+        f"{key} {list(found[key])}, expected {list(expected[key])}"
+        for key in expected
+        if key in found and list(found[key]) != list(expected[key])
+    ]
+    for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
+        if keys:
+            raise ValueError(
+                f"{len(keys)} tensors are {kind}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}"
+            )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The one file, or the parts that `save_pretrained` makes of a very large model."""
+    index = folder / f"{WEIGHTS}.index.json"
+    names = {WEIGHTS}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing; copy the whole folder that save_pretrained wrote")
+    return [folder / name for name in sorted(names)]
+
+
+def stored_shapes(path: Path) -> dict[str, Sequence[int]]:
+    """Read from the header, which also says how long the file should be."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} can't be read as safetensors, truncated or another format: {error}; copy it again"
+        ) from None
