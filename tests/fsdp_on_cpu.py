@@ -5,6 +5,7 @@ starts accelerate's process group on the CPU and calls it by the name of the GPU
 accelerate's and the script's.
 """
 
+import os
 import runpy
 import sys
 
@@ -13,5 +14,6 @@ from accelerate.utils import DistributedType
 
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+sys.path[0] = os.getcwd()  # not tests/, whose folders have the names of our packages
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
