@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 from einops import rearrange
 
 from autoencoder import adapter
-from pipelines.folder import (
+from pipelines.flags import EditFlags, MixFlags
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sampling import (
     class_folder_name,
     class_ids,
     clip_formats,
@@ -19,86 +20,84 @@ from pipelines.folder import (
     sampling_options,
     sampling_record,
     write_clip,
-    write_record,
 )
-from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import filmstrip, read_clip, tile
-from vidtwin_gen.files import new_folder
+from vidtwin_gen.files import new_folder, write_json
 
 
-def edit(args: argparse.Namespace) -> None:
+def edit(flags: EditFlags) -> None:
     """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
-    pipe = load_pipeline(args)
-    ids = class_ids(pipe, args.class_labels)
+    pipe = load_pipeline(flags)
+    ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
     clip = read_clip(
-        args.video,
+        flags.video,
         num_frames,
         size=(size[0], size[1]),
-        stride=args.stride,
-        start=args.start,
+        stride=flags.stride,
+        start=flags.start,
     )  # (C, F, H, W)
     known = pipe.encode_video(rearrange(clip, "c f h w -> 1 f c h w") / 2 + 0.5)  # (1, L)
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
-    numbers = [(label, number) for label in ids for number in range(args.num_videos_per_class)]
+    numbers = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]
     sampled = pipe(
         ids,
-        num_videos_per_class=args.num_videos_per_class,
-        generator=[clip_generator(args.seed, label, number) for label, number in numbers],
+        num_videos_per_class=flags.num_videos_per_class,
+        generator=[clip_generator(flags.seed, label, number) for label, number in numbers],
         known_latents=known,
-        keep=args.keep,
-        num_resamples=args.num_resamples,
+        keep=flags.keep,
+        num_resamples=flags.num_resamples,
         output_type="latent",
         return_dict=False,
-        **sampling_options(args),
+        **sampling_options(flags),
     )[0]
     latents = torch.as_tensor(sampled)  # (B, L)
     for (label, number), edited in zip(numbers, _decode(pipe, latents), strict=True):
         clips[f"{class_folder_name(pipe, label)}_{number:04d}"] = edited
 
-    out, fps = Path(args.out), frame_rate(pipe, args)
-    record = {"video": args.video, "start": args.start, "stride": args.stride, "keep": args.keep}
-    record |= {"class_labels": ids, "num_videos_per_class": args.num_videos_per_class}
-    record |= {"num_resamples": args.num_resamples} | sampling_record(pipe, args, fps)
+    out, fps = Path(flags.out), frame_rate(pipe, flags)
+    record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "keep": flags.keep}
+    record |= {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class}
+    record |= {"num_resamples": flags.num_resamples} | sampling_record(pipe, flags, fps)
     with new_folder(out) as partial:
         for name, shown in clips.items():
-            write_clip(partial / name, shown, fps, clip_formats(args))
+            write_clip(partial / name, shown, fps, clip_formats(flags))
         filmstrip(list(clips.values())).save(partial / "filmstrip.png")
-        write_record(partial / "edited.json", record | {"rows": list(clips)})
-    print(f"{len(numbers)} videos with the {args.keep} of {args.video} in {out}; rows of filmstrip.png:")
+        write_json(partial / "edited.json", record | {"rows": list(clips)})
+    print(f"{len(numbers)} videos with the {flags.keep} of {flags.video} in {out}; rows of filmstrip.png:")
     print(", ".join(clips))
 
 
-def mix(args: argparse.Namespace) -> None:
+def mix(flags: MixFlags) -> None:
     """Generated clips of two classes, and each one's Structure with the other's Dynamics, side by side."""
-    pipe = load_pipeline(args)
-    ids = class_ids(pipe, args.class_labels)
+    pipe = load_pipeline(flags)
+    ids = class_ids(pipe, flags.class_labels)
     if len(ids) != 2:
-        raise ValueError(f"--class_labels takes two classes to mix, got {args.class_labels}")
-    pairs = [(side, label, n) for side, label in enumerate(ids) for n in range(args.num_videos_per_class)]
+        raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
+    pairs = [(side, label, n) for side, label in enumerate(ids) for n in range(flags.num_videos_per_class)]
     sampled = pipe(
         ids,
-        num_videos_per_class=args.num_videos_per_class,
+        num_videos_per_class=flags.num_videos_per_class,
         # two clips of one class are two clips
-        generator=[clip_generator(args.seed + side, label, number) for side, label, number in pairs],
+        generator=[clip_generator(flags.seed + side, label, number) for side, label, number in pairs],
         output_type="latent",
         return_dict=False,
-        **sampling_options(args),
+        **sampling_options(flags),
     )[0]
     latents = torch.as_tensor(sampled)  # (B, L)
     first, second = latents.chunk(2)
     columns = [first, second, pipe.mix(first, second), pipe.mix(second, first)]
     rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
 
-    out, fps = Path(args.out), frame_rate(pipe, args)
+    out, fps = Path(flags.out), frame_rate(pipe, flags)
     a, b = (class_folder_name(pipe, label) for label in ids)
     shown = [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
-    record = {"class_labels": ids, "num_videos_per_class": args.num_videos_per_class, "columns": shown}
+    record = {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:
         for number, clips in enumerate(rows):
-            write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, clip_formats(args))
+            write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, clip_formats(flags))
         filmstrip(list(rows.flatten(0, 1))).save(partial / "filmstrip.png")
-        write_record(partial / "mixed.json", record | sampling_record(pipe, args, fps))
+        write_json(partial / "mixed.json", record | sampling_record(pipe, flags, fps))
     print(f"{len(rows)} mixtures in {out}, columns, and rows of filmstrip.png: {', '.join(shown)}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import struct
@@ -17,7 +16,10 @@ from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
 from autoencoder import adapter
-from pipelines.folder import (
+from pipelines.flags import GenerateFlags
+from pipelines.labels import label_ids
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sampling import (
     class_folder_name,
     class_ids,
     clip_formats,
@@ -28,39 +30,37 @@ from pipelines.folder import (
     sampling_record,
     write_clip,
 )
-from pipelines.labels import label_ids
-from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import to_uint8
 from vidtwin_gen.files import new_folder
 from vidtwin_gen.records import GeneratedRecord
 
 
-def generate(args: argparse.Namespace) -> None:
+def generate(flags: GenerateFlags) -> None:
     """Write `<out>/<Class>/<Class>_0000.mp4` ..., `clips.safetensors` and `generated.json`.
 
     clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
     what metrics read, since a video codec changes FVD. The folder has its name when all videos are done.
     """
-    pipe = load_pipeline(args)
+    pipe = load_pipeline(flags)
     num_classes = pipe.transformer.config.num_classes
-    counts = videos_per_class(pipe, args)
+    counts = videos_per_class(pipe, flags)
     ids = list(counts)
     names = [class_folder_name(pipe, label) for label in range(num_classes)]
-    fps, formats = frame_rate(pipe, args), clip_formats(args)
+    fps, formats = frame_rate(pipe, flags), clip_formats(flags)
     clips = [(label, number) for label in ids for number in range(counts[label])]
     size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
 
-    out = Path(args.out)
+    out = Path(flags.out)
     with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:
         all_frames = create_clip_file(partial / "clips.safetensors", [label for label, _ in clips], size)
-        for start in range(0, len(clips), args.batch_size):
-            batch = clips[start : start + args.batch_size]
+        for start in range(0, len(clips), flags.batch_size):
+            batch = clips[start : start + flags.batch_size]
             videos = pipe(
                 [label for label, _ in batch],
-                generator=[clip_generator(args.seed, label, number) for label, number in batch],
+                generator=[clip_generator(flags.seed, label, number) for label, number in batch],
                 output_type="pt",
                 return_dict=False,
-                **sampling_options(args),
+                **sampling_options(flags),
             )[0]  # (B, F, C, H, W) in [0, 1]
             videos = rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w")
             frames = to_uint8(videos * 2 - 1).cpu().numpy()
@@ -70,33 +70,33 @@ def generate(args: argparse.Namespace) -> None:
             progress.update(len(batch))
         all_frames.flush()
         record = GeneratedRecord(
-            **sampling_record(pipe, args, fps),
+            **sampling_record(pipe, flags, fps),
             class_names=[names[label] for label in ids],
             class_labels=ids,
-            num_videos_per_class=None if args.labels_from else args.num_videos_per_class,
-            labels_from=args.labels_from and args.labels_from.name,
+            num_videos_per_class=None if flags.labels_from else flags.num_videos_per_class,
+            labels_from=flags.labels_from.name if flags.labels_from else None,
             num_videos=len(clips),
         )
         record.write(partial / "generated.json")
     print(f"{len(clips)} videos of {len(ids)} classes in {out}")
 
 
-def videos_per_class(pipe: VidTwinPipeline, args: argparse.Namespace) -> dict[int, int]:
+def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, int]:
     """How many videos of each class id the flags ask for.
 
     Raises:
         ValueError: a --labels_from that is no such file, or names a class that the pipeline does not know.
     """
     num_classes = pipe.transformer.config.num_classes
-    if args.labels_from is None:
-        ids = class_ids(pipe, args.class_labels) if args.class_labels else range(num_classes)
-        return dict.fromkeys(ids, args.num_videos_per_class)
-    counts = read_counts(args.labels_from)
+    if flags.labels_from is None:
+        ids = class_ids(pipe, flags.class_labels) if flags.class_labels else range(num_classes)
+        return dict.fromkeys(ids, flags.num_videos_per_class)
+    counts = read_counts(flags.labels_from)
     try:
         ids = label_ids(list(counts), num_classes, pipe.config.class_names)
         return dict(zip(ids, counts.values(), strict=True))
     except ValueError as error:
-        raise ValueError(f"--labels_from {args.labels_from}: {error}") from None
+        raise ValueError(f"--labels_from {flags.labels_from}: {error}") from None
 
 
 def read_counts(path: Path) -> dict[str, int]:

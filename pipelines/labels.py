@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 ClassLabel = str | int
@@ -44,6 +44,24 @@ def check_class_names(class_names: Sequence[str], num_classes: int) -> None:
         raise ValueError(f"the transformer knows {num_classes} classes, got {len(class_names)} class names")
     if len({name.casefold() for name in class_names}) < len(class_names):
         raise ValueError("class names must differ by more than their case")
+
+
+def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
+    return None if class_names is None else {name: label for label, name in enumerate(class_names)}
+
+
+def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
+    """The inverse of `labels_by_name`; a list stays as it is.
+
+    Raises:
+        ValueError: the labels are not 0, 1, 2, ...
+    """
+    if not isinstance(class_names, Mapping):
+        return None if class_names is None else list(class_names)
+    names = sorted(class_names, key=lambda name: class_names[name])
+    if [class_names[name] for name in names] != list(range(len(names))):
+        raise ValueError(f"class labels run from 0 without gaps, got {sorted(class_names.values())}")
+    return names
 
 
 def _id_of_name(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:

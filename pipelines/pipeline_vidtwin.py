@@ -20,10 +20,10 @@ from autoencoder import adapter
 from autoencoder.parts import join_parts
 from pipelines.guidance import check_guidance, guide, inside_interval
 from pipelines.inpainting import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
-from pipelines.labels import ClassLabel, check_class_names, label_ids
+from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
-from pipelines.sharing.saving import SharingMixin, names_in_order
+from pipelines.sharing.saving import SharingMixin
 from vidtwin_gen.models.transformer import LatentTransformer
 
 Generators = torch.Generator | list[torch.Generator]

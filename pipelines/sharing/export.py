@@ -7,9 +7,9 @@ from pathlib import Path
 
 from autoencoder.export import CODE as AUTOENCODER_CODE
 from autoencoder.export import autoencoder_code
+from pipelines.labels import labels_by_name, names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.model_card import CARD, write_card
-from pipelines.sharing.saving import labels_by_name, names_in_order
 from vidtwin_gen.bundle import self_contained
 from vidtwin_gen.files import new_folder, read_json, write_json, write_text
 

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from pipelines.sharing.saving import names_in_order
+from pipelines.labels import names_in_order
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 

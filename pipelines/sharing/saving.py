@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.utils import PushToHubMixin
 from huggingface_hub import create_repo
+
+from pipelines.labels import labels_by_name
 
 
 class SharingMixin(ConfigMixin, PushToHubMixin):
@@ -93,21 +94,3 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         return self._upload_folder(
             folder, repo_id, token, commit_message, create_pr=bool(create_pr), subfolder=subfolder
         )
-
-
-def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
-    return None if class_names is None else {name: label for label, name in enumerate(class_names)}
-
-
-def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
-    """The inverse of `labels_by_name`; a list stays as it is.
-
-    Raises:
-        ValueError: the labels are not 0, 1, 2, ...
-    """
-    if not isinstance(class_names, Mapping):
-        return None if class_names is None else list(class_names)
-    names = sorted(class_names, key=lambda name: class_names[name])
-    if [class_names[name] for name in names] != list(range(len(names))):
-        raise ValueError(f"class labels run from 0 without gaps, got {sorted(class_names.values())}")
-    return names

@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 import vidtwin_gen
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.__main__ import main
-from pipelines.folder import clip_generator
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sampling import clip_generator
 from vidtwin_gen.data.video import video_info
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -447,7 +447,7 @@ def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
 
 
 def test_an_interrupted_generation_starts_again(folder, tmp_path):
-    left = tmp_path / "out.partial" / "Archery"
+    left = tmp_path / "partial-out" / "Archery"
     left.mkdir(parents=True)
     (left / "Archery_0099.gif").write_bytes(b"half")
     main(command(folder, tmp_path / "out", "--class_labels", "2", "--num_videos_per_class", "1"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.labels import names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sharing.saving import names_in_order
 from tests.hub_stand_in import running_hub
 from tests.pipelines.test_pipeline import build_pipeline
 

@@ -1,16 +1,15 @@
-"""The new folder that a command writes, and the saved pipeline that it reads."""
+"""What the commands that sample share: the saved pipeline, classes and noise of clips, and their files."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.flags import SamplingFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import write_gif, write_video
@@ -18,9 +17,13 @@ from vidtwin_gen.data.video import write_gif, write_video
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 
-def load_pipeline(args: argparse.Namespace) -> VidTwinPipeline:
-    """The saved pipeline --pipeline on --device, once --out can be written. Raises ValueError."""
-    folder, out = Path(args.pipeline), Path(args.out)
+def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
+    """The saved pipeline --pipeline on --device.
+
+    Raises:
+        ValueError: no such folder, or --out is not empty.
+    """
+    folder, out = Path(flags.pipeline), Path(flags.out)
     if not (folder / "model_index.json").is_file():
         raise ValueError(
             f"--pipeline {folder} holds no model_index.json; name the folder of a saved pipeline"
@@ -29,7 +32,8 @@ def load_pipeline(args: argparse.Namespace) -> VidTwinPipeline:
         raise ValueError(
             f"--out {out} is not empty and old videos would mix with new ones; name a new folder"
         )
-    pipe = VidTwinPipeline.from_pretrained(folder).to(args.device)
+    pipe = VidTwinPipeline.from_pretrained(folder)
+    pipe = pipe.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -56,12 +60,12 @@ def class_folder_name(pipe: VidTwinPipeline, label: int) -> str:
     return names[label] if names else f"class_{label:03d}"
 
 
-def frame_rate(pipe: VidTwinPipeline, args: argparse.Namespace) -> float:
-    return args.fps or pipe.config.fps or DEFAULT_FPS
+def frame_rate(pipe: VidTwinPipeline, flags: SamplingFlags) -> float:
+    return flags.fps or pipe.config.fps or DEFAULT_FPS
 
 
-def clip_formats(args: argparse.Namespace) -> tuple[str, ...]:
-    return ("mp4", "gif") if args.format == "both" else (args.format,)
+def clip_formats(flags: SamplingFlags) -> tuple[str, ...]:
+    return ("mp4", "gif") if flags.format == "both" else (flags.format,)
 
 
 def write_clip(path: Path, clip: Any, fps: float, formats: Sequence[str]) -> None:
@@ -73,28 +77,24 @@ def write_clip(path: Path, clip: Any, fps: float, formats: Sequence[str]) -> Non
         write_gif(path.with_suffix(".gif"), clip, fps)
 
 
-def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+def sampling_options(flags: SamplingFlags) -> dict[str, Any]:
     """What of a pipeline's arguments every command takes as flags."""
     return {
-        "guidance_scale": args.guidance_scale,
-        "guidance_interval": list(args.guidance_interval),
-        "num_inference_steps": args.num_inference_steps,
+        "guidance_scale": flags.guidance_scale,
+        "guidance_interval": list(flags.guidance_interval),
+        "num_inference_steps": flags.num_inference_steps,
     }
 
 
-def sampling_record(pipe: VidTwinPipeline, args: argparse.Namespace, fps: float) -> dict[str, Any]:
+def sampling_record(pipe: VidTwinPipeline, flags: SamplingFlags, fps: float) -> dict[str, Any]:
     """What the record of every command holds."""
     return {
-        "pipeline": Path(args.pipeline).resolve().name,
+        "pipeline": Path(flags.pipeline).resolve().name,
         "scheduler": type(pipe.scheduler).__name__,
-        **sampling_options(args),
-        "seed": args.seed,
+        **sampling_options(flags),
+        "seed": flags.seed,
         "fps": fps,
     }
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def clip_generator(seed: int, label: int, number: int) -> torch.Generator:

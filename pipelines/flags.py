@@ -1,0 +1,82 @@
+"""The flags of `python -m pipelines`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidtwin_gen.flags import flag, positive
+
+
+@dataclass(kw_only=True)
+class SamplingFlags:
+    """Of the verbs that sample."""
+
+    pipeline: str = flag("folder of a saved VidTwinPipeline", required=True)
+    out: str = flag("new folder for the videos", required=True)
+    guidance_scale: float = flag("1 means none, at half the cost", 4.0, type=float)
+    guidance_interval: tuple[float, float] = flag(
+        "fractions of the steps between which guidance acts; the others cost half",
+        (0.0, 1.0),
+        type=float,
+        nargs=2,
+        metavar=("START", "STOP"),
+    )
+    num_inference_steps: int = flag("steps of the scheduler", 50, type=positive)
+    seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=int)
+    format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])
+    fps: float | None = flag("of the files; left out: the pipeline's own", type=float)
+    device: str | None = flag("left out: cuda where there is one, else cpu")
+
+
+@dataclass(kw_only=True)
+class GenerateFlags(SamplingFlags):
+    class_labels: list[str] | None = flag(
+        "names or ids; left out: all classes", nargs="+", metavar="CLASS", excludes="classes"
+    )
+    labels_from: Path | None = flag(
+        "as many videos of each class as here: a file of `python -m eval reference`, or JSON with a number "
+        "for each class name",
+        type=Path,
+        metavar="FILE",
+        excludes="classes",
+    )
+    num_videos_per_class: int = flag("not with --labels_from, which says it", 4, type=positive)
+    batch_size: int = flag("clips at once; changes no clip", 16, type=positive)
+
+
+@dataclass(kw_only=True)
+class EditFlags(SamplingFlags):
+    video: str = flag("a video file; one window of it is taken", required=True)
+    start: int = flag("the window's first frame", 0, type=int)
+    stride: int = flag("every stride-th frame, as in training", 1, type=positive)
+    keep: str = flag("the part of the video that stays", choices=["structure", "dynamics"], required=True)
+    class_labels: list[str] = flag("of the new videos", nargs="+", required=True, metavar="CLASS")
+    num_videos_per_class: int = flag("new videos of each class", 3, type=positive)
+    num_resamples: int = flag(
+        "more follow the kept part more closely; each costs as much as the sampling itself", 1, type=int
+    )
+
+
+@dataclass(kw_only=True)
+class MixFlags(SamplingFlags):
+    class_labels: list[str] = flag("of the two clips", nargs=2, required=True, metavar="CLASS")
+    num_videos_per_class: int = flag("pairs to mix", 1, type=positive)
+
+
+@dataclass(kw_only=True)
+class ExportFlags:
+    pipeline: str = flag("folder of a saved VidTwinPipeline", required=True)
+    out: str = flag("folder for it, new or empty", required=True)
+
+
+@dataclass(kw_only=True)
+class CardFlags:
+    pipeline: str = flag("folder of a saved VidTwinPipeline", required=True)
+    metrics: list[str] | None = flag(
+        "results of `python -m eval fvd`, recon, accuracy; generated.json says how clips were sampled",
+        nargs="+",
+        metavar="JSON",
+    )
+    dataset: str | None = flag("name of the training data")
+    license: str | None = flag("of the weights, as the hub spells it; left out: apache-2.0")
