@@ -1,5 +1,6 @@
 """What the README tells the reader to type is run here, in its order, on little data and with tiny models."""
 
+import argparse
 import importlib
 import json
 import re
@@ -29,7 +30,9 @@ from tests.conftest import DIT_FLAGS, VAE_FLAGS, WAN_CONFIG, command_line
 from tests.hub_stand_in import running_hub
 from tests.small_extractor import FilterResponses, install
 from vidtwin_gen import __main__ as program
+from vidtwin_gen import demo
 from vidtwin_gen.data import synthetic
+from vidtwin_gen.flags import add_flags
 from vidtwin_gen.models.transformer import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +154,9 @@ def check_make(words):
     assert targets and set(targets) <= set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
     assert set(variables) <= set(re.findall(r"^(\w+) \?=", MAKEFILE, re.MULTILINE))
     if "demo" in targets:
-        program.parser().parse_args(["demo", *shlex.split(variables.get("FLAGS", ""))])
+        parser = argparse.ArgumentParser()
+        add_flags(parser, demo.DemoFlags)
+        parser.parse_args(shlex.split(variables.get("FLAGS", "")))
 
 
 def check_pip(words):
@@ -207,8 +212,8 @@ def test_every_command_runs(sandbox, hub):
 
 def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "CLASSES", dict(list(synthetic.CLASSES.items())[:2]))
-    size = program.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
-    monkeypatch.setitem(program.DEMO_SIZES, "demo", size)
+    size = demo.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
+    monkeypatch.setitem(demo.DEMO_SIZES, "demo", size)
     monkeypatch.setitem(train_vae.PRESETS, "demo", TINY_VAE)
     monkeypatch.setitem(train_dit.PRESETS, "demo", TINY_DIT)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
@@ -219,7 +224,7 @@ def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
         importlib.import_module(command[2]).main(command[3:])
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(program, "subprocess", SimpleNamespace(run=train_here))
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=train_here))
     out = tmp_path / "demo"
     program.main(["data", "--out", str(out / "data"), "--clips_per_group", "1"])
     program.main(["demo", "--out", str(out)])
@@ -234,8 +239,7 @@ def test_the_demo_ends_in_a_report(tmp_path, monkeypatch, capsys):
     program.main(["demo", "--out", str(out)])  # nothing is done twice, but for the FVD that is wanting
     assert capsys.readouterr().out.count("is there already") == 8
     (out / "eval" / "fvd.json").write_text('{"fvd": 1.0}')
-    args = program.parser().parse_args(["demo", "--out", str(out), "--preset", "demo"])
-    assert all(stage.stands for stage in program.demo_stages(args))
+    assert all(stage.is_done for stage in demo.demo_stages(out, "demo", own_data=None))
 
 
 def test_the_picture_shows_the_models_shapes():

@@ -1,5 +1,6 @@
 """Encoding: what stands in a folder of latents, the same after a kill, and that strangers can use it."""
 
+import argparse
 import hashlib
 import json
 import multiprocessing
@@ -26,6 +27,7 @@ from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.flags import add_flags
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -357,7 +359,9 @@ def test_the_card_is_what_datasets_reads(tiny_latents, few_videos, vae_dir, tmp_
     for mean, std in zip(metadata["latents_mean"], metadata["latents_std"], strict=True):
         assert f"| {mean:.5g} | {std:.5g} |" in card
     command = re.search(r"^python -m vidtwin_gen (encode .*)$", card, re.MULTILINE)[1].split()
-    args = vars(commands.parser().parse_args(command))
+    parser = argparse.ArgumentParser()
+    add_flags(parser, EncodeFlags)
+    args = vars(parser.parse_args(command[1:]))
     assert {name: args[name] for name in ("stride", "flip", "seed", "dtype")} == {
         name: metadata[name] for name in ("stride", "flip", "seed", "dtype")
     }

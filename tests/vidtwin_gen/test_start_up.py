@@ -1,0 +1,88 @@
+"""What a command imports before it works: a help page or a refused flag needs none of the large libraries."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidtwin_gen._registration import _after_import
+
+ROOT = Path(__file__).parents[2]
+
+RUN_AND_LOOK = """
+import runpy, sys
+_, program, *lines = sys.argv
+for line in lines:
+    sys.argv = [program, *line.split()]
+    try:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as stopped:
+        assert stopped.code == (0 if "--help" in line else 2), (line, stopped.code)
+    else:
+        raise AssertionError(line)
+large = {"torch", "numpy", "diffusers", "transformers", "datasets"} & sys.modules.keys()
+assert not large, large
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "lines"),
+    [
+        (
+            "vidtwin_gen",
+            [
+                "--help",
+                "demo --help",
+                "data --help",
+                "encode --help",
+                "encode --colour red",
+                "encode --vae v --data d --out o",
+                "demo --preset vast",
+                "data",
+            ],
+        )
+    ],
+)
+def test_help_and_refusals_import_nothing_large(program, lines):
+    subprocess.run([sys.executable, "-c", RUN_AND_LOOK, program, *lines], cwd=ROOT, check=True)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that replaces itself on import, as diffusers does, and was never imported."""
+    source = (
+        "import sys, types\nname = 'first'\nsys.modules[__name__] = types.SimpleNamespace(name='second')\n"
+    )
+    (tmp_path / "replaces_itself.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    yield tmp_path / "replaces_itself.py"
+    sys.modules.pop("replaces_itself", None)
+
+
+def test_a_module_is_changed_when_it_is_imported(module):
+    finders = list(sys.meta_path)
+    seen = []
+    _after_import("replaces_itself", lambda imported: seen.append(imported.name))
+    assert seen == [] and "replaces_itself" not in sys.modules
+    importlib.import_module("replaces_itself")
+
+    assert seen == ["second"] and sys.meta_path == finders
+    _after_import("replaces_itself", lambda imported: seen.append("at once"))
+    assert seen == ["second", "at once"] and sys.meta_path == finders
+
+
+def test_a_module_that_fails_is_changed_when_it_succeeds(module):
+    source = module.read_text()
+    module.write_text("raise ImportError('a dependency is missing')\n")
+    seen = []
+    _after_import("replaces_itself", lambda imported: seen.append(imported.name))
+    with pytest.raises(ImportError, match="a dependency is missing"):
+        importlib.import_module("replaces_itself")
+    assert seen == []
+    module.write_text(source)
+    importlib.import_module("replaces_itself")
+
+    assert seen == ["second"]
