@@ -28,7 +28,8 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
 from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
-from vidtwin_gen.data.video import filmstrip, tile, write_gif
+from vidtwin_gen.data.pixels import from_diffusers
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import CONDITIONINGS, SIZES, LatentTransformer
@@ -313,7 +314,7 @@ def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accele
     )
     if not accelerator.is_main_process:
         return
-    clips = torch.as_tensor(output[0]).transpose(1, 2).cpu() * 2 - 1  # (B, C, F, H, W) in [-1, 1]
+    clips = from_diffusers(torch.as_tensor(output[0]).cpu())
     folder = Path(config.output_dir) / "samples"
     folder.mkdir(exist_ok=True)
     picture = filmstrip(clips)

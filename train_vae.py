@@ -32,8 +32,9 @@ from autoencoder.model.presets import preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import filmstrip, first_fps, tile, write_gif
+from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training import run as training
 from vidtwin_gen.training.config import (

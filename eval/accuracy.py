@@ -11,7 +11,7 @@ import torch
 from eval.classifier import accuracy, train_classifier
 from eval.clips import SPLITS, read_generated
 from eval.fvd.measuring import device_of, rate_of, real_clips, write_json
-from vidtwin_gen.data.video import write_gif
+from vidtwin_gen.data.writing import write_gif
 
 
 def measure_accuracy(args: argparse.Namespace) -> None:

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import cover, first_fps, from_uint8, read_frames, to_uint8
+from vidtwin_gen.data.video import first_fps, read_frames
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from einops import rearrange
 
 from autoencoder import adapter
 from pipelines.flags import EditFlags, MixFlags
@@ -21,7 +20,9 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
-from vidtwin_gen.data.video import filmstrip, read_clip, tile
+from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
+from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.writing import filmstrip, tile
 from vidtwin_gen.files import new_folder, write_json
 
 
@@ -37,7 +38,7 @@ def edit(flags: EditFlags) -> None:
         stride=flags.stride,
         start=flags.start,
     )  # (C, F, H, W)
-    known = pipe.encode_video(rearrange(clip, "c f h w -> 1 f c h w") / 2 + 0.5)  # (1, L)
+    known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
     numbers = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]
     sampled = pipe(
@@ -104,4 +105,4 @@ def mix(flags: MixFlags) -> None:
 def _decode(pipe: VidTwinPipeline, latents: torch.Tensor) -> torch.Tensor:
     """(B, L) whitened -> (B, C, F, H, W) in [-1, 1] on the CPU."""
     videos = pipe.decode(latents, output_type="pt")
-    return rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w").cpu() * 2 - 1
+    return from_diffusers(torch.as_tensor(videos).cpu())

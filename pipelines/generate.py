@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
@@ -30,7 +29,7 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
-from vidtwin_gen.data.video import to_uint8
+from vidtwin_gen.data.pixels import from_diffusers, to_uint8
 from vidtwin_gen.files import new_folder
 from vidtwin_gen.records import GeneratedRecord
 
@@ -62,8 +61,7 @@ def generate(flags: GenerateFlags) -> None:
                 return_dict=False,
                 **sampling_options(flags),
             )[0]  # (B, F, C, H, W) in [0, 1]
-            videos = rearrange(torch.as_tensor(videos), "b f c h w -> b c f h w")
-            frames = to_uint8(videos * 2 - 1).cpu().numpy()
+            frames = to_uint8(from_diffusers(torch.as_tensor(videos))).cpu().numpy()
             all_frames[start : start + len(batch)] = frames  # (B, F, H, W, C)
             for (label, number), clip in zip(batch, frames, strict=True):
                 write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, formats)

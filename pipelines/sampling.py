@@ -12,7 +12,7 @@ import torch
 from pipelines.flags import SamplingFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from vidtwin_gen.data.video import write_gif, write_video
+from vidtwin_gen.data.writing import write_gif, write_video
 
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 

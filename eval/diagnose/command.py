@@ -16,7 +16,7 @@ from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints
 from eval.fvd.distance import FrechetVideoDistance
 from eval.fvd.measuring import load_extractor, write_json
 from eval.recon.autoencoder import Subject, check_distance, distance_record, load_perceptual, open_subject
-from vidtwin_gen.data.video import from_uint8, to_uint8
+from vidtwin_gen.data.pixels import from_uint8, to_uint8
 from vidtwin_gen.quality import PerceptualNetwork, lpips_per_frame, psnr, psnr_per_frame, summarize
 
 NOISE_LEVELS = (0.1, 0.2, 0.5)

@@ -20,7 +20,7 @@ from eval.fvd.measuring import device_of, extraction_of, load_extractor, write_j
 from eval.fvd.reference import Reconstruction, Reference, measure_real, read_reference, reconstruct_real
 from eval.fvd.settings import Settings, check_clips, check_sets, chosen_clips, fvd_settings, wanted_names
 from vidtwin_gen.data.latent_dataset import weights_sha256
-from vidtwin_gen.data.video import from_uint8, to_uint8
+from vidtwin_gen.data.pixels import from_uint8, to_uint8
 
 
 def measure_fvd(args: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ from autoencoder.parts import decode_parts
 from eval.fvd.distance import FrechetVideoDistance
 from eval.fvd.measuring import load_extractor, write_json
 from eval.recon.autoencoder import Subject, check_distance, distance_record, load_perceptual, open_subject
-from vidtwin_gen.data.video import filmstrip, from_uint8, tile, to_uint8, write_gif
+from vidtwin_gen.data.pixels import from_uint8, to_uint8
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 
 # Of each part, of each metric: (B, F) a batch.

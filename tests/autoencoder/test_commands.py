@@ -13,7 +13,8 @@ from autoencoder.__main__ import main
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.parts import decode_parts, join_parts
 from tests.autoencoder.model.test_vidtwin import build
-from vidtwin_gen.data.video import read_clip, tile, video_info, write_video
+from vidtwin_gen.data.video import read_clip, video_info
+from vidtwin_gen.data.writing import tile, write_video
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError

@@ -12,7 +12,8 @@ from pipelines.inpainting import grids_of, keep_mask
 from pipelines.schedulers import add_noise, set_timesteps
 from tests.pipelines.test_pipeline import build_pipeline, generate, seeded
 from tests.pipelines.test_schedulers import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
-from vidtwin_gen.data.video import video_info, write_video
+from vidtwin_gen.data.video import video_info
+from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 ONE_GRID = LatentLayout((LatentGrid("video", ("time", "height", "width"), (2, 4, 4), 3),))

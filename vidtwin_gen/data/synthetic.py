@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from vidtwin_gen.data.video import write_video
+from vidtwin_gen.data.writing import write_video
 
 FPS = 25.0
 HEIGHT, WIDTH = 48, 64

@@ -9,8 +9,9 @@ import datasets
 import torch
 
 from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.pixels import Crop
 from vidtwin_gen.data.ucf101 import some
-from vidtwin_gen.data.video import Crop, Start, read_window
+from vidtwin_gen.data.video import Start, read_window
 from vidtwin_gen.draws import DrawOrder, seeded_generator
 
 # Past this many bad files in a row the data set is broken, not a file.

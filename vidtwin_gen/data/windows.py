@@ -18,7 +18,8 @@ from vidtwin_gen.data.decoding import (
     guarded,
     open_reader,
 )
-from vidtwin_gen.data.video import cover, from_uint8, sampling_step, video_info
+from vidtwin_gen.data.pixels import cover, from_uint8
+from vidtwin_gen.data.video import sampling_step, video_info
 
 
 class VideoWindows:

@@ -17,7 +17,7 @@ from eval.diagnose.channel_statistics import DEAD_BELOW, PosteriorMoments, chann
 from eval.diagnose.latent_edits import grid_groups, num_interior_steps, swaps, with_midpoints, with_noise
 from eval.recon import command as recon_command
 from tests.conftest import VAE_FLAGS, WAN_CONFIG
-from vidtwin_gen.data.video import write_video
+from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 MODEL = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}

@@ -26,7 +26,7 @@ from eval.fvd.protocols import ClipProtocol
 from eval.fvd.reference import read_reference
 from pipelines.generate import read_counts
 from tests.small_extractor import FilterResponses, install
-from vidtwin_gen.data.video import write_video
+from vidtwin_gen.data.writing import write_video
 
 NAMES = ("Left", "Right", "Up")
 SHAPE = (4, 16, 16)

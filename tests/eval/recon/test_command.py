@@ -19,7 +19,9 @@ from eval.located_clips import LocatedClips, find_videos
 from eval.recon import command as recon_command
 from tests.conftest import VAE_FLAGS
 from vidtwin_gen.data.latent_dataset import weights_sha256
-from vidtwin_gen.data.video import read_clip, to_uint8, write_video
+from vidtwin_gen.data.pixels import to_uint8
+from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.quality import psnr
 from vidtwin_gen.weights import MissingWeightsError
 

@@ -23,7 +23,7 @@ from eval.report.page import Section, to_html
 from eval.report.published_ucf101 import PUBLISHED
 from eval.report.report import write_report
 from eval.report.runs import read_runs
-from vidtwin_gen.data.video import write_gif
+from vidtwin_gen.data.writing import write_gif
 
 PROTOCOL = FVDProtocol(
     name="quick-32",

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from vidtwin_gen.data import synthetic
+from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.synthetic import CLASSES, FPS, HEIGHT, WIDTH, draw_clip, write_dataset
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import read_clip, to_uint8, video_info
+from vidtwin_gen.data.video import read_clip, video_info
 
 
 def draw(class_name="SpinningBar", scene=(0, 5, 1), clip=(0, 5, 1, 1)):

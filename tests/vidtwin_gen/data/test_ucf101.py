@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from vidtwin_gen.data.ucf101 import build_index, check_split
-from vidtwin_gen.data.video import read_clip, write_video
+from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.data.writing import write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 

@@ -16,17 +16,9 @@ from PIL import Image
 
 from vidtwin_gen.data import decoding, video
 from vidtwin_gen.data.decoding import UnreadableVideoError, VideoError, VideoTooShortError
-from vidtwin_gen.data.video import (
-    filmstrip,
-    frame_indices,
-    from_uint8,
-    read_clip,
-    tile,
-    to_uint8,
-    video_info,
-    write_gif,
-    write_video,
-)
+from vidtwin_gen.data.pixels import from_uint8, to_uint8
+from vidtwin_gen.data.video import frame_indices, read_clip, video_info
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -173,7 +165,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     write_video(path, numbered_frames(4), fps=8)
     first = path.read_bytes()
-    monkeypatch.setattr(video.imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")
     with pytest.raises(RuntimeError, match=r"clip\.mp4"):
         write_video(path, numbered_frames(9), fps=8)
     assert path.read_bytes() == first and list(tmp_path.iterdir()) == [path]

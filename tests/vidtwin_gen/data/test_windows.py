@@ -5,8 +5,9 @@ import torch
 
 from tests.vidtwin_gen.data.test_video import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
-from vidtwin_gen.data.video import read_clip, write_video
+from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.windows import VideoWindows
+from vidtwin_gen.data.writing import write_video
 
 
 @pytest.fixture(scope="module")

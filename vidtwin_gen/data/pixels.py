@@ -1,0 +1,62 @@
+"""The forms of a clip, each converted in one place.
+
+Everywhere a clip is float32 (C, F, H, W) in [-1, 1]. Files hold uint8 frames (F, H, W, C), and pipelines of
+diffusers take and give videos (B, F, C, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+Crop = Literal["random", "center"]
+
+
+def to_uint8(clip: torch.Tensor) -> torch.Tensor:
+    """(..., C, F, H, W) in [-1, 1] -> uint8 (..., F, H, W, C). Clamped and rounded, never truncated."""
+    levels = (clip.detach().float() + 1) * 127.5
+    return rearrange(levels.round().clamp(0, 255).to(torch.uint8), "... c f h w -> ... f h w c")
+
+
+def from_uint8(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., F, H, W, C) -> float32 (..., C, F, H, W) in [-1, 1]. The inverse of `to_uint8`."""
+    return rearrange(frames, "... f h w c -> ... c f h w").float() / 127.5 - 1
+
+
+def from_diffusers(videos: torch.Tensor) -> torch.Tensor:
+    """A pipeline's videos (B, F, C, H, W) in [0, 1] -> clips (B, C, F, H, W) in [-1, 1]."""
+    return rearrange(videos, "b f c h w -> b c f h w") * 2 - 1
+
+
+def to_diffusers(clips: torch.Tensor) -> torch.Tensor:
+    """Clips (B, C, F, H, W) in [-1, 1] -> videos (B, F, C, H, W) in [0, 1]. The inverse of
+    `from_diffusers`."""
+    return rearrange(clips, "b c f h w -> b f c h w") / 2 + 0.5
+
+
+def cover(
+    clip: torch.Tensor,
+    size: int | tuple[int, int],
+    crop: Crop = "center",
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """(C, F, h, w) -> (C, F, H, W): frames resized (bilinear, antialiased) until they just cover `size`, an
+    edge or (height, width), and cropped to it; nothing is stretched or padded."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be positive, got {size}")
+    scale = max(height / clip.shape[-2], width / clip.shape[-1])
+    covered = (max(height, round(clip.shape[-2] * scale)), max(width, round(clip.shape[-1] * scale)))
+    if covered != tuple(clip.shape[-2:]):
+        frames = rearrange(clip, "c f h w -> f c h w")
+        frames = F.interpolate(frames, covered, mode="bilinear", antialias=True, align_corners=False)
+        clip = rearrange(frames, "f c h w -> c f h w")
+    spare = (covered[0] - height, covered[1] - width)
+    if crop == "random":
+        top, left = (int(torch.randint(extra + 1, (), generator=generator)) for extra in spare)
+    else:
+        top, left = spare[0] // 2, spare[1] // 2
+    return clip[..., top : top + height, left : left + width].contiguous()
