@@ -1,4 +1,4 @@
-"""The terms of the autoencoder's training loss (arXiv 2412.17726, section 3.4) and what learns beside it."""
+"""The terms of the autoencoder's training loss (arXiv 2412.17726, section 3.4) and the discriminator's."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def vidtwin_loss(
 def discriminator_losses(
     discriminator: nn.Module, clips: torch.Tensor, reconstruction: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What the discriminator learns from, (B, C, F, H, W) twice -> scalars `discriminator_loss`,
+    """The discriminator's loss and its logits, (B, C, F, H, W) twice -> scalars `discriminator_loss`,
     `logits_real`, `logits_fake`. No gradient reaches the reconstruction."""
     frames = torch.cat([frames_of(clips), frames_of(reconstruction.detach())])
     real, fake = discriminator(frames).chunk(2)
@@ -89,7 +89,7 @@ def discriminator_losses(
 def adversarial_losses(
     discriminator: nn.Module, reconstruction: torch.Tensor, nll: torch.Tensor, last_layer: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What the autoencoder is told by the discriminator: scalars `gan` and `gan_adaptive_weight`, its factor.
+    """The adversarial term of the autoencoder's loss: scalars `gan` and `gan_adaptive_weight`, its factor.
 
     The discriminator's own parameters get no gradient; it is to be given without a distributed wrapper.
     """
@@ -100,7 +100,7 @@ def adversarial_losses(
 
 
 def generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
-    """What the reconstruction is told by the discriminator, -mean D(x^) (Lim and Ye, arXiv 1705.02894)."""
+    """The autoencoder's: -mean D(x^) (Lim and Ye, arXiv 1705.02894)."""
     return -fake_logits.mean()
 
 

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import nn
 
 from autoencoder.model.posterior import init_posterior_head
-from autoencoder.model.structure import SpatialBottleneck, make_qformer
+from autoencoder.model.structure import QFormerEncoder, SpatialBottleneck
 from vidtwin_gen.models.layers import init_blend, init_relu_stack
 
 
@@ -45,7 +45,7 @@ class ConvolutionalStructureEncoder(SpatialBottleneck):
         return self.squeeze(queries, *z.shape[-2:])
 
 
-class FrameStructureEncoder(nn.Module):
+class FrameStructureEncoder(QFormerEncoder):
     """Row (d): positions are moved into the width, so that a Q-Former sees one token a frame.
 
     (B, D, F, h, w) -> (B, n_q, 2 c): means, then log-variances.
@@ -68,9 +68,9 @@ class FrameStructureEncoder(nn.Module):
         self.narrow = nn.Linear(hidden_size, position_channels)
         self.to_frame = nn.Sequential(nn.Linear(position_channels * num_positions, hidden_size), nn.ReLU())
         init_relu_stack(self)
-        self.query_embeds = nn.Parameter(torch.randn(num_queries, query_hidden_size))
-        self.qformer = make_qformer(
+        self.add_qformer(
             hidden_size,
+            num_queries,
             query_hidden_size,
             qformer_layers,
             qformer_heads,
@@ -83,9 +83,7 @@ class FrameStructureEncoder(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         positions = self.narrow(rearrange(z, "b d f h w -> b f h w d"))
         frames = self.to_frame(rearrange(positions, "b f h w d -> b f (h w d)"))  # (B, F, D)
-        queries = self.query_embeds.to(z.dtype).expand(len(frames), -1, -1)
-        queries = self.qformer(query_embeds=queries, encoder_hidden_states=frames).last_hidden_state
-        return self.head(queries.to(z.dtype))
+        return self.head(self.queries(frames, z.dtype))
 
 
 class FrameStructureDecoder(nn.Module):
@@ -121,7 +119,7 @@ class FrameStructureDecoder(nn.Module):
         return rearrange(positions, "b f h w d -> b d f h w")
 
 
-class QueryDynamicsEncoder(nn.Module):
+class QueryDynamicsEncoder(QFormerEncoder):
     """Row (b): a spatial Q-Former within each frame in place of the averages over an axis.
 
     (B, D, F, h, w) -> a tuple of one, (B, F, n, 2 d_D): means, then log-variances.
@@ -139,9 +137,9 @@ class QueryDynamicsEncoder(nn.Module):
         latent_channels: int,
     ) -> None:
         super().__init__()
-        self.query_embeds = nn.Parameter(torch.randn(num_queries, query_hidden_size))
-        self.qformer = make_qformer(
+        self.add_qformer(
             hidden_size,
+            num_queries,
             query_hidden_size,
             qformer_layers,
             qformer_heads,
@@ -153,9 +151,7 @@ class QueryDynamicsEncoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor]:
         positions = rearrange(z, "b d f h w -> (b f) (h w) d")
-        queries = self.query_embeds.to(z.dtype).expand(len(positions), -1, -1)
-        queries = self.qformer(query_embeds=queries, encoder_hidden_states=positions).last_hidden_state
-        return (rearrange(self.head(queries.to(z.dtype)), "(b f) n c -> b f n c", b=len(z)),)
+        return (rearrange(self.head(self.queries(positions, z.dtype)), "(b f) n c -> b f n c", b=len(z)),)
 
 
 class QueryDynamicsDecoder(nn.Module):

@@ -11,26 +11,38 @@ from autoencoder.model.posterior import init_posterior_head
 from vidtwin_gen.models.layers import init_blend, init_relu_stack
 
 
-def make_qformer(
-    encoder_hidden_size: int,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    intermediate_size: int,
-    dropout: float,
-) -> Blip2QFormerModel:
-    """BLIP-2's Q-Former with the sizes given and otherwise its own defaults, as in the released model."""
-    return Blip2QFormerModel(
-        Blip2QFormerConfig(
-            hidden_size=hidden_size,
-            encoder_hidden_size=encoder_hidden_size,
-            num_hidden_layers=num_layers,
-            num_attention_heads=num_heads,
-            intermediate_size=intermediate_size,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
+class QFormerEncoder(nn.Module):
+    """Learned queries that a Q-Former answers from a sequence of tokens: BLIP-2's, with the sizes given and
+    otherwise its own defaults, as in the released model."""
+
+    def add_qformer(
+        self,
+        encoder_hidden_size: int,
+        num_queries: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        intermediate_size: int,
+        dropout: float,
+    ) -> None:
+        self.query_embeds = nn.Parameter(torch.randn(num_queries, hidden_size))
+        self.qformer = Blip2QFormerModel(
+            Blip2QFormerConfig(
+                hidden_size=hidden_size,
+                encoder_hidden_size=encoder_hidden_size,
+                num_hidden_layers=num_layers,
+                num_attention_heads=num_heads,
+                intermediate_size=intermediate_size,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+            )
         )
-    )
+
+    def queries(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(N, T, D) -> (N, n_q, d_q) of this dtype, the trunk's: under autocast tokens may be narrower."""
+        embeds = self.query_embeds.to(dtype).expand(len(tokens), -1, -1)
+        output = self.qformer(query_embeds=embeds, encoder_hidden_states=tokens)
+        return output.last_hidden_state.to(dtype)
 
 
 class SpatialBottleneck(nn.Module):
@@ -57,7 +69,7 @@ class SpatialBottleneck(nn.Module):
         return rearrange(self.bottleneck(images), "(b q) c h w -> b q h w c", q=num_queries)
 
 
-class StructureEncoder(SpatialBottleneck):
+class StructureEncoder(QFormerEncoder, SpatialBottleneck):
     """A temporal Q-Former per position, then a spatial bottleneck.
 
     (B, D, F, h, w) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis.
@@ -77,9 +89,9 @@ class StructureEncoder(SpatialBottleneck):
         latent_channels: int,
     ) -> None:
         super().__init__()
-        self.query_embeds = nn.Parameter(torch.randn(num_queries, query_hidden_size))
-        self.qformer = make_qformer(
+        self.add_qformer(
             hidden_size,
+            num_queries,
             query_hidden_size,
             qformer_layers,
             qformer_heads,
@@ -91,9 +103,7 @@ class StructureEncoder(SpatialBottleneck):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         # laid out anew, once: every layer of the Q-Former projects these
         frames = rearrange(z, "b d f h w -> (b h w) f d").contiguous()
-        queries = self.query_embeds.to(z.dtype).expand(len(frames), -1, -1)
-        queries = self.qformer(query_embeds=queries, encoder_hidden_states=frames).last_hidden_state
-        return self.squeeze(queries.to(z.dtype), *z.shape[-2:])
+        return self.squeeze(self.queries(frames, z.dtype), *z.shape[-2:])
 
 
 class StructureDecoder(nn.Module):
