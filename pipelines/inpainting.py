@@ -1,4 +1,4 @@
-"""The known part of a latent: which grids are kept, and how they are held while the others are made."""
+"""Inpainting of latents: which grids are known, and how the others are sampled to go with them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from diffusers.utils.torch_utils import randn_tensor
 from pipelines.schedulers import add_noise, forget_last_sample, predicted_x0
 from vidtwin_gen.latents import LatentLayout
 
-REDRAWN = 0.5  # of the noise at a resampling; more follows the known part better and varies too little
+# Of the noise, drawn anew at a resampling; more follows the known region better and varies too little.
+RESAMPLED_SHARE = 0.5
 ROUNDING = 1e-3  # by how much resizing and half precision may leave [0, 1]
-PARTS = ("structure", "dynamics")  # each the grids whose names begin so
+LATENT_PARTS = ("structure", "dynamics")  # the names of their grids begin so
 
 
-def grids_of(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]:
-    """Parts or grid names, one or several -> names of grids, in layout order.
+def kept_grids(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]:
+    """The grids to keep, by their names in layout order.
 
     Args:
-        keep: `"structure"`, `"dynamics"` for all grids whose name begins so, or names of grids.
+        keep: `"structure"` or `"dynamics"` for all grids whose name begins so, or names of grids.
 
     Raises:
         ValueError: a latent of a single grid, an unknown name, or nothing left to generate.
@@ -33,8 +34,8 @@ def grids_of(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]
             "Dynamics are those of an AutoencoderVidTwin"
         )
     asked = [keep] if isinstance(keep, str) else list(keep)
-    known = {part: [name for name in layout.names if name.startswith(part)] for part in PARTS}
-    known |= {name: [name] for name in layout.names if name not in PARTS}
+    known = {part: [name for name in layout.names if name.startswith(part)] for part in LATENT_PARTS}
+    known |= {name: [name] for name in layout.names if name not in LATENT_PARTS}
     unknown = [name for name in asked if not known.get(name)]
     if unknown or not asked:
         raise ValueError(f"keep names {' or '.join(map(repr, known))}, one or several, got {keep!r}")
@@ -60,7 +61,7 @@ def keep_mask(
         )
     if keep is None:
         return None
-    names = grids_of(layout, keep)
+    names = kept_grids(layout, keep)
     return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
 
 
@@ -107,15 +108,15 @@ def in_unit_range(video: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class KnownPart:
-    """What is known of the latents of a batch while the rest is sampled.
+class KnownRegion:
+    """The known region of a batch of latents while the unknown one is sampled.
 
-    Before every call of the model the known part is set to its noised self (Song et al., arXiv 2011.13456,
-    appendix I.2), always with the noise that the sampling started from, so that an ODE sees it move on a
-    straight path.
+    Before every call of the model the known region is replaced by the known latents at the model's noise
+    level (Song et al., arXiv 2011.13456, appendix I.2), always with the noise that the sampling started from,
+    so that an ODE sees it move on a straight path.
 
     Args:
-        latents: (B, L) whitened; what is outside the mask is not read.
+        latents: (B, L) whitened; read inside the mask only.
         noise: (B, L) of unit variance. mask: (L,) bool, true where known.
     """
 
@@ -123,9 +124,9 @@ class KnownPart:
     noise: torch.Tensor
     mask: torch.Tensor
 
-    def hold(self, latents: torch.Tensor, scheduler: Any, index: int) -> torch.Tensor:
-        """(B, L) latents -> (B, L), the known part as noisy as the model expects it at its call `index`, and
-        exact after the last."""
+    def insert_into(self, latents: torch.Tensor, scheduler: Any, index: int) -> torch.Tensor:
+        """(B, L) latents -> (B, L) with the known region as noisy as the model expects it at its call
+        `index`, and exact after the last."""
         known = add_noise(scheduler, self.latents, self.noise, index)
         return torch.where(self.mask, known.to(latents.dtype), latents)
 
@@ -137,19 +138,19 @@ class KnownPart:
         index: int,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
-        """(B, L) latents at the level of call `index` -> (B, L) at the same level, the unknown part with a
-        share of its noise drawn anew: x0 and the noise that is left are those that the model predicts.
+        """(B, L) latents at the noise level of call `index` -> (B, L) at the same level, a share of the
+        unknown region's noise drawn anew: x0 and the noise that is left are those that the model predicts.
 
         A Langevin corrector (arXiv 2011.13456, Algorithm 5) whose step keeps the variance of the noise. With
-        steps enough it draws the unknown part given the known one, which holding alone does not: an ODE from
-        independent noises only couples the two in its last steps. RePaint (arXiv 2201.09865) goes back and
-        forth in time for that, which multistep schedulers cannot.
+        steps enough it draws the unknown region given the known one, which inserting alone does not: an ODE
+        from independent noises only couples the two in its last steps. RePaint (arXiv 2201.09865) goes back
+        and forth in time for that, which multistep schedulers cannot.
         """
         forget_last_sample(scheduler)
         x0 = predicted_x0(scheduler, latents, prediction, index)
         noise = randn_tensor(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
         nothing = torch.zeros_like(x0)
         data = add_noise(scheduler, x0, nothing, index)
-        kept_noise = (1 - REDRAWN) * (latents - data)
-        drawn_noise = (1 - (1 - REDRAWN) ** 2) ** 0.5 * add_noise(scheduler, nothing, noise, index)
-        return self.hold(data + kept_noise + drawn_noise, scheduler, index)
+        old_noise = (1 - RESAMPLED_SHARE) * (latents - data)
+        new_noise = (1 - (1 - RESAMPLED_SHARE) ** 2) ** 0.5 * add_noise(scheduler, nothing, noise, index)
+        return self.insert_into(data + old_noise + new_noise, scheduler, index)

@@ -19,7 +19,7 @@ from diffusers.video_processor import VideoProcessor
 from autoencoder import adapter
 from autoencoder.parts import join_parts
 from pipelines.guidance import check_guidance, guide, inside_interval
-from pipelines.inpainting import KnownPart, grids_of, in_unit_range, keep_mask, repeat_for_videos
+from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
@@ -34,7 +34,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     """Class-conditional video generation on VidTwin latents.
 
     Args:
-        vae: decodes the flat latent: an `AutoencoderVidTwin`, whose config holds the latent's whitening, or
+        vae: decodes the flat latent: an `AutoencoderVidTwin`, with the latent's whitening in its config, or
             any video autoencoder of diffusers that `autoencoder.adapter` can see as one.
         transformer: predicts what the scheduler expects, over the same latent layout.
         scheduler: any diffusers scheduler for what the transformer predicts, its config's `prediction_type`;
@@ -43,7 +43,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         fps: frames per second of the clips that the models were trained on.
         latents_mean, latents_std: the latent's whitening, one number per grid and channel in layout order.
             None: that of the `AutoencoderVidTwin`; another class has none that would fit.
-        training: what the model card tells of data, recipe and metrics, as JSON
+        training: data, recipe and metrics for the model card, as JSON
             (`pipelines.sharing.model_card`).
 
     Example:
@@ -256,7 +256,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         Raises:
             ValueError: latents of another length, or without these parts.
         """
-        grids_of(self.transformer.layout, "structure")
+        kept_grids(self.transformer.layout, "structure")
         return join_parts(self.transformer.layout, structure_of, dynamics_of)
 
     @torch.no_grad()
@@ -347,16 +347,16 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         noise = self.prepare_latents(len(labels), device, generator, latents)  # (B, L)
         # flow-matching schedulers start from unit noise and have no such attribute
         latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        known_part = None
+        known_region = None
         if mask is not None and known is not None:
             known = repeat_for_videos(known, self.transformer.layout, len(ids), num_videos_per_class)
-            known_part = KnownPart(known.to(noise), noise, mask.to(device))
-            latents = known_part.hold(latents, self.scheduler, 0)
+            known_region = KnownRegion(known.to(noise), noise, mask.to(device))
+            latents = known_region.insert_into(latents, self.scheduler, 0)
         latents = self.denoise(
             latents,
             labels,
             num_steps,
-            known_part,
+            known_region,
             num_resamples,
             generator,
             callback_on_step_end,
@@ -371,7 +371,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         latents: torch.Tensor,
         labels: torch.Tensor,
         num_steps: int,
-        known_part: KnownPart | None,
+        known_region: KnownRegion | None,
         num_resamples: int,
         generator: Generators | None,
         callback: Callback | None,
@@ -393,16 +393,16 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                     i // scheduler.order, num_steps, self.guidance_interval
                 )
                 if guided != was_guided and self.transformer.is_cache_enabled:
-                    self.transformer._reset_stateful_cache()  # what it holds is of another batch size
+                    self.transformer._reset_stateful_cache()  # it is of another batch size
                 was_guided = guided
-                if known_part is not None and i % scheduler.order == 0:
+                if known_region is not None and i % scheduler.order == 0:
                     for _ in range(num_resamples):
                         prediction = self.predict(latents, labels, i, guided)
-                        latents = known_part.resample(latents, prediction, scheduler, i, generator)
+                        latents = known_region.resample(latents, prediction, scheduler, i, generator)
                 prediction = self.predict(latents, labels, i, guided)
                 latents = scheduler.step(prediction, t, latents, **options)[0]  # (B, L)
-                if known_part is not None:
-                    latents = known_part.hold(latents, scheduler, i + 1)
+                if known_region is not None:
+                    latents = known_region.insert_into(latents, scheduler, i + 1)
 
                 if callback is not None:
                     tensors = {}

@@ -87,7 +87,7 @@ def sampling_options(flags: SamplingFlags) -> dict[str, Any]:
 
 
 def sampling_record(pipe: VidTwinPipeline, flags: SamplingFlags, fps: float) -> dict[str, Any]:
-    """What the record of every command holds."""
+    """What every command records."""
     return {
         "pipeline": Path(flags.pipeline).resolve().name,
         "scheduler": type(pipe.scheduler).__name__,

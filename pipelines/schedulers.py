@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sample": {
         "use_flow_sigmas": False,
         "prediction_type": "sample",
-        "beta_start": 0.0001,  # as the objective, which a test holds
+        "beta_start": 0.0001,  # as the objective; a test compares them
         "beta_end": 0.02,
         "beta_schedule": "linear",
         "rescale_betas_zero_snr": False,

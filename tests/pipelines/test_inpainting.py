@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from PIL import Image
 
 from pipelines.__main__ import main
-from pipelines.inpainting import grids_of, keep_mask
+from pipelines.inpainting import kept_grids, keep_mask
 from pipelines.schedulers import add_noise, set_timesteps
 from tests.pipelines.test_pipeline import build_pipeline, generate, seeded
 from tests.pipelines.test_schedulers import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
@@ -31,9 +31,9 @@ def video():
 
 def test_parts_are_names_of_grids(pipe):
     layout = pipe.vae.layout
-    assert grids_of(layout, "structure") == ("structure",)
-    assert grids_of(layout, "dynamics") == layout.names[1:] and len(layout.names) == 3
-    assert grids_of(layout, [layout.names[2], "structure"]) == ("structure", layout.names[2])
+    assert kept_grids(layout, "structure") == ("structure",)
+    assert kept_grids(layout, "dynamics") == layout.names[1:] and len(layout.names) == 3
+    assert kept_grids(layout, [layout.names[2], "structure"]) == ("structure", layout.names[2])
     mask = keep_mask(layout, True, False, "dynamics")
     parts = layout.split(mask[None])
     assert [bool(part.all()) for part in parts.values()] == [False, True, True]
@@ -63,7 +63,7 @@ def test_what_cannot_be_kept_is_refused(pipe, arguments, message):
 
 def test_a_latent_of_one_grid_has_no_parts():
     with pytest.raises(ValueError, match="one grid, 'video'"):
-        grids_of(ONE_GRID, "structure")
+        kept_grids(ONE_GRID, "structure")
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,14 @@ def test_a_pipeline_made_from_another_shares_its_components(pipe, expected):
     assert type(pipe.scheduler) is FlowMatchEulerDiscreteScheduler
 
 
-def test_decoding_in_slices_changes_no_number(pipe):
+def test_decoding_in_slices_gives_the_same_videos(pipe):
     options = {"class_labels": [0, 1, 2], "generator": seeded(1, 2, 3)}
     whole = generate(pipe, **options)
     batches = []
     pipe.vae.decoder.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     pipe.vae.enable_slicing()
-    assert torch.equal(generate(pipe, **options | {"generator": seeded(1, 2, 3)}), whole)
+    sliced = generate(pipe, **options | {"generator": seeded(1, 2, 3)})
+    torch.testing.assert_close(sliced, whole, atol=1e-5, rtol=0)
     assert batches == [1, 1, 1]
     assert pipe.vae.use_slicing
 
