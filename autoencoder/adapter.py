@@ -1,9 +1,9 @@
 """Any video autoencoder seen as ours: clips to one flat Gaussian latent and back, and the latent's layout.
 
 An autoencoder with a `layout` is ours and is called as it is. Any other is one of diffusers', whose latent is
-a single grid of (time, height, width), of a size that depends on the clips'. What such a class keeps in its
-config to scale latents with (`scaling_factor`, `latents_mean` ...) is left alone: latents here are the raw
-posterior's, and they are whitened with what was measured on the data set (`whitening`).
+a single grid of (time, height, width), whose size depends on the clips'. The scales in such a class's config
+(`scaling_factor`, `latents_mean` ...) are ignored: latents here are the raw posterior's, whitened with what
+was measured on the data set (`whitening`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class NoGaussianError(ValueError):
 
 
 def is_ours(vae: ModelMixin) -> bool:
-    """By what it has and not by its class, of which a pipeline that was saved with its code has its own."""
+    """Whether it has a `layout`. Its class would not tell: a pipeline that was exported with its code has one
+    of its own."""
     return hasattr(vae, "layout")
 
 
@@ -46,8 +47,8 @@ def latent_layout(vae: ModelMixin, num_frames: int, height: int, width: int) -> 
     """The layout of the latents of clips of this size.
 
     For another class than ours it is read off a clip that goes there and back on torch's meta device, through
-    a model of the same config: nothing is computed, and what `vae` itself caches between its calls is not
-    touched, which a clip that it can't take would leave in disorder.
+    a model of the same config: nothing is computed, and a clip that does not fit cannot damage what `vae`
+    caches between its calls.
 
     Raises:
         ValueError: clips of this size do not come back at their own size, with a size at which they do; or
@@ -61,19 +62,18 @@ def latent_layout(vae: ModelMixin, num_frames: int, height: int, width: int) -> 
                 f"this {_name(vae)} takes clips of {_text(own)} (frames, height, width), not {_text(size)}"
             )
         return vae.layout
-    complaint = _complaint(vae, size)
-    if complaint:
-        working = next((other for other in _nearby(size) if not _complaint(vae, other)), None)
+    reason = _why_refused(vae, size)
+    if reason:
+        working = next((other for other in _sizes_nearby(size) if not _why_refused(vae, other)), None)
         way_out = (
             f"clips of {_text(working)} work"
             if working
             else "and no size near it works: is it made for clips?"
         )
         raise ValueError(
-            f"{_name(vae)} does not take clips of {_text(size)} (frames, height, width): "
-            f"{complaint}; {way_out}"
+            f"{_name(vae)} does not take clips of {_text(size)} (frames, height, width): {reason}; {way_out}"
         )
-    _, channels, *shape = _encoded_shape(*_key(vae), size)
+    _, channels, *shape = _encoded_shape(*_class_and_config(vae), size)
     return LatentLayout((LatentGrid(GRID, AXES, tuple(shape), channels),))
 
 
@@ -91,7 +91,7 @@ def clip_size(vae: ModelMixin, layout: LatentLayout) -> ClipSize:
         raise ValueError(f"latents of {_name(vae)} are one grid of {AXES}, not {layout}")
     grid = layout.grids[0]
     try:
-        _, _, *size = _decoded_shape(*_key(vae), (1, grid.channels, *grid.shape))
+        _, _, *size = _decoded_shape(*_class_and_config(vae), (1, grid.channels, *grid.shape))
     except Exception as error:  # each class refuses in a way of its own
         raise ValueError(f"{_name(vae)} can't decode latents of {layout}: {error}") from None
     return size[0], size[1], size[2]
@@ -100,7 +100,7 @@ def clip_size(vae: ModelMixin, layout: LatentLayout) -> ClipSize:
 def requested_size(
     vae: ModelMixin, num_frames: int | None, height: int | None, width: int | None
 ) -> ClipSize:
-    """The clip size that flags ask for: ours has its own, any other class needs to be told.
+    """The clip size that flags ask for: ours has one size, any other class needs all three flags.
 
     Raises:
         ValueError: flags that are missing, or that ask ours for another size.
@@ -140,10 +140,10 @@ def decode(vae: ModelMixin, latents: torch.Tensor, layout: LatentLayout) -> torc
 
 
 def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Statistics, Statistics]:
-    """The mean and standard deviation per grid and channel that apply: the given ones, else those that our
-    autoencoder keeps in its config. None, as in `LatentLayout.whiten`: not whitened.
+    """The mean and standard deviation per grid and channel that apply: the given ones, else those in the
+    config of our autoencoder. None, as in `LatentLayout.whiten`: not whitened.
 
-    A `latents_mean` in the config of another class is that class's own convention and never meant.
+    A `latents_mean` in the config of another class follows that class's own convention and is not used.
     """
     if not is_ours(vae):
         return mean, std
@@ -154,7 +154,7 @@ def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Stati
 
 
 def _padded(vae: ModelMixin, clips: torch.Tensor) -> torch.Tensor:
-    """VidTok's causal `decode` drops frames at the start that its `forward`, not its `encode`, puts there."""
+    """VidTok's causal `decode` drops frames at the start, which `forward` adds and `encode` does not."""
     if isinstance(_uncompiled(vae), AutoencoderVidTok) and vae.is_causal:
         first = clips[:, :, :1].repeat_interleave(vae.temporal_compression_ratio - 1, dim=2)
         return torch.cat([first, clips], dim=2)
@@ -167,11 +167,11 @@ def _decoded(vae: ModelMixin, latents: torch.Tensor) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.sample
 
 
-def _complaint(vae: ModelMixin, size: ClipSize) -> str | None:
+def _why_refused(vae: ModelMixin, size: ClipSize) -> str | None:
     """Why clips of this size do not go there and back. Raises NoGaussianError where no size would."""
     try:
-        encoded = _encoded_shape(*_key(vae), size)
-        decoded = _decoded_shape(*_key(vae), encoded)
+        encoded = _encoded_shape(*_class_and_config(vae), size)
+        decoded = _decoded_shape(*_class_and_config(vae), encoded)
     except NoGaussianError:
         raise
     except Exception as error:  # each class refuses in a way of its own
@@ -181,8 +181,8 @@ def _complaint(vae: ModelMixin, size: ClipSize) -> str | None:
     return None
 
 
-def _nearby(size: ClipSize) -> Iterator[ClipSize]:
-    """Sizes to try, in an order that finds a wrong height or width, or a wrong number of frames, soon."""
+def _sizes_nearby(size: ClipSize) -> Iterator[ClipSize]:
+    """Sizes to try: other heights and widths first, then other numbers of frames."""
     num_frames, *sides = size
     rounded = [[max(1, round(side / to)) * to for side in sides] for to in SIDES_NEARBY]
     for height, width in rounded:
@@ -193,7 +193,7 @@ def _nearby(size: ClipSize) -> Iterator[ClipSize]:
             yield count, height, width
 
 
-def _key(vae: ModelMixin) -> tuple[Any, str]:
+def _class_and_config(vae: ModelMixin) -> tuple[Any, str]:
     """What shapes depend on: the class and its config."""
     return type(_uncompiled(vae)), vae.to_json_string()
 
@@ -204,8 +204,8 @@ def _uncompiled(vae: ModelMixin) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _skeleton(model_class: Any, config: str) -> ModelMixin:
-    """A model that has shapes and no numbers."""
+def _meta_model(model_class: Any, config: str) -> ModelMixin:
+    """A model without numbers, on the meta device."""
     with init_empty_weights():
         return model_class.from_config(json.loads(config)).eval().to("meta")
 
@@ -213,7 +213,7 @@ def _skeleton(model_class: Any, config: str) -> ModelMixin:
 @lru_cache
 @torch.no_grad()
 def _encoded_shape(model_class: Any, config: str, size: ClipSize) -> tuple[int, ...]:
-    vae = _skeleton(model_class, config)
+    vae = _meta_model(model_class, config)
     output: Any = vae.encode(_padded(vae, torch.zeros(1, 3, *size, device="meta")))
     if not hasattr(getattr(output, "latent_dist", None), "logvar"):
         raise NoGaussianError(
@@ -226,7 +226,7 @@ def _encoded_shape(model_class: Any, config: str, size: ClipSize) -> tuple[int, 
 @lru_cache
 @torch.no_grad()
 def _decoded_shape(model_class: Any, config: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(_decoded(_skeleton(model_class, config), torch.zeros(shape, device="meta")).shape)
+    return tuple(_decoded(_meta_model(model_class, config), torch.zeros(shape, device="meta")).shape)
 
 
 def _text(size: Sequence[int]) -> str:
