@@ -30,12 +30,17 @@ from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
 from vidtwin_gen.data.pixels import from_diffusers
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
-from vidtwin_gen.draws import Draws, SampleDraws, normal, seeded_generator, uniform
+from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
+from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.models.transformer import CONDITIONINGS, SIZES, LatentTransformer
-from vidtwin_gen.training import run as training
-from vidtwin_gen.training.config import TrainingConfig, flag, parse_config, user_errors
+from vidtwin_gen.models.sizes import SIZES
+from vidtwin_gen.models.transformer import CONDITIONINGS, LatentTransformer
+from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
+from vidtwin_gen.training.config import TrainingConfig, flag, parse_config
+from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
+from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.run import Run
 from vidtwin_gen.training.trackers import log_picture
 
 
@@ -153,7 +158,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
-    accelerator = training.make_accelerator(config, shardable=True)
+    accelerator = make_accelerator(config, shardable=True)
     vae, rows, metadata = load_inputs(config)
     transformer = LatentTransformer(
         layout=metadata["layout"],
@@ -173,13 +178,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     vae.to(accelerator.device)
 
     inputs = {"latents": latents_sha256(config.latents)}
-    run = training.Run(transformer, config, accelerator, "train_dit", inputs=inputs)
+    prepare_model(transformer, config, accelerator)
+    optimizer = SkippingOptimizer(
+        [transformer], config, accelerator, config.learning_rate, config.max_train_steps
+    )
+    (wrapped,) = optimizer.modules
+    run = Run(transformer, [optimizer], config, accelerator, "train_dit", inputs=inputs)
     for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
-        with run.forward_pass() as draws:
-            losses = diffusion_losses(run.wrapped, batch, metadata, config, draws, transformer.null_class)
-            run.optimize(losses)
+        with run.forward_pass() as draw:
+            losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
+            run.log.add(losses | optimizer.step(losses["loss"]))
+        run.end_step()
         if run.is_due(config.validation_steps):
-            with training.ema_weights(run.ema, transformer):
+            with ema_weights(run.ema, transformer):
                 values = validate(transformer, rows["test"], metadata, config, accelerator)
                 pipeline = make_pipeline(transformer, vae, metadata, config)
                 save_samples(pipeline, config, run.step, accelerator)
@@ -218,18 +229,19 @@ def diffusion_losses(
     batch: Mapping[str, torch.Tensor],
     metadata: Mapping[str, Any],
     config: DiTConfig,
-    draws: Draws,
+    draw: Draw,
     null_class: int,
 ) -> dict[str, torch.Tensor]:
-    """`loss`, and one loss per grid, of the objective on a batch of posteriors. Every draw is by `draws`."""
+    """`loss`, and one loss per grid, of the objective on a batch of posteriors, with random numbers of
+    `draw`."""
     layout = LatentLayout.from_config(metadata["layout"])
     posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
     latents = posterior.mode()
     if config.sample_posterior:
-        latents = latents + posterior.std * draws(normal(layout.num_elements))
+        latents = latents + posterior.std * draw(normal(layout.num_elements))
     latents = layout.whiten(latents, metadata["latents_mean"], metadata["latents_std"])
-    noisy, timestep, target = training_example(latents, config, draws)
-    labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draws(uniform))
+    noisy, timestep, target = training_example(latents, config, draw)
+    labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draw(uniform))
     prediction = transformer(noisy, timestep, labels).sample
     losses = diffusion.grid_losses(prediction, target, layout)
     loss = diffusion.total_loss(losses, layout, config.loss_weighting)
@@ -237,17 +249,17 @@ def diffusion_losses(
 
 
 def training_example(
-    latents: torch.Tensor, config: DiTConfig, draws: Draws
+    latents: torch.Tensor, config: DiTConfig, draw: Draw
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Whitened latents (B, L) -> noisy ones (B, L), their timesteps (B,), and what is to be predicted from
     them (B, L)."""
-    noise = draws(normal(latents.shape[1]))
+    noise = draw(normal(latents.shape[1]))
     if config.objective == "paper":
-        timestep = draws(diffusion.sample_timesteps)
+        timestep = draw(diffusion.sample_timesteps)
         alpha_bar = diffusion.alphas_bar(latents.device)[timestep]
         return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
     mean, std = config.logit_mean, config.logit_std
-    sigma = draws(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=config.shift))
+    sigma = draw(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=config.shift))
     noisy = diffusion.interpolate(latents, noise, sigma)
     return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
 
@@ -271,9 +283,9 @@ def validate(
         share = part[accelerator.process_index :: accelerator.num_processes]
         positions = share or part[:1]  # FSDP needs all processes in a pass
         batch = {name: value.to(device) for name, value in dataset.__getitems__(positions).items()}
-        draws = SampleDraws((seeded_generator(config.seed, "validation", i) for i in positions), device)
+        draw = SampleDraw((seeded_generator(config.seed, "validation", i) for i in positions), device)
         with accelerator.autocast():
-            losses = diffusion_losses(transformer, batch, metadata, config, draws, transformer.null_class)
+            losses = diffusion_losses(transformer, batch, metadata, config, draw, transformer.null_class)
         for name, value in losses.items():
             sums[name] += value * len(share)
     return {

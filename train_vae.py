@@ -35,16 +35,14 @@ from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
+from vidtwin_gen.flags import user_errors
 from vidtwin_gen.quality import psnr, ssim
-from vidtwin_gen.training import run as training
-from vidtwin_gen.training.config import (
-    TrainingConfig,
-    flag,
-    model_arguments,
-    parse_config,
-    user_errors,
-)
+from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
+from vidtwin_gen.training.config import TrainingConfig, flag, model_arguments, parse_config
+from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
+from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.run import Run
 from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -247,7 +245,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(VAEConfig, PRESETS, argv)
-    accelerator = training.make_accelerator(config)
+    accelerator = make_accelerator(config)
     vae = AutoencoderVidTwin(**model_arguments(config, MODEL))
     if config.dry_run:
         accelerator.print(json.dumps(config.public(), indent=2))
@@ -262,27 +260,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
     lpips = load_perceptual(config, accelerator)
-    discriminator = (
-        PatchDiscriminator(vae.config.in_channels, config.discriminator_channels, config.discriminator_layers)
-        if config.gan_weight
-        else None
-    )
-    run = training.Run(
-        vae,
-        config,
-        accelerator,
-        "train_vae",
-        beside=LogVariance() if config.learn_logvar else None,
-        adversary=discriminator,
-        adversary_learning_rate=config.discriminator_learning_rate or config.learning_rate,
-        adversary_start=config.gan_start,
-    )
+    prepare_model(vae, config, accelerator)
+    networks = [vae, LogVariance()] if config.learn_logvar else [vae]
+    optimizer = SkippingOptimizer(networks, config, accelerator, config.learning_rate, config.max_train_steps)
+    wrapped_vae, *wrapped_logvar = optimizer.modules
+    optimizers = [optimizer]
+    if config.gan_weight:
+        discriminator = PatchDiscriminator(
+            vae.config.in_channels, config.discriminator_channels, config.discriminator_layers
+        )
+        discriminator_optimizer = SkippingOptimizer(
+            [discriminator],
+            config,
+            accelerator,
+            config.discriminator_learning_rate or config.learning_rate,
+            max(1, config.max_train_steps - config.gan_start),
+            log_prefix="discriminator_",
+        )
+        (wrapped_discriminator,) = discriminator_optimizer.modules
+        optimizers.append(discriminator_optimizer)
+
+    run = Run(vae, optimizers, config, accelerator, "train_vae")
     for batch in run.loader(dataset, collate_fn=collate):
         bad_videos.update(batch)
         clips = batch["video"]
-        with run.forward_pass() as draws:
-            logvar = run.wrapped_beside[0]() if config.learn_logvar else None
-            output = run.wrapped(clips, sample_posterior=True, generator=draws.own)
+        with run.forward_pass() as draw:
+            output = wrapped_vae(clips, sample_posterior=True, generator=draw.generator)
             losses = vidtwin_loss(
                 output.sample,
                 clips,
@@ -291,22 +294,24 @@ def main(argv: Sequence[str] | None = None) -> None:
                 config.mse_weight,
                 lpips if config.lpips_weight else None,
                 config.lpips_weight,
-                logvar,
+                wrapped_logvar[0]() if wrapped_logvar else None,
             )
-            if discriminator is not None and run.adversary_plays:
-                run.optimize_adversary(discriminator_losses(run.wrapped_adversary[0], clips, output.sample))
+            if config.gan_weight and run.step >= config.gan_start:
+                judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
+                run.log.add(judged | discriminator_optimizer.step(judged["discriminator_loss"]))
                 last_layer = vae.patch_output.linear.weight
                 losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
                 weight = config.gan_weight * losses["gan_adaptive_weight"]
                 losses["loss"] = losses["loss"] + weight * losses["gan"]
-            run.optimize(losses)
+            run.log.add(losses | optimizer.step(losses["loss"]))
+        run.end_step()
         if run.is_due(config.validation_steps):
-            with training.ema_weights(run.ema, vae):
+            with ema_weights(run.ema, vae):
                 values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
             run.report_validation(values)
         run.save_checkpoint_if_due()
     run.export("autoencoder", lambda model: model)
-    if run.advanced:
+    if run.had_steps_left:
         accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
     push_if_asked(run.output_dir / "autoencoder", config, accelerator)
 

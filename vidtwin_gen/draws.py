@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Draw = Callable[[int, torch.Generator], torch.Tensor]  # number of samples, generator -> (samples, ...)
-Draws = Callable[[Draw], torch.Tensor]
+Distribution = Callable[
+    [int, torch.Generator], torch.Tensor
+]  # number of samples, generator -> (samples, ...)
+Draw = Callable[[Distribution], torch.Tensor]  # numbers of a distribution, for the samples at hand
 
 
 def hash64(*words: object) -> int:
@@ -23,10 +25,10 @@ def seeded_generator(*words: object) -> torch.Generator:
     return torch.Generator().manual_seed(hash64(*words) % 2**63)
 
 
-class DrawOrder:
-    """Which of `num_items` the draw with a given number is: `order[draw]`, defined for every draw >= 0.
+class EpochOrder:
+    """An endless stream of `num_items` items: `order[position]` is one, for every position >= 0.
 
-    Epoch `draw // num_items` visits every item once, in a permutation of its own when `shuffle` is on.
+    Epoch `position // num_items` visits every item once, in a permutation of its own when `shuffle` is on.
     """
 
     def __init__(self, num_items: int, *, shuffle: bool, seed: int) -> None:
@@ -42,57 +44,57 @@ class DrawOrder:
             self._cached = epoch, torch.randperm(self.num_items, generator=generator).tolist()
         return self._cached[1]
 
-    def __getitem__(self, draw: int) -> int:
-        if draw < 0:
-            raise IndexError(f"draws are counted from 0, got {draw}")
-        epoch, position = divmod(draw, self.num_items)
-        return self.epoch(epoch)[position]
+    def __getitem__(self, position: int) -> int:
+        if position < 0:
+            raise IndexError(f"positions are counted from 0, got {position}")
+        epoch, index = divmod(position, self.num_items)
+        return self.epoch(epoch)[index]
 
 
 @dataclass(frozen=True)
-class BatchDraws:
-    """What is drawn for some rows of a batch: `draws(draw)` is those of `draw(batch_size, shared)`, the same
-    numbers for a sample however a batch is cut into parts.
+class BatchDraw:
+    """A `Draw` for some rows of a batch: those of `distribution(batch_size, shared)`, the same numbers for a
+    sample however a batch is cut into parts.
 
-    `shared` has to be seeded alike for every part; `own` is the part's, for what need not be so.
+    `shared` has to be seeded alike for every part; `generator` is the part's own, for what need not be so.
     """
 
-    own: torch.Generator
+    generator: torch.Generator
     shared: torch.Generator
     batch_size: int
     rows: slice
 
-    def __call__(self, draw: Draw) -> torch.Tensor:
-        return draw(self.batch_size, self.shared)[self.rows]
+    def __call__(self, distribution: Distribution) -> torch.Tensor:
+        return distribution(self.batch_size, self.shared)[self.rows]
 
 
-class SampleDraws:
-    """What is drawn for samples one by one, each with a generator of its own: `draws(draw)`, on `device`."""
+class SampleDraw:
+    """A `Draw` for samples each of which has a generator of its own; gives numbers on `device`."""
 
     def __init__(self, generators: Iterable[torch.Generator], device: torch.device) -> None:
         self.generators, self.device = list(generators), device
 
-    def __call__(self, draw: Draw) -> torch.Tensor:
-        return torch.cat([draw(1, generator) for generator in self.generators]).to(self.device)
+    def __call__(self, distribution: Distribution) -> torch.Tensor:
+        return torch.cat([distribution(1, generator) for generator in self.generators]).to(self.device)
 
 
-def normal(length: int) -> Draw:
+def normal(length: int) -> Distribution:
     """Standard normal numbers, `length` for each sample."""
     return lambda size, generator: torch.randn(size, length, generator=generator, device=generator.device)
 
 
 def uniform(size: int, generator: torch.Generator) -> torch.Tensor:
-    """A number in [0, 1) for each sample: a `Draw`."""
+    """A number in [0, 1) for each sample: a `Distribution`."""
     return torch.rand(size, generator=generator, device=generator.device)
 
 
-def seed_pass(seed: int, micro_step: int, rank: int, device: torch.device) -> torch.Generator:
+def seed_pass(seed: int, pass_index: int, rank: int, device: torch.device) -> torch.Generator:
     """The generator for one process's forward pass: a function of where the run is, not of how it got there.
 
     The global generators (dropout) are seeded the same way. So a resumed run draws what an uninterrupted one
     would have drawn.
     """
-    own, everyones = np.random.SeedSequence([seed, micro_step, rank]).generate_state(2).tolist()
+    own, everyones = np.random.SeedSequence([seed, pass_index, rank]).generate_state(2).tolist()
     torch.manual_seed(everyones)
     return torch.Generator(device).manual_seed(own)
 

@@ -1,4 +1,4 @@
-"""Latents as training reads them: a folder of them, checked and mapped, and a stream of numbered draws."""
+"""Latents as training reads them: a folder of them, checked and mapped, and an endless stream of its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow
 import torch
 from pyarrow import parquet
 
-from vidtwin_gen.draws import DrawOrder
+from vidtwin_gen.draws import EpochOrder
 from vidtwin_gen.partial_folder import RECORD
 
 METADATA = "latents.json"
@@ -120,22 +120,22 @@ def _cache_dir(path: Path) -> str | None:
 
 
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Rows of latents as an endless stream addressed by the draw's number, as VideoDataset is of clips."""
+    """Rows of latents as an endless stream, addressed by position, as VideoDataset is of clips."""
 
     def __init__(self, rows: datasets.Dataset, *, shuffle: bool = True, seed: int = 0) -> None:
         self.rows = rows.select_columns(["mean", "logvar", "label"]).with_format("arrow")
-        self.order = DrawOrder(len(rows), shuffle=shuffle, seed=seed)
+        self.order = EpochOrder(len(rows), shuffle=shuffle, seed=seed)
         self._columns: dict[str, _Column] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, draws: Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
         """A whole batch at once: mean and logvar (B, L) float32, label (B,)."""
         if not self._columns:
             table: pyarrow.Table = self.rows[:]  # mapped, not read
             self._columns = {name: _Column(table[name]) for name in table.column_names}
-        rows = np.array([self.order[draw] for draw in draws])
+        rows = np.array([self.order[position] for position in positions])
         return {name: column.take(rows) for name, column in self._columns.items()}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ NUM_TEST_GROUPS = 7  # per fold, as in UCF-101: groups 1 to 7, 8 to 14, 15 to 21
 
 # A class draws from (x, y, t, rng): pixel coordinates (1, H, W) with y down and half the height as the unit,
 # time in seconds (F, 1, 1). It returns the signed distance to what it shows, (F, H, W), negative inside.
-Draw = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+Shape = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def _disc(x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
@@ -104,7 +104,7 @@ def scrolling_stripes(x: np.ndarray, y: np.ndarray, t: np.ndarray, rng: np.rando
     return 0.06 * wave  # flatter than a distance: the edges are soft
 
 
-CLASSES: dict[str, Draw] = {
+CLASSES: dict[str, Shape] = {
     "BouncingBall": bouncing_ball,
     "ClimbingTriangle": climbing_triangle,
     "OrbitingMoon": orbiting_moon,

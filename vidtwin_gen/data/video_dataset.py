@@ -1,4 +1,4 @@
-"""Clips as an endless stream of numbered draws, and what is to be said of the files that gave none."""
+"""Clips as an endless stream, and the count of the files that gave none."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.pixels import Crop
 from vidtwin_gen.data.ucf101 import some
 from vidtwin_gen.data.video import Start, read_window
-from vidtwin_gen.draws import DrawOrder, seeded_generator
+from vidtwin_gen.draws import EpochOrder, seeded_generator
 
 # Past this many bad files in a row the data set is broken, not a file.
 MAX_SKIPS = 64
 
 
 class Sample(TypedDict):
-    """One draw: the clip (C, F, H, W), its class id, which row of the index it came from, and the number of
-    its first frame in the file.
+    """A clip (C, F, H, W), its class id, which row of the index it came from, and the number of its
+    first frame in the file.
 
     `skipped` holds (row, reason) of the bad files met on the way; `substitute` says that there were any, so
     that the clip stands in for another one.
@@ -35,13 +35,13 @@ class Sample(TypedDict):
 
 
 class VideoDataset(torch.utils.data.Dataset[Sample]):
-    """An endless stream of clips over an index, addressed by the number of the draw.
+    """An endless stream of clips over an index, addressed by position.
 
-    `dataset[draw]` is defined for every draw >= 0: epoch `draw // len` visits every video once, in a
-    permutation of its own, and window, crop and mirroring depend on (seed, draw) alone. So
+    `dataset[position]` is defined for every position >= 0: epoch `position // len` visits every video once,
+    in a permutation of its own, and window, crop and mirroring depend on (seed, position) alone. So
     `DataLoader(dataset, sampler=range(start, stop), collate_fn=collate)` resumes anywhere and gives the same
     clips whatever the batch size and the number of workers. With `shuffle=False, start="center"` the first
-    `len` draws are the index in order: the reader for encoding and evaluation.
+    `len` clips are the index in order: the reader for encoding and evaluation.
 
     A bad file (VideoError) is replaced by the next good one of its epoch and reported in the sample; see
     `Sample` and `BadVideos`.
@@ -50,7 +50,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         index: from `build_index`.
         num_frames, size, fps, stride, start, crop: as `read_clip`.
         shuffle: a new order each epoch, or the index's.
-        flip: mirror half of the draws. Off by default: left and right may be what a class is about.
+        flip: mirror half of the clips. Off by default: left and right may be what a class is about.
     """
 
     def __init__(
@@ -74,22 +74,22 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         self.num_frames, self.size = num_frames, size
         self.fps, self.stride = fps, stride
         self.start, self.crop, self.flip, self.seed = start, crop, flip, seed
-        self.order = DrawOrder(len(self.paths), shuffle=shuffle, seed=seed)
+        self.order = EpochOrder(len(self.paths), shuffle=shuffle, seed=seed)
         self._bad: dict[int, str] = {}
 
     def __len__(self) -> int:
-        """Number of videos: the draws of one epoch."""
+        """Number of videos: the clips of one epoch."""
         return len(self.paths)
 
-    def __getitem__(self, draw: int) -> Sample:
-        if draw < 0:
-            raise IndexError(f"draws are counted from 0, got {draw}")
-        epoch, position = divmod(draw, len(self))
+    def __getitem__(self, position: int) -> Sample:
+        if position < 0:
+            raise IndexError(f"positions are counted from 0, got {position}")
+        epoch, first = divmod(position, len(self))
         order = self.order.epoch(epoch)
         skipped: list[tuple[int, str]] = []
-        for row in (order * 2)[position : position + min(MAX_SKIPS, len(self))]:
+        for row in (order * 2)[first : first + min(MAX_SKIPS, len(self))]:
             try:
-                video, start = self._read(row, draw)
+                video, start = self._read(row, position)
             except VideoError as error:
                 self._bad[row] = error.reason
                 skipped.append((row, str(error)))
@@ -104,11 +104,11 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
             )
         raise ValueError(f"{len(skipped)} videos in a row are bad: {some([why for _, why in skipped])}")
 
-    def _read(self, row: int, draw: int) -> tuple[torch.Tensor, int]:
+    def _read(self, row: int, position: int) -> tuple[torch.Tensor, int]:
         if row in self._bad:  # finding out again may cost a minute
             raise VideoError(self.paths[row], self._bad[row])
-        # Seeded for each file tried: what the first draws would otherwise depend on who remembers which file.
-        generator = seeded_generator(self.seed, "draw", draw)
+        # Seeded for each file tried: what the first one drew would else depend on who remembers which file.
+        generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
         video, start = read_window(
             self.paths[row],
@@ -136,7 +136,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 class BadVideos:
-    """What a loop learns from its batches about bad files: few are skipped and told, many stop it.
+    """The bad files that a loop meets: few are skipped and reported, many stop it.
 
     Args:
         num_videos: length of the data set.
@@ -160,5 +160,5 @@ class BadVideos:
 
     def summary(self) -> str:
         """One line: how many, and the first few by name."""
-        told = f"{len(self.reasons)} of {len(self._seen)} videos are bad"
-        return f"{told}: {some(list(self.reasons.values()))}" if self.reasons else told
+        count = f"{len(self.reasons)} of {len(self._seen)} videos are bad"
+        return f"{count}: {some(list(self.reasons.values()))}" if self.reasons else count

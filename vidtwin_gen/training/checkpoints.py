@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
+
+from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class Progress:
-    """Optimiser steps done, and those among them that were skipped; saved with every checkpoint. The number
-    of processes goes with them, since the schedule counts in it and the draws of a step follow from it."""
+    """Optimizer steps done, and those among them that were skipped; saved with every checkpoint. The number
+    of processes goes with them, since the schedule counts in it and the random numbers of a step follow from
+    it. `skipped_in_a_row` is not saved: a resumed run has its own."""
 
     def __init__(self, num_processes: int) -> None:
         self.step = 0
         self.skipped_steps = 0
+        self.skipped_in_a_row = 0
         self.num_processes = num_processes
+
+    def count(self, *, skipped: bool) -> None:
+        """One more step."""
+        self.step += 1
+        self.skipped_steps += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def state_dict(self) -> dict[str, int]:
         return {
@@ -36,6 +45,24 @@ class Progress:
                 f"{self.num_processes}: resume with as many, or start another --output_dir"
             )
         self.step, self.skipped_steps = state["step"], state["skipped_steps"]
+
+
+def resume(accelerator: Accelerator, output_dir: Path, wanted: str) -> None:
+    """Loads the checkpoint that `find_checkpoint` finds, if any, into all that accelerate has prepared or
+    registered.
+
+    Raises:
+        ValueError: as `find_checkpoint`; or it is of a run with other processes, or the other way of the two
+            with and without FSDP.
+    """
+    checkpoint = find_checkpoint(output_dir, wanted)
+    if checkpoint is None:
+        return
+    check_sharding(checkpoint, is_sharded(accelerator))
+    accelerator.load_state(str(checkpoint))
+    accelerator.print(f"resuming from {checkpoint}")
+    if accelerator.is_main_process:
+        remove_later_checkpoints(checkpoint)
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
@@ -73,9 +100,9 @@ def check_sharding(checkpoint: Path, sharded: bool) -> None:
     """ValueError unless the checkpoint is of a run with FSDP, where this one is, or without."""
     was_sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
     if was_sharded != sharded:
-        told = {True: "with FSDP", False: "without FSDP"}
+        how = {True: "with FSDP", False: "without FSDP"}
         raise ValueError(
-            f"{checkpoint} is of a run {told[was_sharded]}, this one is {told[sharded]}: resume with the "
+            f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
             "same configuration of accelerate, or start another --output_dir"
         )
 
@@ -110,13 +137,3 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
         for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
             shutil.rmtree(path)
     return final
-
-
-@contextmanager
-def replace_folder(final: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `final` only when all went well."""
-    partial = final.with_name(f"partial-{final.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
+
+from vidtwin_gen.files import read_json, write_json
+from vidtwin_gen.flags import user_errors
 
 Preset = Mapping[str, Any]
 METRICS = "metrics.jsonl"
@@ -92,7 +93,7 @@ class TrainingConfig:
         return {name: value for name, value in vars(self).items() if name != "hub_token"}
 
 
-# These change what is kept and told, not what is learned, so a resumed run may have other values.
+# These change what is saved and shown, not what is learned, so a resumed run may have other values.
 FREE_ON_RESUME = {
     "output_dir",
     "checkpointing_steps",
@@ -120,17 +121,6 @@ FREE_ON_RESUME = {
 }
 
 Config = TypeVar("Config", bound=TrainingConfig)
-
-
-@contextmanager
-def user_errors(program: str | None = None) -> Iterator[None]:
-    """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
-    with one line and exit status 2."""
-    try:
-        yield
-    except (ValueError, FloatingPointError) as error:
-        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def parse_config(
@@ -173,19 +163,18 @@ def save_or_check_config(
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
     if path.exists() and (output_dir / METRICS).exists():
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        before = values | defaults | json.loads(path.read_text())  # a flag may be younger than the run
+        before = values | defaults | read_json(path, "name another --output_dir")  # a flag may be younger
         changed = {
             name: (before[name], value)
             for name, value in values.items()
             if name not in FREE_ON_RESUME and before[name] != value
         }
         if changed:
-            told = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+            differences = ", ".join(
+                f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items()
+            )
             raise ValueError(
-                f"{output_dir} holds another run ({told}): use its flags or another --output_dir"
+                f"{output_dir} holds another run ({differences}): use its flags or another --output_dir"
             )
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.rename(path)
+    write_json(path, values)

@@ -1,4 +1,4 @@
-"""The average of the weights: how it is saved, and lent to the model."""
+"""The EMA of the weights: how it is saved, and how the model takes it for a while."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from vidtwin_gen.training.fsdp import reshard
 
 
-class Average(EMAModel):
-    """diffusers' average, also of weights that FSDP shards: each process averages its shards, and what is
-    saved is whole.
+class EMA(EMAModel):
+    """diffusers' exponential moving average, also of weights that FSDP shards: each process averages its
+    shards, and what is saved is whole.
 
     accelerate saves such an object from the first process only, whose shards every process would then load.
     """
@@ -25,7 +25,7 @@ class Average(EMAModel):
     shadow_params: list[torch.Tensor]
 
     def state_dict(self) -> dict[str, Any]:
-        """All processes have to call it, because the shards are gathered one tensor after the other."""
+        """All processes have to call it: the shards are gathered, one tensor after the other."""
         return super().state_dict() | {"shadow_params": [_whole(shadow) for shadow in self.shadow_params]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, with its averaged weights where there is an average."""
+    """The model in evaluation mode, with the EMA's weights where there is one."""
     parameters = list(model.parameters())
     if ema is not None:
         ema.store(parameters)

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=ModelMixin)
 
 
 def fsdp_plugin(mixed_precision: str) -> FullyShardedDataParallelPlugin | None:
-    """accelerate's settings, where its launcher was told to shard; else None.
+    """accelerate's settings, where its launcher was asked to shard; else None.
 
     bfloat16 is for the weights on their way and the products, as autocast has it. accelerate's own policy
     also rounds a forward pass's arguments to it, the timestep among them, and sums gradients in it.
@@ -68,12 +68,16 @@ def reshard(model: nn.Module) -> None:
             module.reshard()
 
 
-def whole_copy(model: Model, model_class: type[Model], accelerator: Accelerator) -> Model | None:
-    """A model of `model_class`, the class before it was sharded, with all weights on the CPU; None but on the
-    first process. All processes have to call it."""
+def whole_copy(model: Model, accelerator: Accelerator) -> Model | None:
+    """The model itself, or, where it is sharded, one with all weights on the CPU, and None but on the first
+    process. All processes have to call it."""
+    if not is_sharded(accelerator):
+        return model
     weights = accelerator.get_state_dict(model)
     if not accelerator.is_main_process:
         return None
+    # sharding puts classes of its own before the model's
+    model_class = next(cls for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))
     copy: Model = model_class.from_config(model.config)
     copy.load_state_dict(weights)
     return copy.eval()

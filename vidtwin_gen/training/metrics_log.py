@@ -1,4 +1,4 @@
-"""The numbers of a run as it goes: means since the last line, and the file that the lines are in."""
+"""The numbers of a run as it goes: a file of them, the tracker, the progress bar."""
 
 from __future__ import annotations
 
@@ -9,24 +9,50 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 
-from vidtwin_gen.training.config import METRICS
+from vidtwin_gen.files import write_text
+from vidtwin_gen.training.config import METRICS, TrainingConfig
+from vidtwin_gen.training.trackers import start_trackers
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one JSON object a line, and the tracker, if there is one.
+    """`metrics.jsonl`, one JSON object a line, the tracker, if there is one, and the progress bar.
 
-    On resuming, lines past the checkpoint are dropped: the run writes them anew.
+    What the passes of a step add is averaged over the steps since the last line and over the processes. On
+    resuming, lines past the checkpoint are dropped: the run writes them anew.
     """
 
-    def __init__(self, accelerator: Accelerator, output_dir: Path, step: int) -> None:
+    def __init__(self, accelerator: Accelerator, config: TrainingConfig, name: str, step: int) -> None:
         self.accelerator = accelerator
-        self.path = output_dir / METRICS
+        self.path = Path(config.output_dir) / METRICS
+        self.means = RunningMean()
+        start_trackers(accelerator, name, config)
         if accelerator.is_main_process and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in kept))
-            partial.rename(self.path)
+            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
+        self.bar = tqdm(
+            total=config.max_train_steps,
+            initial=step,
+            desc=name,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
+
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Scalars of one pass."""
+        self.means.add(values)
+
+    def end_step(self, *, counts: bool) -> None:
+        """What was added since the last step goes into the means, where the step counts."""
+        self.means.end_step(counts=counts)
+        self.bar.update()
+
+    def pop_means(self) -> dict[str, float]:
+        """The means since they were last asked for, which the bar shows, too."""
+        values = self.means.pop(self.accelerator)
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+        return values
 
     def write(self, step: int, samples: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -34,6 +60,14 @@ class MetricsLog:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "samples": samples, **values}) + "\n")
         self.accelerator.log(dict(values), step=step)
+
+    def print(self, line: str) -> None:
+        """Above the bar."""
+        if self.accelerator.is_main_process:
+            self.bar.write(line)
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 def _step_of(line: str) -> float:
@@ -44,25 +78,21 @@ def _step_of(line: str) -> float:
 
 
 class RunningMean:
-    """Means of scalars since the last log, summed on the device. What the passes of one step add counts only
-    when the step is kept."""
+    """Means of scalars, summed on the device, over the passes of the steps that count."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.pending: list[tuple[str, torch.Tensor]] = []
+        self.of_this_step: list[tuple[str, torch.Tensor]] = []
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        self.pending += [(name, value.detach()) for name, value in values.items()]
+        self.of_this_step += [(name, value.detach()) for name, value in values.items()]
 
-    def keep(self) -> None:
-        for name, value in self.pending:
+    def end_step(self, *, counts: bool) -> None:
+        for name, value in self.of_this_step if counts else []:
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
             self.counts[name] = self.counts.get(name, 0) + 1
-        self.pending = []
-
-    def forget(self) -> None:
-        self.pending = []
+        self.of_this_step = []
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all processes; starts anew."""

@@ -1,8 +1,9 @@
-"""An optimiser step that NaN and infinity leave without effect."""
+"""An optimizer step that NaN and infinity leave without effect."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,9 +18,19 @@ from vidtwin_gen.training.fsdp import is_sharded
 EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimiser's kernels
 
 
-class Learner:
-    """Networks that one AdamW with its schedule over `num_steps` trains together; `modules` as a forward pass
-    calls them (DDP's wrappers, where there are several processes; FSDP shards in place).
+class SkippingOptimizer:
+    """AdamW with its schedule over `num_steps`, for networks that are trained together; a step in which NaN
+    or infinity comes up leaves their weights as they are.
+
+    Args:
+        networks: prepared here by accelerate, and with them the optimizer and the schedule: a checkpoint
+            holds them all.
+        log_prefix: of the names under which `step` gives what is to be logged.
+
+    Attributes:
+        modules: the networks as a forward pass calls them (DDP's wrappers, where there are several processes;
+            FSDP shards in place).
+        moved: whether the last step moved the weights. learning_rate: with which it did.
 
     Raises:
         ValueError: as `make_optimizer`.
@@ -27,14 +38,16 @@ class Learner:
 
     def __init__(
         self,
-        modules: list[nn.Module],
+        networks: Sequence[nn.Module],
         config: TrainingConfig,
         accelerator: Accelerator,
         learning_rate: float,
         num_steps: int,
+        *,
+        log_prefix: str = "",
     ) -> None:
         self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
-        parameters = [parameter for module in modules for parameter in module.parameters()]
+        parameters = [parameter for network in networks for parameter in network.parameters()]
         optimizer = make_optimizer(parameters, config, accelerator, learning_rate)
         # accelerate steps a schedule once per process
         lr_scheduler = get_scheduler(
@@ -44,34 +57,36 @@ class Learner:
             num_training_steps=num_steps * accelerator.num_processes,
         )
         *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
-            *modules, optimizer, lr_scheduler
+            *networks, optimizer, lr_scheduler
         )
         self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
-        self.grad_norm = torch.zeros(())
+        self.moved, self.learning_rate, self.log_prefix = True, learning_rate, log_prefix
 
-    def step(self, loss: torch.Tensor) -> bool | None:
-        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself,
-        after which `grad_norm` is the norm that its gradient had.
+    def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Backward from `loss`, and with the last of the passes that a step accumulates the step itself.
 
-        Returns whether the weights were moved, None where more passes are to come. They are not, in any
-        process, where NaN or infinity is in a loss or in the gradient.
+        The weights are not moved, in any process, where NaN or infinity is in a loss or in the gradient.
+
+        Returns what is to be logged: `grad_norm`, the norm that the step's gradient had; nothing where more
+        passes are to come.
         """
         self.finite = self.finite & loss.detach().isfinite()
         self.accelerator.backward(loss)
         if not self.accelerator.sync_gradients:
-            return None
+            return {}
         parameters = [parameter for module in self.modules for parameter in module.parameters()]
         norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
-        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
-        finite = self.finite & self.grad_norm.isfinite()
-        moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
+        grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
+        finite = self.finite & grad_norm.isfinite()
+        self.moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
+        self.learning_rate = self.lr_scheduler.get_last_lr()[0]
         # float16's gradient scaler looks for itself, and has to, to lower its scale
-        if moved or self.accelerator.scaler is not None:
+        if self.moved or self.accelerator.scaler is not None:
             self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
         self.finite = torch.ones_like(self.finite)
-        return moved
+        return {f"{self.log_prefix}grad_norm": grad_norm}
 
 
 def make_optimizer(

@@ -16,7 +16,7 @@ from autoencoder.encode.whitening import latent_statistics
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents, weights_sha256
-from vidtwin_gen.draws import DrawOrder, hash64, seeded_generator
+from vidtwin_gen.draws import EpochOrder, hash64, seeded_generator
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 SMALL = LatentLayout(
@@ -249,8 +249,8 @@ def test_order_and_seeds_are_the_same_on_every_machine():
     """Numbers that a run resumed elsewhere, or by a later version, must meet again."""
     assert hash64("a", 1) == 8588983153282268942
     assert seeded_generator("noise", 0).initial_seed() == 8210108827180891337
-    assert DrawOrder(8, shuffle=True, seed=0).epoch(1) == [2, 0, 7, 4, 3, 5, 1, 6]
-    order = DrawOrder(5, shuffle=True, seed=0)
+    assert EpochOrder(8, shuffle=True, seed=0).epoch(1) == [2, 0, 7, 4, 3, 5, 1, 6]
+    order = EpochOrder(5, shuffle=True, seed=0)
     assert sorted(order.epoch(3)) == list(range(5))
     assert [order[draw] for draw in range(15, 20)] == order.epoch(3)
     with pytest.raises(IndexError, match="counted from 0, got -1"):

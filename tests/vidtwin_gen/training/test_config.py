@@ -9,6 +9,7 @@ import pytest
 import train_dit
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.flags import user_errors
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
@@ -17,7 +18,6 @@ from vidtwin_gen.training.config import (
     model_arguments,
     parse_config,
     save_or_check_config,
-    user_errors,
 )
 
 PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}

@@ -15,7 +15,7 @@ import train_dit
 import train_vae
 from tests.conftest import NUM_STEPS
 from vidtwin_gen.data.latent_dataset import weights_sha256
-from vidtwin_gen.draws import BatchDraws, normal, seed_step, uniform
+from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.models.transformer import LatentTransformer
 
 ROOT = Path(__file__).parents[3]
@@ -132,8 +132,8 @@ def test_a_sample_is_drawn_the_same_in_any_part_of_its_batch():
         rows = []
         for start, stop in zip(cuts, cuts[1:], strict=False):
             shared = seed_step(0, 3, torch.device("cpu"))
-            draws = BatchDraws(torch.Generator(), shared, 12, slice(start, stop))
-            rows.append(torch.cat([draws(normal(5)), draws(uniform)[:, None]], dim=1))
+            draw = BatchDraw(torch.Generator(), shared, 12, slice(start, stop))
+            rows.append(torch.cat([draw(normal(5)), draw(uniform)[:, None]], dim=1))
         return torch.cat(rows)
 
     whole = drawn(0, 12)

@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 import train_dit
 import train_vae
 from vidtwin_gen.data.latent_dataset import weights_sha256
-from vidtwin_gen.training import run as training
+from vidtwin_gen.training.accelerator import allow_tf32
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.optimizer import make_optimizer
 
@@ -26,7 +26,7 @@ def test_tf32_is_for_gpus(tiny_dit_run, tmp_path, precision):
     argv = tiny_dit_run.argv(tmp_path / "run", max_train_steps=1, validation_steps=1, allow_tf32=True)
     train_dit.main(argv)
     assert precision() == "highest"
-    training.allow_tf32(torch.device("cuda", 0))
+    allow_tf32(torch.device("cuda", 0))
     assert precision() == "high"
 
 

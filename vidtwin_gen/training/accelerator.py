@@ -1,0 +1,70 @@
+"""What stands before a training loop: the Accelerator and the model, set up as the flags say."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.models.modeling_utils import ModelMixin
+
+from vidtwin_gen.training.config import TrainingConfig
+from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
+from vidtwin_gen.training.hub import repo_id
+from vidtwin_gen.training.trackers import check_tracker
+
+
+def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Accelerator:
+    """An Accelerator as the flags say, with every generator seeded (the weights are drawn next).
+
+    Raises:
+        ValueError: accelerate was asked to shard with FSDP, and the script's training is not `shardable`, or
+            not with these settings; or there is no such tracker, or no such name on the hub.
+    """
+    check_tracker(config.report_to)
+    if config.push_to_hub:
+        repo_id(config)  # refused now, not after the run
+    plugin = fsdp_plugin(config.mixed_precision)
+    if plugin is not None and not shardable:
+        raise ValueError(
+            "FSDP shards one network with one optimiser whose only use is its forward pass, and this script "
+            "has more: launch it without FSDP, `accelerate launch --multi_gpu`"
+        )
+    accelerator = Accelerator(
+        fsdp_plugin=plugin,
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=config.output_dir,
+    )
+    if plugin is not None and not is_sharded(accelerator):
+        accelerator.print("accelerate shards nothing on this device: training without FSDP")
+    if config.allow_tf32:
+        allow_tf32(accelerator.device)
+    set_seed(config.seed)
+    return accelerator
+
+
+def allow_tf32(device: torch.device) -> None:
+    """Lets float32 matrix products on a GPU round their factors to 10 bits of mantissa."""
+    if device.type == "cuda":  # the setting would reach a CPU's products, too
+        torch.set_float32_matmul_precision("high")
+
+
+def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accelerator) -> None:
+    """Gradient checkpointing, attention backend and compilation, as the flags say; to be called before the
+    model's optimizer is made.
+
+    Raises:
+        ValueError: there is no such attention backend, or it is not installed.
+    """
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    if config.attention_backend:
+        try:
+            model.set_attention_backend(config.attention_backend)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(f"--attention_backend {config.attention_backend}: {error}") from None
+    if config.compile:
+        model.compile_repeated_blocks()
+    if is_sharded(accelerator):
+        autocast_forward(model, accelerator)
