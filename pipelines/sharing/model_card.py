@@ -5,7 +5,6 @@ The text is written here and not by diffusers' template, which needs Jinja2 and 
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -15,11 +14,13 @@ from typing import Any
 
 import diffusers
 from accelerate import init_empty_weights
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 
 from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.labels import names_in_order
+from pipelines.sharing.metrics import Metric
+from vidtwin_gen.files import read_json, write_text
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -35,6 +36,7 @@ TAGS = [
     "vidtwin-gen",
 ]
 LICENCE = "apache-2.0"
+SAVE_AGAIN = "name the folder of a saved VidTwinPipeline"
 UNKNOWN = "not recorded"
 MODELS = {model.__name__: model for model in (AutoencoderVidTwin, LatentTransformer)}
 
@@ -81,17 +83,17 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
     path = Path(folder) / CARD
     if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
         return False
-    ModelCard(card_text(read_saved(folder), repo_id)).save(path)
+    write_text(path, card_text(read_saved(folder), repo_id))
     return True
 
 
 def read_saved(folder: str | os.PathLike[str]) -> Saved:
     """What `save_pretrained` wrote, weights apart: they may be of any variant."""
-    index = json.loads((Path(folder) / INDEX).read_text(encoding="utf-8"))
+    index = read_json(Path(folder) / INDEX, SAVE_AGAIN)
     models = {}
     for name in ("vae", "transformer"):
         class_name = index[name][1]
-        config = json.loads((Path(folder) / name / "config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(folder) / name / "config.json", SAVE_AGAIN)
         with init_empty_weights():
             models[name] = (MODELS.get(class_name) or getattr(diffusers, class_name)).from_config(config)
     return Saved(
@@ -175,9 +177,9 @@ def _use(saved: Saved, repo_id: str | None) -> str:
 def _data(saved: Saved) -> str:
     data = dict(saved.training.get("data", {}))
     name = data.pop("name", None)
-    told = f"Data set: {_or_unknown(name)}. Clips of {saved.transformer['num_classes']} classes."
+    summary = f"Data set: {_or_unknown(name)}. Clips of {saved.transformer['num_classes']} classes."
     rows = {key.replace("_", " "): _phrase(value) for key, value in data.items()}
-    return f"{told}\n\n{_table(rows)}" if rows else f"{told} What of it was used: {UNKNOWN}."
+    return f"{summary}\n\n{_table(rows)}" if rows else f"{summary} What of it was used: {UNKNOWN}."
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
@@ -217,16 +219,12 @@ def _metrics(training: Mapping[str, Any]) -> str:
     if not metrics:
         return f"Metrics: {UNKNOWN}."
     lines = ["| metric | value | protocol |", "|---|---|---|"]
-    for name, metric in metrics.items():
-        value = f"{metric['value']:.4g}" + (f" ± {metric['ci95']:.2g} (95 %)" if metric.get("ci95") else "")
-        value += f" ± {metric['std']:.2g} over {metric['num_seeds']} seeds" if "std" in metric else ""
-        value += f"; real against real {metric['floor']:.4g}" if "floor" in metric else ""
-        value += f"; reconstructions {metric['reconstructions']:.4g}" if "reconstructions" in metric else ""
-        value += "; rank-deficient, so biased upwards" if metric.get("rank_deficient") else ""
-        lines.append(f"| {name} | {value} | {_phrase(metric['protocol'])} |")
+    for name, saved in metrics.items():
+        metric = Metric(**saved)
+        lines.append(f"| {name} | {metric} | {_phrase(metric.protocol)} |")
     sampling = training.get("sampling")
-    told = _phrase(sampling) if sampling else UNKNOWN
-    return "\n".join(lines) + f"\n\nGenerated clips were sampled with: {told}."
+    options = _phrase(sampling) if sampling else UNKNOWN
+    return "\n".join(lines) + f"\n\nGenerated clips were sampled with: {options}."
 
 
 def _limits(saved: Saved) -> str:

@@ -3,28 +3,28 @@
 data      scalars of latents.json: windows per split, rate, fold, the autoencoder's digest; `name`
 flags     of train_dit.py, without places on the machine; num_processes: how many it ran in
 sampling  of the generated clips that the metrics are of: scheduler, steps, guidance, seed
-metrics   name: {"value", "protocol"}, and what else the result says of the value
+metrics   by name, as `pipelines.sharing.metrics.Metric` writes them
 license   of the weights
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from pipelines.sharing.metrics import SCALAR, metrics_of
 from vidtwin_gen.files import read_json, write_json
+from vidtwin_gen.records import GeneratedRecord, read_result
 from vidtwin_gen.training.config import FREE_ON_RESUME
 
 Record = dict[str, Any]
 
 NOT_LEARNED = {"vae", "latents", *FREE_ON_RESUME}
 SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", "seed")
-SCALAR = (str, int, float, bool, type(None))
 
 
 def training_record(config: Any, latents: Mapping[str, Any]) -> Record:
@@ -43,25 +43,25 @@ def training_record(config: Any, latents: Mapping[str, Any]) -> Record:
 
 
 def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, list[Path]]:
-    """The record with the results in these files, and the files that hold none of what it knows.
+    """The record with the results in these files, and the files that a card shows nothing of.
 
-    It knows what `python -m eval fvd`, `recon` and `accuracy` write, and the generated.json of `python -m
+    It shows what `python -m eval fvd`, `recon` and `accuracy` write, and the generated.json of `python -m
     pipelines generate`. A metric that is in the record already is replaced.
 
     Raises:
-        ValueError: a file that is missing or no JSON, or none that holds anything.
+        ValueError: a file that is missing, is no JSON or not of its kind, or none that a card shows.
     """
     metrics, sampling = dict(record.get("metrics", {})), record.get("sampling")
     unknown = []
     for path in map(Path, paths):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--metrics {path} can't be read as JSON: {error}") from None
-        found = _metrics(result) if isinstance(result, dict) else {}
-        metrics |= found
-        if isinstance(result, dict) and "num_inference_steps" in result and "guidance_scale" in result:
-            sampling = {name: result[name] for name in SAMPLING if name in result}
+            result = read_result(path)
+        except ValueError as error:
+            raise ValueError(f"--metrics {path}: {error}") from None
+        found = metrics_of(result)
+        metrics |= {name: metric.to_json() for name, metric in found.items()}
+        if isinstance(result, GeneratedRecord):
+            sampling = {name: getattr(result, name) for name in SAMPLING}
         elif not found:
             unknown.append(path)
     if paths and len(unknown) == len(paths):
@@ -92,53 +92,6 @@ def update_record(
         record |= {"license": licence}
     write_json(path, index | {"training": record or None}, sort_keys=True)
     return unknown
-
-
-def _metrics(result: Mapping[str, Any]) -> dict[str, Record]:
-    """Of one file, by name."""
-    if isinstance(result.get("fvd"), float):
-        return {"FVD, generated": _fvd(result)}
-    if isinstance(result.get("generated"), dict) and "accuracy" in result["generated"]:
-        shared = _plain(result, without=("class_names",))
-        return {
-            f"class accuracy, {side} clips": {
-                "value": result[side]["accuracy"],
-                "protocol": {**_plain(result[side], without=("accuracy",)), **shared},
-            }
-            for side in ("generated", "real")
-        }
-    if isinstance(result.get("both"), dict):
-        shared = _plain(result)
-        metrics = {
-            f"{name.upper()}, reconstructed": {
-                "value": value["mean"],
-                "ci95": value.get("ci95"),
-                "protocol": {"num_clips": value["num_clips"], **shared},
-            }
-            for name, value in result["both"].items()
-        }
-        if isinstance(result.get("rfvd"), dict) and isinstance(result["rfvd"].get("fvd"), float):
-            metrics["FVD, reconstructed"] = _fvd(result["rfvd"])
-        return metrics
-    return {}
-
-
-def _fvd(result: Mapping[str, Any]) -> Record:
-    protocol = {name: value for name, value in result["protocol"].items() if value is not None}
-    beside = {"floor": result["floor"]} if isinstance(result.get("floor"), float) else {}
-    reconstructed = (result.get("floors") or {}).get("reconstructions", {}).get("fvd")
-    if reconstructed is not None:
-        beside["reconstructions"] = reconstructed
-    if result.get("std") is not None:
-        beside |= {"std": result["std"], "num_seeds": result["num_seeds"]}
-    rank = {"rank_deficient": True} if result.get("rank_deficient") else {}
-    return {"value": result["fvd"], **beside, **rank, "protocol": protocol}
-
-
-def _plain(result: Mapping[str, Any], without: Sequence[str] = ()) -> Record:
-    return {
-        name: value for name, value in result.items() if isinstance(value, SCALAR) and name not in without
-    }
 
 
 def _is_plain(value: Any) -> bool:

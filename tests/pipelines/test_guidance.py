@@ -7,7 +7,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 
 from pipelines.guidance import guide, inside_interval
-from tests.pipelines.test_pipeline import build_pipeline, generate, seeded
+from tests.builders.pipelines import build_pipeline, generate, seeded
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from PIL import Image
 
 from pipelines.__main__ import main
-from pipelines.inpainting import kept_grids, keep_mask
+from pipelines.inpainting import keep_mask, kept_grids
 from pipelines.schedulers import add_noise, set_timesteps
-from tests.pipelines.test_pipeline import build_pipeline, generate, seeded
-from tests.pipelines.test_schedulers import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
+from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
+from tests.builders.pipelines import build_pipeline, generate, seeded
 from vidtwin_gen.data.video import video_info
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout

@@ -26,44 +26,11 @@ from pipelines.__main__ import main
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import clip_generator
+from tests.builders.pipelines import NAMES, build_pipeline, generate, seeded
 from vidtwin_gen.data.video import video_info
 from vidtwin_gen.models.transformer import LatentTransformer
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["Archery", "BabyCrawling", "Basketball", "Billiards"]
-VIDEO = (8, 16, 16)  # frames, height, width
-
-
-def build_pipeline():
-    torch.manual_seed(0)
-    vae = AutoencoderVidTwin(
-        num_frames=VIDEO[0],
-        height=VIDEO[1],
-        width=VIDEO[2],
-        patch_size=4,
-        hidden_size=32,
-        num_layers=1,
-        num_heads=2,
-        num_queries=4,
-        query_hidden_size=16,
-        qformer_layers=2,
-        qformer_heads=2,
-        qformer_intermediate_size=32,
-        structure_channels=4,
-        structure_base_channels=8,
-        dynamics_channels=4,
-    ).eval()
-    channels = vae.layout.num_channels
-    vae.register_to_config(latents_mean=[0.5] * channels, latents_std=[1 + i / 8 for i in range(channels)])
-    transformer = LatentTransformer(
-        vae.layout.to_config(), len(NAMES), hidden_size=32, num_layers=2, num_heads=2
-    ).eval()
-    for parameter in transformer.parameters():  # the zeros of the initialisation would ignore the class
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
-    pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), class_names=NAMES, fps=8)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture
@@ -76,15 +43,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "pipeline"
     build_pipeline().save_pretrained(path)
     return path
-
-
-def seeded(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def generate(pipe, class_labels="Archery", **kwargs):
-    defaults = {"num_inference_steps": 3, "output_type": "pt", "generator": seeded(0)[0]}
-    return pipe(class_labels, **defaults | kwargs).frames
 
 
 def test_output_types(pipe):

@@ -17,7 +17,7 @@ from diffusers import (
 )
 
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.pipelines.test_pipeline import NAMES, build_pipeline, generate, seeded
+from tests.builders.pipelines import NAMES, build_pipeline, generate, seeded
 from vidtwin_gen.models.transformer import LatentTransformer
 
 

@@ -16,8 +16,8 @@ from autoencoder import __main__ as autoencoder_program
 from autoencoder.export import autoencoder_code, export_autoencoder
 from pipelines.__main__ import main
 from pipelines.sharing.export import export_pipeline, pipeline_code, transformer_code
-from tests.hub_stand_in import running_hub
-from tests.pipelines.test_pipeline import build_pipeline
+from tests.builders.hub import running_hub
+from tests.builders.pipelines import build_pipeline
 from vidtwin_gen import bundle
 
 LOAD_ALL = """

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from pipelines.labels import names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.hub_stand_in import running_hub
-from tests.pipelines.test_pipeline import build_pipeline
+from tests.builders.hub import running_hub
+from tests.builders.pipelines import build_pipeline
 
 ROOT = Path(__file__).parents[3]
 

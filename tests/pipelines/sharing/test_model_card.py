@@ -1,5 +1,6 @@
 """The model card: what is known of a pipeline, no more, and code that runs."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -14,35 +15,58 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.model_card import MARK
 from pipelines.sharing.training_record import training_record, with_metrics
-from tests.conftest import DIT_FLAGS
-from tests.pipelines.test_pipeline import build_pipeline
+from tests.builders.pipelines import build_pipeline
+from tests.builders.runs import DIT_FLAGS
+from vidtwin_gen.records import AccuracyResult, FVDResult, GeneratedRecord, ReconResult
 from vidtwin_gen.training.config import parse_config
 
-FVD = {
-    "fvd": 101.5,
-    "num_real": 32,
-    "num_generated": 32,
-    "rank_deficient": True,
-    "protocol": {"num_real": 32, "num_frames": 16, "split": "train", "stride": 2, "fps": None, "seed": 0},
-    "floor": 47.25,
-    "skipped_videos": [],
-}
-RECON = {
-    "both": {"psnr": {"mean": 24.07, "ci95": 0.63, "num_clips": 64}, "ssim": {"mean": 0.7, "num_clips": 64}},
-    "structure": {"psnr": {"mean": 15.6, "ci95": 0.5, "num_clips": 64}},
-    "split": "test",
-    "resolution": "16x32x32",
-    "frame_rate": "stride 2",
-    "skipped_videos": [],
-}
-ACCURACY = {
-    "class_names": ["Archery", "Billiards"],
-    "num_train": 576,
-    "resolution": "16x32x32",
-    "generated": {"accuracy": 0.75, "num_clips": 64, "confusion": [[3, 1], [1, 3]]},
-    "real": {"accuracy": 0.875, "num_clips": 224, "confusion": [[7, 1], [1, 7]]},
-}
-GENERATED = {"scheduler": "X", "guidance_scale": 3.0, "num_inference_steps": 2, "seed": 5, "class_names": []}
+PROTOCOL = {"num_real": 32, "num_frames": 16, "split": "train", "stride": 2, "fps": None, "seed": 0}
+FVD = FVDResult(fvd=101.5, num_real=32, num_generated=32, rank_deficient=True, protocol=PROTOCOL, floor=47.25)
+RECON = ReconResult(
+    split="test",
+    autoencoder_class="AutoencoderVidTwin",
+    vae_sha256="0" * 64,
+    resolution="16x32x32",
+    frame_rate="stride 2",
+    seed=0,
+    latent="the posterior's mean",
+    data_range="[-1, 1]",
+    psnr_at_most=100.0,
+    interval="95 %",
+    resize="cover",
+    source_sizes={"32x32": 64},
+    skipped_videos=[],
+    lpips={"reason": "left out"},
+    rfvd={"fvd": 60.5, "protocol": {"num_real": 64}, "rank_deficient": False},
+    both={"psnr": {"mean": 24.07, "ci95": 0.63, "num_clips": 64}, "ssim": {"mean": 0.7, "num_clips": 64}},
+    structure={"psnr": {"mean": 15.6, "ci95": 0.5, "num_clips": 64}},
+)
+ACCURACY = AccuracyResult(
+    class_names=["Archery", "Billiards"],
+    num_train=576,
+    seed=0,
+    fold=1,
+    resolution="16x32x32",
+    frame_rate="stride 2",
+    num_steps=100,
+    horizontal_flip=True,
+    generated={"accuracy": 0.75, "num_clips": 64, "confusion": [[3, 1], [1, 3]]},
+    real={"accuracy": 0.875, "num_clips": 224, "confusion": [[7, 1], [1, 7]]},
+)
+GENERATED = GeneratedRecord(
+    pipeline="pipeline",
+    scheduler="X",
+    guidance_scale=3.0,
+    guidance_interval=[0.0, 1.0],
+    num_inference_steps=2,
+    seed=5,
+    fps=8.0,
+    class_names=["Archery"],
+    class_labels=[0],
+    num_videos_per_class=4,
+    labels_from=None,
+    num_videos=4,
+)
 
 
 @pytest.fixture
@@ -58,9 +82,9 @@ def card(folder):
 
 def write(folder, **results):
     paths = []
-    for name, value in results.items():
+    for name, result in results.items():
         paths.append(folder / f"{name}.json")
-        paths[-1].write_text(json.dumps(value))
+        result.write(paths[-1])
     return [str(path) for path in paths]
 
 
@@ -105,21 +129,25 @@ def test_the_cards_code_runs(folder, tmp_path, monkeypatch, capsys):
 
 def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     before = VidTwinPipeline.from_pretrained(folder)
-    paths = write(tmp_path, fvd=FVD, recon=RECON, accuracy=ACCURACY, cost={"rows": []})
+    paths = write(tmp_path, fvd=FVD, recon=RECON, accuracy=ACCURACY)
+    (tmp_path / "other.json").write_text("{}")
+    paths.append(str(tmp_path / "other.json"))
     words = ["--dataset", "UCF-101", "--license", "cc-by-4.0"]
     main(["card", "--pipeline", str(folder), "--metrics", *paths, *words])
     told = capsys.readouterr().out
-    assert "cost.json left out" in told and f"wrote {folder / 'README.md'}" in told
-    several = {"fvd": 99.5, "std": 2.5, "num_seeds": 4, "floors": {"reconstructions": {"fvd": 60.25}}}
-    main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=FVD | several)])
+    assert "other.json left out" in told and f"wrote {folder / 'README.md'}" in told
+    floors = {"reconstructions": {"fvd": 60.25}}
+    several = dataclasses.replace(FVD, fvd=99.5, std=2.5, num_seeds=4, floors=floors)
+    main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=several)])
     text = card(folder)
     for line in (
         "| FVD, generated | 99.5 ± 2.5 over 4 seeds; real against real 47.25; reconstructions 60.25; "
         "rank-deficient, so biased upwards | num frames 16, num real 32, seed 0, split train, stride 2 |",
-        "| PSNR, reconstructed | 24.07 ± 0.63 (95 %) | frame rate stride 2, num clips 64, resolution "
-        "16x32x32, split test |",
+        "| PSNR, reconstructed | 24.07 ± 0.63 (95 %) | autoencoder class AutoencoderVidTwin, ",
+        "frame rate stride 2, interval 95 %, latent the posterior's mean, num clips 64, ",
         "| SSIM, reconstructed | 0.7 | ",
-        "| class accuracy, generated clips | 0.75 | num clips 64, num train 576, resolution 16x32x32 |",
+        "| FVD, reconstructed | 60.5 | num real 64 |",
+        "| class accuracy, generated clips | 0.75 | fold 1, frame rate stride 2, horizontal flip True, ",
         "Generated clips were sampled with: not recorded.",
         "Data set: UCF-101.",
         "Weights: cc-by-4.0.",
@@ -152,7 +180,7 @@ def test_a_card_written_by_hand_stays(folder, capsys):
             ["--pipeline", "{folder}/vae"],
             "holds no model_index.json; name the folder of a saved VidTwinPipeline",
         ),
-        (["--pipeline", "{folder}", "--metrics", "{folder}/none.json"], "none.json can't be read as JSON"),
+        (["--pipeline", "{folder}", "--metrics", "{folder}/none.json"], "holds no none.json"),
         (["--pipeline", "{folder}", "--metrics", "{folder}/README.md"], "README.md can't be read as JSON"),
         (
             ["--pipeline", "{folder}", "--metrics", "{folder}/vae/config.json"],

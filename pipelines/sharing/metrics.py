@@ -1,0 +1,99 @@
+"""The metrics of a model card: taken from results, as JSON in the pipeline's config, and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vidtwin_gen.records import AccuracyResult, FVDResult, ReconResult, Result
+
+SCALAR = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A value, the protocol that it was measured by, and what else is known of it.
+
+    Args:
+        ci95: half of its 95 % confidence interval. std: over `num_seeds` sets of generated clips.
+        floor: the same distance of real clips from real ones. reconstructions: of the autoencoder's.
+        rank_deficient: it is biased upwards for want of clips.
+    """
+
+    value: float
+    protocol: dict[str, Any]
+    ci95: float | None = None
+    std: float | None = None
+    num_seeds: int | None = None
+    floor: float | None = None
+    reconstructions: float | None = None
+    rank_deficient: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        words = f"{self.value:.4g}" + (f" ± {self.ci95:.2g} (95 %)" if self.ci95 else "")
+        words += f" ± {self.std:.2g} over {self.num_seeds} seeds" if self.std is not None else ""
+        words += f"; real against real {self.floor:.4g}" if self.floor is not None else ""
+        words += f"; reconstructions {self.reconstructions:.4g}" if self.reconstructions is not None else ""
+        return words + ("; rank-deficient, so biased upwards" if self.rank_deficient else "")
+
+
+def metrics_of(result: Result | None) -> dict[str, Metric]:
+    """What a card shows of a result, by name: nothing of other kinds and of an FVD that was not measured."""
+    match result:
+        case FVDResult(fvd=float()):
+            return {"FVD, generated": _distance(result.to_json())}
+        case AccuracyResult():
+            return _accuracy(result)
+        case ReconResult():
+            return _reconstruction(result)
+    return {}
+
+
+def _distance(measured: Mapping[str, Any]) -> Metric:
+    """Of an FVD and of the rFVD of a reconstruction, which has no floors."""
+    several = measured.get("std") is not None
+    floors: Mapping[str, Any] = measured.get("floors") or {}
+    return Metric(
+        value=measured["fvd"],
+        protocol={name: value for name, value in measured["protocol"].items() if value is not None},
+        std=measured.get("std"),
+        num_seeds=measured["num_seeds"] if several else None,
+        floor=measured.get("floor"),
+        reconstructions=floors.get("reconstructions", {}).get("fvd"),
+        rank_deficient=measured.get("rank_deficient") or None,
+    )
+
+
+def _accuracy(result: AccuracyResult) -> dict[str, Metric]:
+    sides = {"generated": result.generated, "real": result.real}
+    return {
+        f"class accuracy, {side} clips": Metric(
+            value=measured["accuracy"], protocol={"num_clips": measured["num_clips"], **_scalars(result)}
+        )
+        for side, measured in sides.items()
+    }
+
+
+def _reconstruction(result: ReconResult) -> dict[str, Metric]:
+    metrics = {
+        f"{name.upper()}, reconstructed": Metric(
+            value=measured["mean"],
+            ci95=measured.get("ci95"),
+            protocol={"num_clips": measured["num_clips"], **_scalars(result)},
+        )
+        for name, measured in result.both.items()
+    }
+    if result.rfvd and result.rfvd["fvd"] is not None:
+        metrics["FVD, reconstructed"] = _distance(result.rfvd)
+    return metrics
+
+
+def _scalars(result: Result) -> dict[str, Any]:
+    """How a result was measured: its plain fields."""
+    values = result.to_json().items()
+    return {name: value for name, value in values if isinstance(value, SCALAR) and name != "kind"}
