@@ -8,25 +8,40 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import datasets
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from eval.flags import Split
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
-from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES, build_index
 from vidtwin_gen.data.video import first_fps, read_frames
 
-Split = Literal["train", "test", "all"]
-SPLITS: tuple[Split, ...] = ("train", "test", "all")
-Clips = tuple[torch.Tensor, ...]  # uint8 (F, H, W, C), or of a batch (B, F, H, W, C), at one or more sizes
 ANEW = "write both files anew with `python -m pipelines generate`"
 RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A clip or a batch of them as it was read.
+
+    Args:
+        frames: uint8 (F, H, W, C), of a batch (B, F, H, W, C), at one or more sizes.
+        origin: int64 (3,) or (B, 3): the first frame's number in its file, and the height and width there.
+    """
+
+    frames: tuple[torch.Tensor, ...]
+    origin: torch.Tensor
+
+    @classmethod
+    def batch(cls, clips: Sequence[Clips]) -> Clips:
+        sizes = zip(*(clip.frames for clip in clips), strict=True)
+        return cls(tuple(map(torch.stack, sizes)), torch.stack([clip.origin for clip in clips]))
 
 
 @dataclass(frozen=True)
@@ -83,42 +98,55 @@ class Draw:
 
 
 class RealClips:
-    """Clips of the real videos of one split, (F, H, W, C) uint8, in an order that the seed decides.
+    """Clips of real videos, (F, H, W, C) uint8, in an order that the seed decides.
 
     Which clip a draw is depends on the seed, its video and its turn, not on what was read before, so that
     processes can share the draws. A bad or short file goes into `bad`, and draws made afterwards pass over
     it; those of other videos stay the same.
 
     Args:
-        data: `<data>/<class>/<video>`. shape: (num_frames, height, width) of a clip.
-        split, fold: which videos. stride, fps: how densely frames are taken, as for `read_clip`.
-
-    Raises:
-        ValueError: a class that the data does not have, or of which no video can be read.
+        root: folder above all videos, None where they have none in common.
+        paths: of the videos. names: the class of each. class_names: all classes.
+        shape: (num_frames, height, width) of a clip.
+        stride, fps: how densely frames are taken, as for `read_clip`.
     """
 
     def __init__(
         self,
-        data: str | Path,
+        root: Path | None,
+        paths: Sequence[str],
+        names: Sequence[str],
+        class_names: Sequence[str],
         shape: Sequence[int],
-        split: Split,
         *,
-        fold: int = 1,
         stride: int | None = None,
         fps: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.root = Path(data).expanduser().absolute()
-        self.index: datasets.Dataset = build_index(data, split=split, fold=fold)
-        self.class_names: list[str] = self.index.features["label"].names
+        self.root, self.paths, self.names = root, list(paths), list(names)
+        self.class_names = list(class_names)
         self.num_frames, self.size = shape[0], (shape[1], shape[2])
         self.stride, self.fps = stride, fps
-        self.paths, self.names = list(self.index["path"]), list(self.index["class_name"])
         self.num_videos = len(self.names)
         self.generator = torch.Generator().manual_seed(seed)
         self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
         self.place = {row: place for place, row in enumerate(self.order)}
         self.bad: dict[int, str] = {}
+
+    @classmethod
+    def of_split(
+        cls, data: str | Path, shape: Sequence[int], split: Split, *, fold: int = 1, **how: Any
+    ) -> RealClips:
+        """Of the videos `<data>/<class>/<video>` of an official split. Errors as `build_index`."""
+        index = build_index(data, split=split, fold=fold)
+        root, class_names = Path(data).expanduser().absolute(), index.features["label"].names
+        return cls(root, list(index["path"]), list(index["class_name"]), class_names, shape, **how)
+
+    @classmethod
+    def of_files(cls, places: Sequence[str | Path], shape: Sequence[int], **how: Any) -> RealClips:
+        """Of files, and of all videos below folders, as one class. Errors as `find_videos`."""
+        paths = [str(path) for path in find_videos(places)]
+        return cls(None, paths, ["videos"] * len(paths), ["videos"], shape, **how)
 
     @property
     def skipped(self) -> list[str]:
@@ -167,7 +195,7 @@ class RealClips:
         """So many draws: every video once before any again with another window."""
         good = [row for row in self.order if row not in self.bad]
         if not good:
-            raise ValueError(f"{self.root} has no video to measure with; {'; '.join(self.skipped[-3:])}")
+            raise ValueError(f"no video is left to measure with; {'; '.join(self.skipped[-3:])}")
         return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
 
     def _draw(self, row: int, turn: int) -> Draw:
@@ -191,10 +219,11 @@ class RealClips:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def _name(self, draw: Draw) -> str:
-        return Path(self.paths[draw.row]).relative_to(self.root).as_posix()
+        path = Path(self.paths[draw.row])
+        return (path.relative_to(self.root) if self.root else path.absolute()).as_posix()
 
-    def read(self, draw: Draw, *more_sizes: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-        """The clip of a draw, (F, H, W, C) uint8, and the same at other sizes; it is decoded once.
+    def read(self, draw: Draw, *more_sizes: tuple[int, int]) -> Clips:
+        """The clip of a draw, and the same at other sizes; it is decoded once.
 
         Raises:
             VideoError: as `read_clip`.
@@ -204,7 +233,9 @@ class RealClips:
         raw = read_frames(
             self.paths[draw.row], self.num_frames, fps=self.fps, stride=self.stride, generator=window
         )
-        return tuple(fit(torch.from_numpy(raw.frames), size) for size in (self.size, *more_sizes))
+        frames = torch.from_numpy(raw.frames)
+        origin = torch.tensor([raw.start, *frames.shape[1:3]])
+        return Clips(tuple(fit(frames, size) for size in (self.size, *more_sizes)), origin)
 
     def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Clips (N, F, H, W, C) of all classes in turn, at most one a video, with labels (N,)."""
@@ -214,11 +245,21 @@ class RealClips:
         for number in tqdm(range(len(names)), desc="reading real clips", unit="clip"):
             while len(clips) == number:
                 try:
-                    clips += self.read(draws[number])
+                    clips += self.read(draws[number]).frames
                 except VideoError as error:
                     self.bad[draws[number].row] = str(error)
                     draws = self.of_classes(names)
         return torch.stack(clips), torch.tensor([self.label(name) for name in names])
+
+    def each_once(self, num_clips: int | None) -> list[Draw]:
+        """A draw of each video, at most `num_clips`, all classes in turn.
+
+        Raises:
+            ValueError: no video gives a clip.
+        """
+        if len(self.bad) == self.num_videos:
+            raise ValueError(f"none of {self.num_videos} videos gives a clip: {'; '.join(self.skipped[-3:])}")
+        return self.of_classes(self.even_names(num_clips))
 
     def even_names(self, num_clips: int | None) -> list[str]:
         """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
@@ -230,8 +271,8 @@ class RealClips:
         return names[:num_clips]
 
 
-class Reading(Dataset[Clips | str]):
-    """The draws of real clips; a video that gives none is what is wrong with it."""
+class RealDataset(Dataset[Clips | str]):
+    """The draws of real clips; of a video that gives none, what is wrong with it."""
 
     def __init__(self, real: RealClips, draws: Sequence[Draw], more_sizes: Sequence[tuple[int, int]]) -> None:
         self.real, self.draws, self.more_sizes = real, draws, more_sizes
@@ -246,7 +287,7 @@ class Reading(Dataset[Clips | str]):
             return str(error)
 
 
-class Fitting(Dataset[Clips | str]):
+class GeneratedDataset(Dataset[Clips | str]):
     """Chosen clips of a generated file at the protocol's size."""
 
     def __init__(self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int]) -> None:
@@ -256,4 +297,35 @@ class Fitting(Dataset[Clips | str]):
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Clips | str:
-        return (fit(self.frames[self.chosen[index]], self.size),)
+        clip = self.frames[self.chosen[index]]
+        return Clips((fit(clip, self.size),), torch.tensor([0, *clip.shape[1:3]]))
+
+
+def find_videos(places: Sequence[str | Path]) -> list[Path]:
+    """Files as they are given, and of each folder the videos at any depth (by their suffix, hidden ones left
+    out), sorted, none twice.
+
+    Raises:
+        ValueError: no such file or folder, or a folder without a video.
+    """
+    found: dict[Path, None] = {}
+    for place in map(Path, places):
+        place = place.expanduser()
+        if place.is_file():
+            found[place] = None
+            continue
+        if not place.is_dir():
+            raise ValueError(
+                f"{place} is neither a file nor a folder: name videos, or folders that hold some"
+            )
+        videos = sorted(
+            path
+            for path in place.rglob("*")
+            if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "." and path.is_file()
+        )
+        if not videos:
+            raise ValueError(
+                f"{place} holds no video at any depth; what ends in {' '.join(sorted(VIDEO_SUFFIXES))} is one"
+            )
+        found |= dict.fromkeys(videos)
+    return list(found)

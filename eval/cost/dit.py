@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +10,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from eval.cost.geometry import Tokenizer
 from eval.cost.memory import attention_kernel, predict_training_memory
 from eval.cost.paper_counter import counted_macs, counted_parameters
-from eval.cost.tokenizer import Tokenizer
 from vidtwin_gen.latents import LatentLayout, PatchSize
+from vidtwin_gen.records import CostRow
 
 
 def dit_flops(
@@ -51,48 +50,6 @@ def count_step(model_fn: Callable[[], torch.Tensor]) -> tuple[int, int]:
         forward = counter.get_total_flops()
         out.sum().backward()
     return forward, counter.get_total_flops()
-
-
-@dataclass(frozen=True)
-class DiTCost:
-    """What `dit_cost` counts; `to_json()` is its record.
-
-    FLOPs and memory are for a whole batch of `batch_size`. `training_flops` is forward and backward, with
-    what checkpointing computes again; `formula_flops` is `dit_flops` for the same batch. `num_codes` is how
-    many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
-    gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
-    """
-
-    tokenizer: str
-    source: str
-    clip_shape: tuple[int, int, int]
-    frames_taken: int | None
-    num_elements: int
-    compression_rate: float
-    printed_rate: float | None
-    verdict: str | None
-    remark: str | None
-    num_codes: int | None
-    bit_rate: float | None
-    num_tokens: int
-    patch_size: Any
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    mlp_ratio: float
-    conditioning: str
-    batch_size: int
-    attention: str
-    gradient_checkpointing: bool
-    num_parameters: int
-    forward_flops: int
-    formula_flops: int
-    training_flops: int
-    training_memory_bytes: dict[str, int]
-    figure_5: dict[str, Any] | None
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class Prediction(nn.Module):
@@ -140,13 +97,14 @@ def dit_cost(
     attention: str = "fused",
     gradient_checkpointing: bool = False,
     make_model: Callable[..., Any],
-) -> DiTCost:
+    size: str = "",
+) -> CostRow:
     """The cost of a DiT of this size on these latents, without allocating or computing anything.
 
     `make_model(layout=, patch_size=, hidden_size=, num_layers=, num_heads=, mlp_ratio=, conditioning=)`, the
     layout as its `to_config()`, builds a network that is called as `model(hidden_states (B, L), timestep
     (B,), class_labels (B,), return_dict=False)`.
-    `attention` is "fused", or "math" for products and a softmax one after the other.
+    `attention` is "fused", or "math" for products and a softmax one after the other; `size` names the DiT.
     """
     sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "mlp_ratio": mlp_ratio}
     with FakeTensorMode(), attention_kernel(attention):
@@ -165,7 +123,8 @@ def dit_cost(
         memory = predict_training_memory(model, inputs)
     num_tokens = tokenizer.layout.num_tokens(patch_size)
     crossed = conditioning == "cross_attention"
-    return DiTCost(
+    return CostRow(
+        size=size,
         tokenizer=tokenizer.name,
         source=tokenizer.source,
         clip_shape=tokenizer.clip_shape,

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.cost.memory import ATTENTION
-from eval.flag_types import PIPELINE, VAE, pipeline_folder, positive, vae_folder
+from eval.flags import VAE, pipeline_folder, vae_folder
+from vidtwin_gen.flags import flag, positive
+from vidtwin_gen.models.sizes import SIZES
 
+# the sizes of the network with which VidTwin's Figure 5 compares latents; that one has no modulation and 12.6
+# million parameters by the paper's count, a DiT of these sizes has 30
+FIGURE_5_DIT: dict[str, int] = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
+DIT_SIZES: dict[str, dict[str, Any]] = {"figure5": FIGURE_5_DIT} | SIZES
+DEFAULT_SIZE = "S"
+ATTENTION = ("fused", "math")
 OF_THE_DIT = ("hidden_size", "num_layers", "num_heads")
 OF_THE_CLIP = ("num_frames", "height", "width")
-# what a flag left out means; argparse is told None, so that a flag that was given is known
-DEFAULTS: dict[str, Any] = {"attention": ["fused"], "num_classes": 101, "dtype": "float32"}
 # flags that the kinds of latents have no use for, each with the reason
 USELESS: dict[str, tuple[tuple[str, ...], str]] = {
     "pipeline": (
-        ("size", *OF_THE_DIT, "num_classes", *OF_THE_CLIP, "ratios", "skip_training", "markdown"),
+        ("size", *OF_THE_DIT, "num_classes", *OF_THE_CLIP, "skip_training", "markdown"),
         "the pipeline's own DiT is counted, on its own clips",
     ),
     "vae": (
-        ("ratios", "skip_training", "markdown"),
+        ("skip_training", "markdown"),
         "a DiT on its latents is counted beside the same one on MAGVIT-v2's",
     ),
     "autoencoder": (
@@ -36,110 +40,101 @@ USELESS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def cost_flags(verb: argparse.ArgumentParser, sizes: Sequence[str]) -> None:
-    """`sizes` are the DiTs that have names."""
-    latents = verb.add_mutually_exclusive_group()
-    latents.add_argument(
-        "--pipeline",
-        type=pipeline_folder,
-        help=f"a saved pipeline, its latents and its DiT: {PIPELINE}",
+@dataclass(kw_only=True)
+class CostFlags:
+    pipeline: Path | None = flag(
+        "a saved pipeline, its latents and its DiT", type=pipeline_folder, excludes="latents"
     )
-    latents.add_argument(
-        "--vae", type=vae_folder, help=f"a saved autoencoder, for a DiT of the sizes below: {VAE}"
+    vae: Path | None = flag(
+        f"a saved autoencoder, for a DiT of the sizes below: {VAE}", type=vae_folder, excludes="latents"
     )
-    latents.add_argument(
-        "--autoencoder",
+    autoencoder: str | None = flag(
+        "no DiT but the autoencoder itself: small, base, large (at another setting: base-2), released, or "
+        "the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
         metavar="PRESET",
-        help="no DiT but the autoencoder itself: small, base, large (at another setting: base-2), released, "
-        "or the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
+        excludes="latents",
     )
-    latents.add_argument(
-        "--tokenizers",
+    tokenizers: list[str] | None = flag(
+        "published latents by their names in eval/cost/tokenizers.py, or all of them; left out: vidtwin-1 "
+        "magvit-v2",
         metavar="NAME",
         nargs="+",
-        help="published latents by their names in eval/cost/tokenizers.py, or all of them; left out: "
-        "vidtwin-1 magvit-v2",
+        excludes="latents",
     )
-    verb.add_argument(
-        "--size",
-        nargs="+",
-        choices=sizes,
-        help="one or several sizes of the DiT: of the paper's Figure 5, of its generator, and DiT's own "
+    size: list[str] | None = flag(
+        "one or several sizes of the DiT: of the paper's Figure 5, of its generator, and DiT's own "
         "(default S); the next three flags change single numbers of them",
+        nargs="+",
+        choices=DIT_SIZES,
     )
-    for name in OF_THE_DIT:
-        verb.add_argument(f"--{name}", type=positive)
-    for name in OF_THE_CLIP:
-        verb.add_argument(f"--{name}", type=positive, help="of the clips, where --vae is not of our class")
-    verb.add_argument(
-        "--attention",
+    hidden_size: int | None = flag("width of the DiT", type=positive)
+    num_layers: int | None = flag("blocks of the DiT", type=positive)
+    num_heads: int | None = flag("attention heads of the DiT", type=positive)
+    num_frames: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    height: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    width: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    attention: list[str] | None = flag(
+        "one kernel, which keeps no scores (the default), or products and a softmax one after the other; "
+        "or both",
         nargs="+",
         choices=ATTENTION,
-        help="one kernel, which keeps no scores (the default), or products and a softmax one after the "
-        "other; or both",
     )
-    verb.add_argument(
-        "--patch_size",
+    patch_size: list[int] | None = flag(
+        "one or several, each counted on all latents; left out: the pipeline's own, else 1",
         type=positive,
         nargs="+",
-        help="one or several, each counted on all latents; left out: the pipeline's own, else 1",
     )
-    verb.add_argument("--batch_size", type=positive, default=1)
-    verb.add_argument("--num_classes", type=positive, help="of the DiT (default 101)")
-    verb.add_argument("--gradient_checkpointing", action="store_true", help="in training steps")
-    verb.add_argument(
-        "--paper_size",
+    batch_size: int = flag("clips at once", 1, type=positive)
+    num_classes: int | None = flag("of the DiT (default 101)", type=positive)
+    gradient_checkpointing: bool = flag("in training steps", False, action="store_true")
+    paper_size: bool = flag(
+        "with --pipeline or --vae: also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT "
+        "of the sizes of the paper's Figure 5, whose own patch size is 2",
+        False,
         action="store_true",
-        help="with --pipeline or --vae: also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with "
-        "a DiT of the sizes of the paper's Figure 5, whose own patch size is 2",
     )
-    verb.add_argument(
-        "--measure",
+    measure: bool = flag(
+        "also make training steps and forward passes on --device, each row in processes of its own: their "
+        "seconds, and their peak memory beside the predicted one",
+        False,
         action="store_true",
-        help="also make training steps and forward passes on --device, each row in processes of its own: "
-        "their seconds, and their peak memory beside the predicted one",
     )
-    verb.add_argument("--markdown", type=Path, help="with --tokenizers: also write the tables to this file")
-    _add_measured(verb.add_argument_group("with --autoencoder, --measure or --ratios"))
-    verb.add_argument("--out", required=True, help="JSON file to write")
-
-
-def _add_measured(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", default="cpu")
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32")
-    group.add_argument("--repeats", type=positive, default=5, help="how often each pass is timed")
-    group.add_argument(
-        "--skip_training", action="store_true", help="with --autoencoder: measure encode and decode only"
+    markdown: Path | None = flag("with --tokenizers: also write the tables to this file", type=Path)
+    device: str = flag("where --autoencoder and --measure run", "cpu")
+    dtype: str | None = flag("of --autoencoder (default float32)", choices=("float32", "bfloat16"))
+    repeats: int = flag("with --autoencoder or --measure: how often each pass is timed", 5, type=positive)
+    skip_training: bool = flag(
+        "with --autoencoder: measure encode and decode only", False, action="store_true"
     )
-    group.add_argument(
-        "--ratios",
-        action="store_true",
-        help="with --autoencoder: time encode and decode also against a plain eager computation of the same, "
-        "and against their own matrix products alone; with --tokenizers: time a training step and a step of "
-        "sampling of the DiT of each --size against diffusers' DiTTransformer2DModel",
-    )
+    ratios: bool = flag("is now `python -m benchmarks.speed`", False, action="store_true")
+    out: Path = flag("JSON file to write", type=Path, required=True)
+    command: str = ""
 
-
-def check_cost(args: argparse.Namespace) -> None:
-    """Fills in what was left out.
-
-    Raises:
-        ValueError: a flag that would change nothing.
-    """
-    kind = next((kind for kind in USELESS if getattr(args, kind)), "tokenizers")
-    flags, reason = USELESS[kind]
-    for flag in flags:
-        if getattr(args, flag):
-            told = f"with --{kind}" if getattr(args, kind) else "without --pipeline, --vae or --autoencoder"
-            raise ValueError(f"--{flag} means nothing {told}: {reason}; leave --{flag} out")
-    if args.dtype == "bfloat16":
-        if args.measure:
-            raise ValueError(f"--measure: the memory predicted is that of float32, got --dtype {args.dtype}")
-        if not (args.autoencoder or args.ratios):
+    def __post_init__(self) -> None:
+        """Raises ValueError for a flag that would change nothing."""
+        if self.ratios:
             raise ValueError(
-                f"--dtype {args.dtype} is of what is measured with --autoencoder or --ratios; counting knows "
-                "float32 alone: leave it out"
+                "--ratios: times beside the plain computation and diffusers' DiT are now "
+                "`python -m benchmarks.speed` (from a checkout); leave the flag out"
             )
-    for name, default in DEFAULTS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
+        kind = next((kind for kind in USELESS if getattr(self, kind)), "tokenizers")
+        flags, reason = USELESS[kind]
+        for name in flags:
+            if getattr(self, name):
+                case = (
+                    f"with --{kind}" if getattr(self, kind) else "without --pipeline, --vae or --autoencoder"
+                )
+                raise ValueError(f"--{name} means nothing {case}: {reason}; leave --{name} out")
+        if self.dtype == "bfloat16" and self.measure:
+            raise ValueError(f"--measure: the memory predicted is that of float32, got --dtype {self.dtype}")
+        if self.dtype == "bfloat16" and not self.autoencoder:
+            raise ValueError(
+                f"--dtype {self.dtype} is of what is measured with --autoencoder; counting knows float32 "
+                "alone: leave it out"
+            )
+
+    @property
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """Of the DiTs asked for by name, with what single flags change."""
+        given = {name: getattr(self, name) for name in OF_THE_DIT if getattr(self, name) is not None}
+        return {name: DIT_SIZES[name] | given for name in self.size or [DEFAULT_SIZE]}

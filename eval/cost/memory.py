@@ -12,7 +12,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.weak import WeakIdKeyDictionary
 
-ATTENTION = ("fused", "math")
+from eval.cost.flags import ATTENTION
 
 
 def attention_kernel(attention: str) -> AbstractContextManager[Any]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from torch import nn
 
-# the sizes of the network with which VidTwin's Figure 5 compares latents; that one has no modulation and 12.6
-# million parameters by the paper's count, a DiT of these sizes has 30
-FIGURE_5_DIT = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
+from eval.cost.flags import FIGURE_5_DIT
+
 LAYERS, WIDTH, HEADS = (FIGURE_5_DIT[name] for name in ("num_layers", "hidden_size", "num_heads"))
 MLP_WIDTH = 2048
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from eval.cost.tokenizer import Tokenizer, Unpublished
+from eval.cost.geometry import Tokenizer, Unpublished
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 CLIP = (16, 224, 224)

@@ -1,8 +1,7 @@
-"""The Fréchet video distance: the formula, the metric that gathers its sums, and the protocol of a run."""
+"""The Fréchet video distance: the formula, its sums, and the metric that gathers them."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,62 +135,3 @@ def mean_and_covariance(sums: FeatureSums) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError(f"a covariance needs at least 2 {sums.side} clips, got {sums.count}")
     mean = sums.total / sums.count
     return mean, (sums.outer - sums.count * torch.outer(mean, mean)) / (sums.count - 1)
-
-
-@dataclass(frozen=True)
-class FVDProtocol:
-    """Everything a Fréchet distance depends on besides the generator. Two numbers compare only if their
-    protocols agree; it is written beside each of them.
-
-    Args:
-        name: e.g. "quick-32"; a published protocol keeps its name whole.
-        num_real, num_generated: clips on each side. feature_dim: length of a feature.
-        num_frames, height, width: of the clips before the extractor's own resize.
-        split, fold: which real videos; fold is None for the split "all", which all folds share.
-        stride: source frames per clip frame; None where `fps` rules.
-        real_selection, generated_selection: which clips of each side. seed: of the draw.
-        clip_resize: how clips of both sides came to height and width.
-        resize, feature_extractor, weights_sha256: the extractor's.
-    """
-
-    name: str
-    num_real: int
-    num_generated: int
-    num_frames: int
-    height: int
-    width: int
-    split: str
-    resize: str
-    feature_extractor: str
-    weights_sha256: str
-    feature_dim: int
-    fold: int | None = None
-    stride: int | None = 1
-    fps: float | None = None
-    real_selection: str = ""
-    seed: int = 0
-    generated_selection: str = ""
-    clip_resize: str = ""
-    quantisation: str = "round"
-    codec: str = "none"
-    covariance_divisor: str = "N-1"
-
-    @property
-    def rank_deficient(self) -> bool:
-        """Whether a covariance is singular because a side has no more clips than a feature has numbers: such
-        a value is biased upwards and compares only within one script and one N."""
-        return min(self.num_real, self.num_generated) <= self.feature_dim
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-def fvd_record(value: float, protocol: FVDProtocol) -> dict[str, Any]:
-    """The JSON of one measured distance: the value is never without its N, its flag and its protocol."""
-    return {
-        "fvd": value,
-        "num_real": protocol.num_real,
-        "num_generated": protocol.num_generated,
-        "rank_deficient": protocol.rank_deficient,
-        "protocol": protocol.to_json(),
-    }

@@ -1,4 +1,5 @@
-"""Features of many clips: each decoded once, ahead of the network, shared among processes, and kept."""
+"""What is measured of many clips: each is decoded once, ahead of the networks; processes share them; and what
+is computed of one stays on disk, so that a command that was killed goes on."""
 
 from __future__ import annotations
 
@@ -9,33 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from eval.clips import Clips, Draw, Fitting, GeneratedClips, Reading, RealClips
+from eval.clips import Clips, Draw, GeneratedClips, GeneratedDataset, RealClips, RealDataset
+from eval.devices import processes
+from eval.flags import ExtractionFlags
 from eval.fvd.feature_store import FeatureStore
 from eval.fvd.features import FeatureExtractor
 
 
 @dataclass(frozen=True)
 class View:
-    """Something to be made of each clip and measured: `prepare` gives the extractor's clips (B, F, H, W, C)
-    uint8 from a batch as it was read, at all sizes that were asked for."""
+    """Something that is measured of each clip: `measure` gives (B, D) float32 of a batch."""
 
     store: FeatureStore
-    prepare: Callable[[Clips], torch.Tensor]
+    measure: Callable[[Clips], torch.Tensor]
 
 
 def as_read(clips: Clips) -> torch.Tensor:
-    return clips[0]
+    return clips.frames[0]
 
 
-def processes() -> PartialState:
-    """Those that accelerate's launcher started, or this one alone. Left to itself, PartialState does not see
-    several of them where there is no GPU."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+def identity(extractor: FeatureExtractor) -> tuple[Any, ...]:
+    """All of an extractor that its features depend on."""
+    return (extractor.name, extractor.dim, extractor.resize, extractor.weights_sha256)
 
 
 class Extraction:
@@ -45,23 +45,29 @@ class Extraction:
     nothing is padded, so nothing is counted twice, and every process gets all features in the set's order.
 
     Args:
-        extractor: from `eval.fvd.features`. folder: of the stored features.
-        batch_size: clips per forward pass; changes features by rounding only.
+        folder: of the stored values. batch_size: clips per forward pass; changes values by rounding only.
         num_workers: processes that decode ahead.
     """
 
-    def __init__(
-        self, extractor: FeatureExtractor, folder: str | Path, *, batch_size: int = 4, num_workers: int = 1
-    ) -> None:
-        self.extractor, self.folder = extractor, Path(folder)
-        self.batch_size, self.num_workers = batch_size, num_workers
+    def __init__(self, folder: str | Path, *, batch_size: int = 4, num_workers: int = 1) -> None:
+        self.folder, self.batch_size, self.num_workers = Path(folder), batch_size, num_workers
         self.state = processes()
 
-    def store(self, **about: Any) -> FeatureStore:
-        """The features kept of what these words describe, under this extractor."""
-        extractor = self.extractor
-        network = (extractor.name, extractor.dim, extractor.resize, extractor.weights_sha256)
-        return FeatureStore(self.folder, about | {"extractor": network})
+    @classmethod
+    def of_flags(cls, flags: ExtractionFlags) -> Extraction:
+        folder = flags.features_dir or flags.out.with_suffix(".features")
+        return cls(folder, batch_size=flags.batch_size, num_workers=flags.num_workers)
+
+    def features(
+        self,
+        extractor: FeatureExtractor,
+        prepare: Callable[[Clips], torch.Tensor] = as_read,
+        **about: Any,
+    ) -> View:
+        """An extractor's features of the clips (B, F, H, W, C) uint8 that `prepare` makes, which `about`
+        describes."""
+        store = FeatureStore(self.folder, about | {"extractor": identity(extractor)})
+        return View(store, lambda clips: extractor(prepare(clips)))
 
     def real(
         self,
@@ -71,25 +77,25 @@ class Extraction:
         more_sizes: Sequence[tuple[int, int]] = (),
         title: str = "real clips",
     ) -> tuple[list[Draw], dict[str, torch.Tensor]]:
-        """The draws as they stand when bad videos have been replaced, and (N, D) features for each view.
+        """The draws as they stand when bad videos have been replaced, and (N, D) for each view.
 
         `draw()` makes the draws; it is called again after videos turned out to be bad.
         """
         while True:
             draws = list(draw())
             keys = [real.key(one) for one in draws]
-            errors = self._compute(Reading(real, draws, more_sizes), keys, list(views.values()), title)
+            errors = self._compute(RealDataset(real, draws, more_sizes), keys, list(views.values()), title)
             if not errors:
                 return draws, {name: self._gather(view.store, keys) for name, view in views.items()}
             real.bad |= {draws[index].row: error for index, error in errors.items()}
 
     def generated(
-        self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int], store: FeatureStore
+        self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int], view: View
     ) -> torch.Tensor:
-        """(N, D) features of the chosen clips of a file."""
+        """(N, D), of the chosen clips of a file."""
         keys = [str(index) for index in chosen]
-        self._compute(Fitting(generated, chosen, size), keys, [View(store, as_read)], "generated clips")
-        return self._gather(store, keys)
+        self._compute(GeneratedDataset(generated, chosen, size), keys, [view], "generated clips")
+        return self._gather(view.store, keys)
 
     def _compute(
         self, clips: Dataset[Clips | str], keys: Sequence[str], views: Sequence[View], title: str
@@ -128,9 +134,7 @@ class Extraction:
         for view in views:
             wanted = [key for key in clips if key not in view.store]
             if wanted:
-                at_each_size = zip(*(clips[key] for key in wanted), strict=True)
-                prepared = view.prepare(tuple(torch.stack(size) for size in at_each_size))
-                view.store.add(wanted, self.extractor(prepared))
+                view.store.add(wanted, view.measure(Clips.batch([clips[key] for key in wanted])))
 
     def _gather(self, store: FeatureStore, keys: Sequence[str]) -> torch.Tensor:
         mine = list(range(self.state.process_index, len(keys), self.state.num_processes))

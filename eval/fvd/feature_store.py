@@ -1,4 +1,4 @@
-"""Features on disk as they are computed, so that a run that was killed goes on from them."""
+"""What is computed of clips, on disk as it comes, so that a run that was killed goes on from it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidtwin_gen.files import replacing_file, write_json
+
 SECONDS_PER_FILE = 20.0  # of work: what a killed process loses at most
 
 
 class FeatureStore:
-    """The features of one set of clips under one extractor: `store[key]` is (D,) float32.
+    """A vector of each clip of a set, such as its features under an extractor: `store[key]` is (D,) float32.
 
     A folder of small files, each of which gets its name when it is whole; several processes may write into it
     at once. What it says about itself decides the folder's name, so other settings find nothing here.
@@ -64,15 +66,12 @@ class FeatureStore:
         """Writes what is not on the disk yet."""
         if not self._pending:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / "about.json"
         if not about.exists():
-            about.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
-        name = uuid.uuid4().hex
-        partial = self.folder / f"{name}.partial"
+            write_json(about, self.about)
         stacked = torch.stack([self.features[key] for key in self._pending])
-        save_file({"features": stacked}, partial, metadata={"keys": json.dumps(self._pending)})
-        partial.rename(self.folder / f"{name}.safetensors")
+        with replacing_file(self.folder / f"{uuid.uuid4().hex}.safetensors") as partial:
+            save_file({"features": stacked}, partial, metadata={"keys": json.dumps(self._pending)})
         self._pending, self._written = [], time.monotonic()
 
     def _read(self, path: Path) -> None:

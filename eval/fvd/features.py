@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-
-ExtractorName = Literal["i3d", "videomae"]
 
 
 class FeatureExtractor(Protocol):
@@ -29,38 +26,6 @@ class FeatureExtractor(Protocol):
     max_frames: int | None
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor: ...
-
-
-def load_extractor(
-    name: ExtractorName,
-    weights: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    *,
-    weights_sha256: str | None = None,
-    revision: str | None = None,
-) -> FeatureExtractor:
-    """An extractor with its weights.
-
-    Args:
-        name: "i3d", with which FVD is defined, or "videomae", for the content-debiased distance.
-        weights: for I3D a file; left out, it is looked for as `vidtwin_gen.weights` says. For VideoMAE a
-            folder or the name of a model on the hub; left out, what VIDTWIN_GEN_VIDEOMAE names.
-        weights_sha256: the digest that they must have, in place of a published one.
-        revision: of a model on the hub.
-
-    Raises:
-        MissingWeightsError: no weights. ValueError: other weights, or an unknown name.
-    """
-    # each is imported where it is asked for: transformers takes seconds
-    if name == "i3d":
-        from eval.fvd.i3d import load_i3d
-
-        return load_i3d(weights, device, weights_sha256)
-    if name == "videomae":
-        from eval.fvd.videomae import load_videomae
-
-        return load_videomae(weights, device, weights_sha256, revision)
-    raise ValueError(f"no extractor is named {name!r}: i3d or videomae")
 
 
 def check_length(extractor: FeatureExtractor, num_frames: int) -> None:

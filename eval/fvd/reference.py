@@ -1,4 +1,4 @@
-"""The real side of a Fréchet distance: measured once, kept in a file, refused where it does not belong."""
+"""The real side of a Fréchet distance: `python -m eval reference` measures it once for all generators."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eval.clips import Draw, RealClips
-from eval.fvd.distance import FeatureSums, FVDProtocol, distance_of_sums
-from eval.fvd.extraction import Extraction, View, as_read
+from eval.devices import find_device, processes
+from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.extraction import Extraction, View
+from eval.fvd.extractors import extractor_of
+from eval.fvd.features import FeatureExtractor, check_length
+from eval.fvd.flags import ReferenceFlags
 from eval.fvd.protocols import ClipProtocol
+from eval.fvd.selection import check_classes, choose_settings, draws_of, floor_objection, real_names
+from vidtwin_gen.files import replacing_file
+from vidtwin_gen.records import FVDProtocol
 
 WAY_OUT = "name a file that `python -m eval reference` wrote"
 
@@ -77,11 +84,8 @@ class Reference:
             "clips_sha256": self.clips_sha256,
             "floor": self.floor,
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        save_file(tensors, partial, metadata={name: json.dumps(value) for name, value in about.items()})
-        partial.rename(path)
+        with replacing_file(path) as partial:
+            save_file(tensors, partial, metadata={name: json.dumps(value) for name, value in about.items()})
 
 
 def read_reference(path: str | Path) -> Reference:
@@ -117,6 +121,7 @@ def measure_real(
     protocol: ClipProtocol,
     record: FVDProtocol,
     extraction: Extraction,
+    extractor: FeatureExtractor,
     *,
     names: Sequence[str] | None = None,
     with_floor: bool = True,
@@ -129,8 +134,7 @@ def measure_real(
     Raises:
         ValueError: too few videos for the protocol, or of a class.
     """
-    store = extraction.store(reading=real.reading, view="real")
-    views = {"real": View(store, as_read)}
+    views = {"real": extraction.features(extractor, reading=real.reading, view="real")}
     sizes = []
     if reconstruction is not None:
         views["reconstructed"] = reconstruction.view
@@ -138,16 +142,16 @@ def measure_real(
     count = protocol.num_clips
     while True:
         num_bad = len(real.bad)
-        wanted = list(names) if names is not None else protocol.real_names(real)
+        wanted = list(names) if names is not None else real_names(protocol, real)
         if names is not None:
-            protocol.check_classes(real, wanted)
-        objection = protocol.floor_objection(real, wanted) if with_floor else "left out by --no_floors"
+            check_classes(protocol, real, wanted)
+        objection = floor_objection(protocol, real, wanted) if with_floor else "left out by --no_floors"
 
         def first(wanted: Sequence[str] = wanted) -> Any:
-            return protocol.draws(real, wanted)
+            return draws_of(protocol, real, wanted)
 
         def second(wanted: Sequence[str] = wanted) -> Any:
-            return protocol.draws(real, wanted, sets=2)[count:]
+            return draws_of(protocol, real, wanted, sets=2)[count:]
 
         draws, features = extraction.real(real, first, views, sizes)
         floor: dict[str, Any] = {"fvd": None, "reason": objection}
@@ -183,13 +187,49 @@ def reconstruct_real(
         ValueError: other data, or the same with other bad videos.
     """
     if not reference.skipped:  # else the bad ones have to be met first
-        reference.check_clips(real, protocol.draws(real, reference.names))
+        reference.check_clips(real, draws_of(protocol, real, reference.names))
     draws, features = extraction.real(
         real,
-        lambda: protocol.draws(real, reference.names),
+        lambda: draws_of(protocol, real, reference.names),
         {"reconstructed": reconstruction.view},
         [reconstruction.size],
         "reconstructions",
     )
     reference.check_clips(real, draws)
     return features["reconstructed"]
+
+
+def measure_reference(flags: ReferenceFlags) -> None:
+    settings = choose_settings(
+        flags.protocol,
+        (flags.num_frames, flags.height, flags.width),
+        "classes",
+        split=flags.split,
+        fold=flags.fold,
+        stride=flags.stride,
+        fps=flags.fps,
+        seed=flags.seed,
+    )
+    extractor = extractor_of(flags, find_device(flags.device))
+    check_length(extractor, settings.protocol.num_frames)
+    reference, _ = measure_real(
+        settings.real_clips(flags.data),
+        settings.protocol,
+        settings.record(extractor),
+        Extraction.of_flags(flags),
+        extractor,
+        with_floor=not flags.no_floors,
+    )
+    if not processes().is_main_process:
+        return
+    reference.save(flags.out)
+    floor = reference.floor
+    skipped = f"{len(reference.skipped)} videos skipped, " if reference.skipped else ""
+    beside = (
+        f"real against real {floor['fvd']:.1f} ({floor['other_real']})"
+        if floor["fvd"] is not None
+        else f"no real floor ({floor['reason']})"
+    )
+    flag = ", rank-deficient" if reference.protocol.rank_deficient else ""
+    count = f"{len(reference.names)} real clips of {reference.num_videos} videos{flag}"
+    print(f"{flags.out}: {settings.protocol.name}, {count}, {skipped}{beside}")

@@ -1,7 +1,8 @@
-"""Checks that the metrics give here the numbers that they must give anywhere."""
+"""python -m eval selftest: whether the metrics give here the numbers that they must give anywhere."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from safetensors.torch import load_file
 
+from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from eval.fvd.distance import FeatureSums, distance_of_sums, frechet_distance
 from eval.fvd.features import FeatureExtractor
+from eval.fvd.flags import GOLDEN_KEYS, SELFTEST_PARTS, SelftestFlags
+from eval.fvd.i3d import load_i3d
+from vidtwin_gen.records import SelftestResult
+from vidtwin_gen.weights import MissingWeightsError
 
 # `i3d_black`, `i3d_white`: what the original network gives for 16 black and 16 white frames. `i3d_drawn`,
 # `lpips_drawn`: what ours give for `drawn_clip` and `drawn_pair`, written down once they had given the
@@ -124,3 +130,65 @@ def _near(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: flo
     error = (found.double().cpu() - expected.double()).abs().max().item()
     # a NaN is at no distance from anything
     return Check(name, error <= tolerance, f"off by {error:.1e}, at most {tolerance:g}")
+
+
+def run_selftest(flags: SelftestFlags) -> None:
+    """Prints a line a check, and ends with status 1 if one failed. `passed` in the JSON is true only where
+    all checks could be made and passed, and null where none failed and some were left out."""
+    golden = _golden(flags.golden) if flags.golden else None
+    weights: dict[str, str] = {}
+
+    def check_i3d() -> Iterator[Check]:
+        extractor = load_i3d(flags.weights, flags.device, flags.weights_sha256)
+        weights[extractor.name] = extractor.weights_sha256
+        yield from i3d_checks(extractor, golden)
+
+    def check_lpips() -> Iterator[Check]:
+        lpips = load_lpips(flags.lpips_weights, flags.device, flags.lpips_weights_sha256)
+        found = LPIPS_WEIGHTS.verified(flags.lpips_weights, flags.lpips_weights_sha256)
+        weights["lpips-vgg"] = found.sha256
+        yield from lpips_checks(lpips, flags.device, golden)
+
+    parts = {"frechet": frechet_checks, "i3d": check_i3d, "lpips": check_lpips}
+    checks: list[Check] = []
+    for part in SELFTEST_PARTS:
+        if part in flags.only:
+            checks += _make(part, parts[part])
+    counts = {word: sum(check.verdict == word for check in checks) for word in ("pass", "FAIL", "skip")}
+    unknown = ": what was left out is not known to be right" if counts["skip"] else ""
+    print(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} left out{unknown}")
+    if flags.out:
+        SelftestResult(
+            passed=False if counts["FAIL"] else None if counts["skip"] else True,
+            checks=[{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks],
+            weights_sha256=weights,
+            device=flags.device,
+            torch=torch.__version__,
+        ).write(flags.out)
+    if counts["FAIL"]:
+        sys.exit(1)
+
+
+def _make(part: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
+    """Each printed as soon as it is made. Weights that are absent are no failure, refused ones are."""
+    made: list[Check] = []
+
+    def report(check: Check) -> None:
+        print(f"{check.verdict}  {check.name}: {check.detail}", flush=True)
+        made.append(check)
+
+    try:
+        for check in checks():
+            report(check)
+    except MissingWeightsError as error:
+        report(Check(f"{part}: weights", None, str(error)))
+    except ValueError as error:
+        report(Check(f"{part}: weights", False, str(error)))
+    return made
+
+
+def _golden(path: Path) -> dict[str, torch.Tensor]:
+    golden = load_file(path)
+    if missing := sorted(GOLDEN_KEYS - set(golden)):
+        raise ValueError(f"--golden {path} lacks {', '.join(missing)}; leave it out, or name the right file")
+    return golden

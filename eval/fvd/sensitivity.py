@@ -1,52 +1,106 @@
-"""python -m eval sensitivity: does the distance grow with what is wrong with real clips?"""
+"""python -m eval sensitivity: does the distance grow with what is wrong with real clips? They are made worse
+in four ways, each by degrees (after Unterthiner et al., arXiv 1812.01717, section 4)."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+import math
+import zlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from matplotlib.figure import Figure
 
-from eval.clips import Clips
+from eval.clips import Clips, RealClips
+from eval.devices import find_device, processes
 from eval.fvd.distance import FeatureSums, distance_of_sums
-from eval.fvd.distortions import DISTORTIONS, Distortion
-from eval.fvd.extraction import View, as_read, processes
-from eval.fvd.features import FeatureExtractor
-from eval.fvd.measuring import extraction_of, protocol_of, real_clips, write_json
-from eval.fvd.settings import needed_extractor
+from eval.fvd.extraction import Extraction
+from eval.fvd.extractors import extractor_of
+from eval.fvd.features import check_length
+from eval.fvd.flags import SensitivityFlags
+from eval.fvd.protocols import quick
+from eval.fvd.selection import Settings
+from vidtwin_gen.files import replacing_file
+from vidtwin_gen.records import SensitivityResult
+
+Distortion = Callable[[torch.Tensor, float], torch.Tensor]
 
 
-def measure_sensitivity(args: argparse.Namespace) -> None:
-    extractor = needed_extractor(args, args.num_frames)
-    record = sensitivity(args, extractor)
-    if not processes().is_main_process:
-        return
-    write_json(args.out, record)
-    if args.figure:
-        plot(record, args.figure)
-    flag = ", rank-deficient" if record["rank_deficient"] else ""
-    print(f"N = {record['num_clips']} real clips{flag}, against themselves {record['identical']:.2e}")
-    for name, curve in record["distortions"].items():
-        values = ", ".join(f"{at:g}: {value:.1f}" for at, value in curve["fvd"])
-        print(f"{name} ({curve['unit']}): {values}; {'monotone' if curve['monotone'] else 'NOT monotone'}")
+def noise(clips: torch.Tensor, sigma: float) -> torch.Tensor:
+    """(B, F, H, W, C) uint8: with Gaussian noise of this standard deviation, in levels of 255."""
+    drawn = [torch.randn(clip.shape, generator=_generator(clip)) for clip in clips]
+    return (clips + sigma * torch.stack(drawn)).round().clamp(0, 255).to(torch.uint8)
 
 
-def sensitivity(args: argparse.Namespace, extractor: FeatureExtractor) -> dict[str, Any]:
+def blur(clips: torch.Tensor, sigma: float) -> torch.Tensor:
+    """(B, F, H, W, C) uint8: each frame smoothed by a Gaussian of this width in pixels, edges reflected."""
+    radius = min(math.ceil(3 * sigma), min(clips.shape[2:4]) - 1)
+    weights = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * sigma**2))
+    weights = weights / weights.sum()
+    frames = rearrange(clips, "b f h w c -> (b f c) 1 h w").float()
+    frames = F.conv2d(F.pad(frames, (radius, radius, 0, 0), mode="reflect"), weights.view(1, 1, 1, -1))
+    frames = F.conv2d(F.pad(frames, (0, 0, radius, radius), mode="reflect"), weights.view(1, 1, -1, 1))
+    blurred = rearrange(frames, "(b f c) 1 h w -> b f h w c", b=clips.shape[0], f=clips.shape[1])
+    return blurred.round().clamp(0, 255).to(torch.uint8)
+
+
+def shuffle(clips: torch.Tensor, num_frames: float) -> torch.Tensor:
+    """(B, F, H, W, C) uint8: so many frames, chosen at random, change places, none staying at its own."""
+    shuffled = clips.clone()
+    for clip, source in zip(shuffled, clips, strict=True):
+        places = torch.randperm(len(source), generator=_generator(source))[: int(num_frames)]
+        clip[places] = source[places.roll(1)]
+    return shuffled
+
+
+def freeze(clips: torch.Tensor, num_frames: float) -> torch.Tensor:
+    """(B, F, H, W, C) uint8: each frame shown stays for so many; for all of them, a still picture."""
+    shown = torch.arange(clips.shape[1]) // int(num_frames) * int(num_frames)
+    return clips[:, shown]
+
+
+def _generator(clip: torch.Tensor) -> torch.Generator:
+    """Seeded by the clip itself, so that neither its batch nor its place in it changes what is drawn."""
+    return torch.Generator().manual_seed(zlib.crc32(clip.contiguous().numpy().tobytes()))
+
+
+# the distortion, its strengths, their unit, and the strength that changes nothing
+DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str, float]] = {
+    "Gaussian noise": (noise, (5, 10, 20, 40), "standard deviation, of 255", 0),
+    "blur": (blur, (0.5, 1, 2, 4), "standard deviation, pixels", 0),
+    "frame shuffle": (shuffle, (4, 8, 12, 16), "frames that change places", 0),
+    "freezing": (freeze, (2, 4, 8, 16), "frames that each is held for", 1),
+}
+
+
+def measure_sensitivity(flags: SensitivityFlags) -> None:
     """The distance of real clips from themselves distorted, by kind and strength."""
-    shape = (args.num_frames, args.height, args.width)
-    real = real_clips(args, shape, args.split)
-    names = real.even_names(args.num_clips)
-    extraction = extraction_of(args, extractor)
-    reading = real.reading
-    views = {"original": View(extraction.store(reading=reading, view="original"), as_read)}
+    shape = (flags.num_frames, flags.height, flags.width)
+    extractor = extractor_of(flags, find_device(flags.device))
+    check_length(extractor, flags.num_frames)
+    real = RealClips.of_split(
+        flags.data,
+        shape,
+        flags.split,
+        fold=flags.fold,
+        stride=flags.stride,
+        fps=flags.fps,
+        seed=flags.seed,
+    )
+    names, extraction = real.even_names(flags.num_clips), Extraction.of_flags(flags)
+    views = {"original": extraction.features(extractor, reading=real.reading, view="original")}
     for name, (distortion, levels, *_) in DISTORTIONS.items():
         for level in levels:
-            store = extraction.store(reading=reading, view=[name, level])
-            views[f"{name} {level}"] = View(store, partial(_distorted, distortion=distortion, level=level))
+            views[f"{name} {level}"] = extraction.features(
+                extractor,
+                partial(_distorted, distortion=distortion, level=level),
+                reading=real.reading,
+                view=[name, level],
+            )
     _, features = extraction.real(real, lambda: real.of_classes(names), views)
     original = FeatureSums.of(features["original"])
     distortions: dict[str, Any] = {}
@@ -58,28 +112,40 @@ def sensitivity(args: argparse.Namespace, extractor: FeatureExtractor) -> dict[s
             "fvd": [list(pair) for pair in zip(levels, values, strict=True)],
             "monotone": all(a < b for a, b in zip([0.0, *values], values, strict=False)),
         }
-    protocol = protocol_of(args, extractor, len(names), shape)
-    return {
-        "num_clips": len(names),
-        "rank_deficient": protocol.rank_deficient,
-        "identical": distance_of_sums(original, FeatureSums.of(features["original"])),
-        "distortions": distortions,
-        "protocol": protocol.to_json(),
-        "skipped_videos": real.skipped,
-    }
+    if not processes().is_main_process:
+        return
+    settings = Settings(
+        quick(len(names), shape, flags.split, flags.stride, flags.fps, "classes"), flags.fold, flags.seed
+    )
+    protocol = settings.record(extractor, generated_selection="")
+    result = SensitivityResult(
+        num_clips=len(names),
+        rank_deficient=protocol.rank_deficient,
+        identical=distance_of_sums(original, FeatureSums.of(features["original"])),
+        distortions=distortions,
+        protocol=protocol.to_json(),
+        skipped_videos=real.skipped,
+    )
+    if flags.figure:
+        plot(result, flags.figure)
+    result.write(flags.out)
+    flag = ", rank-deficient" if result.rank_deficient else ""
+    print(f"N = {result.num_clips} real clips{flag}, against themselves {result.identical:.2e}")
+    for name, curve in distortions.items():
+        points = ", ".join(f"{at:g}: {value:.1f}" for at, value in curve["fvd"])
+        print(f"{name} ({curve['unit']}): {points}; {'monotone' if curve['monotone'] else 'NOT monotone'}")
 
 
 def _distorted(clips: Clips, distortion: Distortion, level: float) -> torch.Tensor:
-    return distortion(clips[0], level)
+    return distortion(clips.frames[0], level)
 
 
-def plot(record: Mapping[str, Any], path: str | Path) -> None:
+def plot(result: SensitivityResult, path: Path) -> None:
     """A panel for each kind of distortion, its strength from left to right."""
-    distortions: Mapping[str, Any] = record["distortions"]
-    protocol = record["protocol"]
+    distortions, protocol = result.distortions, result.protocol
     figure = Figure(figsize=(2.9 * len(distortions), 2.7), layout="constrained")
-    clips = f"{record['num_clips']} real clips"
-    flag = ", rank-deficient" if record["rank_deficient"] else ""
+    clips = f"{result.num_clips} real clips"
+    flag = ", rank-deficient" if result.rank_deficient else ""
     size = f"{protocol['num_frames']}×{protocol['height']}×{protocol['width']}"
     figure.suptitle(
         f"FVD of {clips} ({size}, {protocol['split']} split{flag}) from themselves, distorted",
@@ -87,12 +153,12 @@ def plot(record: Mapping[str, Any], path: str | Path) -> None:
     )
     for place, (name, curve) in enumerate(distortions.items(), start=1):
         axes = figure.add_subplot(1, len(distortions), place)
-        points: Sequence[Sequence[float]] = [(curve["undistorted"], record["identical"]), *curve["fvd"]]
+        points: Sequence[Sequence[float]] = [(curve["undistorted"], result.identical), *curve["fvd"]]
         axes.plot(*zip(*points, strict=True), color="#3b6ea5", linewidth=1.2, marker=".")
         axes.set_title(name, fontsize=9)
         axes.set_xlabel(curve["unit"], fontsize=8)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacing_file(path) as partial:
+        figure.savefig(partial, dpi=110, format=path.suffix[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -11,120 +10,150 @@ from typing import Any
 
 import torch
 
-from autoencoder import adapter
-from autoencoder.parts import decode_parts
-from eval.fvd.distance import FrechetVideoDistance
-from eval.fvd.measuring import load_extractor, write_json
-from eval.recon.autoencoder import Subject, check_distance, distance_record, load_perceptual, open_subject
-from vidtwin_gen.data.pixels import from_uint8, to_uint8
+from eval.clips import Draw, RealClips
+from eval.devices import processes
+from eval.fvd.extraction import Extraction, identity
+from eval.recon.autoencoder import MeasuredAutoencoder
+from eval.recon.flags import ReconFlags
+from eval.recon.measuring import (
+    Distances,
+    conditions,
+    load_autoencoder,
+    load_perceptual,
+    measure_each_once,
+    open_clips,
+)
+from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
+from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
+from vidtwin_gen.records import ReconResult
 
-# Of each part, of each metric: (B, F) a batch.
-Values = dict[str, dict[str, list[torch.Tensor]]]
+PARTS = ("both", "structure", "dynamics")  # of our latents; another class's have the first alone
 
 
-def measure_recon(args: argparse.Namespace) -> None:
-    subject = open_subject(args)
-    network, told_of_lpips = load_perceptual(args, subject.shape)
-    metric = _rfvd_metric(args, subject) if args.fvd else None
-    values: Values = {}
-    places: list[tuple[str, int]] = []
-    shown: list[torch.Tensor] = []
-    for batch in subject.clips.batches(args.num_clips, args.batch_size, "reconstructing"):
-        frames = torch.stack([clip.frames for clip in batch])  # (B, F, H, W, C) uint8
-        x = from_uint8(frames.to(subject.device))  # (B, C, F, H, W)
-        with torch.no_grad():
-            z = adapter.encode(subject.vae, x).mode()
-            decoded = _decode(subject, z)
+@torch.no_grad()
+def measure_recon(flags: ReconFlags) -> None:
+    autoencoder = load_autoencoder(flags)
+    real = open_clips(flags, autoencoder)
+    network, lpips = load_perceptual(flags, flags.lpips, autoencoder.shape)
+    num_clips = len(real.each_once(flags.num_clips))
+    distances = Distances.of_flags(flags, num_clips, autoencoder.shape[0]) if flags.fvd else None
+    extractor = distances.extractor if distances else None
+
+    def measure(frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        pixels = autoencoder.pixels(frames)  # (B, C, F, H, W)
+        decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
+        values = {}
         for part, reconstruction in decoded.items():
-            measured = {"psnr": psnr_per_frame(reconstruction, x), "ssim": ssim_per_frame(reconstruction, x)}
-            if network is not None and (args.lpips or part == "both"):
-                measured["lpips"] = lpips_per_frame(reconstruction, x, network)
-            for name, value in measured.items():
-                values.setdefault(part, {}).setdefault(name, []).append(value.cpu())
-        if metric is not None:
-            metric.update(frames, real=True)
-            metric.update(to_uint8(decoded["both"]).cpu(), real=False)
-        if args.gif and sum(map(len, shown)) < args.gif_clips:
-            shown.append(torch.stack([x, *decoded.values()], dim=1).clamp(-1, 1).cpu())
-        places += [(clip.path, clip.start) for clip in batch]
-    record: dict[str, Any] = {
-        part: {name: summarize(torch.cat(parts)) for name, parts in measured.items()}
-        for part, measured in values.items()
-    }
-    record |= subject.to_json(args) | {"lpips": told_of_lpips}
-    if args.fvd:
-        record["rfvd"] = distance_record(args, metric, subject)
-    write_json(args.out, record)
-    if args.per_clip:
-        write_rows(args.per_clip, _rows(places, values))
-    if args.gif:
-        kinds = torch.cat(shown)[: args.gif_clips].transpose(0, 1)
-        _write_pictures(args.gif, kinds, subject.clips.gif_fps)
-    _report(record, subject)
+            values[f"{part} psnr"] = psnr_per_frame(reconstruction, pixels)
+            values[f"{part} ssim"] = ssim_per_frame(reconstruction, pixels)
+            if network is not None and (flags.lpips or part == "both"):
+                values[f"{part} lpips"] = lpips_per_frame(reconstruction, pixels, network)
+        if extractor is not None:
+            values["real"] = extractor(frames)
+            values["reconstructed"] = extractor(to_uint8(decoded["both"]).cpu())
+        return values
+
+    num_frames, parts = autoencoder.shape[0], PARTS if autoencoder.has_parts else PARTS[:1]
+    sizes = {f"{part} {metric}": num_frames for part in parts for metric in ("psnr", "ssim")}
+    if network is not None:
+        sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else PARTS[:1])}
+    if extractor is not None:
+        sizes |= dict.fromkeys(("real", "reconstructed"), extractor.dim)
+    draws, values = measure_each_once(
+        real,
+        flags.num_clips,
+        Extraction.of_flags(flags),
+        sizes,
+        measure,
+        measured="recon",
+        autoencoder=autoencoder.sha256,
+        shape=autoencoder.shape,
+        lpips=lpips,
+        of_parts=bool(flags.lpips),
+        extractor=identity(extractor) if extractor else None,
+    )
+    if not processes().is_main_process:
+        return
+    summaries: dict[str, Any] = {part: {} for part in parts}
+    for name, of_frames in values.items():
+        part, _, metric = name.partition(" ")
+        if metric:
+            summaries[part][metric] = summarize(of_frames)
+    rfvd = None
+    if distances is not None:
+        sides = values.get("real"), values.get("reconstructed")
+        rfvd = distances.record(flags, autoencoder.shape, *sides, num_skipped=len(real.skipped))
+    result = ReconResult(
+        **summaries, **conditions(flags, autoencoder, real, values["origin"]), lpips=lpips, rfvd=rfvd
+    )
+    if flags.per_clip:
+        write_rows(flags.per_clip, per_clip_rows(real, draws, values))
+    if flags.gif:
+        write_pictures(flags.gif, real, draws[: flags.gif_clips], autoencoder)
+    result.write(flags.out)
+    print(describe(result, real))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows with one set of columns, as `.csv` with a header or as `.jsonl`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
+    with replacing_file(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
             table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
         else:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-    partial.replace(path)
 
 
-def _decode(subject: Subject, z: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`both` is the reconstruction; ours also decodes its parts."""
-    if adapter.is_ours(subject.vae):
-        return decode_parts(subject.vae, z)
-    return {"both": adapter.decode(subject.vae, z, subject.layout)}
-
-
-def _rfvd_metric(args: argparse.Namespace, subject: Subject) -> FrechetVideoDistance | None:
-    extractor = load_extractor(args)
-    if extractor is None:
-        return None
-    check_distance(args, extractor, subject)
-    return FrechetVideoDistance(extractor)
-
-
-def _rows(places: Sequence[tuple[str, int]], values: Values) -> list[dict[str, Any]]:
+def per_clip_rows(
+    real: RealClips, draws: Sequence[Draw], values: Mapping[str, torch.Tensor]
+) -> list[dict[str, Any]]:
     """A row a clip: where it is from, and its means over frames; those of a part are called after it."""
-    columns = {
-        name if part == "both" else f"{part}_{name}": torch.cat(parts).mean(1).tolist()
-        for part, measured in values.items()
-        for name, parts in measured.items()
-    }
+    starts = values["origin"][:, 0].long().tolist()
+    columns = {}
+    for name, of_frames in values.items():
+        part, _, metric = name.partition(" ")
+        if metric:
+            columns[metric if part == "both" else f"{part}_{metric}"] = of_frames.mean(1).tolist()
     return [
-        {"path": path, "start_frame": start, **{name: column[i] for name, column in columns.items()}}
-        for i, (path, start) in enumerate(places)
+        {
+            "path": real.paths[draw.row],
+            "start_frame": start,
+            **{name: column[i] for name, column in columns.items()},
+        }
+        for i, (draw, start) in enumerate(zip(draws, starts, strict=True))
     ]
 
 
-def _write_pictures(path: Path, kinds: torch.Tensor, fps: float) -> None:
-    """Of clips (4, N, C, F, H, W): a GIF with a row per kind (original, both, Structure only, Dynamics only)
-    and a column per clip; a PNG with the four kinds of each clip under one another, time to the right."""
-    write_gif(path, tile(list(kinds.flatten(0, 1)), columns=kinds.shape[1]), fps)
-    filmstrip(list(kinds.transpose(0, 1).flatten(0, 1))).save(path.with_suffix(".png"))
+def write_pictures(
+    path: Path, real: RealClips, draws: Sequence[Draw], autoencoder: MeasuredAutoencoder
+) -> None:
+    """A GIF with a row per kind (original, both, Structure only, Dynamics only) and a column per clip; a PNG
+    with the kinds of each clip under one another, time to the right."""
+    by_clip = []
+    for draw in draws:
+        pixels = autoencoder.pixels(real.read(draw).frames[0][None])  # (1, C, F, H, W)
+        decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
+        by_clip.append(torch.cat([pixels, *decoded.values()]).clamp(-1, 1).cpu())
+    kinds = torch.stack(by_clip)  # (N, kinds, C, F, H, W)
+    write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), real.gif_fps)
+    filmstrip(list(kinds.flatten(0, 1))).save(path.with_suffix(".png"))
 
 
-def _report(record: Mapping[str, Any], subject: Subject) -> None:
-    both, clips = record["both"], subject.clips
+def describe(result: ReconResult, real: RealClips) -> str:
+    """A line: the values, their N and what they are of, what was skipped."""
+    both = result.both
     values = [f"PSNR {both['psnr']['mean']:.2f} dB", f"SSIM {both['ssim']['mean']:.3f}"]
     if "lpips" in both:
         values.append(f"LPIPS {both['lpips']['mean']:.3f}")
-    if (rfvd := record.get("rfvd")) and rfvd["fvd"] is not None:
-        flag = ", rank-deficient" if rfvd["rank_deficient"] else ""
-        values.append(f"rFVD {rfvd['fvd']:.1f} ({rfvd['num_real']} clips a side{flag})")
-    split = f"{record['split']} split" if record["split"] else "videos by path"
-    skipped = f"; skipped {len(clips.skipped)} of {clips.num_videos} videos" if clips.skipped else ""
-    print(
-        f"{', '.join(values)} (N = {clips.num_clips}, {split}, {record['resolution']}, "
-        f"{record['frame_rate']}){skipped}"
+    if result.rfvd and result.rfvd["fvd"] is not None:
+        flag = ", rank-deficient" if result.rfvd["rank_deficient"] else ""
+        values.append(f"rFVD {result.rfvd['fvd']:.1f} ({result.rfvd['num_real']} clips a side{flag})")
+    split = f"{result.split} split" if result.split else "videos by path"
+    skipped = f"; skipped {len(real.skipped)} of {real.num_videos} videos" if real.skipped else ""
+    return (
+        f"{', '.join(values)} (N = {both['psnr']['num_clips']}, {split}, {result.resolution}, "
+        f"{result.frame_rate}){skipped}"
     )

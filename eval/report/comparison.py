@@ -10,6 +10,7 @@ from typing import Any
 from eval.report.page import Table
 from eval.report.published_ucf101 import PUBLISHED
 from eval.report.runs import Record, Run
+from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult
 
 NONE = "–"
 KINDS = "FRACT"  # Fréchet distance, reconstruction, accuracy, cost, time
@@ -30,8 +31,6 @@ COST_FIELDS = (
     "batch_size",
     "attention",
     "gradient_checkpointing",
-    "dtype",
-    "optimizer",
 )
 
 
@@ -139,7 +138,7 @@ def measurements(run: Run) -> Iterator[Measured]:
     for record in run.fvd:
         yield from _distances(record, run)
     if run.recon:
-        yield from _distance(run.recon.get("rfvd"), RECONSTRUCTED, run)
+        yield from _distance(run.recon.rfvd, RECONSTRUCTED, run)
         yield from _reconstruction(run.recon, run)
     if run.accuracy:
         yield from _accuracy(run.accuracy, run)
@@ -148,79 +147,76 @@ def measurements(run: Run) -> Iterator[Measured]:
     yield from _times(run.demo or {})
 
 
-def own_rows(cost: Record) -> list[Record]:
-    """The rows of a cost record that are about the run's own latents, one for each way of counting."""
-    return [row for row in cost["rows"] if str(row["tokenizer"]).endswith("(this run)")]
+def own_rows(cost: CostResult) -> list[CostRow]:
+    """The rows that are about the run's own latents, one for each way of counting."""
+    return [row for row in cost.rows if row.tokenizer.endswith("(this run)")]
 
 
-def cost_protocol(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in COST_FIELDS if name in row}
+def cost_protocol(row: CostRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COST_FIELDS}
 
 
-def floors_of(record: Record) -> Record:
-    """What a distance could be at best, under the keys of `FLOORS`: records whose `fvd` may be None for a
-    `reason`."""
-    return record.get("floors") or {}
-
-
-def _distances(record: Record, run: Run) -> Iterator[Measured]:
+def _distances(result: FVDResult, run: Run) -> Iterator[Measured]:
     """The distance of generated clips and its two floors, under its protocol unless they name another."""
+    record = result.to_json()
     yield from _distance(record, GENERATED, run)
-    floors = floors_of(record)
     inherited = {name: record[name] for name in INHERITED if name in record}
     for key, title in FLOORS.items():
-        if key in floors and record["fvd"] is not None:
+        if result.floors and key in result.floors and result.fvd is not None:
             others = "other real" if key == "real" else "decoded"
-            yield from _distance(inherited | floors[key], title, run, others)
+            yield from _distance(inherited | result.floors[key], title, run, others)
 
 
 def _distance(
     record: Record | None, quantity: str, run: Run, others: str = "generated"
 ) -> Iterator[Measured]:
-    if record is None or record.get("fvd") is None:
+    if record is None or record["fvd"] is None:
         return
     value = float(record["fvd"])
     text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
     if record.get("std") is not None:
         text += f" ± {record['std']:.1f} ({record['num_seeds']} seeds)"
     text += f", N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
-    if record.get("rank_deficient"):
+    if record["rank_deficient"]:
         text += ", rank-deficient"
     counts = record.get("class_counts")
     classes = {"classes": sorted(counts)} if counts else _classes(run)
     yield Measured(quantity, value, text, "F", record["protocol"] | classes)
 
 
-def _reconstruction(recon: Record, run: Run) -> Iterator[Measured]:
-    protocol = {name: recon[name] for name in RECON_FIELDS if name in recon} | recon.get("protocol", {})
+def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
+    fields = recon.to_json()
+    protocol = {name: fields[name] for name in RECON_FIELDS if name in fields}
     for part, title in PARTS.items():
         for key, unit in UNITS.items():
-            value = recon.get(part, {}).get(key)
+            value = fields.get(part, {}).get(key)
             if value is None:
                 continue
-            interval = f" ± {value['ci95']:.3f} (95 %)" if value.get("ci95") is not None else ""
+            interval = f" ± {value['ci95']:.3f} (95 %)" if value["ci95"] is not None else ""
             text = f"{value['mean']:.3f}{interval}, N = {value['num_clips']:,}"
             fixed = protocol | {"num_clips": value["num_clips"]} | _classes(run)
             yield Measured(f"{unit}, {title}", value["mean"], text, "R", fixed)
 
 
-def _accuracy(record: Record, run: Run) -> Iterator[Measured]:
-    protocol = {name: record[name] for name in ACCURACY_FIELDS if name in record} | _classes(run)
-    for key, title in (("generated", "Class accuracy, generated"), ("real", "Class accuracy, real held-out")):
-        share, count = record[key]["accuracy"], record[key]["num_clips"]
+def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
+    protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | _classes(run)
+    for side, title in (
+        (result.generated, "Class accuracy, generated"),
+        (result.real, "Class accuracy, real held-out"),
+    ):
+        share, count = side["accuracy"], side["num_clips"]
         yield Measured(title, share, f"{share:.1%}, N = {count:,}", "A", protocol)
 
 
-def _cost(cost: Record) -> Iterator[Measured]:
+def _cost(cost: CostResult) -> Iterator[Measured]:
     """Counted for the run's own latents; the transformer's size is part of the run, not of the protocol."""
     for row in own_rows(cost):
-        peak = row["training_memory_bytes"]["peak"]
         for quantity, value, text in (
-            ("Tokens of a clip", row["num_tokens"], f"{row['num_tokens']:,}"),
-            ("Parameters of the DiT", row["num_parameters"], f"{row['num_parameters']:,}"),
-            ("GFLOPs, forward", row["forward_flops"], f"{row['forward_flops'] / 1e9:,.3f}"),
-            ("GFLOPs, training step", row["training_flops"], f"{row['training_flops'] / 1e9:,.3f}"),
-            ("Training memory, counted (MiB)", peak, f"{peak / 2**20:,.1f}"),
+            ("Tokens of a clip", row.num_tokens, f"{row.num_tokens:,}"),
+            ("Parameters of the DiT", row.num_parameters, f"{row.num_parameters:,}"),
+            ("GFLOPs, forward", row.forward_flops, f"{row.forward_flops / 1e9:,.3f}"),
+            ("GFLOPs, training step", row.training_flops, f"{row.training_flops / 1e9:,.3f}"),
+            ("Training memory, counted (MiB)", row.peak_bytes, f"{row.peak_bytes / 2**20:,.1f}"),
         ):
             yield Measured(quantity, value, text, "C", cost_protocol(row))
 

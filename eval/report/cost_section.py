@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,27 @@ from eval.report.figures import Panel, plot_cost, plot_quality
 from eval.report.page import Section, Table
 from eval.report.pictures import Picture
 from eval.report.published import PublishedGroup
-from eval.report.runs import Record, Run, missing, prefix
+from eval.report.runs import Run, missing, prefix
+from vidtwin_gen.records import CostRow
 
 PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
-FURTHER = ("measured", "paper_", "figure_5")  # begins the names of columns that only some records have
+FURTHER = ("measured", "figure_5")  # fields that only some rows have, and that become columns
 SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
 # of a setup, besides the transformer's sizes: what differs in these is not compared
 SETUP = (*SIZES, *(name for name in COST_FIELDS if name not in ("clip_shape", "patch_size")))
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row of a result. run: the one that it is of, "" where several have it alike. part: of `PARTS`."""
+
+    row: CostRow
+    run: str
+    part: str
+
+    @property
+    def name(self) -> str:
+        return self.row.tokenizer + (f", {self.run}" if self.run else "")
 
 
 def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Section:
@@ -42,7 +57,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
     """
     section = Section("Cost")
     rows = _all_rows(runs)
-    names = sorted({row["tokenizer"] for row in rows})
+    names = sorted({shown.row.tokenizer for shown in rows})
     if baseline and not any(baseline.lower() in name.lower() for name in names):
         raise ValueError(
             f"--baseline {baseline}: it is in none of the names {', '.join(names) or '(no cost)'}"
@@ -52,20 +67,20 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             "The same transformer on several kinds of latents. FLOPs and memory are counted, unless a column "
             "says measured: attention is included; memory is float32 with Adam, its peak in a training step."
         )
-    for i, alike in enumerate(_grouped(rows, ("part", *SETUP)), 1):
+    for i, alike in enumerate(_grouped(rows, SETUP), 1):
         section.body.append(_table(alike))
         for compared in _grouped(alike, ("patch_size",)):
             if len(compared) < 2:
                 continue
-            patch, at = _words(compared[0]["patch_size"]), _baseline(compared, baseline)
+            patch, at = _words(compared[0].row.patch_size), _baseline(compared, baseline)
             path = folder / f"cost_{i}_patch_{''.join(c for c in patch if c.isalnum())}.png"
-            plot_cost([(_name(row), _quantities(row)) for row in compared], at, path)
-            caption = f"Patch {patch}, in multiples of what {_name(compared[at])} takes; shorter is cheaper"
+            plot_cost([(shown.name, _quantities(shown.row)) for shown in compared], at, path)
+            caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
             section.body.append([Picture(path, caption, plot=True)])
     unpublished = {
         f"{entry['name']} ({entry['missing']}; {entry['source']})": None
         for run in runs
-        for entry in (run.cost or {}).get("not_published", ())
+        for entry in ((run.cost and run.cost.not_published) or ())
     }
     if unpublished:
         section.body.append(f"Not published, so not counted: {'; '.join(unpublished)}.")
@@ -75,11 +90,12 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
     return section
 
 
-def _grouped(rows: Sequence[Record], fields: Sequence[str]) -> list[list[Record]]:
-    """Rows that are alike in these fields, in the order they appear."""
-    groups: dict[str, list[Record]] = {}
-    for row in rows:
-        groups.setdefault(json.dumps([row.get(name) for name in fields]), []).append(row)
+def _grouped(rows: Sequence[ShownRow], fields: Sequence[str]) -> list[list[ShownRow]]:
+    """Rows of one part that are alike in these fields, in the order they appear."""
+    groups: dict[str, list[ShownRow]] = {}
+    for shown in rows:
+        key = json.dumps([shown.part, *(getattr(shown.row, name) for name in fields)])
+        groups.setdefault(key, []).append(shown)
     return list(groups.values())
 
 
@@ -132,8 +148,8 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
             for row in own_rows(run.cost) if run.cost else ():
                 setup = cost_protocol(row)
                 place = (number.quantity, number.key, json.dumps(setup))
-                points.setdefault(place, []).append((run.name, row["forward_flops"] / 1e9, number.value))
-                axis = f"GFLOPs, forward, patch {_words(row['patch_size'])}, batch {row['batch_size']}"
+                points.setdefault(place, []).append((run.name, row.forward_flops / 1e9, number.value))
+                axis = f"GFLOPs, forward, patch {_words(row.patch_size)}, batch {row.batch_size}"
                 titles[place] = (f"{number.quantity}: {comparison.name(number)}", axis)
     return [
         Panel(*titles[place], place[0].split(",")[0], found, floors.get(place[1], {}))
@@ -141,54 +157,55 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
     ]
 
 
-def _all_rows(runs: Sequence[Run]) -> list[Record]:
-    """Rows of all runs with `run` and `part` beside what they hold; one that several runs have alike is there
-    once, and of no run."""
-    found: list[tuple[str, Record, list[str]]] = []
+def _all_rows(runs: Sequence[Run]) -> list[ShownRow]:
+    """Of all runs; a row that several runs have alike is there once."""
+    found: list[tuple[str, CostRow, list[str]]] = []
     for run in runs:
         for part in PARTS:
-            for row in (run.cost or {}).get(part, ()):
+            for row in (getattr(run.cost, part) if run.cost else None) or ():
                 alike = [names for name, other, names in found if (name, other) == (part, row)]
                 if alike:
                     alike[0].append(run.name)
                 else:
                     found.append((part, row, [run.name]))
+    several = len(runs) > 1
     return [
-        row | {"part": part, "run": names[0] if len(runs) > 1 and len(names) == 1 else ""}
-        for part, row, names in found
+        ShownRow(row, names[0] if several and len(names) == 1 else "", part) for part, row, names in found
     ]
 
 
-def _table(rows: Sequence[Record]) -> Table:
+def _table(rows: Sequence[ShownRow]) -> Table:
     """The caption says for which clips and which transformer all rows are."""
-    first = rows[0]
-    clips = {_words(row["clip_shape"]) for row in rows}
-    kernel = f", {first['attention']} attention" if first.get("attention") else ""
-    checkpointing = ", gradient checkpointing" if first.get("gradient_checkpointing") else ""
+    first = rows[0].row
+    clips = {_words(shown.row.clip_shape) for shown in rows}
+    checkpointing = ", gradient checkpointing" if first.gradient_checkpointing else ""
     of_clips = f" of {clips.pop()} clips" if len(clips) == 1 else ""
     caption = (
-        f"latents{of_clips}, depth {first['num_layers']}, width {first['hidden_size']}, {first['num_heads']} "
-        f"heads, batch {first['batch_size']}{kernel}{checkpointing}{PARTS[first['part']]}"
+        f"latents{of_clips}, depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} "
+        f"heads, batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
     )
-    columns: dict[str, Callable[[Record], str]] = {
-        "latents": _name,
-        "clip": lambda row: _words(row["clip_shape"]),
-        "patch": lambda row: _words(row["patch_size"]),
-        "elements": lambda row: _number(row["num_elements"], ","),
-        "rate": lambda row: _number(row["compression_rate"], ".3%"),
-        "tokens": lambda row: _number(row["num_tokens"], ","),
-        "parameters": lambda row: _number(row["num_parameters"], ","),
-        "GFLOPs forward": lambda row: _number(row["forward_flops"], ",.3f", 1e9),
-        "GFLOPs training": lambda row: _number(row["training_flops"], ",.3f", 1e9),
-        "MiB training": lambda row: _number(_peak(row), ",.1f", 2**20),
+    columns: dict[str, Callable[[CostRow], str]] = {
+        "clip": lambda row: _words(row.clip_shape),
+        "patch": lambda row: _words(row.patch_size),
+        "elements": lambda row: f"{row.num_elements:,}",
+        "rate": lambda row: f"{row.compression_rate:.3%}",
+        "tokens": lambda row: f"{row.num_tokens:,}",
+        "parameters": lambda row: f"{row.num_parameters:,}",
+        "GFLOPs forward": lambda row: f"{row.forward_flops / 1e9:,.3f}",
+        "GFLOPs training": lambda row: f"{row.training_flops / 1e9:,.3f}",
+        "MiB training": lambda row: f"{row.peak_bytes / 2**20:,.1f}",
     }
-    further = [dict(_further(row)) for row in rows]
+    further = [dict(_further({name: getattr(shown.row, name) for name in FURTHER})) for shown in rows]
     names = list(dict.fromkeys(name for cells in further for name in cells))
     return Table(
-        (*columns, *names),
+        ("latents", *columns, *names),
         [
-            (*(cell(row) for cell in columns.values()), *(cells.get(name, NONE) for name in names))
-            for row, cells in zip(rows, further, strict=True)
+            (
+                shown.name,
+                *(cell(shown.row) for cell in columns.values()),
+                *(cells.get(name, NONE) for name in names),
+            )
+            for shown, cells in zip(rows, further, strict=True)
         ],
         caption,
     )
@@ -202,7 +219,6 @@ def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
         return [
             pair
             for key, item in value.items()
-            if name or key.startswith(FURTHER)
             for pair in _further(item, f"{name} {key}".replace("_", " ").strip())
         ]
     if isinstance(value, (int, float)) and not name.endswith("num threads"):
@@ -212,38 +228,23 @@ def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, value)] if isinstance(value, str) and name.endswith((" reason", " device")) else []
 
 
-def _name(row: Record) -> str:
-    return row["tokenizer"] + (f", {row['run']}" if row["run"] else "")
-
-
-def _baseline(rows: Sequence[Record], wanted: str) -> int:
+def _baseline(rows: Sequence[ShownRow], wanted: str) -> int:
     """The row that is called so, or VidTwin's, or the first."""
     for name in (wanted, "(this run)", "VidTwin"):
-        for at, row in enumerate(rows):
-            if name and name.lower() in row["tokenizer"].lower():
+        for at, shown in enumerate(rows):
+            if name and name.lower() in shown.row.tokenizer.lower():
                 return at
     return 0
 
 
-def _quantities(row: Record) -> dict[str, float]:
-    """What of a row has a bar; what it does not have is not there."""
-    quantities = {
-        "tokens": row["num_tokens"],
-        "FLOPs forward": row["forward_flops"],
-        "FLOPs of a training step": row["training_flops"],
-        "memory in training": _peak(row),
+def _quantities(row: CostRow) -> dict[str, float]:
+    """What of a row has a bar."""
+    return {
+        "tokens": row.num_tokens,
+        "FLOPs forward": row.forward_flops,
+        "FLOPs of a training step": row.training_flops,
+        "memory in training": row.peak_bytes,
     }
-    return {name: value for name, value in quantities.items() if value is not None}
-
-
-def _peak(row: Record) -> float | None:
-    return (row["training_memory_bytes"] or {}).get("peak")
-
-
-def _number(value: float | None, form: str, unit: float = 1) -> str:
-    if value is None:
-        return NONE
-    return format(value if unit == 1 else value / unit, form)
 
 
 def _words(value: Any) -> str:

@@ -16,9 +16,9 @@ MAX_NUMBERS = 60
 def other_results(runs: Sequence[Run]) -> list[Section]:
     """A section for each of `OPTIONAL` that is there: its numbers by their names, and its pictures."""
     sections = []
-    for stem, title in OPTIONAL.items():
+    for stem, (_, title) in OPTIONAL.items():
         body: list[str | Table | list[Picture]] = []
-        numbers = {run.name: dict(_numbers(run.optional.get(stem, {}))) for run in runs}
+        numbers = {run.name: dict(_numbers(_fields(run, stem))) for run in runs}
         names = list(dict.fromkeys(name for found in numbers.values() for name in found))
         if names:
             rows = [(name, *(numbers[run.name].get(name, NONE) for run in runs)) for name in names]
@@ -34,6 +34,11 @@ def other_results(runs: Sequence[Run]) -> list[Section]:
         if body:
             sections.append(Section(title, body))
     return sections
+
+
+def _fields(run: Run, stem: str) -> dict[str, Any]:
+    result = run.optional.get(stem)
+    return {name: value for name, value in result.to_json().items() if name != "kind"} if result else {}
 
 
 def _numbers(record: Any, name: str = "") -> list[tuple[str, str]]:

@@ -15,7 +15,6 @@ from eval.report.comparison import (
     RECONSTRUCTED,
     Comparison,
     compare,
-    floors_of,
     merged_table,
     protocol_table,
 )
@@ -27,6 +26,7 @@ from eval.report.pictures import Picture
 from eval.report.published import published_section
 from eval.report.published_ucf101 import PUBLISHED
 from eval.report.runs import STAGES, Run, missing, prefix, read_runs
+from vidtwin_gen.files import write_text
 
 GIFS_PER_CLASS = 4  # of one run; several share them
 MAX_CLASSES = 16
@@ -65,9 +65,9 @@ def write_report(
     first, second = (pictures, numbers) if len(found) == 1 else (numbers, pictures)
     sections = [what_it_is(found), *first, *second]
     title = f"vidtwin-gen: report of {'a run' if len(found) == 1 else f'{len(found)} runs'}"
-    (out / "report.md").write_text(to_markdown(sections, out, title), encoding="utf-8")
+    write_text(out / "report.md", to_markdown(sections, out, title))
     page = out / "report.html"
-    page.write_text(to_html(sections, title), encoding="utf-8")
+    write_text(page, to_html(sections, title))
     return page
 
 
@@ -108,10 +108,9 @@ def generated_clips(runs: Sequence[Run]) -> Section:
     for run in runs:
         if not clips[run.name]:
             section.body.append(_not_here(run, runs, "generated/<Class>/*.gif"))
-        record = run.generated or {}
-        names = ("num_videos", "scheduler", "num_inference_steps", "guidance_scale", "seed")
-        settings = [f"{name.replace('_', ' ')} {record[name]}" for name in names if name in record]
-        if settings:
+        if run.generated:
+            names = ("num_videos", "scheduler", "num_inference_steps", "guidance_scale", "seed")
+            settings = [f"{name.replace('_', ' ')} {getattr(run.generated, name)}" for name in names]
             text = f"Not selected: the first clips of each class ({', '.join(settings)})."
             section.body.append(prefix(run, runs) + text)
     count = max(1, GIFS_PER_CLASS // len(runs))
@@ -169,17 +168,19 @@ def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
 
 
 def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
-    """What a record has no number for, and the reason that it gives."""
-    recon = run.recon or {}
-    results = [(GENERATED, record) for record in run.fvd] + [(RECONSTRUCTED, recon.get("rfvd"))]
-    for record in run.fvd:
-        results += [(FLOORS[key], floor) for key, floor in floors_of(record).items() if key in FLOORS]
-    for title, result in results:
-        if isinstance(result, dict) and result.get("fvd") is None:
-            yield title, result.get("reason", "")
-    lpips = recon.get("lpips")
-    if isinstance(lpips, dict) and lpips.get("measured") is False:
-        yield "LPIPS", lpips.get("reason", "")
+    """What a result has no number for, and the reason that it gives."""
+    for result in run.fvd:
+        if result.fvd is None:
+            yield GENERATED, result.reason or ""
+        for key, floor in (result.floors or {}).items():
+            if floor["fvd"] is None:
+                yield FLOORS[key], floor.get("reason", "")
+    if run.recon is None:
+        return
+    if run.recon.rfvd is not None and run.recon.rfvd["fvd"] is None:
+        yield RECONSTRUCTED, run.recon.rfvd["reason"]
+    if not run.recon.lpips["measured"]:
+        yield "LPIPS", run.recon.lpips["reason"]
 
 
 def timings(runs: Sequence[Run]) -> Section:

@@ -6,9 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from vidtwin_gen.files import read_json
+from vidtwin_gen.records import (
+    AccuracyResult,
+    CostResult,
+    DiagnoseResult,
+    FVDResult,
+    GeneratedRecord,
+    ReconResult,
+    Result,
+    SensitivityResult,
+)
 
 Record = dict[str, Any]
+R = TypeVar("R", bound=Result)
 
 STAGES = {"vae": "Stage 1, autoencoder", "dit": "Stage 2, generator"}
 # what writes each piece; a report says so where the piece is missing
@@ -23,17 +36,10 @@ COMMANDS = {
     "eval/cost.json": "python -m eval cost",
     "demo.json": "python -m vidtwin_gen demo",
 }
-# without these keys a file is not what its name says
-NEEDED = {
-    "eval/recon.json": ("both",),
-    "eval/fvd.json": ("fvd",),
-    "eval/accuracy.json": ("generated", "real"),
-    "eval/cost.json": ("rows",),
-}
 # results that only some runs have: shown as they are, with the pictures whose names begin alike
-OPTIONAL = {
-    "diagnose": "Diagnosis of the latent",
-    "sensitivity": "What the distance is sensitive to",
+OPTIONAL: dict[str, tuple[type[Result], str]] = {
+    "diagnose": (DiagnoseResult, "Diagnosis of the latent"),
+    "sensitivity": (SensitivityResult, "What the distance is sensitive to"),
 }
 
 
@@ -48,20 +54,20 @@ class Run:
     name: str
     folder: Path
     demo: Record | None
-    recon: Record | None
-    fvd: tuple[Record, ...]
-    accuracy: Record | None
-    cost: Record | None
-    generated: Record | None
+    recon: ReconResult | None
+    fvd: tuple[FVDResult, ...]
+    accuracy: AccuracyResult | None
+    cost: CostResult | None
+    generated: GeneratedRecord | None
     logs: dict[str, list[Record]]
-    optional: dict[str, Record]
+    optional: dict[str, Result]
 
     @property
     def class_names(self) -> list[str] | None:
         """Of the data, as far as the run tells: two data sets share no protocol."""
         for record in (self.generated, self.accuracy):
-            if record and record.get("class_names"):
-                return sorted(record["class_names"])
+            if record and record.class_names:
+                return sorted(record.class_names)
         return None
 
     def clips(self) -> dict[str, list[Path]]:
@@ -110,23 +116,23 @@ def read_run(folder: str | Path, name: str) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name the folder of a run, or NAME=FOLDER")
-    plain = folder / "eval" / "fvd.json"
-    others = sorted(path for path in (folder / "eval").glob("fvd*.json") if path != plain)
-    distances = [_read_json(path, folder, "eval/fvd.json") for path in (plain, *others)]
+    results = folder / "eval"
+    plain = results / "fvd.json"
+    distances = [plain, *sorted(path for path in results.glob("fvd*.json") if path != plain)]
     run = Run(
         name,
         folder,
-        demo=_read_json(folder / "demo.json", folder),
-        recon=_read_json(folder / "eval" / "recon.json", folder),
-        fvd=tuple(_check_distance(record, folder) for record in distances if record is not None),
-        accuracy=_read_json(folder / "eval" / "accuracy.json", folder),
-        cost=_read_json(folder / "eval" / "cost.json", folder),
-        generated=_read_json(folder / "generated" / "generated.json", folder),
+        demo=_read_demo(folder / "demo.json"),
+        recon=_read(ReconResult, results / "recon.json"),
+        fvd=tuple(FVDResult.read(path) for path in distances if path.is_file()),
+        accuracy=_read(AccuracyResult, results / "accuracy.json"),
+        cost=_read(CostResult, results / "cost.json"),
+        generated=_read(GeneratedRecord, folder / "generated" / "generated.json"),
         logs={stage: _read_log(folder / stage / "metrics.jsonl") for stage in STAGES},
         optional={
             stem: record
-            for stem in OPTIONAL
-            if (record := _read_json(folder / "eval" / f"{stem}.json", folder)) is not None
+            for stem, (kind, _) in OPTIONAL.items()
+            if (record := _read(kind, results / f"{stem}.json")) is not None
         },
     )
     if not any(_contents(run)):
@@ -153,30 +159,13 @@ def _contents(run: Run) -> list[Any]:
     return [*there, run.fvd, run.optional, *run.logs.values(), run.clips(), *pictures]
 
 
-def _check_distance(record: Record, folder: Path) -> Record:
-    if record["fvd"] is not None and not {"num_real", "num_generated", "protocol"} <= record.keys():
-        raise ValueError(
-            f"{folder}: the FVD {record['fvd']} stands without its N and protocol and can't be compared with "
-            f"anything: write it anew with `{COMMANDS['eval/fvd.json']}`"
-        )
-    return record
+def _read(kind: type[R], path: Path) -> R | None:
+    return kind.read(path) if path.is_file() else None
 
 
-def _read_json(path: Path, folder: Path, kind: str | None = None) -> Record | None:
-    """`kind`: the key of `NEEDED` and `COMMANDS`, where it is not the path inside the run's folder."""
-    if not path.is_file():
-        return None
-    kind = kind or path.relative_to(folder).as_posix()
-    way_out = f"write it anew with `{COMMANDS[kind]}`, or delete it" if kind in COMMANDS else "delete it"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read as JSON ({error}): {way_out}") from None
-    needed = NEEDED.get(kind, ())
-    if not isinstance(record, dict) or not set(needed) <= record.keys():
-        expected = f"an object with {', '.join(needed)}" if needed else "an object"
-        raise ValueError(f"{path} is expected to hold {expected}, and does not: {way_out}")
-    return record
+def _read_demo(path: Path) -> Record | None:
+    way_out = f"write it anew with `{COMMANDS['demo.json']}`, or delete it"
+    return read_json(path, way_out) if path.is_file() else None
 
 
 def _read_log(path: Path) -> list[Record]:

@@ -27,21 +27,6 @@ TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
 CONDITIONINGS = ("adaln", "cross_attention")
 PREDICTION_TYPES = ("flow_prediction", "sample")  # in diffusers' words
 
-# S to XL: DiT (arXiv 2212.09748, Table 1). paper: VidTwin (arXiv 2412.17726, appendix D.3), which does not
-# tell the number of heads; 16 is DiT-XL's at this width.
-SIZES: dict[str, dict[str, Any]] = {
-    "S": {"hidden_size": 384, "num_layers": 12, "num_heads": 6},
-    "B": {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
-    "L": {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
-    "XL": {"hidden_size": 1152, "num_layers": 28, "num_heads": 16},
-    "paper": {
-        "hidden_size": 1152,
-        "num_layers": 18,
-        "num_heads": 16,
-        "conditioning": "cross_attention",
-    },
-}
-
 
 class LatentTransformerBlock(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the conditioning: adaLN-Zero (DiT, section 3.2).
@@ -82,7 +67,7 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
 
     It knows layouts and no autoencoder: one input and one output projection per grid, positions shared along
     axes of one name, a plain adaLN-Zero trunk over the concatenated tokens. At initialisation it returns 0.
-    `SIZES` has the usual sizes by name.
+    `vidtwin_gen.models.sizes` has the usual sizes by name.
 
     Args:
         layout: what is inside the flat latent, `LatentLayout.to_config()`.

@@ -6,9 +6,10 @@ import ctypes
 import gc
 import multiprocessing
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from eval.cost.timing import interleaved, spread
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 Make = Callable[[], tuple[nn.Module, Mapping[str, torch.Tensor]]]
+# passes by name, one after the other; what one of them holds may go when the next is asked for
+Passes = Callable[[], Iterator[tuple[str, Callable[[], object]]]]
 
 
 def measure_step(
@@ -29,10 +32,8 @@ def measure_step(
 ) -> dict[str, Any]:
     """Of a float32 training step with fused Adam and of a forward pass, after two steps that do not count.
 
-    The step is that of `predict_training_memory`. `peak_bytes` is on a GPU what the allocator gave out at
-    most; on a CPU the most that a fresh process had resident, less what it had before there was a model.
-    To have everything loaded by then that a first step loads, it makes steps with a small model first. Both
-    passes are timed in a second process, whose allocator is as it always is.
+    The step is that of `predict_training_memory`, its memory that of `measure_peaks`. Both passes are timed
+    in a second process, whose allocator is as it always is.
 
     Args:
         make: builds the model and its inputs by keyword, on the CPU; a function that can be pickled.
@@ -42,30 +43,38 @@ def measure_step(
     Raises:
         ValueError: the memory did not suffice, or this system does not tell a process's peak.
     """
-    if torch.device(device).type == "cpu" and not STATUS.is_file():
-        raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-            peak = pool.submit(_measure_peak, make, make_small, attention, device).result()
-            seconds = pool.submit(_measure_seconds, make, attention, device, repeats).result()
-    except RuntimeError as error:
-        # a CPU's allocator has no class of its own for it
-        out_of_memory = isinstance(error, BrokenProcessPool | torch.OutOfMemoryError)
-        if not out_of_memory and "can't allocate memory" not in str(error):
-            raise
-        raise ValueError(
-            f"{device} ran out of memory while measuring ({type(error).__name__}): take a smaller size, "
-            "batch or tokenizer, or gradient checkpointing"
-        ) from None
+    peaks = measure_peaks(
+        partial(_training_pass, make, device),
+        partial(_training_pass, make_small, device),
+        attention=attention,
+        device=device,
+    )
+    seconds = _in_fresh_process(device, _measure_seconds, make, attention, device, repeats)
     return {
         "device": device,
-        "peak_bytes": peak,
+        "peak_bytes": peaks["training_step"],
         "peak_is": "allocated" if _on_gpu(device) else "resident",
         "seconds": {name: spread(values).to_json() for name, values in seconds.items()},
         "num_threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def measure_peaks(
+    passes: Passes, small_passes: Passes, *, attention: str = "fused", device: str = "cpu"
+) -> dict[str, int]:
+    """Bytes that each pass takes at most, its model included: on a GPU what the allocator gave out, on a CPU
+    what a fresh process had resident, less what it had before there was a model.
+
+    To have everything loaded by then that a first pass loads, it makes those of a small model first.
+
+    Args:
+        passes, small_passes: functions that can be pickled.
+
+    Raises:
+        ValueError: the memory did not suffice, or this system does not tell a process's peak.
+    """
+    return _in_fresh_process(device, _measure_peaks, passes, small_passes, attention, device)
 
 
 def free_memory(device: str | torch.device) -> int:
@@ -75,21 +84,45 @@ def free_memory(device: str | torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _measure_peak(make: Make, make_small: Make, attention: str, device: str) -> int:
-    _give_back_what_is_freed()
+def _in_fresh_process(device: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    if torch.device(device).type == "cpu" and not STATUS.is_file():
+        raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(function, *arguments).result()
+    except RuntimeError as error:
+        # a CPU's allocator has no class of its own for it
+        out_of_memory = isinstance(error, BrokenProcessPool | torch.OutOfMemoryError)
+        if not out_of_memory and "can't allocate memory" not in str(error):
+            raise
+        raise ValueError(
+            f"{device} ran out of memory while measuring ({type(error).__name__}): take a smaller size, "
+            "batch or tokenizer, or gradient checkpointing"
+        ) from None
+
+
+def _measure_peaks(passes: Passes, small_passes: Passes, attention: str, device: str) -> dict[str, int]:
+    _return_what_is_freed()
+    peaks = {}
     with attention_kernel(attention):
-        train, _ = _passes(*make_small(), device)
-        for _ in range(2):
-            train()
-        del train, _
+        for _, function in small_passes():
+            for _ in range(2):
+                function()
+        del function
         gc.collect()
         before = _memory(device)
-        train, _ = _passes(*make(), device)
-        for _ in range(2):
-            train()
-        _forget_peak(device)
-        train()
-        return _peak(device) - before
+        for name, function in passes():
+            for _ in range(2):
+                function()
+            _reset_peak(device)
+            function()
+            peaks[name] = _peak(device) - before
+    return peaks
+
+
+def _training_pass(make: Make, device: str) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "training_step", _passes(*make(), device)[0]
 
 
 def _measure_seconds(make: Make, attention: str, device: str, repeats: int) -> dict[str, list[float]]:
@@ -122,7 +155,7 @@ def _passes(
     return train, forward
 
 
-def _give_back_what_is_freed() -> None:
+def _return_what_is_freed() -> None:
     """glibc keeps freed blocks below a size that grows with the blocks it sees; then what is resident is not
     what is needed. Fixed thresholds (mallopt's -1 and -3) return every tensor of 64 KiB and more."""
     libc = ctypes.CDLL(None)
@@ -135,7 +168,7 @@ def _memory(device: str) -> int:
     return torch.cuda.memory_allocated(device) if _on_gpu(device) else _status("VmRSS")
 
 
-def _forget_peak(device: str) -> None:
+def _reset_peak(device: str) -> None:
     if _on_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
     else:

@@ -1,0 +1,27 @@
+"""The processes that measure together, and the device of each."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+
+def processes() -> PartialState:
+    """Those that accelerate's launcher started, or this one alone. Left to itself, PartialState does not see
+    several of them where there is no GPU."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+
+
+def find_device(name: str) -> torch.device:
+    """`--device`; of several processes each has a GPU of its own.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch finds no GPU; leave the flag out")
+    try:
+        return processes().device if name == "cuda" else torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None

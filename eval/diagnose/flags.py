@@ -1,0 +1,23 @@
+"""The flags of `python -m eval diagnose`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.recon.flags import AutoencoderFlags
+from vidtwin_gen.flags import flag, path_ending, positive
+
+
+@dataclass(kw_only=True)
+class DiagnoseFlags(AutoencoderFlags):
+    figure: Path | None = flag(
+        "also draw the latent's channels, and the swaps in a second picture, NAME_swap.png",
+        type=path_ending(".png"),
+    )
+    num_pairs: int = flag("pairs of clips that swap parts (default 8)", 8, type=positive)
+    lpips: bool | None = flag(
+        "insist on it; left out: where its weights are", action=argparse.BooleanOptionalAction
+    )
+    fvd: bool = flag("rFVD and tFVD (default: yes)", True, action=argparse.BooleanOptionalAction)

@@ -1,0 +1,262 @@
+"""Which clips of each side are compared: a protocol's, of these flags, this file and this data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.clips import RESIZE, Draw, GeneratedClips, RealClips
+from eval.flags import Split
+from eval.fvd.features import FeatureExtractor
+from eval.fvd.protocols import (
+    ANY,
+    FIRST_OF_CLASS,
+    PROTOCOLS,
+    REAL_SELECTION,
+    ClipProtocol,
+    Selection,
+    quick,
+    quick_count,
+)
+from vidtwin_gen.files import file_sha256
+from vidtwin_gen.records import FVDProtocol
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`protocol` with the official split `fold` and the `seed` of all draws."""
+
+    protocol: ClipProtocol
+    fold: int
+    seed: int
+
+    def record(self, extractor: FeatureExtractor, generated_selection: str | None = None) -> FVDProtocol:
+        """What stands beside a number that was measured so."""
+        protocol = self.protocol
+        if generated_selection is None:
+            generated_selection = ANY if protocol.selection == "generated" else FIRST_OF_CLASS
+        return FVDProtocol(
+            name=protocol.name,
+            num_real=protocol.num_clips,
+            num_generated=protocol.num_clips,
+            num_frames=protocol.num_frames,
+            height=protocol.height,
+            width=protocol.width,
+            split=protocol.split,
+            fold=None if protocol.split == "all" else self.fold,
+            stride=protocol.stride,
+            fps=protocol.fps,
+            real_selection=REAL_SELECTION[protocol.selection],
+            seed=self.seed,
+            generated_selection=generated_selection,
+            clip_resize=RESIZE,
+            resize=extractor.resize,
+            feature_extractor=extractor.name,
+            weights_sha256=extractor.weights_sha256,
+            feature_dim=extractor.dim,
+        )
+
+    def real_clips(self, data: str | Path) -> RealClips:
+        protocol = self.protocol
+        return RealClips.of_split(
+            data,
+            protocol.shape,
+            protocol.split,
+            fold=self.fold,
+            stride=protocol.stride,
+            fps=protocol.fps,
+            seed=self.seed,
+        )
+
+
+def choose_settings(
+    protocol_name: str,
+    shape: Sequence[int | None],
+    selection: Selection,
+    *,
+    split: Split | None = None,
+    fold: int | None = None,
+    stride: int | None = None,
+    fps: float | None = None,
+    seed: int | None = None,
+    reference: FVDProtocol | None = None,
+) -> Settings:
+    """What is left out is the reference's, where there is one.
+
+    `shape`, (num_frames, height, width) of a clip, and `selection` are for quick-N, which fixes neither.
+
+    Raises:
+        ValueError: an unknown protocol, or values that contradict it.
+    """
+    fold = fold or (reference.fold if reference else None) or 1
+    if seed is None:
+        seed = reference.seed if reference else 0
+    num_clips = quick_count(protocol_name)
+    if num_clips is None:
+        protocol = PROTOCOLS[protocol_name]
+        for name, given in (("split", split), ("stride", stride), ("fps", fps)):
+            expected = getattr(protocol, name)
+            if given is not None and given != expected:
+                raise ValueError(
+                    f"--{name} {given}: {protocol.name} is defined with {expected}; leave the flag out, or "
+                    f"measure with --protocol quick-{protocol.num_clips}"
+                )
+        if any(size is not None for size in shape) and selection == "classes" and reference is None:
+            raise ValueError(f"--protocol {protocol_name} has its own clip size: leave out the flags for it")
+        return Settings(protocol, fold, seed)
+    num_frames, height, width = shape
+    if num_frames is None or height is None or width is None:
+        raise ValueError(
+            f"--protocol {protocol_name} fixes no clip size: give --num_frames, --height and --width"
+        )
+    if stride is None and fps is None and reference:
+        stride, fps = reference.stride, reference.fps
+    videos: Any = split or (reference.split if reference else "train")
+    size = (num_frames, height, width)
+    return Settings(quick(num_clips, size, videos, stride, fps, selection), fold, seed)
+
+
+def draws_of(protocol: ClipProtocol, real: RealClips, names: Sequence[str], sets: int = 1) -> list[Draw]:
+    """The draws of so many disjoint sets of real clips, one after the other; `names` are the classes of one
+    of them where the selection goes by class."""
+    if protocol.selection == "videos":
+        return real.of_videos(sets * protocol.num_clips)
+    return real.of_classes([*names] * sets)
+
+
+def real_names(protocol: ClipProtocol, real: RealClips) -> list[str]:
+    """The classes of the real clips, where they do not follow the generated ones.
+
+    Raises:
+        ValueError: fewer videos than the protocol wants.
+    """
+    # with twice as many clips as videos, a published set would be made of copies
+    num_good = real.num_videos - len(real.bad)
+    if protocol.num_clips > (2 * num_good if protocol.selection == "videos" else num_good):
+        raise ValueError(
+            f"--protocol {protocol.name} wants {protocol.num_clips} real clips, the {protocol.split} split "
+            f"has {num_good} videos: give the whole data set, or --protocol quick-{num_good}"
+        )
+    if protocol.selection == "videos":
+        return [real.names[draw.row] for draw in real.of_videos(protocol.num_clips)]
+    return real.even_names(protocol.num_clips)
+
+
+def check_classes(protocol: ClipProtocol, real: RealClips, names: Sequence[str]) -> None:
+    """Whether there are videos enough of the classes of the generated clips, each counting twice at most.
+
+    Raises:
+        ValueError: a class that the data does not have, or with too few videos.
+    """
+    rows = real.rows
+    asked = Counter[str]()
+    for number, name in enumerate(names):
+        real.label(name)
+        asked[name] += 1
+        if asked[name] > 2 * len(rows[name]):
+            less = f", or --protocol quick-{number}" if number > 1 else ""
+            raise ValueError(
+                f"--protocol {protocol.name} wants {names.count(name)} real clips of {name}, as many as the "
+                f"generated ones; the {protocol.split} split has {len(rows[name])} videos of it that can be "
+                f"read, and none is used more than twice: give more data{less}"
+            )
+
+
+def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str]) -> str | None:
+    """Why there is no second set of real clips of these classes, if so."""
+    if protocol.selection == "videos":
+        return None
+    rows = real.rows
+    short = [name for name, count in Counter(names).items() if 2 * count > len(rows[name])]
+    if not short:
+        return None
+    return (
+        f"too few videos: {protocol.num_clips} other real clips need twice as many videos of each class as "
+        f"clips, and {short[0]} has {len(rows[short[0]])} for 2 x {names.count(short[0])}"
+    )
+
+
+def check_sets(paths: Sequence[Path], generated: Sequence[GeneratedClips]) -> list[str]:
+    """The files' sha256.
+
+    Raises:
+        ValueError: clips of several sizes, or the same clips twice.
+    """
+    digests: list[str] = []
+    for path, clips in zip(paths, generated, strict=True):
+        if clips.frames.shape[1:] != generated[0].frames.shape[1:]:
+            sizes = ["x".join(map(str, c.frames.shape[1:4])) for c in (generated[0], clips)]
+            raise ValueError(
+                f"--generated {paths[0]} holds clips of {sizes[0]} (frames, height, width) and {path} of "
+                f"{sizes[1]}: seeds of one generator have one size"
+            )
+        digest = file_sha256(path)
+        if digest in digests:
+            twin = paths[digests.index(digest)]
+            raise ValueError(
+                f"--generated {twin} and {path} are the same clips: generate with another --seed"
+            )
+        digests.append(digest)
+    return digests
+
+
+def check_clips(protocol: ClipProtocol, path: Path, clips: GeneratedClips) -> None:
+    """Raises ValueError where a file holds too few clips, or clips of another length, for the protocol."""
+    count, num_frames = clips.frames.shape[:2]
+    if num_frames != protocol.num_frames:
+        raise ValueError(
+            f"--generated {path}: clips of {num_frames} frames, and --protocol {protocol.name} compares "
+            f"clips of {protocol.num_frames}; a distance between clips of unequal length means nothing"
+        )
+    if count < protocol.num_clips:
+        raise ValueError(
+            f"--generated {path} holds {count} clips, --protocol {protocol.name} wants {protocol.num_clips}: "
+            f"generate more, or measure with --protocol quick-{count}; none is used twice"
+        )
+
+
+def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> list[str]:
+    """The classes of the clips on each side, where no reference says them."""
+    protocol = settings.protocol
+    if protocol.selection != "generated":
+        return real_names(protocol, real)
+    names = [clips.names[index] for index in _order(settings, clips)[: protocol.num_clips]]
+    check_classes(protocol, real, names)
+    return names
+
+
+def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str], path: Path) -> list[int]:
+    """Of the generated clips the first ones of each class, as many as `wanted` has of it.
+
+    Raises:
+        ValueError: too few of a class.
+    """
+    left = Counter(wanted)
+    have = Counter(clips.names)
+    short = {name: count for name, count in left.items() if have[name] < count}
+    if short:
+        name, count = next(iter(short.items()))
+        raise ValueError(
+            f"--generated {path}: the classes of its clips are not those of the real ones: {have[name]} of "
+            f"{name} for {count}"
+            + (f", and {len(short) - 1} more classes" if len(short) > 1 else "")
+            + "; generate with `python -m pipelines generate --labels_from REFERENCE`, the file that "
+            "`python -m eval reference` writes"
+        )
+    chosen = []
+    for index in _order(settings, clips):
+        if left[clips.names[index]] > 0:
+            left[clips.names[index]] -= 1
+            chosen.append(index)
+    return chosen
+
+
+def _order(settings: Settings, clips: GeneratedClips) -> list[int]:
+    if settings.protocol.selection != "generated":
+        return list(range(len(clips.names)))
+    return torch.randperm(len(clips.names), generator=torch.Generator().manual_seed(settings.seed)).tolist()

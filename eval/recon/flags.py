@@ -1,0 +1,56 @@
+"""The flags of `python -m eval recon`, and what `diagnose` shares with it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.flags import SPLITS, VAE, ExtractionFlags, LPIPSFlags, RateFlags, Split, data_folder, vae_folder
+from vidtwin_gen.flags import flag, path_ending, positive
+
+
+@dataclass(kw_only=True)
+class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
+    """An autoencoder, and the clips it is measured on."""
+
+    vae: Path = flag(VAE, type=vae_folder, required=True)
+    num_frames: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    height: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    width: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    data: Path | None = flag(
+        "folder of the real videos, <root>/<class>/<video>", type=data_folder, excludes="source!"
+    )
+    videos: list[str] | None = flag(
+        "in place of a data set: files, folders at any depth", nargs="+", metavar="PATH", excludes="source!"
+    )
+    split: Split | None = flag("of --data (default test)", choices=SPLITS)
+    fold: int | None = flag("of --data: the official split, 1 to 3 (default 1)", type=int)
+    seed: int = flag("of the draw of clips (default 0)", 0, type=int)
+    num_clips: int | None = flag("left out: one of every video", type=positive)
+
+    def __post_init__(self) -> None:
+        if self.videos:
+            for name in ("split", "fold"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(
+                        f"--{name} {value} is of --data; --videos are all measured, leave it out"
+                    )
+
+
+@dataclass(kw_only=True)
+class ReconFlags(AutoencoderFlags):
+    gif: Path | None = flag(
+        "also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
+        type=path_ending(".gif", note="; a .png of the same name is also written"),
+    )
+    gif_clips: int = flag("clips in it (default 8)", 8, type=positive)
+    lpips: bool | None = flag(
+        "insist on the perceptual distance, also of Structure and Dynamics alone; left out: of the "
+        "reconstruction, where its weights are",
+        action=argparse.BooleanOptionalAction,
+    )
+    fvd: bool = flag("also measure FVD of the reconstructions (rFVD)", False, action="store_true")
+    per_clip: Path | None = flag(
+        "also write a row for each clip, .csv or .jsonl", type=path_ending(".csv", ".jsonl")
+    )
