@@ -27,7 +27,7 @@ from autoencoder.model.posterior import FlatGaussian
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
 from vidtwin_gen import diffusion
-from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents, weights_sha256
+from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents
 from vidtwin_gen.data.pixels import from_diffusers
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
@@ -42,6 +42,7 @@ from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.run import Run
 from vidtwin_gen.training.trackers import log_picture
+from vidtwin_gen.weights import weights_sha256
 
 
 @dataclass

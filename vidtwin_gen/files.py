@@ -97,6 +97,10 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
     return value
 
 
-def file_sha256(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(*paths: str | Path) -> str:
+    """The digest of a file's bytes, or of those of several files after each other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""A folder of files while it is being made: what is finished in it stays, and the same command goes on."""
+"""A folder that takes long to fill: a killed command leaves the finished files, and goes on with the others
+when it is repeated."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vidtwin_gen.data.ucf101 import some
+from vidtwin_gen.files import read_json, replacing_file, write_json
 
 RECORD = "partial.json"
 LOCK = "partial.lock"
@@ -19,8 +20,8 @@ LOCK = "partial.lock"
 class PartialFolder:
     """`<out>.partial`: takes the name `out` when all files are there.
 
-    A file gets its own name when it is written, then a line in the record; what a killed process leaves
-    beside those in the record is removed by the next one. To be used as a context, which locks the folder.
+    A file gets its own name when it is written, then a line in the record; whatever else a killed process
+    leaves is removed by the next one. To be used as a context, which locks the folder.
 
     Args:
         out: the folder to be made; new or empty.
@@ -28,8 +29,8 @@ class PartialFolder:
             command may take the folder over.
 
     Attributes:
-        path: `<out>.partial`. files: the finished ones, by their path in it, with `num_bytes` and what `add`
-            was told of them.
+        path: `<out>.partial`. files: the finished ones, by their path in it, with `num_bytes` and `about` of
+            `add`.
 
     Raises:
         ValueError: `out` is not empty, or `<out>.partial` is another command's, in use by another process, or
@@ -41,10 +42,10 @@ class PartialFolder:
         self.path = self.out.with_name(self.out.name + ".partial")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ValueError(f"{out} is not empty: name another --out, or remove it to encode again")
-        strangers = [p.name for p in self.path.glob("*") if not p.name.startswith("partial.")]
-        if strangers and not (self.path / RECORD).is_file():
+        others = [p.name for p in self.path.glob("*") if not p.name.startswith("partial.")]
+        if others and not (self.path / RECORD).is_file():
             raise ValueError(
-                f"{self.path} holds {some(strangers)} and no {RECORD}, so it is not a command's to continue: "
+                f"{self.path} holds {some(others)} and no {RECORD}, so it is not a command's to continue: "
                 "move it away, or name another --out"
             )
         self.command = dict(command)
@@ -75,10 +76,8 @@ class PartialFolder:
         """Writes a file, by a call of `write` with a path, and puts it on record with what is to be known
         about it (plain JSON)."""
         file = self.path / name
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_name(f"{file.name}.partial")
-        write(partial)
-        partial.rename(file)
+        with replacing_file(file) as partial:
+            write(partial)
         self.files[name] = {**about, "num_bytes": file.stat().st_size}
         self._write_record()
 
@@ -93,11 +92,9 @@ class PartialFolder:
     def _continue(self) -> None:
         """Takes over what the record of an earlier process says is finished."""
         record_path = self.path / RECORD
-        record = (
-            json.loads(record_path.read_text()) if record_path.is_file() else {"command": {}, "files": {}}
-        )
-        files: dict[str, dict[str, Any]] = record["files"]
-        before: dict[str, Any] = record["command"]
+        record = read_json(record_path, "remove the folder") if record_path.is_file() else {}
+        files: dict[str, dict[str, Any]] = record.get("files", {})
+        before: dict[str, Any] = record.get("command", {})
         changed = [
             f"--{name} was {before.get(name)!r}, is {value!r}"
             for name, value in self.command.items()
@@ -121,6 +118,4 @@ class PartialFolder:
         self._write_record()
 
     def _write_record(self) -> None:
-        partial = self.path / f"{RECORD}.partial"
-        partial.write_text(json.dumps({"command": self.command, "files": self.files}, indent=2) + "\n")
-        partial.rename(self.path / RECORD)
+        write_json(self.path / RECORD, {"command": self.command, "files": self.files})

@@ -1,8 +1,8 @@
-"""Weights of published networks: looked for in one order, verified, read without running anything."""
+"""Weights: those of published networks, looked for in one order, verified and read without running anything,
+and the digest of a saved model."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import pickle
@@ -21,13 +21,15 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 
+from vidtwin_gen.files import file_sha256
+
 # Of the cache folder; left out, it is `vidtwin-gen` in the folder that the hub's own tools keep, HF_HOME.
 CACHE_VARIABLE = "VIDTWIN_GEN_CACHE"
 # To ask the hub about a file. A machine that is cut off without knowing it waits no longer than that.
 HUB_TIMEOUT_S = 3.0
 
 
-class MissingWeightsError(RuntimeError):
+class MissingWeightsError(ValueError):
     """The weights of a network are not on this machine; the message says how to get them."""
 
 
@@ -105,13 +107,13 @@ class PublishedWeights:
         weights = self.find(path)
         stat = weights.stat()
         found = _sha256(str(weights.resolve()), stat.st_size, stat.st_mtime_ns)
-        told = sha256 or os.environ.get(self._sha256_variable)
-        if told and told.lower() != found:
+        expected = sha256 or os.environ.get(self._sha256_variable)
+        if expected and expected.lower() != found:
             raise ValueError(
-                f"{weights} has sha256 {found}, not {told} as was named for it: correct the digest, or the "
-                "path"
+                f"{weights} has sha256 {found}, not {expected} as was named for it: correct the digest, or "
+                "the path"
             )
-        if not told and found not in self.known:
+        if not expected and found not in self.known:
             published = ", ".join(f"{digest} ({name})" for digest, name in self.known.items())
             raise ValueError(
                 f"{weights} has sha256 {found}, which is no published file of the {self.title} weights: "
@@ -137,13 +139,13 @@ class PublishedWeights:
             yield Path(folder) / self.file
 
     def _fetch(self) -> Path:
-        """From what the hub's tools keep here, or else from the hub."""
+        """From the cache of the hub's tools, or else from the hub."""
         if self.hub is None:
             raise MissingWeightsError(self._ways_out())
         repo, file, revision = self.hub.repo, self.hub.file, self.hub.revision
-        kept = try_to_load_from_cache(repo, file, revision=revision)
-        if isinstance(kept, str):
-            return Path(kept)
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
         try:
             if not constants.is_offline_mode():
                 # asked once: the download itself would try for half a minute to reach a hub that is not there
@@ -187,8 +189,20 @@ def cache_folder() -> Path:
 @lru_cache(maxsize=8)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
     """A file is read once a process."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
+
+
+def weights_sha256(model_dir: str | Path) -> str:
+    """The digest of a saved model's safetensors files: says which autoencoder made a set of latents. Those of
+    a variant (`model.fp16.safetensors`) count only where there are no others.
+
+    Raises:
+        ValueError: there are none.
+    """
+    files = sorted(Path(model_dir).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{model_dir}: no .safetensors file; expected a folder written by save_pretrained")
+    return file_sha256(*([path for path in files if path.name.count(".") == 1] or files))
 
 
 class _NumpyUnpickler(pickle.Unpickler):

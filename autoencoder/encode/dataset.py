@@ -26,13 +26,14 @@ from autoencoder.encode.card import write_card
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
 from autoencoder.encode.whitening import latent_statistics
-from vidtwin_gen.data.latent_dataset import DATA, METADATA, weights_sha256
+from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.files import write_json
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder
+from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from pyarrow import parquet
 
 from vidtwin_gen.draws import EpochOrder
+from vidtwin_gen.files import file_sha256, read_json
 from vidtwin_gen.partial_folder import RECORD
 
 METADATA = "latents.json"
@@ -24,24 +23,9 @@ CACHE = ".cache/huggingface/datasets"  # below .cache/huggingface huggingface_hu
 DAMAGED = "copy the whole folder again, or encode again"
 
 
-def weights_sha256(model_dir: str | Path) -> str:
-    """The digest of a saved model's safetensors files: says which autoencoder made a set of latents. Those of
-    a variant (`model.fp16.safetensors`) count only where there are no others."""
-    digest = hashlib.sha256()
-    files = sorted(Path(model_dir).glob("*.safetensors"))
-    files = [path for path in files if path.name.count(".") == 1] or files
-    if not files:
-        raise ValueError(f"{model_dir}: no .safetensors file; expected a folder written by save_pretrained")
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def latents_sha256(path: str | Path) -> str:
     """The digest of what a folder of latents says of itself: its rows follow from that."""
-    return hashlib.sha256((Path(path) / METADATA).read_bytes()).hexdigest()
+    return file_sha256(Path(path) / METADATA)
 
 
 def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[str, Any]]:
@@ -86,10 +70,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: no {METADATA}; expected a folder written by `python -m vidtwin_gen encode`"
         )
-    try:
-        metadata: dict[str, Any] = json.loads((path / METADATA).read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
-        raise ValueError(f"{path / METADATA} can't be read as JSON: {error}; {DAMAGED}") from None
+    metadata = read_json(path / METADATA, DAMAGED)
     if "files" not in metadata:
         raise ValueError(f"{path / METADATA} names no files, as an earlier version wrote it: encode again")
     return metadata

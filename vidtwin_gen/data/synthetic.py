@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import colorsys
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vidtwin_gen.data.writing import write_video
+from vidtwin_gen.files import replacing_folder, write_text
 
 FPS = 25.0
 HEIGHT, WIDTH = 48, 64
@@ -158,34 +158,28 @@ def write_dataset(
         raise ValueError(
             f"{root} holds {seen}, not {recipe.strip()}: name an empty folder or remove this one"
         )
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     jobs = [
         (label, name, group, clip)
         for label, name in enumerate(CLASSES)
         for group in range(1, NUM_GROUPS + 1)
         for clip in range(1, clips_per_group + 1)
     ]
+    with replacing_folder(root) as partial:
 
-    def write(job: tuple[int, str, int, int]) -> None:
-        label, name, group, clip = job
-        frames = draw_clip(name, num_frames, [seed, label, group], [seed, label, group, clip])
-        write_video(partial / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi", frames, FPS)
+        def write(job: tuple[int, str, int, int]) -> None:
+            label, name, group, clip = job
+            frames = draw_clip(name, num_frames, [seed, label, group], [seed, label, group, clip])
+            write_video(partial / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi", frames, FPS)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the encoder is a process of its own
-        list(tqdm(pool.map(write, jobs), total=len(jobs), desc="drawing clips", unit="clip"))
-    _write_split_lists(partial / "ucfTrainTestlist", jobs)
-    (partial / marker.name).write_text(recipe)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    if root.exists():
-        root.rmdir()
-    partial.rename(root)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the encoder is a process of its own
+            list(tqdm(pool.map(write, jobs), total=len(jobs), desc="drawing clips", unit="clip"))
+        _write_split_lists(partial / "ucfTrainTestlist", jobs)
+        write_text(partial / marker.name, recipe)
     return root
 
 
 def _write_split_lists(folder: Path, jobs: list[tuple[int, str, int, int]]) -> None:
-    folder.mkdir(parents=True)
-    (folder / "classInd.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(CLASSES, start=1)))
+    write_text(folder / "classInd.txt", "".join(f"{i} {name}\n" for i, name in enumerate(CLASSES, start=1)))
     for fold in (1, 2, 3):
         test_groups = range((fold - 1) * NUM_TEST_GROUPS + 1, fold * NUM_TEST_GROUPS + 1)
         train, test = [], []
@@ -195,5 +189,5 @@ def _write_split_lists(folder: Path, jobs: list[tuple[int, str, int, int]]) -> N
                 test.append(f"{line}\n")
             else:
                 train.append(f"{line} {label + 1}\n")
-        (folder / f"trainlist{fold:02d}.txt").write_text("".join(train))
-        (folder / f"testlist{fold:02d}.txt").write_text("".join(test))
+        write_text(folder / f"trainlist{fold:02d}.txt", "".join(train))
+        write_text(folder / f"testlist{fold:02d}.txt", "".join(test))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import MethodType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -77,7 +77,7 @@ def whole_copy(model: Model, accelerator: Accelerator) -> Model | None:
     if not accelerator.is_main_process:
         return None
     # sharding puts classes of its own before the model's
-    model_class = next(cls for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))
+    model_class: Any = next(cls for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))
     copy: Model = model_class.from_config(model.config)
     copy.load_state_dict(weights)
     return copy.eval()
