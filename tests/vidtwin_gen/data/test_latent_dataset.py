@@ -15,9 +15,10 @@ from pyarrow import parquet
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents, weights_sha256
+from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents
 from vidtwin_gen.draws import EpochOrder, hash64, seeded_generator
 from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.weights import weights_sha256
 
 SMALL = LatentLayout(
     (LatentGrid("picture", ("height", "width"), (2, 3), 2), LatentGrid("motion", ("time",), (4,), 1))

@@ -10,10 +10,10 @@ from accelerate.utils import DistributedType
 
 import train_dit
 import train_vae
-from vidtwin_gen.data.latent_dataset import weights_sha256
 from vidtwin_gen.training.accelerator import allow_tf32
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.optimizer import make_optimizer
+from vidtwin_gen.weights import weights_sha256
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ import train_dit
 import train_vae
 from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
-from vidtwin_gen.data.latent_dataset import weights_sha256
 from vidtwin_gen.draws import seed_pass
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
