@@ -8,6 +8,8 @@ DEMO ?= runs/demo
 # Threads that wait spin for microseconds, not for ever: with a data worker on two cores that costs more than the
 # work, and not to spin at all makes a step of small operations half as long again.
 export GOMP_SPINCOUNT ?= 10000
+# With it set, every process compiles torch and diffusers anew, which takes longer than importing them.
+unexport PYTHONDONTWRITEBYTECODE
 FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
