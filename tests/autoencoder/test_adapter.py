@@ -17,7 +17,8 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main as evaluate
 from pipelines.__main__ import main as pipelines
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.conftest import DIT_FLAGS, WAN_CONFIG, command_line
+from tests.builders.autoencoders import WAN_CONFIG
+from tests.builders.runs import DIT_FLAGS, command_line
 from vidtwin_gen.__main__ import main as vidtwin_gen
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.latents import LatentLayout

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from autoencoder.__main__ import main
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.parts import decode_parts, join_parts
-from tests.autoencoder.model.test_vidtwin import build
+from tests.builders.autoencoders import build_autoencoder
 from vidtwin_gen.data.video import read_clip, video_info
 from vidtwin_gen.data.writing import tile, write_video
 from vidtwin_gen.models.transformer import LatentTransformer
@@ -25,7 +25,7 @@ WINDOW = 4  # frames of the small model
 
 @pytest.fixture(scope="module")
 def model():
-    return build()
+    return build_autoencoder()
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_sampled_video_shows_the_sampled_frames(files, model, tmp_path):
 
 
 def test_an_odd_size_gains_a_white_line(files, tmp_path):
-    build(height=15, width=15, patch_size=5).save_pretrained(tmp_path / "odd")
+    build_autoencoder(height=15, width=15, patch_size=5).save_pretrained(tmp_path / "odd")
     run("reconstruct", files / "seven.mp4", "--vae", tmp_path / "odd", "--out", tmp_path / "out")
     info = video_info(tmp_path / "out" / "seven_reconstruction.mp4")
     assert (info.height, info.width) == (16, 4 * 15 + 3 * 2)
@@ -193,7 +193,7 @@ def test_an_odd_size_gains_a_white_line(files, tmp_path):
 def test_a_released_checkpoint_will_do(model, tmp_path, files):
     from autoencoder.released import to_released_state_dict
 
-    released = build(hidden_size=64, num_heads=1, qformer_heads=8)
+    released = build_autoencoder(hidden_size=64, num_heads=1, qformer_heads=8)
     positions = torch.zeros(1, 4 * 4, 64)
     tensors = {"encoder.pos_embed": positions, **to_released_state_dict(released.state_dict())}
     torch.save({"state_dict": tensors}, tmp_path / "released.ckpt")
@@ -283,7 +283,7 @@ def truncated(path):
 
 def another_model(vae):
     shutil.rmtree(vae)
-    layout = build().layout.to_config()
+    layout = build_autoencoder().layout.to_config()
     LatentTransformer(layout, num_classes=2, hidden_size=16, num_layers=1, num_heads=2).save_pretrained(vae)
 
 

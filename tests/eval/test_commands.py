@@ -17,7 +17,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.cost.dit import dit_flops
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.conftest import WAN_CONFIG
+from tests.builders.autoencoders import WAN_CONFIG
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.models.transformer import LatentTransformer
 

@@ -15,7 +15,7 @@ import pytest
 import train_dit
 import train_vae
 from eval.fvd.i3d import I3D_WEIGHTS
-from tests.conftest import DIT_FLAGS, VAE_FLAGS
+from tests.builders.runs import DIT_FLAGS, VAE_FLAGS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import demo
 from vidtwin_gen.data import synthetic

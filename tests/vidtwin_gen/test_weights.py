@@ -10,7 +10,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from tests.hub_stand_in import running_hub
+from tests.builders.hub import running_hub
 from vidtwin_gen.weights import HubFile, MissingWeightsError, PublishedWeights, cache_folder
 
 ARRAYS = {"a": {"b/c": np.arange(3.0), "d": np.ones((2, 2), dtype=np.float32)}}

@@ -22,7 +22,7 @@ from autoencoder import __main__ as autoencoder_commands
 from autoencoder.encode.dataset import encode_dataset
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from tests.conftest import command_line
+from tests.builders.runs import command_line
 from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
@@ -70,7 +70,7 @@ def contents(folder):
 
 def test_rows_and_metadata(tiny_latents, synthetic_root):
     rows, metadata = load_latents(tiny_latents.latents_dir)
-    assert metadata == json.loads(json.dumps(tiny_latents.metadata))
+    assert metadata == tiny_latents.metadata
     assert metadata["num_rows"] == {"train": 144, "test": 56}
     assert {split: len(part) for split, part in rows.items()} == metadata["num_rows"]
     for split, part in rows.items():

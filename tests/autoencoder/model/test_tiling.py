@@ -5,7 +5,7 @@ import torch
 
 from autoencoder import adapter
 from autoencoder.model import tiling
-from tests.autoencoder.model.test_vidtwin import ABLATIONS, build, clips, latents_of
+from tests.builders.autoencoders import ABLATIONS, build_autoencoder, random_clips, random_latents
 
 
 def random_windows(num_windows, num_frames, seed=0):
@@ -57,8 +57,8 @@ def test_windows_of_a_clip_are_blended_to_the_clip():
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, ABLATIONS["a"]], ids=["VidTwin", "no Dynamics"])
 def test_a_single_window_is_what_it_was_to_the_bit(changes):
-    model = build(**changes)
-    x, latents = clips(model), latents_of(model)
+    model = build_autoencoder(**changes)
+    x, latents = random_clips(model), random_latents(model)
     plain, decoded = model(x), model.decode(latents).sample
     structure = model.decode_structure(latents).sample
     model.enable_tiling()
@@ -77,7 +77,7 @@ def test_a_single_window_is_what_it_was_to_the_bit(changes):
 @torch.no_grad()
 @pytest.mark.parametrize("sliced", [False, True])
 def test_a_long_clip_is_its_windows(sliced):
-    model = build()
+    model = build_autoencoder()
     x = torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     starts = (0, 2, 4)
     windows = [x[:, :, start : start + 4] for start in starts]
@@ -106,20 +106,20 @@ def test_a_long_clip_is_its_windows(sliced):
 
 
 def test_gradients_reach_every_window():
-    model = build()
+    model = build_autoencoder()
     model.enable_tiling()
     x = torch.rand(1, 3, 10, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     output = model(x)
     output.sample.square().mean().backward()
     assert (x.grad.abs().amax(dim=(0, 1, 3, 4)) > 0).all()
-    latents = latents_of(model).repeat(1, 3).requires_grad_()
+    latents = random_latents(model).repeat(1, 3).requires_grad_()
     model.decode(latents).sample[:, :, 3].sum().backward()  # a frame of the first two windows
     first, second, third = latents.grad.chunk(3, dim=1)
     assert first.any() and second.any() and not third.any()
 
 
 def test_lengths_and_strides_that_do_not_fit():
-    model = build()
+    model = build_autoencoder()
     model.enable_tiling(3)
     for num_frames, message in (
         (9, "takes clips of 4 [+] k x 3 frames, such as 7 or 10, got 9"),

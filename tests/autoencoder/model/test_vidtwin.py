@@ -14,33 +14,15 @@ from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.presets import PRESETS, preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost import tokenizers
+from tests.builders.autoencoders import (
+    ABLATIONS,
+    TINY_AUTOENCODER,
+    build_autoencoder,
+    random_clips,
+    random_latents,
+)
 
 SHARED = Path(__file__).parents[4] / "shared"
-TINY = {
-    "num_frames": 4,
-    "height": 16,
-    "width": 16,
-    "patch_size": 4,
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_queries": 3,
-    "query_hidden_size": 8,
-    "qformer_layers": 2,
-    "qformer_heads": 2,
-    "qformer_intermediate_size": 16,
-    "qformer_dropout": 0.0,
-    "structure_channels": 2,
-    "structure_base_channels": 8,
-    "dynamics_channels": 2,
-}
-# a to d: the rows of the paper's Table 3
-ABLATIONS = {
-    "a": {"dynamics_type": "none", "structure_channels": 3, "num_queries": 12},
-    "b": {"dynamics_type": "qformer", "dynamics_queries": 5},
-    "c": {"structure_type": "convolution"},
-    "d": {"structure_type": "frame_qformer", "structure_position_channels": 2, "num_queries": 7},
-}
 SIZES = {
     "square": {},
     "wide": {"width": 24},
@@ -52,30 +34,9 @@ SIZES = {
 }
 
 
-def build(**sizes):
-    """A small model with random numbers where the initialisation has zeros, so that nothing hides."""
-    torch.manual_seed(0)
-    model = AutoencoderVidTwin(**{**TINY, **sizes}).eval()
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def clips(model, batch_size=2, seed=0):
-    config = model.config
-    shape = (batch_size, config.in_channels, config.num_frames, config.height, config.width)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def latents_of(model, batch_size=2, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(batch_size, model.layout.num_elements, generator=draw)
-
-
 @pytest.fixture(scope="module")
 def model():
-    return build()
+    return build_autoencoder()
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +173,8 @@ def test_the_default_is_the_papers_headline():
 @pytest.mark.parametrize("sizes", [*SIZES.values(), *ABLATIONS.values()], ids=[*SIZES, *ABLATIONS])
 @torch.no_grad()
 def test_any_grid_goes_there_and_back(sizes):
-    model = build(**sizes)
-    x = clips(model)
+    model = build_autoencoder(**sizes)
+    x = random_clips(model)
     output = model(x)
     assert output.sample.shape == x.shape
     assert output.latent_dist.mean.shape == (2, model.layout.num_elements)
@@ -224,7 +185,7 @@ def test_any_grid_goes_there_and_back(sizes):
 
 def test_what_rounding_up_added_is_cropped_around_the_centre():
     """6 x 10 tokens are halved to 3 x 5 and 2 x 3, which come back as 8 x 12."""
-    decoder = build(height=24, width=40, structure_down_blocks=2).structure_decoder
+    decoder = build_autoencoder(height=24, width=40, structure_down_blocks=2).structure_decoder
     images = torch.arange(8 * 12).view(1, 1, 8, 12)
     assert torch.equal(decoder.crop(images), images[..., 1:7, 1:11])
 
@@ -260,8 +221,8 @@ def test_the_ablations_have_latents_of_their_own_and_no_more_numbers():
 
 @torch.no_grad()
 def test_without_dynamics_there_is_none_to_decode():
-    model = build(**ABLATIONS["a"])
-    latents = latents_of(model)
+    model = build_autoencoder(**ABLATIONS["a"])
+    latents = random_latents(model)
     assert torch.equal(model.decode_structure(latents).sample, model.decode(latents).sample)
     with pytest.raises(ValueError, match="has no Dynamics latent"):
         model.decode_dynamics(latents)
@@ -269,8 +230,8 @@ def test_without_dynamics_there_is_none_to_decode():
 
 @torch.no_grad()
 def test_the_dynamics_are_columns_and_rows():
-    model = build(height=16, width=24)
-    parts = model.layout.split(latents_of(model))
+    model = build_autoencoder(height=16, width=24)
+    parts = model.layout.split(random_latents(model))
     decoder = model.dynamics_decoder
     u = decoder(parts["dynamics_x"], parts["dynamics_y"])  # (B, D, F, h, w)
     assert u.shape == (2, 16, 4, 4, 6)
@@ -283,7 +244,7 @@ def test_the_dynamics_are_columns_and_rows():
 
 @torch.no_grad()
 def test_the_averages_run_over_the_right_axis():
-    model = build(height=16, width=24, dynamics_down_blocks=0)
+    model = build_autoencoder(height=16, width=24, dynamics_down_blocks=0)
     z = torch.randn(1, 16, 4, 4, 6, generator=torch.Generator().manual_seed(0))
     dynamics_x, dynamics_y = model.dynamics_encoder(z)
     assert dynamics_x.shape == (1, 4, 6, 4) and dynamics_y.shape == (1, 4, 4, 4)
@@ -295,7 +256,7 @@ def test_the_averages_run_over_the_right_axis():
 @pytest.mark.parametrize("causal", [True, False])
 @torch.no_grad()
 def test_a_late_frame_reaches_earlier_ones_only_without_the_mask(causal):
-    trunk = build(causal=causal).encoder
+    trunk = build_autoencoder(causal=causal).encoder
     z = torch.randn(1, 16, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     late = z.clone()
     late[:, :, 2] += 1
@@ -308,8 +269,8 @@ def test_a_late_frame_reaches_earlier_ones_only_without_the_mask(causal):
 @torch.no_grad()
 def test_no_frame_row_or_column_is_dead_at_the_start(seed):
     torch.manual_seed(seed)
-    model = AutoencoderVidTwin(**TINY | {"height": 24, "width": 40})
-    structure, *dynamics = model.layout.split(latents_of(model)).values()
+    model = AutoencoderVidTwin(**TINY_AUTOENCODER | {"height": 24, "width": 40})
+    structure, *dynamics = model.layout.split(random_latents(model)).values()
     shares = {
         "structure": model.structure_decoder(structure),
         "dynamics": model.dynamics_decoder(*dynamics),
@@ -322,7 +283,7 @@ def test_no_frame_row_or_column_is_dead_at_the_start(seed):
 
 @torch.no_grad()
 def test_upsampling_starts_as_interpolation():
-    decoder = AutoencoderVidTwin(**TINY | {"width": 32}).dynamics_decoder
+    decoder = AutoencoderVidTwin(**TINY_AUTOENCODER | {"width": 32}).dynamics_decoder
     ramp = torch.arange(4.0)
     torch.testing.assert_close(
         decoder.up[0](ramp), torch.nn.functional.interpolate(ramp[None, None], size=8, mode="linear")[0, 0]
@@ -331,7 +292,7 @@ def test_upsampling_starts_as_interpolation():
 
 @torch.no_grad()
 def test_either_latent_decodes_alone(model):
-    latents = latents_of(model)
+    latents = random_latents(model)
     parts = model.layout.split(latents)
     other = {name: torch.randn_like(part) for name, part in parts.items()}
     other_dynamics = model.layout.join({**other, "structure": parts["structure"]})
@@ -348,7 +309,7 @@ def test_either_latent_decodes_alone(model):
 
 @torch.no_grad()
 def test_sampling_is_the_generators_and_the_mode_is_nobodys(model):
-    x = clips(model)
+    x = random_clips(model)
 
     def sampled(seed):
         return model(x, sample_posterior=True, generator=torch.Generator().manual_seed(seed)).sample
@@ -375,7 +336,7 @@ def test_the_divergence_is_that_of_torch():
 @torch.no_grad()
 def test_saved_and_loaded_to_the_bit(model, tmp_path):
     num_channels = model.layout.num_channels
-    saved = build()
+    saved = build_autoencoder()
     mean, std = [0.1 * i for i in range(num_channels)], [1 + 0.3 * i for i in range(num_channels)]
     saved.register_to_config(latents_mean=mean, latents_std=std)
     saved.save_pretrained(tmp_path)
@@ -384,7 +345,7 @@ def test_saved_and_loaded_to_the_bit(model, tmp_path):
     assert (loaded.config.latents_mean, loaded.config.latents_std) == (mean, std)
     for name, value in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    x = clips(saved)
+    x = random_clips(saved)
     assert torch.equal(loaded(x).sample, saved(x).sample)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
@@ -394,14 +355,14 @@ def test_saved_and_loaded_to_the_bit(model, tmp_path):
 
 @torch.no_grad()
 def test_slicing_changes_nothing_but_memory():
-    model = build()
-    x = clips(model, batch_size=3)
+    model = build_autoencoder()
+    x = random_clips(model, batch_size=3)
     whole = model(x)
     model.enable_slicing()
     sliced = model(x)
     torch.testing.assert_close(sliced.latent_dist.parameters, whole.latent_dist.parameters)
     torch.testing.assert_close(sliced.sample, whole.sample)
-    latents = latents_of(model, 3)
+    latents = random_latents(model, 3)
     structure, dynamics = model.decode_structure(latents).sample, model.decode_dynamics(latents).sample
     model.disable_slicing()
     torch.testing.assert_close(structure, model.decode_structure(latents).sample)
@@ -410,7 +371,7 @@ def test_slicing_changes_nothing_but_memory():
 
 def gradients(model):
     model.train().zero_grad()
-    x = clips(model)
+    x = random_clips(model)
     output = model(x, sample_posterior=True, generator=torch.Generator().manual_seed(0))
     loss = vidtwin_loss(output.sample, x, output.latent_dist, kl_weight=0.1)["loss"]
     loss.backward()
@@ -420,13 +381,13 @@ def gradients(model):
 @pytest.mark.parametrize("changes", [{}, *ABLATIONS.values()], ids=["VidTwin", *ABLATIONS])
 def test_every_parameter_learns(changes):
     # softmax is blind to what all keys share, so their biases have no gradient but rounding
-    for name, gradient in gradients(build(**changes))[1].items():
+    for name, gradient in gradients(build_autoencoder(**changes))[1].items():
         assert gradient is not None, name
         assert gradient.any() or name.endswith(("to_k.bias", "key.bias")), name
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory():
-    model = build()
+    model = build_autoencoder()
     loss, plain = gradients(model)
     model.enable_gradient_checkpointing()
     calls = []
@@ -445,8 +406,8 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
 
 
 def test_bfloat16_runs_and_stays():
-    model = build()
-    x = clips(model)
+    model = build_autoencoder()
+    x = random_clips(model)
     expected = model(x).sample.detach()
     model.to(torch.bfloat16)
     output = model(x.bfloat16())
@@ -457,8 +418,8 @@ def test_bfloat16_runs_and_stays():
 
 @torch.no_grad()
 def test_the_attention_kernel_is_a_choice():
-    model = build()
-    x = clips(model)
+    model = build_autoencoder()
+    x = random_clips(model)
     expected = model(x).sample
     with attention_backend("native"):  # diffusers also makes the choice the default: undone at the end
         model.set_attention_backend("_native_math")
@@ -468,7 +429,7 @@ def test_the_attention_kernel_is_a_choice():
 
 def test_a_block_is_one_graph_to_the_compiler():
     """With gradients, as `--compile` trains; "eager" traces as every backend does and generates no code."""
-    model = build()
+    model = build_autoencoder()
     loss, plain = gradients(model)
     model.compile_repeated_blocks(fullgraph=True, backend="eager")
     again, compiled = gradients(model)
@@ -479,8 +440,8 @@ def test_a_block_is_one_graph_to_the_compiler():
 
 @torch.no_grad()
 def test_fused_projections_are_the_same_function():
-    model = build()
-    x = clips(model)
+    model = build_autoencoder()
+    x = random_clips(model)
     expected = model(x).sample
     model.fuse_qkv_projections()
     assert model.encoder.blocks[0].attn.fused_projections
@@ -505,7 +466,7 @@ def test_fused_projections_are_the_same_function():
 )
 def test_sizes_that_cannot_be(sizes, message):
     with pytest.raises(ValueError, match=message):
-        build(**sizes)
+        build_autoencoder(**sizes)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 16, 24), (3, 4, 16, 16), (1, 3, 5, 16, 16), (1, 1, 4, 16, 16)])

@@ -16,7 +16,8 @@ from eval.diagnose import command as diagnose_command
 from eval.diagnose.channel_statistics import DEAD_BELOW, PosteriorMoments, channel_statistics
 from eval.diagnose.latent_edits import grid_groups, num_interior_steps, swaps, with_midpoints, with_noise
 from eval.recon import command as recon_command
-from tests.conftest import VAE_FLAGS, WAN_CONFIG
+from tests.builders.autoencoders import WAN_CONFIG
+from tests.builders.runs import VAE_FLAGS
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import PartialState
+from eval.fvd.sensitivity import DISTORTIONS
 from safetensors.torch import save_file
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
@@ -21,11 +22,10 @@ from eval.clips import RealClips
 from eval.fvd import command as fvd_command
 from eval.fvd import protocols
 from eval.fvd.distance import FrechetVideoDistance
-from eval.fvd.distortions import DISTORTIONS
 from eval.fvd.protocols import ClipProtocol
 from eval.fvd.reference import read_reference
 from pipelines.generate import read_counts
-from tests.small_extractor import FilterResponses, install
+from tests.builders.extractors import FilterResponses, install
 from vidtwin_gen.data.writing import write_video
 
 NAMES = ("Left", "Right", "Up")
@@ -209,14 +209,14 @@ def test_a_bad_video_is_replaced_counted_and_told(
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(data, root)
-    real = RealClips(root, SHAPE, "all")
+    real = RealClips.of_split(root, SHAPE, "all")
     bad = Path(real.paths[real.rows["Left"][1]])
     bad.write_bytes(b"no video")
     record = run("fvd", tmp_path / "fvd.json", data=root, split="all", generated=generated, no_floors=True)
     assert [line.split(": ")[0] for line in record["skipped_videos"]] == [str(bad)]
     assert "; 1 videos skipped" in capsys.readouterr().out
     assert record["num_real"] == 12 and record["class_counts"] == {"Left": 4, "Right": 4, "Up": 4}
-    rows = RealClips(root, SHAPE, "all")
+    rows = RealClips.of_split(root, SHAPE, "all")
     rows.bad[real.rows["Left"][1]] = "bad"
     assert [draw.row for draw in rows.of_classes(["Left"] * 4)] == [
         real.rows["Left"][i] for i in (0, 2, 3, 4)
@@ -233,7 +233,7 @@ def test_a_video_that_turns_bad_costs_no_other_clip(
     shutil.copytree(data, root)
     run("reference", out, data=root, protocol="all-20")
     assert extractor.num_seen == 40
-    real = RealClips(root, SHAPE, "all")
+    real = RealClips.of_split(root, SHAPE, "all")
     Path(real.paths[real.order[0]]).write_bytes(b"no video")
     run("reference", out, data=root, protocol="all-20")
     assert extractor.num_seen == 42
@@ -272,7 +272,7 @@ def test_a_reference_is_of_its_own_data(
     record = run("fvd", tmp_path / "a.json", data=root, fold=2, **flags)
     assert record["floors"]["reconstructions"]["num_reconstructions"] == 12
     assert record["num_real_videos"] == 12 and record["protocol"]["fold"] is None
-    real, seen = RealClips(root, SHAPE, "all"), extractor.num_seen
+    real, seen = RealClips.of_split(root, SHAPE, "all"), extractor.num_seen
     path = Path(real.paths[real.rows["Left"][0]])
     path.rename(path.with_name("another.mp4"))
     said = refused(capsys, "fvd", tmp_path / "b.json", data=root, **flags)
@@ -450,8 +450,8 @@ def test_two_processes_share_the_clips_and_measure_the_same(
     extractor: FilterResponses, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data, root := tmp_path / "data")
-    bad = RealClips(root, SHAPE, "all").rows["Up"][0]
-    Path(RealClips(root, SHAPE, "all").paths[bad]).write_bytes(b"no video")
+    bad = RealClips.of_split(root, SHAPE, "all").rows["Up"][0]
+    Path(RealClips.of_split(root, SHAPE, "all").paths[bad]).write_bytes(b"no video")
     clips = write_generated(tmp_path / "generated", (3, 3, 1))
     flags = {"data": root, "split": "all", "generated": clips, "batch_size": 2}
     alone = run("fvd", tmp_path / "alone.json", **flags)

@@ -11,11 +11,10 @@ import torch
 from eval.fvd.distance import (
     FeatureSums,
     FrechetVideoDistance,
-    FVDProtocol,
     frechet_distance,
-    fvd_record,
     mean_and_covariance,
 )
+from vidtwin_gen.records import FVDProtocol, distance_json
 
 DIM = 6
 
@@ -145,7 +144,7 @@ def test_one_clip_has_no_covariance() -> None:
 
 
 def test_a_record_is_json_and_flags_too_few_clips() -> None:
-    few, enough = (json.loads(json.dumps(fvd_record(1.0, protocol(count)))) for count in (400, 401))
+    few, enough = (json.loads(json.dumps(distance_json(1.0, protocol(count)))) for count in (400, 401))
     assert few["rank_deficient"] and not enough["rank_deficient"]
     assert few["num_real"] == 400
     assert FVDProtocol(**few["protocol"]) == protocol(400)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-from eval.fvd.features import load_extractor
+from eval.fvd.extractors import load_extractor
 from eval.fvd.videomae import weights_digest
-from tests.hub_stand_in import running_hub
+from tests.builders.hub import running_hub
 from vidtwin_gen.weights import MissingWeightsError
 
 SIZES = {

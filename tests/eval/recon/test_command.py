@@ -8,22 +8,21 @@ import pickle
 
 import pytest
 import torch
+from eval.fvd.measuring import write_json
+from eval.located_clips import LocatedClips, find_videos
 
 import train_vae
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.fvd.distance import FrechetVideoDistance
-from eval.fvd.measuring import write_json
-from eval.located_clips import LocatedClips, find_videos
 from eval.recon import command as recon_command
-from tests.conftest import VAE_FLAGS
-from vidtwin_gen.data.latent_dataset import weights_sha256
+from tests.builders.runs import VAE_FLAGS
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.quality import psnr
-from vidtwin_gen.weights import MissingWeightsError
+from vidtwin_gen.weights import MissingWeightsError, weights_sha256
 
 MODEL = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 

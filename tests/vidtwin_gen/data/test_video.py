@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import pickle
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data import decoding, video
 from vidtwin_gen.data.decoding import UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
@@ -21,22 +21,6 @@ from vidtwin_gen.data.video import frame_indices, read_clip, video_info
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-
-
-def ffmpeg(*arguments: object) -> None:
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True
-    )
-
-
-def numbered_frames(num_frames: int, height: int = 32, width: int = 48) -> torch.Tensor:
-    """uint8 (F, H, W, C): frame k is the flat grey 3 * k, so that a frame says its number."""
-    levels = 3 * torch.arange(num_frames, dtype=torch.uint8)
-    return levels[:, None, None, None].expand(-1, height, width, 3).contiguous()
-
-
-def frame_numbers(clip: torch.Tensor) -> list[int]:
-    return (to_uint8(clip).float().mean((1, 2, 3)) / 3).round().int().tolist()
 
 
 @pytest.fixture(params=[".mp4", ".avi"])

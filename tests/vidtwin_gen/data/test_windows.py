@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.vidtwin_gen.data.test_video import ffmpeg, frame_numbers, numbered_frames
+from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.windows import VideoWindows

@@ -13,10 +13,10 @@ import torch
 
 import train_dit
 import train_vae
-from tests.conftest import NUM_STEPS
-from vidtwin_gen.data.latent_dataset import weights_sha256
+from tests.builders.runs import NUM_STEPS
 from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
 DDP = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

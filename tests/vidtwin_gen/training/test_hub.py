@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import train_dit
 import train_vae
-from tests.hub_stand_in import running_hub
+from tests.builders.hub import running_hub
 from vidtwin_gen.training.trackers import check_tracker
 
 ROOT = Path(__file__).parents[3]

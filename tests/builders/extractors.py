@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.diagnose import command as diagnose_command
-from eval.fvd import command as fvd_command
-from eval.fvd import settings as fvd_settings
-from eval.recon import command as recon_command
+from eval.fvd import extractors
 
 
 class FilterResponses:
@@ -35,6 +32,4 @@ class FilterResponses:
 
 def install(monkeypatch: pytest.MonkeyPatch, extractor: FilterResponses) -> None:
     """The commands that measure distances do it with this one."""
-    for module in (diagnose_command, fvd_command, recon_command):
-        monkeypatch.setattr(module, "load_extractor", lambda args: extractor)
-    monkeypatch.setattr(fvd_settings, "extractor_of", lambda args: extractor)
+    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: extractor)

@@ -1,0 +1,76 @@
+"""Tiny autoencoders, and random clips and latents of their sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+
+TINY_AUTOENCODER: dict[str, Any] = {
+    "num_frames": 4,
+    "height": 16,
+    "width": 16,
+    "patch_size": 4,
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_queries": 3,
+    "query_hidden_size": 8,
+    "qformer_layers": 2,
+    "qformer_heads": 2,
+    "qformer_intermediate_size": 16,
+    "qformer_dropout": 0.0,
+    "structure_channels": 2,
+    "structure_base_channels": 8,
+    "dynamics_channels": 2,
+}
+# that of the training runs, whose dropout must be found again after a resume
+TRAINED_AUTOENCODER = TINY_AUTOENCODER | {"num_layers": 1, "qformer_dropout": 0.2}
+# a to d: the rows of the paper's Table 3
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "a": {"dynamics_type": "none", "structure_channels": 3, "num_queries": 12},
+    "b": {"dynamics_type": "qformer", "dynamics_queries": 5},
+    "c": {"structure_type": "convolution"},
+    "d": {"structure_type": "frame_qformer", "structure_position_channels": 2, "num_queries": 7},
+}
+# A Wan autoencoder: 4k + 1 frames, a quarter of each side. Its statistics are its own convention, not ours.
+WAN_CONFIG: dict[str, Any] = {
+    "base_dim": 4,
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True],
+    "latents_mean": [5.0] * 4,
+    "latents_std": [7.0] * 4,
+}
+
+
+def build_autoencoder(**changes: Any) -> AutoencoderVidTwin:
+    """`TINY_AUTOENCODER` with changes, and random numbers where the initialisation has zeros, so that nothing
+    hides."""
+    torch.manual_seed(0)
+    model = AutoencoderVidTwin(**{**TINY_AUTOENCODER, **changes}).eval()
+    fill_zeros(model)
+    return model
+
+
+def fill_zeros(model: torch.nn.Module, std: float = 0.2) -> None:
+    """Parameters that begin as zeros, of which a network would be blind to its inputs, become random."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=std)
+
+
+def random_clips(model: AutoencoderVidTwin, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
+    """(B, C, F, H, W) in [-1, 1]."""
+    config = model.config
+    shape = (batch_size, config.in_channels, config.num_frames, config.height, config.width)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def random_latents(model: AutoencoderVidTwin, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
+    """(B, L)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch_size, model.layout.num_elements, generator=generator)

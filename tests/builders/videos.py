@@ -1,0 +1,27 @@
+"""Video files whose frames say their number."""
+
+from __future__ import annotations
+
+import subprocess
+
+import imageio_ffmpeg
+import torch
+
+from vidtwin_gen.data.pixels import to_uint8
+
+
+def ffmpeg(*arguments: object) -> None:
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True
+    )
+
+
+def numbered_frames(num_frames: int, height: int = 32, width: int = 48) -> torch.Tensor:
+    """uint8 (F, H, W, C): frame k is the flat grey 3 * k, so that a frame says its number."""
+    levels = 3 * torch.arange(num_frames, dtype=torch.uint8)
+    return levels[:, None, None, None].expand(-1, height, width, 3).contiguous()
+
+
+def frame_numbers(clip: torch.Tensor) -> list[int]:
+    """Of a clip (C, F, H, W) in [-1, 1] that was read from such frames."""
+    return (to_uint8(clip).float().mean((1, 2, 3)) / 3).round().int().tolist()
