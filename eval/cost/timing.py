@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 
@@ -68,10 +69,16 @@ def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
 def square_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
     """The product of two square matrices large enough to keep the device busy, and its FLOPs: called and
     timed, it gives the rate that the device reaches on the best of work."""
-    size = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(a)
-    return lambda: torch.mm(a, b, out=out), 2 * size**3
+
+    def product(size: int) -> Callable[[], object]:
+        a, b = torch.rand(2, size, size, device=device).to(dtype)
+        return partial(torch.mm, a, b, out=torch.empty_like(a))
+
+    size = 256 if device.type == "cpu" else 8192
+    # up to 2048: a CPU without instructions for bfloat16 takes minutes there, and is as busy at 512
+    while size < 2048 and min(interleaved({"square": product(size)}, 1, device)["square"]) < 0.1:
+        size *= 2
+    return product(size), 2 * size**3
 
 
 def _wait(device: torch.device) -> None:
