@@ -80,7 +80,7 @@ def run_verb(
     """Parses the command line and runs its verb. A user's mistake, a ValueError, ends the program with one
     line and status 2.
 
-    A flags class that has a field `command` is told the whole command line, for its record.
+    A flags class that has a field `command` gets the whole command line, for its record.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     top = argparse.ArgumentParser(prog=prog, description=description)

@@ -9,7 +9,6 @@ import pytest
 import train_dit
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from vidtwin_gen.flags import user_errors
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
@@ -75,15 +74,6 @@ def test_a_wrong_flag_is_two_lines(argv, message, capsys):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 2
-
-
-def test_only_value_errors_are_the_users(capsys):
-    with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
-        raise ValueError("--data nowhere: no such folder")
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
-    with pytest.raises(TypeError), user_errors("train.py"):
-        raise TypeError("ours")
 
 
 @pytest.mark.parametrize(

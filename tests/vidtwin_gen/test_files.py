@@ -1,0 +1,119 @@
+"""Files and folders: the new one whole, or the old one as it was."""
+
+import hashlib
+import json
+import math
+
+import pytest
+
+from vidtwin_gen.files import (
+    check_new,
+    file_sha256,
+    new_folder,
+    read_json,
+    replacing_file,
+    replacing_folder,
+    write_json,
+    write_text,
+)
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_file_is_replaced_when_all_went_well(tmp_path):
+    path = tmp_path / "deep" / "note.txt"
+    write_text(path, "first")
+    with replacing_file(path) as partial:
+        partial.write_text("second")
+        assert path.read_text() == "first"
+    assert contents(tmp_path) == {"deep/note.txt": "second"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_writer_leaves_the_old_file(error, tmp_path):
+    path = tmp_path / "note.txt"
+    write_text(path, "first")
+    with pytest.raises(error), replacing_file(path) as partial:
+        partial.write_text("half")
+        raise error
+    assert contents(tmp_path) == {"note.txt": "first"}
+    with pytest.raises(error), replacing_file(tmp_path / "other.txt"):
+        raise error  # before anything is written
+    assert contents(tmp_path) == {"note.txt": "first"}
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "export"
+    with replacing_folder(path) as partial:
+        write_text(partial / "a", "first")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as partial:
+        write_text(partial / "b", "half")
+        raise KeyboardInterrupt
+    assert contents(path) == {"a": "first"}
+    with replacing_folder(path) as partial:
+        assert not list(partial.iterdir())  # nothing of the one that failed
+        write_text(partial / "b", "second")
+    assert contents(tmp_path) == {"export/b": "second"}
+
+
+def test_a_new_folder_overwrites_nothing(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    with new_folder(path) as partial:  # an empty one is new
+        write_text(partial / "a", "first")
+    for taken in (path, path / "a"):
+        with pytest.raises(ValueError, match=f"{taken} is there already .* name a new folder"):
+            check_new(taken)
+        with pytest.raises(ValueError, match="is there already"), new_folder(taken):
+            raise AssertionError("not to be reached")
+    assert contents(tmp_path) == {"out/a": "first"}
+
+
+def test_json_comes_back_as_it_went(tmp_path):
+    path = tmp_path / "result.json"
+    value = {"b": 0.1 + 0.2, "a": [1, None, "é"], "nested": {"yes": True}}
+    write_json(path, value)
+    assert read_json(path, "measure again") == value
+    assert list(read_json(path, "measure again")) == ["b", "a", "nested"]
+    write_json(path, value, sort_keys=True)
+    assert list(read_json(path, "measure again")) == ["a", "b", "nested"]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_json_lacks_is_refused(number, tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"fvd": 1.0})
+    with pytest.raises(ValueError, match=f"{path} is not written, a value is infinite or no number"):
+        write_json(path, {"fvd": number})
+    assert json.loads(path.read_text()) == {"fvd": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"fvd": ', "can't be read as JSON: "),
+        (b"\xff\xfe", "can't be read as JSON: "),
+        (b"[1]", "holds no JSON object"),
+        (None, "holds no result.json"),
+    ],
+)
+def test_what_cannot_be_read_says_the_way_out(content, message, tmp_path):
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{message}.*; measure again"):
+        read_json(path, "measure again")
+    with pytest.raises(ValueError, match="nowhere does not exist; measure again"):
+        read_json(tmp_path / "nowhere" / "result.json", "measure again")
+
+
+def test_a_digest_is_of_the_bytes(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"first")
+    second.write_bytes(b"second")
+    assert file_sha256(first) == hashlib.sha256(b"first").hexdigest()
+    assert file_sha256(first, second) == hashlib.sha256(b"firstsecond").hexdigest()

@@ -1,0 +1,117 @@
+"""Command lines: flags are fields, and a user's mistake is one line."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vidtwin_gen.flags import Verb, flag, folder_with, path_ending, positive, run_verb, user_errors
+
+
+@dataclass(kw_only=True)
+class MeasureFlags:
+    folder: Path = flag("of clips", positional=True, type=Path)
+    num_clips: int = flag("how many", 16, type=positive)
+    stride: int | None = flag("every stride-th frame", type=int, excludes="rate!")
+    fps: float | None = flag("frames per second", type=float, excludes="rate!")
+    fast: bool = flag("less exactly", False, action="store_true")
+    out: Path | None = flag("a page", type=path_ending(".html", ".md", note="; it is a page"))
+    command: str = ""
+
+
+@dataclass(kw_only=True)
+class ShowFlags:
+    text: str = flag("what to show", required=True)
+
+
+def run(*argv):
+    """What the verb was given."""
+    given = []
+
+    def measure(flags):
+        given.append(flags)
+        if flags.num_clips == 13:
+            raise ValueError("13 clips bring no luck: take 14")
+        if flags.num_clips == 12:
+            raise TypeError("ours")
+
+    verbs = {
+        "measure": Verb(MeasureFlags, measure, "measures"),
+        "show": Verb(ShowFlags, given.append, "shows"),
+    }
+    run_verb("python -m program", "A program.", verbs, argv)
+    return given
+
+
+def test_a_verb_gets_its_flags():
+    assert run("show", "--text", "a b") == [ShowFlags(text="a b")]
+    (flags,) = run("measure", "clips", "--stride", "2")
+    assert flags == MeasureFlags(
+        folder=Path("clips"), stride=2, command="python -m program measure clips --stride 2"
+    )
+    assert (flags.num_clips, flags.fps, flags.fast, flags.out) == (16, None, False, None)
+    (flags,) = run("measure", "my clips", "--fps", "8", "--fast", "--num_clips", "3", "--out", "a.md")
+    assert (flags.fps, flags.fast, flags.num_clips, flags.out) == (8.0, True, 3, Path("a.md"))
+    assert flags.command.startswith("python -m program measure 'my clips' --fps 8")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("", "the following arguments are required: VERB"),
+        ("paint", "invalid choice: 'paint'"),
+        ("show", "the following arguments are required: --text"),
+        ("measure clips", "one of the arguments --stride --fps is required"),
+        ("measure clips --stride 1 --fps 8", "argument --fps: not allowed with argument --stride"),
+        ("measure clips --stride 1 --num_clips 0", "argument --num_clips: must be positive, got 0"),
+        ("measure clips --stride 1 --num_clips two", "--num_clips: must be a whole number, got 'two'"),
+        ("measure clips --stride 1 --out a.txt", "a.txt does not end in .html or .md; it is a page"),
+        ("measure clips --stride 1 --colour red", "unrecognized arguments: --colour red"),
+        ("measure clips --stride 1 --command x", "unrecognized arguments: --command x"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(argv, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(*argv.split())
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_users_mistake_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("measure", "clips", "--stride", "1", "--num_clips", "13")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "python -m program measure: error: 13 clips bring no luck: take 14\n"
+    with pytest.raises(TypeError, match="ours"):
+        run("measure", "clips", "--stride", "1", "--num_clips", "12")
+
+
+def test_help_lists_the_verbs_and_their_flags(capsys):
+    for argv, words in (
+        (["--help"], ["measures", "shows"]),
+        (["measure", "--help"], ["--num_clips", "how many"]),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run(*argv)
+        assert stopped.value.code == 0
+        page = capsys.readouterr().out
+        assert all(word in page for word in words)
+
+
+def test_only_some_errors_are_the_users(capsys):
+    for error in (ValueError, FloatingPointError):
+        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+            raise error("--data nowhere: no such folder")
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
+    with pytest.raises(TypeError), user_errors("train.py"):
+        raise TypeError("ours")
+
+
+def test_a_folder_is_known_by_a_file_in_it(tmp_path):
+    saved = folder_with("config.json", "train one")
+    (tmp_path / "config.json").write_text("{}")
+    assert saved(str(tmp_path)) == tmp_path
+    with pytest.raises(argparse.ArgumentTypeError, match=r"nowhere holds no config\.json; train one"):
+        saved("nowhere")
