@@ -123,6 +123,6 @@ def _expected_shapes(config_path: Path, config: Mapping[str, Any]) -> dict[str, 
     try:
         with init_empty_weights():
             model = AutoencoderVidTwin.from_config(config)
-    except (ValueError, TypeError) as error:  # a size that does not go, or is no number
+    except (ValueError, TypeError) as error:  # a size that does not fit the others, or is no number
         raise ValueError(f"{config_path}: {error}; it should be as it was saved") from None
     return {key: value.shape for key, value in model.state_dict().items()}

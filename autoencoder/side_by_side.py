@@ -33,7 +33,7 @@ PROTOCOL = {
     "frames": "consecutive windows; the last one is padded with its last frame, and the padding trimmed",
     "latent": "the posterior's mean",
 }
-MEASURED = {
+METRICS = {
     "psnr": "dB, data range 1 on frames in [0, 1], mean over frames",
     "ssim": "Gaussian window 11, sigma 1.5, data range 1 on frames in [0, 1], mean over frames",
     "lpips": "version 0.1 on VGG16, mean over frames",
@@ -42,7 +42,8 @@ MEASURED = {
 
 @torch.inference_mode()
 def reconstruct(flags: ReconstructFlags) -> None:
-    """A video beside its three decodes, and how close the first of them comes."""
+    """A video beside its reconstruction and the decodes of each part of its latent, and the quality of the
+    reconstruction."""
     check_places(flags)
     vae = load_autoencoder(flags.vae).to(flags.device)
     video = _windows(flags.video, vae, flags)
@@ -56,10 +57,10 @@ def reconstruct(flags: ReconstructFlags) -> None:
         measured.append(_quality(shown[1], shown[0], lpips))
     quality = {name: torch.cat([values[name] for values in measured]).mean().item() for name in measured[0]}
     num_frames, rate = len(video.indices), _compression_rate(vae)
-    record = {"video": _describe(video), **_record(flags, vae, num_frames, video.fps)}
+    record = {"video": _video_record(video), **_record(flags, vae, num_frames, video.fps)}
     record |= {"psnr": None, "ssim": None, "lpips": None, **quality}
     record |= {"compression_rate": rate, "num_elements": vae.layout.num_elements}
-    record["protocol"] |= {name: words for name, words in MEASURED.items() if name in quality}
+    record["protocol"] |= {name: words for name, words in METRICS.items() if name in quality}
     written = _write(flags, f"{Path(flags.video).stem}_reconstruction", torch.cat(panels), video.fps, record)
     numbers = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
     numbers += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
@@ -92,7 +93,7 @@ def reenact(flags: ReenactFlags) -> None:
         num_real = min(num for _, num in windows)
         panels.append(_panel([clip[0, :, :num_real] for clip in (a, b, *swapped)]))
     panel = torch.cat(panels)
-    record = {"a": _describe(first), "b": _describe(second)}
+    record = {"a": _video_record(first), "b": _video_record(second)}
     record |= _record(flags, vae, len(panel), first.fps)
     name = f"{Path(flags.a).stem}_{Path(flags.b).stem}_reenactment"
     written = _write(flags, name, panel, first.fps, record)
@@ -109,7 +110,7 @@ def _windows(path: str, vae: AutoencoderVidTwin, flags: VideoFlags) -> VideoWind
 
 
 def _load_lpips(flags: ReconstructFlags) -> LPIPS | None:
-    """None, after saying so, where its weights are not at hand and were not named either."""
+    """None, after a line that says why, where no weights were named and none are found."""
     try:
         return load_lpips(flags.lpips_weights, flags.device)
     except MissingWeightsError as error:
@@ -144,7 +145,7 @@ def _compression_rate(vae: AutoencoderVidTwin) -> float:
     return vae.layout.compression_rate(config.num_frames, config.height, config.width, config.in_channels)
 
 
-def _describe(video: VideoWindows) -> dict[str, Any]:
+def _video_record(video: VideoWindows) -> dict[str, Any]:
     info = video.info
     return {
         "path": str(video.path),
@@ -155,8 +156,7 @@ def _describe(video: VideoWindows) -> dict[str, Any]:
 
 
 def _record(flags: VideoFlags, vae: AutoencoderVidTwin, num_frames: int, fps: float) -> dict[str, Any]:
-    """What both verbs write down with --json of what they made; `size` and `fps` are the model's and the
-    written files', those of the videos stand with them."""
+    """What both verbs write with --json; `size` and `fps` are the model's and the written files'."""
     config = vae.config
     return {
         "vae": flags.vae,
@@ -170,7 +170,7 @@ def _record(flags: VideoFlags, vae: AutoencoderVidTwin, num_frames: int, fps: fl
 
 
 def _write(flags: VideoFlags, name: str, panel: torch.Tensor, fps: float, record: dict[str, Any]) -> str:
-    """The panel (F, H, W, C) as mp4 and gif, and the record where --json says; which files those are."""
+    """Writes the panel (F, H, W, C) as mp4 and gif, and the record where --json says; returns their names."""
     files = [Path(flags.out) / f"{name}{suffix}" for suffix in (".mp4", ".gif")]
     every = math.ceil(fps / GIF_FPS)
     write_video(files[0], panel, fps)
@@ -182,17 +182,13 @@ def _write(flags: VideoFlags, name: str, panel: torch.Tensor, fps: float, record
 
 
 def check_places(flags: VideoFlags) -> None:
-    """That --out and --json can be written, without making them: nothing is until all else went well.
-
-    Raises:
-        ValueError: one of them cannot.
-    """
+    """Raises ValueError where --out or --json cannot be written. Nothing is made: files are written last."""
     folders = {"--out": Path(flags.out)}
     if flags.json:
         folders["--json"] = Path(flags.json).parent
         if Path(flags.json).is_dir():
             raise ValueError(f"--json {flags.json} is a folder; name a file")
     for name, folder in folders.items():
-        standing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not standing.is_dir() or not os.access(standing, os.W_OK):
-            raise ValueError(f"{name} {folder}: {standing} is no folder that can be written to; name another")
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ValueError(f"{name} {folder}: {existing} is no folder that can be written to; name another")

@@ -89,7 +89,7 @@ class RowEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Those of the batch in its order, but for the stand-ins of bad files, which have rows of their own.
+        """The rows of a batch, in its order, without those of the substitutes of bad files.
 
         Raises:
             ValueError: a latent is not finite, or not in the type in which it is stored.

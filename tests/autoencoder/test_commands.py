@@ -104,10 +104,10 @@ def test_reconstruct_writes_every_frame_and_trims_the_padding(files, model, tmp_
     assert_panel(tmp_path / "new" / "out" / written[1], [*expected.values()])
     with Image.open(tmp_path / "new" / "out" / written[0]) as gif:
         assert gif.n_frames == 10 and gif.size == (70, 16)
-    told = capsys.readouterr().out
-    assert "LPIPS left out" in told and LPIPS_WEIGHTS.install in told
+    output = capsys.readouterr().out
+    assert "LPIPS left out" in output and LPIPS_WEIGHTS.install in output
     rate = model.layout.num_elements / (4 * 16 * 16 * 3)
-    assert "PSNR" in told and f"compression rate {rate:.3%}" in told
+    assert "PSNR" in output and f"compression rate {rate:.3%}" in output
 
 
 def test_the_record_is_what_a_direct_computation_gives(files, model, tmp_path):

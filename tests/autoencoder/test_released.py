@@ -221,7 +221,10 @@ def test_a_repository_is_asked_for_the_released_file(checkpoint, monkeypatch):
         return str(checkpoint)
 
     monkeypatch.setattr(convert, "hf_hub_download", download)
-    assert AutoencoderVidTwin.from_released("microsoft/vidtwin", revision="main", **HEADS).config.hidden_size == 16
+    assert (
+        AutoencoderVidTwin.from_released("microsoft/vidtwin", revision="main", **HEADS).config.hidden_size
+        == 16
+    )
     assert asked == {"repo_id": "microsoft/vidtwin", "filename": convert.RELEASED_FILE, "revision": "main"}
 
 

@@ -189,7 +189,7 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
     save_file({name: value + 1e-3 for name, value in weights.items()}, other_vae / WEIGHTS)
     fewer = Path(shutil.copytree(few_videos, tmp_path / "fewer"))
     next((fewer / "PulsingRing").glob("*_g03_*")).unlink()
-    for flags, told in (
+    for flags, message in (
         ({"seed": 1}, "--seed was 0, is 1"),
         ({"dtype": "float16"}, "--dtype was 'float32', is 'float16'"),
         ({"windows_per_video": 2}, "--windows_per_video was 3, is 2"),
@@ -198,7 +198,7 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
     ):
         with pytest.raises(SystemExit):
             commands.main(encode_command(vae_dir, few_videos, killed, **flags))
-        assert f"files of another command ({told}" in capsys.readouterr().err
+        assert f"files of another command ({message}" in capsys.readouterr().err
     with FileLock(partial / "partial.lock"), pytest.raises(SystemExit):
         commands.main(encode_command(vae_dir, few_videos, killed))
     assert "another process is writing to it" in capsys.readouterr().err
@@ -232,7 +232,7 @@ def test_a_finished_file_that_changed_is_made_again(few_videos, vae_dir, tmp_pat
     assert contents(tmp_path / "out") == contents(tmp_path / "whole" / "out")
 
 
-def test_a_bad_video_is_left_out_and_told(few_videos, vae_dir, tmp_path):
+def test_a_bad_video_is_left_out_and_named(few_videos, vae_dir, tmp_path):
     bad = few_videos / "PulsingRing" / "v_PulsingRing_g00_c01.avi"  # another, the very first
     bad.write_bytes(b"RIFF, but not for long")
     # a limit that is passed first, raised when the command is repeated
@@ -241,8 +241,8 @@ def test_a_bad_video_is_left_out_and_told(few_videos, vae_dir, tmp_path):
     assert not (tmp_path / "latents").exists()
     metadata = encode(vae_dir, few_videos, tmp_path / "latents", windows_per_file=10, max_bad_fraction=0.2)
     assert sum(metadata["num_rows"].values()) == 20
-    (told,) = metadata["bad_videos"]
-    assert bad.name in told and str(tmp_path) not in told
+    (message,) = metadata["bad_videos"]
+    assert bad.name in message and str(tmp_path) not in message
     rows, _ = load_latents(tmp_path / "latents")
     paths = [path for part in rows.values() for path in part["path"]]
     assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
@@ -269,7 +269,7 @@ def test_what_is_there_is_not_overwritten(few_videos, vae_dir, tmp_path):
     assert (tmp_path / "out/thesis.tex").exists() and (tmp_path / "other.partial/thesis.tex").exists()
 
 
-def test_a_split_without_videos_is_told_before_the_other_is_encoded(few_videos, vae_dir, tmp_path):
+def test_a_split_without_videos_is_refused_before_the_other_is_encoded(few_videos, vae_dir, tmp_path):
     lists = few_videos / "ucfTrainTestlist"
     lists.mkdir()
     names = [f"{path.relative_to(few_videos)} 1" for path in few_videos.glob("*/*.avi")]
@@ -281,7 +281,7 @@ def test_a_split_without_videos_is_told_before_the_other_is_encoded(few_videos, 
 
 
 @pytest.mark.parametrize(
-    ("scale", "options", "told"),
+    ("scale", "options", "message"),
     [
         (1e6, {"dtype": "float16"}, r"_c01.avi: its latents reach .*e\+.*, past float16's 65504"),
         (float("nan"), {}, "gives latents that are NaN or infinite"),
@@ -290,12 +290,12 @@ def test_a_split_without_videos_is_told_before_the_other_is_encoded(few_videos, 
         (1, {"dtype": "bfloat16"}, "--dtype is float16 or float32, got 'bfloat16'"),
     ],
 )
-def test_what_cannot_be_stored_is_refused(few_videos, vae_dir, tmp_path, scale, options, told):
+def test_what_cannot_be_stored_is_refused(few_videos, vae_dir, tmp_path, scale, options, message):
     vae = AutoencoderVidTwin.from_pretrained(vae_dir)
     with torch.no_grad():
         for parameter in vae.dynamics_encoder.parameters():
             parameter.mul_(scale)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         encode_dataset(vae, encode_flags(vae_dir, few_videos, tmp_path / "out", **options))
 
 

@@ -90,9 +90,11 @@ def test_an_export_gives_the_same_video_without_the_package(pipe, folder, tmp_pa
     places = (tmp_path / "pipeline", tmp_path / "vae", tmp_path / "seen.safetensors")
     with running_hub() as hub:
         hub.put_folder("user/code", tmp_path / "pipeline")
-        told = run_without_package(LOAD_ALL, *places, cwd=tmp_path / "elsewhere", HF_ENDPOINT=hub.url).stderr
-    told = [line for line in told.splitlines() if line and "it/s]" not in line]  # progress bars
-    assert [line for line in told if "trust_remote_code" not in line and "'auto_map'" not in line] == []
+        output = run_without_package(
+            LOAD_ALL, *places, cwd=tmp_path / "elsewhere", HF_ENDPOINT=hub.url
+        ).stderr
+    lines = [line for line in output.splitlines() if line and "it/s]" not in line]  # progress bars
+    assert [line for line in lines if "trust_remote_code" not in line and "'auto_map'" not in line] == []
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)

@@ -78,8 +78,8 @@ def test_what_is_pushed_comes_back(saved, tmp_path):
         )
         assert result.returncode == 0, result.stderr
         assert [request for request in hub.unknown if not request.startswith("GET /api/agent")] == []
-        told = result.stderr.replace("\r", "\n").splitlines()
-        assert [line for line in told if re.search("Expected types|not expected", line)] == []
+        output = result.stderr.replace("\r", "\n").splitlines()
+        assert [line for line in output if re.search("Expected types|not expected", line)] == []
 
         whole, sharded = hub.files("user/whole"), hub.files("user/sharded")
         weights = "diffusion_pytorch_model"

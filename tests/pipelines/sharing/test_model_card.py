@@ -101,7 +101,7 @@ def test_what_is_not_known_is_said_to_be_so(folder):
     assert (data["library_name"], data["license"]) == ("diffusers", "apache-2.0")
     assert "video-generation" in data["tags"]
     text = card(folder)
-    for told in (
+    for words in (
         "AutoencoderVidTwin, ",
         "8×16×16, 8 frames a second",
         "| classes | 4 |",
@@ -112,7 +112,7 @@ def test_what_is_not_known_is_said_to_be_so(folder):
         "research",
         "Apache-2.0",
     ):
-        assert told in text, told
+        assert words in text, words
     assert not re.search(r"\bNone\b|nan", text)
     assert VidTwinPipeline.from_pretrained(folder).config.training is None
 
@@ -134,8 +134,8 @@ def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     paths.append(str(tmp_path / "other.json"))
     words = ["--dataset", "UCF-101", "--license", "cc-by-4.0"]
     main(["card", "--pipeline", str(folder), "--metrics", *paths, *words])
-    told = capsys.readouterr().out
-    assert "other.json left out" in told and f"wrote {folder / 'README.md'}" in told
+    output = capsys.readouterr().out
+    assert "other.json left out" in output and f"wrote {folder / 'README.md'}" in output
     floors = {"reconstructions": {"fvd": 60.25}}
     several = dataclasses.replace(FVD, fvd=99.5, std=2.5, num_seeds=4, floors=floors)
     main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=several)])
@@ -211,8 +211,8 @@ def test_a_training_run_records_itself(tiny_dit_run, tiny_latents):
     assert "| batch, clips a step | 4 (4 × 1 × 1 processes) |" in text
     command = re.search(r"^```bash\n(python train_dit.py .*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
     config = parse_config(train_dit.DiTConfig, {}, shlex.split(command.replace("\\\n", ""))[2:])
-    told = training_record(config, tiny_latents.metadata)["flags"]
-    assert told == record["flags"] and config.output_dir == "RUN"
+    flags = training_record(config, tiny_latents.metadata)["flags"]
+    assert flags == record["flags"] and config.output_dir == "RUN"
 
 
 def test_a_record_keeps_what_it_had():
