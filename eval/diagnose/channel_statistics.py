@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torchmetrics import Metric
 
 from vidtwin_gen.latents import LatentLayout
 
@@ -54,36 +53,16 @@ class GridStatistics:
         }
 
 
-class PosteriorMoments(Metric):
-    """Means over clips, from float64 sums, of what `channel_statistics` wants of each latent number.
-
-    `update(mean, logvar)` takes (B, L) each, `compute()` gives (5, L): mean, mean^2, logvar, variance, std.
-    """
-
-    is_differentiable = False
-    full_state_update = False
-
-    sums: torch.Tensor
-    count: torch.Tensor
-
-    def __init__(self, num_elements: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        zeros = torch.zeros(5, num_elements, dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, mean: torch.Tensor, logvar: torch.Tensor) -> None:
-        mean, logvar = mean.double(), logvar.double()
-        terms = (mean, mean.square(), logvar, logvar.exp(), (logvar / 2).exp())
-        self.sums += torch.stack([term.sum(0) for term in terms]).to(self.sums)
-        self.count += len(mean)
-
-    def compute(self) -> torch.Tensor:
-        return self.sums / self.count
+def posterior_moments(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Of posteriors (N, L) -> (5, L) float64: means over clips of mean, mean^2, logvar, variance and standard
+    deviation of each latent number."""
+    mean, logvar = mean.double(), logvar.double()
+    terms = (mean, mean.square(), logvar, logvar.exp(), (logvar / 2).exp())
+    return torch.stack([term.mean(0) for term in terms])
 
 
 def channel_statistics(moments: torch.Tensor, layout: LatentLayout) -> dict[str, GridStatistics]:
-    """(5, L) `PosteriorMoments` -> the statistics of each grid of the layout, by name."""
+    """(5, L) `posterior_moments` -> the statistics of each grid of the layout, by name."""
     statistics = {}
     for grid in layout.grids:
         mean, square, logvar, variance, posterior_std = (

@@ -8,7 +8,7 @@ import torch
 
 from eval.clips import RealClips
 from eval.devices import processes
-from eval.diagnose.channel_statistics import DEAD_BELOW, PosteriorMoments, channel_statistics
+from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.figures import plot_channels, plot_swaps
 from eval.diagnose.flags import DiagnoseFlags
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
@@ -70,9 +70,8 @@ def diagnose(flags: DiagnoseFlags) -> None:
     )
     if not processes().is_main_process:
         return
-    moments = PosteriorMoments(layout.num_elements)
-    moments.update(values["mean"], values["logvar"])
-    statistics = channel_statistics(moments.compute(), layout)
+    moments = posterior_moments(values["mean"], values["logvar"])
+    statistics = channel_statistics(moments, layout)
     std = torch.cat([grid.std for grid in statistics.values()]).float()
     pairs = draws[: 2 * flags.num_pairs]
     frames = torch.stack([real.read(draw).frames[0] for draw in pairs])  # (P, F, H, W, C)

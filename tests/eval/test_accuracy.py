@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.classifier import accuracy, shrink, train_classifier
+from eval.accuracy import accuracy, shrink, train_classifier
 
 
 def moving_squares(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

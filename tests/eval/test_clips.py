@@ -69,7 +69,7 @@ def real_clips(root: Path) -> RealClips:
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             (root / name / f"{number}.mp4").touch()
-    return RealClips(root, (4, 16, 16), "all")
+    return RealClips.of_split(root, (4, 16, 16), "all")
 
 
 def test_a_bad_video_moves_no_other_draw(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_copies_of_the_data_hold_the_same_clips(tmp_path: Path) -> None:
     assert first.sha256(first.of_videos(8)) == copy.sha256(copy.of_videos(8))
     assert first.sha256(first.of_videos(8)) != first.sha256(first.of_videos(16)[8:])  # other windows
     (tmp_path / "b" / "Left" / "0.mp4").rename(tmp_path / "b" / "Left" / "00.mp4")
-    other = RealClips(tmp_path / "b", (4, 16, 16), "all")
+    other = RealClips.of_split(tmp_path / "b", (4, 16, 16), "all")
     assert first.sha256(first.of_videos(8)) != other.sha256(other.of_videos(8))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from eval.cost.dit import dit_flops
+from eval.cost.geometry import Tokenizer
 from eval.cost.paper_counter import counted_macs
-from eval.cost.tokenizer import Tokenizer
 from eval.cost.tokenizers import TOKENIZERS, find, magvit_v2, unpublished, vidtwin
 
 # elements, rate in %, tokens at patch 1, at patch 2 as the paper counts them (padded, floored)
@@ -39,7 +38,6 @@ GEOMETRIES = {
 }
 
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 PAGE = (Path(__file__).parents[3] / "docs/cost.md").read_text(encoding="utf-8")
 
 
@@ -64,12 +62,6 @@ def test_a_geometry_is_the_published_one(name: str) -> None:
     (line,) = (line for line in PAGE.splitlines() if line.startswith(row))
     gmacs = dict.fromkeys(f"{counted_macs(count) / 1e9:.2f}" for count in paper_tokens)
     assert line.endswith(f" | {' or '.join(gmacs)} |")
-
-
-def test_the_page_is_made_by_the_readmes_command() -> None:
-    (command,) = re.findall(r"^Made by `(.+)`\.$", PAGE, re.MULTILINE)
-    assert command.startswith("python -m eval cost --tokenizers all") and "--markdown docs/cost.md" in command
-    assert f"{command}\n" in README.replace("\\\n    ", "")
 
 
 def test_every_tokenizer_is_counted_or_said_to_be_unpublished() -> None:

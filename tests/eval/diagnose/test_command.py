@@ -12,10 +12,9 @@ from torch.distributions import Normal, kl_divergence
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
-from eval.diagnose import command as diagnose_command
-from eval.diagnose.channel_statistics import DEAD_BELOW, PosteriorMoments, channel_statistics
+from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.latent_edits import grid_groups, num_interior_steps, swaps, with_midpoints, with_noise
-from eval.recon import command as recon_command
+from eval.fvd import extractors
 from tests.builders.autoencoders import WAN_CONFIG
 from tests.builders.runs import VAE_FLAGS
 from vidtwin_gen.data.writing import write_video
@@ -117,10 +116,7 @@ def test_noise_is_in_units_of_each_channel():
 
 def test_statistics_are_those_of_the_posterior_in_any_batches():
     mean, logvar = 2 * noise(TWIN, 7) + 1, noise(TWIN, 7, seed=1) - 2
-    moments = PosteriorMoments(TWIN.num_elements)
-    for batch in (slice(0, 2), slice(2, 7)):
-        moments.update(mean[batch], logvar[batch])
-    statistics = channel_statistics(moments.compute(), TWIN)
+    statistics = channel_statistics(posterior_moments(mean, logvar), TWIN)
     posterior = Normal(mean.double(), (logvar.double() / 2).exp())
     kl = TWIN.split(kl_divergence(posterior, Normal(0, 1)))
     for name, grid in statistics.items():
@@ -147,9 +143,8 @@ def test_a_channel_is_dead_at_its_prior_and_where_it_says_nothing_of_the_clip():
     mean[..., 1], logvar[..., 1] = 5.0, math.log(0.01)  # far from the prior, and alike in every clip
     mean[..., 2] = noise(layout, 5).view(5, 6, 4)[..., 0] * 0.1  # half a hundredth of a nat
     mean[..., 3] = noise(layout, 5).view(5, 6, 4)[..., 0]
-    moments = PosteriorMoments(24)
-    moments.update(mean.flatten(1), logvar.flatten(1))
-    grid = channel_statistics(moments.compute(), layout)["a"]
+    moments = posterior_moments(mean.flatten(1), logvar.flatten(1))
+    grid = channel_statistics(moments, layout)["a"]
     assert grid.dead.tolist() == [True, True, True, False] and grid.to_json()["dead_fraction"] == 0.75
     assert grid.kl[1] > 10 and 0 < grid.kl[2] < DEAD_BELOW < grid.kl[3]
 
@@ -169,8 +164,7 @@ def test_our_latent_is_diagnosed(videos, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     AutoencoderVidTwin(**MODEL).save_pretrained(tmp_path / "vae")
     extractor = Colours()
-    for command in (diagnose_command, recon_command):
-        monkeypatch.setattr(command, "load_extractor", lambda args: extractor)
+    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: extractor)
     words = ["--vae", str(tmp_path / "vae"), "--videos", str(videos), "--no-lpips", "--batch_size", "2"]
     out, figure = tmp_path / "d" / "diagnose.json", tmp_path / "d" / "diagnose.png"
     main(["diagnose", *words, "--num_pairs", "4", "--out", str(out), "--figure", str(figure)])
@@ -219,7 +213,7 @@ def test_another_latent_is_diagnosed_as_far_as_it_goes(videos, tmp_path):
 
 def test_what_a_latent_or_a_clip_has_no_part_of_is_named(videos, tmp_path, monkeypatch, capsys):
     AutoencoderKLWan(**WAN_CONFIG | {"temperal_downsample": [True, True]}).save_pretrained(tmp_path / "vae")
-    monkeypatch.setattr(diagnose_command, "load_extractor", Colours)
+    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: Colours())
     words = ["diagnose", "--vae", str(tmp_path / "vae"), "--out", str(tmp_path / "d.json"), "--no-lpips"]
     words += ["--num_frames", "5", "--height", "16", "--width", "16", "--num_clips", "3"]
     main([*words, "--videos", str(videos), "--num_pairs", "1"])

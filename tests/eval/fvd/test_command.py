@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import PartialState
-from eval.fvd.sensitivity import DISTORTIONS
 from safetensors.torch import save_file
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.clips import RealClips
-from eval.fvd import command as fvd_command
-from eval.fvd import protocols
+from eval.fvd import extractors, protocols
 from eval.fvd.distance import FrechetVideoDistance
 from eval.fvd.protocols import ClipProtocol
 from eval.fvd.reference import read_reference
+from eval.fvd.sensitivity import DISTORTIONS
 from pipelines.generate import read_counts
 from tests.builders.extractors import FilterResponses, install
+from tests.builders.processes import run_in_processes
 from vidtwin_gen.data.writing import write_video
 
 NAMES = ("Left", "Right", "Up")
@@ -429,21 +425,14 @@ def test_sets_that_cannot_be_compared_are_refused(
     assert extractor.num_seen == 0
 
 
-def in_process(rank: int, port: int, words: list[str], folder: Path) -> None:
-    """One of two processes, as a launcher starts them: the command, and the metric on uneven shares."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
-    PartialState._reset_state()
+def in_process(rank: int, words: list[str], folder: Path) -> None:
+    """The command, and the metric on uneven shares."""
     main(words)
-    state = PartialState()
-    assert state.num_processes == 2
-    small = FilterResponses()
-    metric = FrechetVideoDistance(small)
+    metric = FrechetVideoDistance(FilterResponses())
     for real, seed in ((True, 1), (False, 2)):
         metric.update(random_clips(9, seed)[slice(0, 2) if rank == 0 else slice(2, 9)], real=real)
-    seen = fvd_command.load_extractor(None).num_seen  # type: ignore[arg-type, union-attr]
+    seen = extractors.load_extractor("i3d").num_seen  # type: ignore[attr-defined]
     (folder / f"rank{rank}.json").write_text(json.dumps([seen, metric.compute().item()]))
-    state.destroy_process_group()
 
 
 def test_two_processes_share_the_clips_and_measure_the_same(
@@ -457,18 +446,7 @@ def test_two_processes_share_the_clips_and_measure_the_same(
     alone = run("fvd", tmp_path / "alone.json", **flags)
     assert extractor.num_seen == 21
     extractor.num_seen = 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = words_of("fvd", tmp_path / "shared.json", flags)
-    context = multiprocessing.get_context("fork")  # what is imported need not be imported again
-    arguments = ((rank, port, words, tmp_path) for rank in (0, 1))
-    children = [context.Process(target=in_process, args=words, daemon=True) for words in arguments]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
+    run_in_processes(2, in_process, words_of("fvd", tmp_path / "shared.json", flags), tmp_path)
     shared = json.loads((tmp_path / "shared.json").read_text())
     for key in ("fvd", "floor"):
         assert shared[key] == pytest.approx(alone[key], rel=1e-6) and shared[key] > 0
