@@ -195,6 +195,16 @@ def test_bad_input_is_refused(folder, words, message, capsys):
     assert message in capsys.readouterr().err and card(folder) == before
 
 
+def test_a_result_with_other_fields_names_the_command_that_writes_it_anew(folder, tmp_path, capsys):
+    path = tmp_path / "fvd.json"
+    path.write_text(json.dumps({"kind": "fvd", "fvd": 101.5, "frechet": 1}))
+    before = card(folder)
+    with pytest.raises(SystemExit):
+        main(["card", "--pipeline", str(folder), "--metrics", str(path)])
+    error = capsys.readouterr().err
+    assert "an unknown frechet" in error and "python -m eval fvd" in error and card(folder) == before
+
+
 def test_a_training_run_records_itself(tiny_dit_run, tiny_latents):
     folder = tiny_dit_run.output_dir / "pipeline"
     pipe = VidTwinPipeline.from_pretrained(folder)
