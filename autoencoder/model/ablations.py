@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import nn
+from transformers import Blip2QFormerConfig
 
 from autoencoder.model.posterior import init_posterior_head
 from autoencoder.model.structure import QFormerEncoder, SpatialBottleneck
@@ -57,27 +58,15 @@ class FrameStructureEncoder(QFormerEncoder):
         num_positions: int,
         position_channels: int,
         num_queries: int,
-        query_hidden_size: int,
-        qformer_layers: int,
-        qformer_heads: int,
-        qformer_intermediate_size: int,
-        qformer_dropout: float,
+        qformer: Blip2QFormerConfig,
         latent_channels: int,
     ) -> None:
         super().__init__()
         self.narrow = nn.Linear(hidden_size, position_channels)
         self.to_frame = nn.Sequential(nn.Linear(position_channels * num_positions, hidden_size), nn.ReLU())
         init_relu_stack(self)
-        self.add_qformer(
-            hidden_size,
-            num_queries,
-            query_hidden_size,
-            qformer_layers,
-            qformer_heads,
-            qformer_intermediate_size,
-            qformer_dropout,
-        )
-        self.head = nn.Linear(query_hidden_size, 2 * latent_channels)
+        self.add_qformer(num_queries, qformer)
+        self.head = nn.Linear(qformer.hidden_size, 2 * latent_channels)
         init_posterior_head(self.head)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -125,28 +114,10 @@ class QueryDynamicsEncoder(QFormerEncoder):
     (B, D, F, h, w) -> a tuple of one, (B, F, n, 2 d_D): means, then log-variances.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_queries: int,
-        query_hidden_size: int,
-        qformer_layers: int,
-        qformer_heads: int,
-        qformer_intermediate_size: int,
-        qformer_dropout: float,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, num_queries: int, qformer: Blip2QFormerConfig, latent_channels: int) -> None:
         super().__init__()
-        self.add_qformer(
-            hidden_size,
-            num_queries,
-            query_hidden_size,
-            qformer_layers,
-            qformer_heads,
-            qformer_intermediate_size,
-            qformer_dropout,
-        )
-        self.head = nn.Linear(query_hidden_size, 2 * latent_channels)
+        self.add_qformer(num_queries, qformer)
+        self.head = nn.Linear(qformer.hidden_size, 2 * latent_channels)
         init_posterior_head(self.head)
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from transformers import Blip2QFormerConfig
 
 from autoencoder.model.ablations import (
     ConvolutionalStructureEncoder,
@@ -85,10 +86,10 @@ def structure_encoder(config: Any) -> nn.Module:
             rows * columns,
             config.structure_position_channels,
             config.num_queries,
-            *_qformer(config),
+            _qformer(config),
             config.structure_channels,
         )
-    return StructureEncoder(config.hidden_size, config.num_queries, *_qformer(config), *_bottleneck(config))
+    return StructureEncoder(config.num_queries, _qformer(config), *_bottleneck(config))
 
 
 def dynamics_encoder(config: Any) -> nn.Module | None:
@@ -96,9 +97,7 @@ def dynamics_encoder(config: Any) -> nn.Module | None:
     if config.dynamics_type == "none":
         return None
     if config.dynamics_type == "qformer":
-        return QueryDynamicsEncoder(
-            config.hidden_size, config.dynamics_queries, *_qformer(config), config.dynamics_channels
-        )
+        return QueryDynamicsEncoder(config.dynamics_queries, _qformer(config), config.dynamics_channels)
     return DynamicsEncoder(config.hidden_size, config.dynamics_down_blocks, config.dynamics_channels)
 
 
@@ -136,13 +135,16 @@ def dynamics_decoder(config: Any) -> nn.Module | None:
     return DynamicsDecoder(config.hidden_size, grid, _halve(grid, blocks), blocks, config.dynamics_channels)
 
 
-def _qformer(config: Any) -> tuple[int, int, int, int, float]:
-    return (
-        config.query_hidden_size,
-        config.qformer_layers,
-        config.qformer_heads,
-        config.qformer_intermediate_size,
-        config.qformer_dropout,
+def _qformer(config: Any) -> Blip2QFormerConfig:
+    """With the sizes given and otherwise its own defaults, as in the released model."""
+    return Blip2QFormerConfig(
+        hidden_size=config.query_hidden_size,
+        encoder_hidden_size=config.hidden_size,
+        num_hidden_layers=config.qformer_layers,
+        num_attention_heads=config.qformer_heads,
+        intermediate_size=config.qformer_intermediate_size,
+        hidden_dropout_prob=config.qformer_dropout,
+        attention_probs_dropout_prob=config.qformer_dropout,
     )
 
 

@@ -12,31 +12,11 @@ from vidtwin_gen.models.layers import init_blend, init_relu_stack
 
 
 class QFormerEncoder(nn.Module):
-    """Learned queries that a Q-Former answers from a sequence of tokens: BLIP-2's, with the sizes given and
-    otherwise its own defaults, as in the released model."""
+    """Learned queries that BLIP-2's Q-Former answers from a sequence of tokens."""
 
-    def add_qformer(
-        self,
-        encoder_hidden_size: int,
-        num_queries: int,
-        hidden_size: int,
-        num_layers: int,
-        num_heads: int,
-        intermediate_size: int,
-        dropout: float,
-    ) -> None:
-        self.query_embeds = nn.Parameter(torch.randn(num_queries, hidden_size))
-        self.qformer = Blip2QFormerModel(
-            Blip2QFormerConfig(
-                hidden_size=hidden_size,
-                encoder_hidden_size=encoder_hidden_size,
-                num_hidden_layers=num_layers,
-                num_attention_heads=num_heads,
-                intermediate_size=intermediate_size,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=dropout,
-            )
-        )
+    def add_qformer(self, num_queries: int, qformer: Blip2QFormerConfig) -> None:
+        self.query_embeds = nn.Parameter(torch.randn(num_queries, qformer.hidden_size))
+        self.qformer = Blip2QFormerModel(qformer)
 
     def queries(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """(N, T, D) -> (N, n_q, d_q) of this dtype, the trunk's: under autocast tokens may be narrower."""
@@ -77,28 +57,15 @@ class StructureEncoder(QFormerEncoder, SpatialBottleneck):
 
     def __init__(
         self,
-        hidden_size: int,
         num_queries: int,
-        query_hidden_size: int,
-        qformer_layers: int,
-        qformer_heads: int,
-        qformer_intermediate_size: int,
-        qformer_dropout: float,
+        qformer: Blip2QFormerConfig,
         base_channels: int,
         num_down_blocks: int,
         latent_channels: int,
     ) -> None:
         super().__init__()
-        self.add_qformer(
-            hidden_size,
-            num_queries,
-            query_hidden_size,
-            qformer_layers,
-            qformer_heads,
-            qformer_intermediate_size,
-            qformer_dropout,
-        )
-        self.add_bottleneck(query_hidden_size, base_channels, num_down_blocks, latent_channels)
+        self.add_qformer(num_queries, qformer)
+        self.add_bottleneck(qformer.hidden_size, base_channels, num_down_blocks, latent_channels)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         # laid out anew, once: every layer of the Q-Former projects these
