@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from vidtwin_gen.files import read_json
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+COPY = "copy the whole folder that save_pretrained wrote"
 
 
 def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
@@ -36,10 +38,10 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS}.index.json"
     names = {WEIGHTS}
     if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(index, COPY)["weight_map"].values())
     for name in names:
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing; copy the whole folder that save_pretrained wrote")
+            raise ValueError(f"{folder / name} is missing; {COPY}")
     return [folder / name for name in sorted(names)]
 
 
