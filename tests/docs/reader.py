@@ -49,7 +49,15 @@ SMALLER: dict[str, list[str]] = {
     "eval fvd": ["--num_workers", "0", "--device", "cpu"],
     "eval reference": ["--num_workers", "0"],
     "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),
-    "eval cost --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
+    "eval cost --autoencoder": [
+        "--autoencoder",
+        "tiny",
+        "--device",
+        "cpu",
+        "--repeats",
+        "1",
+        "--skip_training",
+    ],
     "eval cost --tokenizers": ["--tokenizers", "vidtwin-1", "--size", "S", "--patch_size", "1"],
     "eval cost": [],
     "eval report": [],
@@ -144,13 +152,20 @@ PROGRAMS = {
 }
 
 
-def outputs_of(step: Step) -> list[str]:
-    """Paths that a command writes."""
-    if step.language != "bash" or "--dry_run" in step.words or is_parsed_only(step.words[1:]):
+def named_outputs(step: Step) -> list[str]:
+    """Paths that a command would write."""
+    if step.language != "bash":
         return []
     words = step.words
     paths = [word for flag, word in zip(words, words[1:], strict=False) if flag in OUTPUT_FLAGS]
     return paths + (words[-1:] if "convert" in words else [])
+
+
+def outputs_of(step: Step) -> list[str]:
+    """Paths that a command writes."""
+    if step.language != "bash" or "--dry_run" in step.words or is_parsed_only(step.words[1:]):
+        return []
+    return named_outputs(step)
 
 
 def is_in(path: str, folder: str) -> bool:
@@ -171,7 +186,7 @@ class Reader:
             yield from (
                 s for s in STEPS if s.page == step.page and s.language == "python" and s.line < step.line
             )
-        own = outputs_of(step)
+        own = named_outputs(step)
         for path in re.findall(r"\bruns/[\w./-]+", step.text):
             if path in own or (self.folder / path).exists():
                 continue

@@ -28,7 +28,7 @@ def test_every_page_is_one_click_from_the_readme() -> None:
 def test_files_that_are_named_exist(page: str) -> None:
     """`folder/file.py` and `folder/` from the root, `file.py` anywhere."""
     for name in re.findall(
-        r"`((?:[\w.]+/)*[\w.]+\.py|(?:eval|tests|vidtwin_gen|pipelines)/[\w/]*)`", read(page)
+        r"`((?:[\w.]+/)*[\w.]+\.py|(?:vidtwin_gen|autoencoder|pipelines|eval|tests)/[\w/]*)`", read(page)
     ):
         anywhere = [] if "/" in name else list(ROOT.glob(f"[a-z]*/**/{name}"))
         assert (ROOT / name).exists() or anywhere, name
