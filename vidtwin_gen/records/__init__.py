@@ -1,0 +1,28 @@
+"""Results: what a measurement writes as JSON and a report, a model card or a table reads again.
+
+Every kind of result is a dataclass that knows its `kind`, so that no reader guesses from keys. All of them
+are imported here, so that `read_result` knows every kind.
+"""
+
+from vidtwin_gen.records.autoencoder import DiagnoseResult, ReconResult
+from vidtwin_gen.records.cost import AutoencoderCostResult, CostResult, CostRow
+from vidtwin_gen.records.fvd import FVDProtocol, FVDResult, SelftestResult, SensitivityResult, distance_json
+from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord
+from vidtwin_gen.records.result import Result, read_result
+
+__all__ = [
+    "AccuracyResult",
+    "AutoencoderCostResult",
+    "CostResult",
+    "CostRow",
+    "DiagnoseResult",
+    "FVDProtocol",
+    "FVDResult",
+    "GeneratedRecord",
+    "ReconResult",
+    "Result",
+    "SelftestResult",
+    "SensitivityResult",
+    "distance_json",
+    "read_result",
+]

@@ -1,0 +1,77 @@
+"""What was measured of an autoencoder: its reconstructions, and what each part of its latent holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vidtwin_gen.records.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderResult(Result):
+    """What results of an autoencoder on real clips share: how they were measured.
+
+    split, fold: of a data set; `videos` in their place are the files that were named.
+    source_sizes: "height x width" of the files, and how many clips came from files of that size.
+    lpips: whether it was `measured`, with which weights, or the `reason` why not.
+    rfvd: of reconstructions, None where it was not asked for.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ("fold", "videos", "rfvd")
+
+    split: str | None
+    fold: int | None = None
+    videos: list[str] | None = None
+    autoencoder_class: str
+    vae_sha256: str
+    resolution: str
+    frame_rate: str
+    seed: int
+    latent: str
+    data_range: str
+    psnr_at_most: float
+    interval: str
+    resize: str
+    source_sizes: dict[str, int]
+    skipped_videos: list[str]
+    lpips: dict[str, Any]
+    rfvd: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconResult(AutoencoderResult):
+    """both: the reconstruction; structure, dynamics: each part alone, of our latents. Each has `psnr`, `ssim`
+    and `lpips` with `mean`, `ci95`, `num_clips` and `per_frame`."""
+
+    kind: ClassVar[str] = "recon"
+    written_by: ClassVar[str] = "python -m eval recon"
+    optional: ClassVar[tuple[str, ...]] = (*AutoencoderResult.optional, "structure", "dynamics")
+
+    both: dict[str, dict[str, Any]]
+    structure: dict[str, dict[str, Any]] | None = None
+    dynamics: dict[str, dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseResult(AutoencoderResult):
+    """Whether a latent is fit to be generated.
+
+    tfvd: as `rfvd` with interior steps in time replaced by midpoints. channels: by grid. noise: `psnr` by
+    `level`. swap: `distances` of clips with a part of another's latent.
+    """
+
+    kind: ClassVar[str] = "diagnose"
+    written_by: ClassVar[str] = "python -m eval diagnose"
+    optional: ClassVar[tuple[str, ...]] = (*AutoencoderResult.optional, "tfvd")
+
+    num_clips: int
+    layout: list[dict[str, Any]]
+    reconstruction_psnr: dict[str, Any]
+    midpoints_psnr: dict[str, Any]
+    tfvd: dict[str, Any] | None = None
+    tfvd_minus_rfvd: float | None = None
+    channels: dict[str, dict[str, Any]]
+    dead_below_nats: float
+    noise: list[dict[str, Any]]
+    swap: dict[str, Any]

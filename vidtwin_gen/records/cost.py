@@ -1,0 +1,125 @@
+"""What a step costs: of DiTs over the latents of tokenizers, and of an autoencoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from vidtwin_gen.records.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRow:
+    """What a DiT of one size costs on the latents of one tokenizer.
+
+    FLOPs and memory are for a whole batch of `batch_size`. `training_flops` is forward and backward, with
+    what checkpointing computes again; `formula_flops` is the formula's for the same batch. `num_codes` is how
+    many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
+    gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
+    `measured` is the same step as it was made, `peak_bytes` and `seconds`, or the `reason` why it was not.
+    """
+
+    size: str
+    tokenizer: str
+    source: str
+    clip_shape: Sequence[int]
+    frames_taken: int | None
+    num_elements: int
+    compression_rate: float
+    printed_rate: float | None
+    verdict: str | None
+    remark: str | None
+    num_codes: int | None
+    bit_rate: float | None
+    num_tokens: int
+    patch_size: Any
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float
+    conditioning: str
+    batch_size: int
+    attention: str
+    gradient_checkpointing: bool
+    num_parameters: int
+    forward_flops: int
+    formula_flops: int
+    training_flops: int
+    training_memory_bytes: dict[str, int]
+    figure_5: dict[str, Any] | None
+    measured: dict[str, Any] | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of a training step, predicted."""
+        return self.training_memory_bytes["peak"]
+
+    @property
+    def measured_bytes(self) -> int | None:
+        return (self.measured or {}).get("peak_bytes")
+
+    def to_json(self) -> dict[str, Any]:
+        row = dataclasses.asdict(self)
+        return row if self.measured is not None else {k: v for k, v in row.items() if k != "measured"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostResult(Result):
+    """rows: the tokenizers under each DiT. paper_size_rows: VidTwin's setting 1 and MAGVIT-v2 at the paper's
+    clip. not_counted, not_published: the tokenizers that have no row, each with the reason."""
+
+    kind: ClassVar[str] = "cost"
+    written_by: ClassVar[str] = "python -m eval cost"
+    optional: ClassVar[tuple[str, ...]] = ("paper_size_rows", "not_counted", "not_published")
+
+    command: str
+    rows: list[CostRow]
+    paper_size_rows: list[CostRow] | None = None
+    not_counted: list[dict[str, Any]] | None = None
+    not_published: list[dict[str, Any]] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        value = super().to_json()
+        for name in ("rows", "paper_size_rows"):
+            if name in value:
+                value[name] = [row.to_json() for row in getattr(self, name)]
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str, way_out: str) -> Self:
+        try:
+            for name in ("rows", "paper_size_rows"):
+                if name in value:
+                    value[name] = [CostRow(**row) for row in value[name]]
+        except TypeError as error:
+            raise ValueError(f"{where}: {name} are no rows of costs ({error}); {way_out}") from None
+        return super().from_json(value, where, way_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderCostResult(Result):
+    """encode, decode, training_step: `seconds`, `frames_per_second`, `flops_per_second`, `of_matmul_rate`
+    and `peak_memory_bytes`, the model included; `flops` of each."""
+
+    kind: ClassVar[str] = "autoencoder_cost"
+    written_by: ClassVar[str] = "python -m eval cost --autoencoder"
+    optional: ClassVar[tuple[str, ...]] = ("training_step",)
+
+    command: str
+    autoencoder: str
+    device: str
+    num_threads: int
+    torch: str
+    dtype: str
+    batch_size: int
+    gradient_checkpointing: bool
+    clip_shape: Sequence[int]
+    num_parameters: int
+    latent_elements: int
+    compression_rate: float
+    flops: dict[str, int]
+    encode: dict[str, Any]
+    decode: dict[str, Any]
+    training_step: dict[str, Any] | None = None

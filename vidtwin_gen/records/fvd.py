@@ -1,0 +1,146 @@
+"""Fréchet video distances: the protocol of a number, the number, and what says how far to trust it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vidtwin_gen.records.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FVDProtocol:
+    """Everything a Fréchet distance depends on besides the generator. Two numbers compare only if their
+    protocols agree; it is written beside each of them.
+
+    Args:
+        name: e.g. "quick-32"; a published protocol keeps its name whole.
+        num_real, num_generated: clips on each side. feature_dim: length of a feature.
+        num_frames, height, width: of the clips before the extractor's own resize.
+        split, fold: which real videos; fold is None for the split "all", which all folds share.
+        stride: source frames per clip frame; None where `fps` rules.
+        real_selection, generated_selection: which clips of each side. seed: of the draw.
+        clip_resize: how clips of both sides came to height and width.
+        resize, feature_extractor, weights_sha256: the extractor's.
+    """
+
+    name: str
+    num_real: int
+    num_generated: int
+    num_frames: int
+    height: int
+    width: int
+    split: str
+    resize: str
+    feature_extractor: str
+    weights_sha256: str
+    feature_dim: int
+    fold: int | None = None
+    stride: int | None = 1
+    fps: float | None = None
+    real_selection: str = ""
+    seed: int = 0
+    generated_selection: str = ""
+    clip_resize: str = ""
+    quantisation: str = "round"
+    codec: str = "none"
+    covariance_divisor: str = "N-1"
+
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether a covariance is singular because a side has no more clips than a feature has numbers: such
+        a value is biased upwards and compares only within one script and one N."""
+        return min(self.num_real, self.num_generated) <= self.feature_dim
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def distance_json(value: float, protocol: FVDProtocol) -> dict[str, Any]:
+    """One measured distance: the value is never without its N, its flag and its protocol."""
+    return {
+        "fvd": value,
+        "num_real": protocol.num_real,
+        "num_generated": protocol.num_generated,
+        "rank_deficient": protocol.rank_deficient,
+        "protocol": protocol.to_json(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FVDResult(Result):
+    """The distance of generated clips from real ones, or the `reason` why it was not measured; all but
+    `fvd`, `reason` and `install` is then None.
+
+    Args:
+        fvd: mean over the `generated` sets, `std` over them where there are several.
+        protocol: an `FVDProtocol`. floor: real clips against other real ones. floors: that, and
+            reconstructions against real ones, each with what it was measured on or its own `reason`.
+        install: the line to type where weights are missing.
+    """
+
+    kind: ClassVar[str] = "fvd"
+    written_by: ClassVar[str] = "python -m eval fvd"
+
+    fvd: float | None
+    num_real: int | None = None
+    num_generated: int | None = None
+    rank_deficient: bool | None = None
+    protocol: dict[str, Any] | None = None
+    std: float | None = None
+    num_seeds: int | None = None
+    num_seeds_of_protocol: int | None = None
+    generated: list[dict[str, Any]] | None = None
+    generated_size: list[int] | None = None
+    num_real_videos: int | None = None
+    floor: float | None = None
+    floors: dict[str, dict[str, Any]] | None = None
+    class_counts: dict[str, int] | None = None
+    skipped_videos: list[str] | None = None
+    reason: str | None = None
+    install: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = (self.num_real, self.num_generated, self.protocol)
+        if self.fvd is not None and any(value is None for value in needed):
+            raise ValueError(f"the FVD {self.fvd} stands without its N and protocol; {self.written_by}")
+
+    def to_json(self) -> dict[str, Any]:
+        left_out = {"reason", "install"} if self.fvd is not None else set()
+        if self.fvd is None:
+            left_out = {name for name, value in vars(self).items() if value is None and name != "fvd"}
+        return {name: value for name, value in super().to_json().items() if name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityResult(Result):
+    """How the distance of real clips from themselves grows with what is done to one side.
+
+    distortions: by kind `unit`, `undistorted` (the strength that changes nothing), `fvd` (pairs of strength
+    and distance) and whether they are `monotone`.
+    """
+
+    kind: ClassVar[str] = "sensitivity"
+    written_by: ClassVar[str] = "python -m eval sensitivity"
+
+    num_clips: int
+    rank_deficient: bool
+    identical: float
+    distortions: dict[str, dict[str, Any]]
+    protocol: dict[str, Any]
+    skipped_videos: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftestResult(Result):
+    """passed: None where no check failed and some were left out."""
+
+    kind: ClassVar[str] = "selftest"
+    written_by: ClassVar[str] = "python -m eval selftest"
+
+    passed: bool | None
+    checks: list[dict[str, Any]]
+    weights_sha256: dict[str, str]
+    device: str
+    torch: str

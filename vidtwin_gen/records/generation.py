@@ -1,0 +1,58 @@
+"""How clips were generated, and how often a classifier tells their class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vidtwin_gen.records.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedRecord(Result):
+    """How the clips of a folder were generated: its generated.json.
+
+    Args:
+        pipeline: name of the pipeline's folder. scheduler: its class.
+        class_names, class_labels: of the classes that clips were made of, in the order of the clips.
+        num_videos_per_class: None where `labels_from`, the name of a file, said how many.
+        num_videos: of all classes.
+    """
+
+    kind: ClassVar[str] = "generated"
+    written_by: ClassVar[str] = "python -m pipelines generate"
+
+    pipeline: str
+    scheduler: str
+    guidance_scale: float
+    guidance_interval: list[float]
+    num_inference_steps: int
+    seed: int
+    fps: float
+    class_names: list[str]
+    class_labels: list[int]
+    num_videos_per_class: int | None
+    labels_from: str | None
+    num_videos: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyResult(Result):
+    """How often a classifier trained on real clips recognises generated ones, beside real held-out ones.
+
+    generated, real: `accuracy`, `num_clips` and `confusion` (a row a class asked for, a column a class seen).
+    """
+
+    kind: ClassVar[str] = "accuracy"
+    written_by: ClassVar[str] = "python -m eval accuracy"
+
+    class_names: list[str]
+    num_train: int
+    seed: int
+    fold: int
+    resolution: str
+    frame_rate: str
+    num_steps: int
+    horizontal_flip: bool
+    generated: dict[str, Any]
+    real: dict[str, Any]
