@@ -42,7 +42,10 @@ assert not large, large
                 "demo --preset vast",
                 "data",
             ],
-        )
+        ),
+        ("autoencoder", ["--help", "convert --help", "reconstruct --colour red"]),
+        ("pipelines", ["--help", "generate --help", "generate --colour red"]),
+        ("eval", ["--help", "fvd --help", "fvd --colour red", "cost --help", "report --help", "paint"]),
     ],
 )
 def test_help_and_refusals_import_nothing_large(program, lines):
