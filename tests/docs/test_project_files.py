@@ -1,0 +1,30 @@
+"""Files that name the version or repeat what the Makefile runs agree with it."""
+
+from __future__ import annotations
+
+import re
+from configparser import ConfigParser
+
+import yaml
+
+from tests.docs.pages import ROOT, read
+
+
+def test_the_citation_is_of_this_version() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", setup["metadata"]["version"])
+    assert citation["license"] == setup["metadata"]["license"]
+    (date,) = re.findall(rf"^## {re.escape(citation['version'])} - (.+)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert date == str(citation["date-released"])
+
+
+def test_pre_commit_runs_the_linters_of_make_test() -> None:
+    (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    hooks = {hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]}
+    target = re.search(r"^test:.*\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)
+    assert target is not None
+    commands = {line.removeprefix("\t$(BIN)/").removesuffix(" .") for line in target[1].splitlines()}
+    assert hooks == {command for command in commands if not command.startswith("python")}
