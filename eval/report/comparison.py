@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.report.page import Table
-from eval.report.published_ucf101 import PUBLISHED
+from eval.report.published import published_groups
 from eval.report.runs import Record, Run
 from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult
 
@@ -237,7 +237,7 @@ def _published(number: Measured) -> str:
         return ""
     return "; ".join(
         f"{row.model} {row.shown} ({row.source or group.source})"
-        for group in PUBLISHED
+        for group in published_groups()
         if group.compares_with(number.protocol)
         for row in group.rows
         if row.fvd is not None

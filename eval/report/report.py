@@ -23,8 +23,7 @@ from eval.report.figures import plot_curves
 from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.report.pictures import Picture
-from eval.report.published import published_section
-from eval.report.published_ucf101 import PUBLISHED
+from eval.report.published import published_groups, published_section
 from eval.report.runs import STAGES, Run, missing, prefix, read_runs
 from vidtwin_gen.files import write_text
 
@@ -56,10 +55,10 @@ def write_report(
     pictures = [reconstructions(found), generated_clips(found), loss_curves(found, figures)]
     numbers = [
         metrics(found, comparison),
-        quality_section(comparison, found, PUBLISHED, figures),
+        quality_section(comparison, found, published_groups(), figures),
         cost_section(found, figures, baseline),
         *other_results(found),
-        published_section(PUBLISHED),
+        published_section(published_groups()),
         timings(found),
     ]
     first, second = (pictures, numbers) if len(found) == 1 else (numbers, pictures)

@@ -19,7 +19,7 @@ from eval.report import pictures
 from eval.report.comparison import Measured, compare, differing_fields, merged_table
 from eval.report.cost_section import cost_section, quality_panels
 from eval.report.page import Section, to_html
-from eval.report.published_ucf101 import PUBLISHED
+from eval.report.published import published_groups
 from eval.report.report import write_report
 from eval.report.runs import read_runs
 from tests.builders.results import (
@@ -222,15 +222,15 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
 
 
 def test_published_rows_say_where_they_are_from() -> None:
-    assert len({group.title for group in PUBLISHED}) == len(PUBLISHED)
+    assert len({group.title for group in published_groups()}) == len(published_groups())
     fields = {field.name for field in dataclasses.fields(FVDProtocol)}
-    for group in PUBLISHED:
+    for group in published_groups():
         assert group.rows and group.source and set(group.fields) <= fields
         for row in group.rows:
             assert row.model and (row.fvd or row.rfvd)
             assert row.spread is None or 0 < row.spread < (row.fvd or 0)
     # as printed: arXiv 2412.17726, Table 2; CMD's two numbers of one model
-    rows = [(row.model, row.fvd, row.spread) for group in PUBLISHED for row in group.rows]
+    rows = [(row.model, row.fvd, row.spread) for group in published_groups() for row in group.rows]
     for known in (("VidTwin", 193, None), ("CMD", 73, 2), ("CMD", 107, 9), ("TATS", 332, 18)):
         assert known in rows
 
