@@ -1,4 +1,4 @@
-"""VidTwin's passes the plain way, one operation after the other: the baseline of `eval cost --ratios`.
+"""VidTwin's passes the plain way, one operation after the other: the baseline of `benchmarks.speed`.
 
 Written from the description of the architecture (arXiv 2412.17726, section 3, and the released code), not
 from our model: pure functions of a model's state dict and config, attention with its scores in memory, the

@@ -1,4 +1,4 @@
-"""The matrix products inside a computation, alone: the floor of `eval cost --ratios`."""
+"""The matrix products inside a computation, alone: the floor of `benchmarks.speed`."""
 
 from __future__ import annotations
 

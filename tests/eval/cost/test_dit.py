@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from eval.cost.measured_step import measure_step
-from eval.cost.transformer_speed import describe as describe_speed
-from eval.cost.transformer_speed import reference_dit, transformer_speed
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eval.cost.command import SMALL_DIT
 from eval.cost.dit import count_flops, count_step, dit_cost, dit_flops, example
+from eval.cost.measured import measure_step
 from eval.cost.paper_counter import counted_macs, counted_parameters, figure_5_network
 from eval.cost.tokenizers import magvit_v2, vidtwin
-from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_layers": 1, "num_heads": 2}
@@ -117,21 +114,3 @@ def test_the_formula_reproduces_a_published_column() -> None:
     for num_tokens, teraflops in published.items():
         assert dit_flops(num_tokens, 28, 1152) / 1e12 == pytest.approx(teraflops, abs=0.005)
     assert dit_flops(10, 1, 64, mlp_ratio=2) == dit_flops(10, 1, 64) - 2 * 10 * 4 * 64**2
-
-
-def test_diffusers_dit_is_timed_at_equal_size() -> None:
-    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
-    layout = LatentLayout((LatentGrid("video", ("time", "height"), (4, 4), 4),))
-    ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes)
-    reference = reference_dit(layout.num_tokens(), **sizes)
-    latents = torch.randn(2, layout.num_elements), torch.randn(2, 4, 4, 4)
-    assert ours(latents[0], torch.zeros(2), torch.zeros(2, dtype=torch.long)).sample.shape == (2, 64)
-    record = transformer_speed(ours, reference, *latents, dtype=torch.bfloat16, repeats=2)
-    forward, training = record["sampling_step"]["flops"], record["training_step"]["flops"]
-    assert 1.2 < training / forward < 1.7  # three forward passes of one half over one of both
-    for name in ("training_step", "sampling_step"):
-        row = record[name]
-        assert row["reference_ratio"]["median"] > 0 and row["seconds"]["count"] == 2
-        assert "DiTTransformer2DModel" in describe_speed(record)
-    with pytest.raises(ValueError, match="squares of tokens, 15 is none"):
-        reference_dit(15, **sizes)
