@@ -61,8 +61,9 @@ class LPIPS(nn.Module):
         for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             x = stage(F.max_pool2d(x, 2) if depth else x)
             # in float32 also under autocast: differences of nearly equal features
-            a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in x.float().chunk(2))
-            distance = distance + torch.einsum("nchw,c->nhw", (a - b).square(), head).mean((1, 2))
+            with torch.autocast(x.device.type, enabled=False):
+                a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in x.float().chunk(2))
+                distance = distance + torch.einsum("nchw,c->nhw", (a - b).square(), head).mean((1, 2))
         return distance
 
 

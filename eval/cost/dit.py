@@ -34,7 +34,7 @@ def dit_flops(
     return 2 * n * layers * (4 * d**2 + 2 * d * int(d * mlp_ratio)) + 4 * layers * n**2 * d + crossed
 
 
-def count_flops(model_fn: Callable[[], torch.Tensor]) -> int:
+def count_flops(model_fn: Callable[[], object]) -> int:
     """FLOPs (a multiply-add is two) of calling `model_fn`. Matrix products, convolutions and attention count,
     other work does not."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:

@@ -85,7 +85,7 @@ class FrechetVideoDistance(Metric):
     def _add_features(self, features: torch.Tensor, real: bool) -> None:
         if features.ndim != 2 or features.shape[1] != self.extractor.dim:
             raise ValueError(f"expected features (B, {self.extractor.dim}), got {tuple(features.shape)}")
-        sums = FeatureSums.of(features)
+        sums = FeatureSums.of(features.to(self.real_sum.device))  # the extractor's may be another
         if real:
             self.real_sum += sums.total
             self.real_outer += sums.outer

@@ -1,0 +1,56 @@
+"""Measure and train on a GPU, in parts: python -m benchmarks.gpu smoke | speed | train | measure.
+
+    python -m benchmarks.gpu speed --out runs/gpu
+    python -m benchmarks.gpu train --out runs/gpu --data ucf101-10
+
+Each part writes <out>/<part>.json row by row, and the same command goes on with the rows that are missing.
+`--device cpu --tiny` rehearses a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_smoke, gpu_speed, gpu_train
+from benchmarks.gpu_rows import Rows
+
+PARTS = ("smoke", "speed", "train", "measure")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    top.add_argument("part", choices=PARTS)
+    top.add_argument("--out", type=Path, required=True, help="folder of the results")
+    top.add_argument("--work", type=Path, help="folder of what is trained; left out: <out>/work")
+    top.add_argument("--data", type=Path, help="a data set in UCF-101's layout; not for speed")
+    top.add_argument("--device", default="cuda")
+    top.add_argument("--seconds", type=float, default=450.0, help="after which no further row is begun")
+    top.add_argument("--tiny", action="store_true", help="a rehearsal, as small as may be")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    top = parser()
+    args = top.parse_args(argv)
+    device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        top.error("--device cuda: torch finds no GPU; rehearse with --device cpu --tiny")
+    if args.part != "speed" and (args.data is None or not args.data.is_dir()):
+        top.error(f"--data {args.data}: {args.part} needs a folder of videos, <data>/<class>/<video>")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    rows = Rows(args.out / f"{args.part}.json", device, args.seconds)
+    if args.part == "speed":
+        gpu_speed.measure_speed(rows, gpu_speed.TINY if args.tiny else gpu_speed.Sizes(), device)
+    else:
+        run = {"smoke": gpu_smoke.smoke, "train": gpu_train.train, "measure": gpu_train.measure}
+        run[args.part](rows, args.data, args.work or args.out / "work", tiny=args.tiny)
+    rows.finish()
+
+
+if __name__ == "__main__":
+    main()

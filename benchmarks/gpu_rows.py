@@ -1,0 +1,87 @@
+"""Results that are written as they come: what a part had measured when it was killed stays."""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidtwin_gen.files import write_json
+
+LONGEST_REASON = 400  # characters of an error that a row keeps
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "torchmetrics", "triton")
+
+
+class Rows:
+    """Rows by name in a JSON file, beside the machine's description. A row that stands is not measured
+    again, one that failed is; none is begun after `seconds` from now, so that a part ends in time."""
+
+    def __init__(self, path: Path, device: torch.device, seconds: float) -> None:
+        self.path, self.device = path, device
+        self.ends = time.monotonic() + seconds
+        self.record: dict[str, Any] = {"rows": {}}
+        if path.exists():
+            self.record = json.loads(path.read_text())
+        self.record["machine"] = machine(device)
+        self.left_out: list[str] = []
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        return self.record["rows"]
+
+    def run(self, name: str, measure: Callable[[], Mapping[str, Any]]) -> None:
+        """Measures a row. An error, out of memory too, is a row that says so."""
+        if name in self.rows and "error" not in self.rows[name]:
+            return
+        if time.monotonic() > self.ends:
+            self.left_out.append(name)
+            return
+        start = time.monotonic()
+        try:
+            row = dict(measure())
+        except Exception as error:  # the rows after it are still to be had
+            row = {"error": f"{type(error).__name__}: {error}"[:LONGEST_REASON]}
+        row["took_seconds"] = round(time.monotonic() - start, 1)
+        self.rows[name] = row
+        self.write()
+        print(f"{name}: {json.dumps(row)}", flush=True)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def write(self) -> None:
+        write_json(self.path, self.record)
+
+    def finish(self) -> None:
+        """Says which rows are missing; the same command goes on with them."""
+        self.write()
+        failed = [name for name, row in self.rows.items() if "error" in row]
+        print(f"wrote {self.path}: {len(self.rows)} rows, {len(failed)} failed {failed}")
+        if self.left_out:
+            print(f"no time was left for {self.left_out}: the same command goes on with them")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers were measured with."""
+    described: dict[str, Any] = {"python": platform.python_version(), "device": device.type}
+    for package in PACKAGES:
+        try:
+            described[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described |= {
+            "device": properties.name,
+            "memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+        }
+    return described
