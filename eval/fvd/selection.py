@@ -197,9 +197,9 @@ def check_sets(paths: Sequence[Path], generated: Sequence[GeneratedClips]) -> li
             )
         digest = file_sha256(path)
         if digest in digests:
-            twin = paths[digests.index(digest)]
+            other = paths[digests.index(digest)]
             raise ValueError(
-                f"--generated {twin} and {path} are the same clips: generate with another --seed"
+                f"--generated {other} and {path} are the same clips: generate with another --seed"
             )
         digests.append(digest)
     return digests

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
 
 from eval.fvd.features import check_length, resize_name, resized
+from vidtwin_gen.files import file_sha256
 from vidtwin_gen.weights import HUB_TIMEOUT_S, MissingWeightsError
 
 VARIABLE = "VIDTWIN_GEN_VIDEOMAE"
@@ -131,10 +132,7 @@ def weights_digest(folder: Path) -> str:
             f"{folder} has no weights in safetensors; other formats can run code when they are read. Load "
             "the model where it is trusted and write it with save_pretrained"
         )
-    digests = []
-    for file in files:
-        with open(file, "rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    digests = [file_sha256(file) for file in files]
     if len(files) == 1:
         return digests[0]
     lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))

@@ -5,8 +5,10 @@ import hashlib
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import train_vae
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
@@ -15,6 +17,8 @@ from eval.__main__ import main
 from eval.clips import RealClips, find_videos
 from eval.fvd import extractors
 from eval.fvd.distance import FrechetVideoDistance
+from tests.builders.autoencoders import build_autoencoder
+from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.processes import run_in_processes
 from tests.builders.runs import VAE_FLAGS
@@ -273,3 +277,27 @@ def test_a_killed_command_goes_on_where_it_was(verb, views, vae_dir, videos, tmp
     main([*map(str, words), "--out", str(tmp_path / "killed.json")])
     assert extractor.num_seen == 2 * views
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_reconstructions_are_shown_by_kind_and_frame_by_frame(tmp_path):
+    """GIF: kinds down, clips across. PNG: the kinds of each clip in turn down, frames across."""
+    build_autoencoder(width=24).save_pretrained(tmp_path / "vae")
+    for number, clip in enumerate(torch.rand(6, 3, 6, 16, 24, generator=torch.Generator().manual_seed(0))):
+        write_video(tmp_path / "videos" / f"{number}.mp4", clip * 2 - 1, fps=8)
+    gif = tmp_path / "eval" / "recon.gif"
+    flags = {"vae": tmp_path / "vae", "videos": tmp_path / "videos", "gif": gif, "gif_clips": 3}
+    record = run("recon", tmp_path / "r.json", **flags, **{"batch_size": 2, "no-lpips": True})
+    assert record["both"]["psnr"]["num_clips"] == 6
+    with Image.open(gif) as grid, Image.open(gif.with_suffix(".png")) as strip:
+        # 2 pixels between pictures of 16 x 24
+        assert grid.size == (3 * 26 - 2, 4 * 18 - 2) and grid.n_frames == 4
+        assert strip.size == (4 * 26 - 2, 12 * 18 - 2)
+        frame = grid.convert("RGB")
+        for column in range(3):  # the original of each clip, its first frame
+            shown = frame.crop((column * 26, 0, column * 26 + 24, 16))
+            original = strip.crop((0, column * 4 * 18, 24, column * 4 * 18 + 16))
+            difference = np.asarray(shown, dtype=float) - np.asarray(original, dtype=float)
+            assert np.abs(difference).mean() < 12  # a GIF has 256 colours
+    main(["report", str(tmp_path)])
+    # rows of 17 or 18 pixels: six times as large is the first whole factor that shows 96
+    assert 'width="456"' in (tmp_path / "report.html").read_text()

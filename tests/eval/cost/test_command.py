@@ -1,0 +1,152 @@
+"""`python -m eval cost`: several sizes, a pipeline's own DiT, published latents, what fails."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from eval.__main__ import main
+from eval.cost.dit import dit_flops
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from tests.builders.autoencoders import WAN_CONFIG, build_autoencoder
+from tests.builders.commands import refused, run
+from vidtwin_gen.models.transformer import LatentTransformer
+
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderVidTwin:
+    return build_autoencoder(width=24)
+
+
+def save_pipeline(
+    vae: AutoencoderVidTwin, folder: Path, patch_size: int | dict[str, Any], **others: Any
+) -> Path:
+    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES, **others)
+    VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return folder
+
+
+def rows_of(record: dict[str, Any], key: str = "rows") -> list[tuple[str, int, int]]:
+    return [(row["tokenizer"].split()[0], row["patch_size"], row["num_tokens"]) for row in record[key]]
+
+
+def test_cost_counts_several_patch_sizes_and_the_papers_size(
+    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, out = save_pipeline(vae, tmp_path / "pipeline", patch_size=2), tmp_path / "eval/cost.json"
+    record = run("cost", pipeline=pipeline, patch_size=[1, 2], out=out)
+    by_two = [("VidTwin", 2, vae.layout.num_tokens(2)), ("MAGVIT-v2", 2, 1 * 1 * 2)]
+    by_one = [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3)]
+    assert rows_of(record) == [*by_one, *by_two] and "paper_size_rows" not in record
+    assert capsys.readouterr().out.count(" than MAGVIT-v2") == 2
+
+    record = run("cost", pipeline=pipeline, paper_size=True, out=out)
+    assert rows_of(record) == by_two  # the pipeline's own patch size
+    # arXiv 2412.17726, appendix C: 4 x 28 x 28 positions against 16 x 7 x 7 and two times 16 x 7
+    assert rows_of(record, "paper_size_rows") == [("VidTwin", 2, 192), ("MAGVIT-v2", 2, 392)]
+    assert {row["num_layers"] for row in record["rows"]} == {1}
+    for row in record["paper_size_rows"]:
+        assert (row["num_layers"], row["hidden_size"], row["num_heads"]) == (6, 512, 8)
+        assert row["clip_shape"] == [16, 224, 224]
+
+    main(["report", str(tmp_path)])
+    page = (tmp_path / "report.html").read_text()
+    assert "latents of 4×16×24 clips, depth 1, width 16" in page
+    assert "latents of 16×224×224 clips, depth 6, width 512" in page and "paper size" in page
+    cost = page.partition("<h2>Cost</h2>")[2].partition("</section>")[0]
+    assert cost.count("<tr>") == (1 + 2) + (1 + 2)
+
+
+def test_published_latents_are_counted_and_measured_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "cost.json", tmp_path / "cost.md"
+    small = {"size": "figure5", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "patch_size": 2}
+    names = ["vidtwin-1", "magvit-v2"]
+    record = run("cost", tokenizers=names, **small, attention="math", out=out, markdown=page)
+    rows = record["rows"]
+    assert [(row["attention"], row["num_tokens"]) for row in rows] == [("math", 192), ("math", 392)]
+    first = rows[0]
+    assert first["figure_5"]["num_parameters"] == 12_610_560 and first["size"] == "figure5"
+    assert first["figure_5"]["num_tokens"] == {"padded": 184, "floored": 128}
+    printed = capsys.readouterr().out
+    assert (
+        "| VidTwin (setting 1) | 16×224×224 | 2 | 4,928 | 0.205% | 192 |" in printed
+        and "184 or 128 | 2.32 or 1.61" in printed
+    )
+    assert printed.count("times fewer FLOPs and") == 1
+    (command,) = (line for line in page.read_text().splitlines() if line.startswith("Made by"))
+    assert command == f"Made by `{record['command']}`."
+    page.unlink()
+    main(shlex.split(command.removeprefix("Made by `").removesuffix("`."))[3:])  # after python -m eval
+    assert command in page.read_text()
+
+    monkeypatch.setattr("eval.cost.command.free_memory", lambda device: 0)
+    said = refused(capsys, "cost", tmp_path / "none.json", tokenizers="vidtwin-1", **small, measure=True)
+    assert "--measure: nothing fits: needs 0.0 GiB and 0.0 GiB of cpu are free" in said
+
+
+def test_one_failed_measurement_leaves_the_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(make: Any, make_small: Any, **options: Any) -> dict[str, Any]:
+        if make.args[0].num_elements > 10_000:
+            raise ValueError("cpu ran out of memory while measuring")
+        return {"peak_bytes": 2**20, "seconds": {n: {"median": 1.0} for n in ("forward", "training_step")}}
+
+    monkeypatch.setattr("eval.cost.command.measure_step", measure)
+    small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "patch_size": 2}
+    record = run("cost", **small, measure=True, out=tmp_path / "cost.json")
+    ours, theirs = (row["measured"] for row in record["rows"])
+    assert ours["predicted_over_measured"] > 0 and "ran out of memory" in theirs["reason"]
+    assert "ran out of memory" in capsys.readouterr().out
+
+
+def test_a_pipelines_own_dit_is_counted(
+    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its class and its MLPs are like."""
+    own = {"conditioning": "cross_attention", "class_dim": 24, "mlp_ratio": 2.0}
+    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size=1, **own)
+    row = run("cost", pipeline=pipeline, out=tmp_path / "cost.json")["rows"][0]
+    transformer = LatentTransformer.from_pretrained(pipeline, subfolder="transformer")
+    assert row["num_parameters"] == transformer.num_parameters()
+    assert (row["conditioning"], row["mlp_ratio"]) == ("cross_attention", 2)
+    sizes = {"num_layers": 1, "hidden_size": 16, "cross_attention": True, "mlp_ratio": 2}
+    assert row["formula_flops"] == dit_flops(row["num_tokens"], **sizes)
+    said = refused(capsys, "cost", tmp_path / "none.json", pipeline=pipeline, hidden_size=32)
+    assert "--hidden_size" in said
+
+
+def test_clips_of_4k_and_1_frames_are_compared_as_far_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AutoencoderKLWan(**WAN_CONFIG).save_pretrained(tmp_path / "wan")
+    flags = {"vae": tmp_path / "wan", "num_frames": 17, "width": 32, "patch_size": 1, **SIZES}
+    record = run("cost", **flags, height=32, out=tmp_path / "cost.json")
+    assert [row["num_tokens"] for row in record["rows"]] == [9 * 8 * 8, 5 * 4 * 4]
+    assert "Open-MAGVIT2" in record["rows"][1]["remark"] and record["not_counted"] == []
+    capsys.readouterr()
+
+    record = run("cost", **flags, height=20, out=tmp_path / "cost.json")
+    (row,), (left_out,) = record["rows"], record["not_counted"]
+    assert row["num_tokens"] == 9 * 5 * 8 and "17 x 20 x 32" in left_out["reason"]
+    assert "MAGVIT-v2 is not counted: MAGVIT-v2 divides" in (printed := capsys.readouterr().out)
+    assert "| KLWan (this run) |" in printed
+
+
+def test_patch_sizes_by_grid_need_the_flag(
+    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size={"structure": [1, 2, 2]})
+    out = tmp_path / "cost.json"
+    assert "give --patch_size" in refused(capsys, "cost", out, pipeline=pipeline)
+    record = run("cost", pipeline=pipeline, patch_size=1, out=out)
+    assert [patch_size for _, patch_size, _ in rows_of(record)] == [1, 1]
