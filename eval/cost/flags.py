@@ -55,7 +55,7 @@ class CostFlags:
         excludes="latents",
     )
     tokenizers: list[str] | None = flag(
-        "published latents by their names in eval/cost/tokenizers.py, or all of them; left out: vidtwin-1 "
+        "published latents by their names in eval/cost/tokenizers.json, or all of them; left out: vidtwin-1 "
         "magvit-v2",
         metavar="NAME",
         nargs="+",
