@@ -77,9 +77,9 @@ class Sizes:
 SMALL = LatentLayout((LatentGrid("video", ("time", "width"), (4, 4), 4),))
 TINY_DIT = {"hidden_size": 32, "num_layers": 2, "num_heads": 2}
 TINY = Sizes(
-    autoencoder={"num_frames": 4, "height": 32, "width": 32, "hidden_size": 32, "num_layers": 1}
+    autoencoder={"num_frames": 2, "height": 32, "width": 32, "hidden_size": 32, "num_layers": 1}
     | {"num_heads": 2, "num_queries": 2, "qformer_layers": 1, "qformer_intermediate_size": 32},
-    clips=2,
+    clips=1,
     dits={"B": TINY_DIT},
     training={"B": (1, 1)},
     beside={"B": (1, 1)},
@@ -87,7 +87,7 @@ TINY = Sizes(
     square=SMALL,
     matrix=64,
     copied_bytes=2**20,
-    repeats=2,
+    repeats=1,
     compiled=False,
 )
 
@@ -136,9 +136,10 @@ def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
 def measure_autoencoder(rows: Rows, sizes: Sizes, device: torch.device, ceiling: float) -> None:
     """The base autoencoder: encode, decode, its training step with and without its networks, and where the
     time of a step goes."""
-    measure = partial(autoencoder_training, sizes, device, ceiling)
+    flops = autoencoder_flops(sizes)
+    measure = partial(autoencoder_training, sizes, flops["training"], device, ceiling)
     for name in ("encode", "decode"):
-        rows.run(f"autoencoder {name}", partial(autoencoder_pass, name, sizes, device, ceiling))
+        rows.run(f"autoencoder {name}", partial(autoencoder_pass, name, sizes, flops[name], device, ceiling))
     rows.run("autoencoder training, whole loss", partial(measure, whole=True))
     rows.run("autoencoder training, L1 and KL", measure)
     rows.run("autoencoder training, L1 and KL checkpointing", partial(measure, checkpointing=True))
@@ -152,7 +153,7 @@ def measure_autoencoder(rows: Rows, sizes: Sizes, device: torch.device, ceiling:
             "autoencoder training, whole loss compiled, LPIPS in float32",
             partial(measure, whole=True, compiled=True, lpips_autocast=False),
         )
-    frames = LPIPS_FRAMES if device.type == "cuda" else 2
+    frames = LPIPS_FRAMES if device.type == "cuda" else 1
     for told, in_bf16, channels_last in (
         ("float32", False, False),
         ("autocast", True, False),
@@ -168,9 +169,9 @@ def measure_autoencoder(rows: Rows, sizes: Sizes, device: torch.device, ceiling:
 
 
 def timed(step: Step, repeats: int, device: torch.device, warm_up: int = 3) -> list[float]:
-    """Seconds of each of `repeats` calls after `warm_up` that do not count. On a GPU between events, with
-    the calls queued one behind the other as a training loop queues them."""
-    for _ in range(warm_up):
+    """Seconds of each of `repeats` calls. On a GPU between events, after `warm_up` calls that do not count,
+    and queued one behind the other as a training loop queues them."""
+    for _ in range(warm_up if device.type == "cuda" else 0):
         step()
     if device.type != "cuda":
         seconds = []
@@ -465,7 +466,9 @@ def autoencoder_flops(sizes: Sizes) -> dict[str, int]:
     return {name: sizes.clips * value for name, value in flops.items()}
 
 
-def autoencoder_pass(name: str, sizes: Sizes, device: torch.device, ceiling: float) -> dict[str, Any]:
+def autoencoder_pass(
+    name: str, sizes: Sizes, flops: int, device: torch.device, ceiling: float
+) -> dict[str, Any]:
     """Encode or decode in bf16."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = make_autoencoder(sizes, device).eval().requires_grad_(False).to(dtype)
@@ -475,7 +478,6 @@ def autoencoder_pass(name: str, sizes: Sizes, device: torch.device, ceiling: flo
         "encode": lambda: model.encode(clips).latent_dist.parameters,
         "decode": lambda: model.decode(latents).sample,
     }
-    flops = autoencoder_flops(sizes)[name]
     row = measured(passes[name], sizes.repeats, device, flops=flops, ceiling=ceiling)
     frames = sizes.clips * model.config.num_frames
     return row | {"batch_size": sizes.clips, "frames_per_second": frames / row["seconds"]["median"]}
@@ -483,6 +485,7 @@ def autoencoder_pass(name: str, sizes: Sizes, device: torch.device, ceiling: flo
 
 def autoencoder_training(
     sizes: Sizes,
+    flops: int,
     device: torch.device,
     ceiling: float,
     *,
@@ -532,7 +535,6 @@ def autoencoder_training(
     if kernels:
         return kernel_times(step, device)
     row: dict[str, Any] = {"batch_size": sizes.clips}
-    flops = autoencoder_flops(sizes)["training"]
     row |= measured(step, sizes.repeats, device, flops=flops, ceiling=ceiling)
     if not compiled:
         row["flops_of_all"] = count_flops(step)
@@ -548,7 +550,7 @@ def kernel_times(step: Step, device: torch.device, most: int = 14) -> dict[str, 
     """Milliseconds and calls of the kernels that take longest in a step, of the second one, and of all."""
     activity = torch.profiler.ProfilerActivity
     kinds = [activity.CPU] if device.type != "cuda" else [activity.CPU, activity.CUDA]
-    for _ in range(3):
+    for _ in range(3 if device.type == "cuda" else 0):
         step()
     with torch.profiler.profile(activities=kinds) as profile:
         step()

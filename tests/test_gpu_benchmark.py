@@ -1,0 +1,62 @@
+"""benchmarks/gpu.py as far as it can be rehearsed without a GPU."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.gpu import main
+from benchmarks.gpu_commands import CommandError, run_command
+from benchmarks.gpu_rows import Rows
+
+
+def test_speed_is_measured_row_by_row(tmp_path):
+    arguments = ["speed", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    main(arguments)
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert not [name for name, row in rows.items() if "error" in row]
+    assert rows["DiT-B training, batch 1"]["predicted_peak_bytes"] > 0
+    assert rows["DiT-B beside diffusers' DiT, sampling, batch 1"]["reference_ratio"] > 0
+    assert rows["autoencoder training, whole loss"]["flops_of_all"] > rows["autoencoder encode"]["flops"]
+    before = (tmp_path / "speed.json").stat().st_mtime_ns, rows
+    main(arguments)  # nothing is left to measure
+    assert json.loads((tmp_path / "speed.json").read_text())["rows"] == before[1]
+
+
+def test_an_error_is_a_row_and_is_tried_again(tmp_path):
+    path, device = tmp_path / "part.json", torch.device("cpu")
+    rows = Rows(path, device, seconds=60)
+
+    def fails():
+        raise torch.OutOfMemoryError("no room")
+
+    rows.run("first", fails)
+    rows.run("second", lambda: {"value": 1})
+    assert "no room" in json.loads(path.read_text())["rows"]["first"]["error"]
+    again = Rows(path, device, seconds=60)
+    again.run("first", lambda: {"value": 2})
+    again.run("second", fails)  # stands, and is not measured again
+    assert [again.rows[name]["value"] for name in ("first", "second")] == [2, 1]
+
+
+def test_no_row_is_begun_after_the_end(tmp_path):
+    rows = Rows(tmp_path / "part.json", torch.device("cpu"), seconds=-1)
+    rows.run("late", lambda: {"value": 1})
+    assert rows.left_out == ["late"] and not rows.rows
+
+
+def test_a_failed_command_tells_its_last_lines(tmp_path):
+    with pytest.raises(CommandError, match="json.tool ended with status"):
+        run_command("json.tool", [tmp_path / "absent.json"], tmp_path / "log")
+
+
+def test_what_it_needs_is_named(tmp_path, capsys):
+    for arguments, told in (
+        (["smoke", "--device", "cpu"], "needs a folder of videos"),
+        (["speed", "--device", "cuda"], "torch finds no GPU"),
+    ):
+        if "cuda" in arguments and torch.cuda.is_available():
+            continue
+        with pytest.raises(SystemExit):
+            main([*arguments, "--out", str(tmp_path)])
+        assert told in capsys.readouterr().err
