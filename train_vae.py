@@ -132,33 +132,6 @@ class VAEConfig(TrainingConfig):
             )
 
 
-MODEL = [
-    "num_frames",
-    "height",
-    "width",
-    "patch_size",
-    "hidden_size",
-    "num_layers",
-    "num_heads",
-    "mlp_ratio",
-    "num_queries",
-    "query_hidden_size",
-    "qformer_layers",
-    "qformer_heads",
-    "qformer_intermediate_size",
-    "qformer_dropout",
-    "structure_channels",
-    "structure_down_blocks",
-    "structure_base_channels",
-    "dynamics_channels",
-    "dynamics_down_blocks",
-    "structure_type",
-    "structure_position_channels",
-    "dynamics_type",
-    "dynamics_queries",
-    "causal",
-]
-
 # 16 frames of 32x32 as 256 tokens, which two CPU cores train in minutes. On a grid of 4x4 tokens little is
 # left to share between positions, so neither latent is down-sampled. The squared error gets a
 # model this small past the background in the steps that it has; the KL weight and the few channels keep the
@@ -287,7 +260,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(VAEConfig, PRESETS, argv)
     accelerator = make_accelerator(config)
-    vae = AutoencoderVidTwin(**model_arguments(config, MODEL))
+    vae = AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
     if config.dry_run:
         accelerator.print(json.dumps(config.public(), indent=2))
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")

@@ -11,24 +11,21 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.utils import dynamic_modules_utils
 
-import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.released import to_released_state_dict
 from eval.cost.flags import DIT_SIZES
 from eval.fvd.protocols import PROTOCOLS, ClipProtocol
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.builders.autoencoders import WAN_CONFIG
+from tests.builders.autoencoders import TRAINED_AUTOENCODER, WAN_CONFIG
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline
-from tests.builders.runs import VAE_FLAGS
 from tests.docs.pages import STEPS, Step
 from tests.docs.reader import Reader
 from vidtwin_gen.models.sizes import SIZES
 
 REAL_NAMES = {"BouncingBall": "Archery", "SlidingDoor": "Biking"}
-RELEASED = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
-RELEASED |= {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
+RELEASED = TRAINED_AUTOENCODER | {"hidden_size": 64, "num_heads": 1, "qformer_heads": 8}
 
 
 def link_ucf101(synthetic_root: Path, folder: Path) -> None:

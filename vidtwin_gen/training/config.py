@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,9 +142,10 @@ def parse_config(
         return config_class(**values)
 
 
-def model_arguments(config: TrainingConfig, names: Sequence[str]) -> dict[str, Any]:
+def model_arguments(config: TrainingConfig, model_class: type) -> dict[str, Any]:
     """The fields of `config` that are arguments of a model's constructor."""
-    return {name: getattr(config, name) for name in names}
+    names = inspect.signature(model_class).parameters
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def save_or_check_config(

@@ -9,18 +9,15 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
-import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.latent_edits import grid_groups, num_interior_steps, swaps, with_midpoints, with_noise
 from eval.fvd import extractors
-from tests.builders.autoencoders import WAN_CONFIG
-from tests.builders.runs import VAE_FLAGS
+from tests.builders.autoencoders import TRAINED_AUTOENCODER, WAN_CONFIG
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
-MODEL = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 TWIN = LatentLayout(
     (
         LatentGrid("structure", ("query", "height", "width"), (3, 2, 2), 2),
@@ -162,7 +159,7 @@ def videos(tmp_path_factory):
 
 def test_our_latent_is_diagnosed(videos, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
-    AutoencoderVidTwin(**MODEL).save_pretrained(tmp_path / "vae")
+    AutoencoderVidTwin(**TRAINED_AUTOENCODER).save_pretrained(tmp_path / "vae")
     extractor = Colours()
     monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: extractor)
     words = ["--vae", str(tmp_path / "vae"), "--videos", str(videos), "--no-lpips", "--batch_size", "2"]

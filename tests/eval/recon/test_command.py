@@ -10,25 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-import train_vae
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.clips import RealClips, find_videos
 from eval.fvd import extractors
 from eval.fvd.distance import FrechetVideoDistance
-from tests.builders.autoencoders import build_autoencoder
+from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.processes import run_in_processes
-from tests.builders.runs import VAE_FLAGS
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.quality import psnr
 from vidtwin_gen.weights import MissingWeightsError, weights_sha256
-
-MODEL = {name: VAE_FLAGS[name] for name in train_vae.MODEL if name in VAE_FLAGS}
 
 
 class Colours:
@@ -46,7 +42,7 @@ class Colours:
 def vae_dir(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("recon") / "vae"
-    AutoencoderVidTwin(**MODEL).save_pretrained(folder)
+    AutoencoderVidTwin(**TRAINED_AUTOENCODER).save_pretrained(folder)
     return folder
 
 
