@@ -121,9 +121,8 @@ class Run:
         if skipped:
             self._report_skipped_step()
         if self.is_due(self.config.logging_steps) or self.is_due(self.config.checkpointing_steps):
-            values = self.log.pop_means() | {
-                "lr": self.optimizers[0].learning_rate
-            }  # of no means a checkpoint
+            values = self.log.pop_means()  # no mean spans a checkpoint
+            values["lr"] = self.optimizers[0].learning_rate
             if self.progress.skipped_steps:
                 values["skipped_steps"] = self.progress.skipped_steps
             self.log.write(self.step, self.step * self.batch_size, values)
