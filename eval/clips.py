@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,9 @@ def read_generated(path: str | Path) -> GeneratedClips:
     path = Path(path)
     reading = beside = path.with_name("generated.json")
     try:
-        told = json.loads(beside.read_text(encoding="utf-8"))
-        names = dict(zip(told["class_labels"], told["class_names"], strict=True))
-        seed = told.get("seed")
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        names = dict(zip(record["class_labels"], record["class_names"], strict=True))
+        seed = record.get("seed")
         reading = path
         tensors = load_file(path)
         frames, labels = tensors["frames"], tensors["labels"]
@@ -90,8 +91,7 @@ def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Draw:
-    """A real clip to be read: its video's row in the index, and the draw's number, which is its window's:
-    the video's place in the order of the draws, plus the number of videos for each turn before."""
+    """A real clip to be read: its video's row in the index, and the number of its window."""
 
     row: int
     number: int
@@ -130,7 +130,7 @@ class RealClips:
         self.num_videos = len(self.names)
         self.generator = torch.Generator().manual_seed(seed)
         self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
-        self.place = {row: place for place, row in enumerate(self.order)}
+        self.position = {row: position for position, row in enumerate(self.order)}
         self.bad: dict[int, str] = {}
 
     @classmethod
@@ -143,10 +143,10 @@ class RealClips:
         return cls(root, list(index["path"]), list(index["class_name"]), class_names, shape, **how)
 
     @classmethod
-    def of_files(cls, places: Sequence[str | Path], shape: Sequence[int], **how: Any) -> RealClips:
+    def of_files(cls, paths: Sequence[str | Path], shape: Sequence[int], **how: Any) -> RealClips:
         """Of files, and of all videos below folders, as one class. Errors as `find_videos`."""
-        paths = [str(path) for path in find_videos(places)]
-        return cls(None, paths, ["videos"] * len(paths), ["videos"], shape, **how)
+        videos = [str(video) for video in find_videos(paths)]
+        return cls(None, videos, ["videos"] * len(videos), ["videos"], shape, **how)
 
     @property
     def skipped(self) -> list[str]:
@@ -199,7 +199,7 @@ class RealClips:
         return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
 
     def _draw(self, row: int, turn: int) -> Draw:
-        return Draw(row, self.place[row] + turn * self.num_videos)
+        return Draw(row, self.position[row] + turn * self.num_videos)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -252,23 +252,32 @@ class RealClips:
         return torch.stack(clips), torch.tensor([self.label(name) for name in names])
 
     def each_once(self, num_clips: int | None) -> list[Draw]:
-        """A draw of each video, at most `num_clips`, all classes in turn.
+        """A draw of each video, at most `num_clips`, all classes in turn; the windows are numbered in this
+        order.
 
         Raises:
             ValueError: no video gives a clip.
         """
         if len(self.bad) == self.num_videos:
             raise ValueError(f"none of {self.num_videos} videos gives a clip: {'; '.join(self.skipped[-3:])}")
-        return self.of_classes(self.even_names(num_clips))
+        numbers = {row: number for number, row in enumerate(self._in_turn(self.order))}
+        good = [row for row in self.order if row not in self.bad]
+        return [Draw(row, numbers[row]) for row in self._in_turn(good)[:num_clips]]
 
     def even_names(self, num_clips: int | None) -> list[str]:
         """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
-        rows = self.rows
-        most = max(len(of_class) for of_class in rows.values())
-        names = [name for i in range(most) for name in self.class_names if i < len(rows[name])]
+        good = [row for row in self.order if row not in self.bad]
+        names = [self.names[row] for row in self._in_turn(good)]
         if num_clips is not None and num_clips > len(names):
             print(f"the split holds {len(names)} videos: measuring those instead of {num_clips}")
         return names[:num_clips]
+
+    def _in_turn(self, rows: Sequence[int]) -> list[int]:
+        """These rows, of each class the next one in turn."""
+        of_class: dict[str, list[int]] = {name: [] for name in self.class_names}
+        for row in rows:
+            of_class[self.names[row]].append(row)
+        return [row for turn in zip_longest(*of_class.values()) for row in turn if row is not None]
 
 
 class RealDataset(Dataset[Clips | str]):
@@ -301,7 +310,7 @@ class GeneratedDataset(Dataset[Clips | str]):
         return Clips((fit(clip, self.size),), torch.tensor([0, *clip.shape[1:3]]))
 
 
-def find_videos(places: Sequence[str | Path]) -> list[Path]:
+def find_videos(paths: Sequence[str | Path]) -> list[Path]:
     """Files as they are given, and of each folder the videos at any depth (by their suffix, hidden ones left
     out), sorted, none twice.
 
@@ -309,23 +318,21 @@ def find_videos(places: Sequence[str | Path]) -> list[Path]:
         ValueError: no such file or folder, or a folder without a video.
     """
     found: dict[Path, None] = {}
-    for place in map(Path, places):
-        place = place.expanduser()
-        if place.is_file():
-            found[place] = None
+    for path in map(Path, paths):
+        path = path.expanduser()
+        if path.is_file():
+            found[path] = None
             continue
-        if not place.is_dir():
-            raise ValueError(
-                f"{place} is neither a file nor a folder: name videos, or folders that hold some"
-            )
+        if not path.is_dir():
+            raise ValueError(f"{path} is neither a file nor a folder: name videos, or folders that hold some")
         videos = sorted(
-            path
-            for path in place.rglob("*")
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "." and path.is_file()
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "." and file.is_file()
         )
         if not videos:
             raise ValueError(
-                f"{place} holds no video at any depth; what ends in {' '.join(sorted(VIDEO_SUFFIXES))} is one"
+                f"{path} holds no video at any depth; what ends in {' '.join(sorted(VIDEO_SUFFIXES))} is one"
             )
         found |= dict.fromkeys(videos)
     return list(found)

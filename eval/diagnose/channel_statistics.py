@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from autoencoder.model.posterior import FlatGaussian
 from vidtwin_gen.latents import LatentLayout
 
 # Nats per latent number. 0.01 nats are 0.014 bits: of a hundred such numbers the decoder learns one bit.
@@ -53,21 +54,22 @@ class GridStatistics:
         }
 
 
-def posterior_moments(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """Of posteriors (N, L) -> (5, L) float64: means over clips of mean, mean^2, logvar, variance and standard
-    deviation of each latent number."""
-    mean, logvar = mean.double(), logvar.double()
+def posterior_moments(posterior: FlatGaussian, layout: LatentLayout) -> torch.Tensor:
+    """Of posteriors over (B, L) -> (B, 5, num_channels) float64: means over each channel's positions of mean,
+    mean^2, logvar, variance and standard deviation. Small, so that they can be kept of every clip."""
+    mean, logvar = posterior.mean.double(), posterior.logvar.double()
     terms = (mean, mean.square(), logvar, logvar.exp(), (logvar / 2).exp())
-    return torch.stack([term.mean(0) for term in terms])
+    by_grid = (layout.split(term).values() for term in terms)
+    return torch.stack(
+        [torch.cat([part.flatten(1, -2).mean(1) for part in parts], dim=1) for parts in by_grid], 1
+    )
 
 
 def channel_statistics(moments: torch.Tensor, layout: LatentLayout) -> dict[str, GridStatistics]:
-    """(5, L) `posterior_moments` -> the statistics of each grid of the layout, by name."""
+    """(5, num_channels) means over clips of `posterior_moments` -> the statistics of each grid, by name."""
     statistics = {}
-    for grid in layout.grids:
-        mean, square, logvar, variance, posterior_std = (
-            layout.split(moments)[grid.name].flatten(1, -2).mean(1)
-        )
+    of_grids = moments.split([grid.channels for grid in layout.grids], dim=1)
+    for grid, (mean, square, logvar, variance, posterior_std) in zip(layout.grids, of_grids, strict=True):
         spread = (square - mean.square()).clamp(min=0)
         statistics[grid.name] = GridStatistics(
             mean=mean,

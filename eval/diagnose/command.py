@@ -20,6 +20,7 @@ from eval.recon.measuring import (
     load_autoencoder,
     load_perceptual,
     measure_each_once,
+    num_wanted,
     open_clips,
 )
 from vidtwin_gen.data.pixels import to_uint8
@@ -36,7 +37,7 @@ def diagnose(flags: DiagnoseFlags) -> None:
     autoencoder = load_autoencoder(flags)
     layout, real = autoencoder.layout, open_clips(flags, autoencoder)
     network, lpips = load_perceptual(flags, flags.lpips, autoencoder.shape)
-    num_clips = len(real.each_once(flags.num_clips))
+    num_clips = num_wanted(flags, real)
     distances = None
     if flags.fvd:
         distances = Distances.of_flags(flags, num_clips, autoencoder.shape[0], ", --no-fvd")
@@ -47,14 +48,14 @@ def diagnose(flags: DiagnoseFlags) -> None:
         posterior = autoencoder.encode(pixels)
         z = posterior.mode()
         decoded = [autoencoder.decode(latents) for latents in (z, with_midpoints(z, layout))]
-        values = {"mean": posterior.mean, "logvar": posterior.logvar}
+        values = {"moments": posterior_moments(posterior, layout).flatten(1)}
         values |= {f"psnr {i}": psnr(clips, pixels)[:, None] for i, clips in enumerate(decoded)}
         if extractor is not None:
             values["real"] = extractor(frames)
             values |= {f"features {i}": extractor(to_uint8(clips).cpu()) for i, clips in enumerate(decoded)}
         return values
 
-    sizes = {"mean": layout.num_elements, "logvar": layout.num_elements, "psnr 0": 1, "psnr 1": 1}
+    sizes = {"moments": 5 * layout.num_channels, "psnr 0": 1, "psnr 1": 1}
     if extractor is not None:
         sizes |= dict.fromkeys(("real", "features 0", "features 1"), extractor.dim)
     draws, values = measure_each_once(
@@ -70,12 +71,13 @@ def diagnose(flags: DiagnoseFlags) -> None:
     )
     if not processes().is_main_process:
         return
-    moments = posterior_moments(values["mean"], values["logvar"])
-    statistics = channel_statistics(moments, layout)
+    statistics = channel_statistics(values["moments"].mean(0).view(5, -1), layout)
     std = torch.cat([grid.std for grid in statistics.values()]).float()
     pairs = draws[: 2 * flags.num_pairs]
     frames = torch.stack([real.read(draw).frames[0] for draw in pairs])  # (P, F, H, W, C)
-    latents = values["mean"][: len(pairs)]  # (P, L)
+    latents = torch.cat(
+        [autoencoder.encode(autoencoder.pixels(part)).mode().cpu() for part in frames.split(flags.batch_size)]
+    )  # (P, L)
     swap, shown = swapped(autoencoder, frames, latents, network, flags.batch_size)
     result = DiagnoseResult(
         **conditions(flags, autoencoder, real, values["origin"]),

@@ -23,7 +23,7 @@ from eval.fvd.features import FeatureExtractor
 
 @dataclass(frozen=True)
 class View:
-    """Something that is measured of each clip: `measure` gives (B, D) float32 of a batch."""
+    """Something that is measured of each clip: `measure` gives (B, D) of a batch."""
 
     store: FeatureStore
     measure: Callable[[Clips], torch.Tensor]

@@ -20,7 +20,7 @@ SECONDS_PER_FILE = 20.0  # of work: what a killed process loses at most
 
 
 class FeatureStore:
-    """A vector of each clip of a set, such as its features under an extractor: `store[key]` is (D,) float32.
+    """A vector of each clip of a set, such as its features under an extractor: `store[key]` is (D,).
 
     A folder of small files, each of which gets its name when it is whole; several processes may write into it
     at once. What it says about itself decides the folder's name, so other settings find nothing here.
@@ -57,7 +57,7 @@ class FeatureStore:
                 f"the network gives NaN or infinity for {len(bad)} of {len(keys)} clips, the first {bad[0]}: "
                 "check it on this device with `python -m eval selftest`"
             )
-        self.features |= dict(zip(keys, features.float().cpu().unbind(), strict=True))
+        self.features |= dict(zip(keys, features.cpu().unbind(), strict=True))
         self._pending += keys
         if time.monotonic() - self._written >= SECONDS_PER_FILE:
             self.flush()

@@ -21,6 +21,7 @@ from eval.recon.measuring import (
     load_autoencoder,
     load_perceptual,
     measure_each_once,
+    num_wanted,
     open_clips,
 )
 from vidtwin_gen.data.pixels import to_uint8
@@ -37,7 +38,7 @@ def measure_recon(flags: ReconFlags) -> None:
     autoencoder = load_autoencoder(flags)
     real = open_clips(flags, autoencoder)
     network, lpips = load_perceptual(flags, flags.lpips, autoencoder.shape)
-    num_clips = len(real.each_once(flags.num_clips))
+    num_clips = num_wanted(flags, real)
     distances = Distances.of_flags(flags, num_clips, autoencoder.shape[0]) if flags.fvd else None
     extractor = distances.extractor if distances else None
 
@@ -71,7 +72,6 @@ def measure_recon(flags: ReconFlags) -> None:
         autoencoder=autoencoder.sha256,
         shape=autoencoder.shape,
         lpips=lpips,
-        of_parts=bool(flags.lpips),
         extractor=identity(extractor) if extractor else None,
     )
     if not processes().is_main_process:
@@ -116,7 +116,7 @@ def per_clip_rows(
     for name, of_frames in values.items():
         part, _, metric = name.partition(" ")
         if metric:
-            columns[metric if part == "both" else f"{part}_{metric}"] = of_frames.mean(1).tolist()
+            columns[metric if part == "both" else f"{part}_{metric}"] = of_frames.float().mean(1).tolist()
     return [
         {
             "path": real.paths[draw.row],

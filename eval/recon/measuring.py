@@ -12,13 +12,13 @@ import torch
 
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
 from eval.clips import RESIZE, Clips, Draw, RealClips
-from eval.devices import find_device
+from eval.devices import find_device, processes
 from eval.flags import frame_rate
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.extraction import Extraction, View
-from eval.fvd.extractors import extractor_of
 from eval.fvd.feature_store import FeatureStore
 from eval.fvd.features import FeatureExtractor, check_length
+from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
 from eval.recon.autoencoder import MeasuredAutoencoder
@@ -40,7 +40,7 @@ def measure_each_once(
     **about: Any,
 ) -> tuple[list[Draw], dict[str, torch.Tensor]]:
     """One clip of each video and what is measured of it: `origin` (N, 3), see `Clips`, and by the names in
-    `sizes` (N, size) float32 of what `measure` gives for frames (B, F, H, W, C) uint8.
+    `sizes` (N, size) float64 of what `measure` gives for frames (B, F, H, W, C) uint8.
 
     `about` is all that the values depend on besides the clips. Processes share the clips, and a command that
     was killed goes on.
@@ -52,11 +52,18 @@ def measure_each_once(
 
     def of_batch(clips: Clips) -> torch.Tensor:
         parts = {"origin": clips.origin, **measure(clips.frames[0])}
-        return torch.cat([parts[name].float().cpu() for name in sizes], dim=1)  # (B, D)
+        return torch.cat([parts[name].double().cpu() for name in sizes], dim=1)  # (B, D)
 
-    view = View(FeatureStore(extraction.folder, about | {"reading": real.reading}), of_batch)
+    view = View(FeatureStore(extraction.folder, about | {"reading": real.reading, "values": sizes}), of_batch)
     draws, rows = extraction.real(real, lambda: real.each_once(num_clips), {"clip": view}, title="clips")
     return draws, dict(zip(sizes, rows["clip"].split(list(sizes.values()), dim=1), strict=True))
+
+
+def num_wanted(flags: AutoencoderFlags, real: RealClips) -> int:
+    """How many clips are measured where every video can be read."""
+    if flags.num_clips is not None and flags.num_clips > real.num_videos and processes().is_main_process:
+        print(f"there are {real.num_videos} videos: measuring those instead of {flags.num_clips}")
+    return min(real.num_videos, flags.num_clips or real.num_videos)
 
 
 def open_clips(flags: AutoencoderFlags, autoencoder: MeasuredAutoencoder) -> RealClips:

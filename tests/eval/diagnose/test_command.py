@@ -9,11 +9,12 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
+from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.latent_edits import grid_groups, num_interior_steps, swaps, with_midpoints, with_noise
-from eval.fvd import extractors
+from eval.fvd import networks
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, WAN_CONFIG
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -113,7 +114,11 @@ def test_noise_is_in_units_of_each_channel():
 
 def test_statistics_are_those_of_the_posterior_in_any_batches():
     mean, logvar = 2 * noise(TWIN, 7) + 1, noise(TWIN, 7, seed=1) - 2
-    statistics = channel_statistics(posterior_moments(mean, logvar), TWIN)
+    parts = [
+        posterior_moments(FlatGaussian(torch.cat([mean[batch], logvar[batch]], 1)), TWIN)
+        for batch in (slice(2), slice(2, 7))
+    ]
+    statistics = channel_statistics(torch.cat(parts).mean(0), TWIN)
     posterior = Normal(mean.double(), (logvar.double() / 2).exp())
     kl = TWIN.split(kl_divergence(posterior, Normal(0, 1)))
     for name, grid in statistics.items():
@@ -140,8 +145,8 @@ def test_a_channel_is_dead_at_its_prior_and_where_it_says_nothing_of_the_clip():
     mean[..., 1], logvar[..., 1] = 5.0, math.log(0.01)  # far from the prior, and alike in every clip
     mean[..., 2] = noise(layout, 5).view(5, 6, 4)[..., 0] * 0.1  # half a hundredth of a nat
     mean[..., 3] = noise(layout, 5).view(5, 6, 4)[..., 0]
-    moments = posterior_moments(mean.flatten(1), logvar.flatten(1))
-    grid = channel_statistics(moments, layout)["a"]
+    moments = posterior_moments(FlatGaussian(torch.cat([mean.flatten(1), logvar.flatten(1)], 1)), layout)
+    grid = channel_statistics(moments.mean(0), layout)["a"]
     assert grid.dead.tolist() == [True, True, True, False] and grid.to_json()["dead_fraction"] == 0.75
     assert grid.kl[1] > 10 and 0 < grid.kl[2] < DEAD_BELOW < grid.kl[3]
 
@@ -161,7 +166,7 @@ def test_our_latent_is_diagnosed(videos, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     AutoencoderVidTwin(**TRAINED_AUTOENCODER).save_pretrained(tmp_path / "vae")
     extractor = Colours()
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: extractor)
     words = ["--vae", str(tmp_path / "vae"), "--videos", str(videos), "--no-lpips", "--batch_size", "2"]
     out, figure = tmp_path / "d" / "diagnose.json", tmp_path / "d" / "diagnose.png"
     main(["diagnose", *words, "--num_pairs", "4", "--out", str(out), "--figure", str(figure)])
@@ -210,7 +215,7 @@ def test_another_latent_is_diagnosed_as_far_as_it_goes(videos, tmp_path):
 
 def test_what_a_latent_or_a_clip_has_no_part_of_is_named(videos, tmp_path, monkeypatch, capsys):
     AutoencoderKLWan(**WAN_CONFIG | {"temperal_downsample": [True, True]}).save_pretrained(tmp_path / "vae")
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: Colours())
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
     words = ["diagnose", "--vae", str(tmp_path / "vae"), "--out", str(tmp_path / "d.json"), "--no-lpips"]
     words += ["--num_frames", "5", "--height", "16", "--width", "16", "--num_clips", "3"]
     main([*words, "--videos", str(videos), "--num_pairs", "1"])
