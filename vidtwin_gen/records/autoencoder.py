@@ -75,3 +75,9 @@ class DiagnoseResult(AutoencoderResult):
     dead_below_nats: float
     noise: list[dict[str, Any]]
     swap: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        value = super().to_json()
+        if self.tfvd is None:
+            del value["tfvd_minus_rfvd"]
+        return value
