@@ -104,7 +104,7 @@ DEMO: dict[str, Any] = {
     "report_to": "none",
 }
 
-# what the presets named after a size share: patch 1 and LightningDiT's optimiser (arXiv 2501.01423)
+# what the presets named after a size share: patch 1 and LightningDiT's optimizer (arXiv 2501.01423)
 SIZED: dict[str, Any] = {
     "train_batch_size": 256,
     "max_train_steps": 100_000,

@@ -53,12 +53,12 @@ class VAEConfig(TrainingConfig):
     model at setting 1 and its training (arXiv 2412.17726, Table 6), as far as that is told."""
 
     learning_rate: float = flag(1.6e-4, "peak learning rate")
-    lr_warmup_steps: int = flag(5000, "optimiser steps of linear warm-up")
-    max_train_steps: int = flag(200_000, "optimiser steps")
+    lr_warmup_steps: int = flag(5000, "optimizer steps of linear warm-up")
+    max_train_steps: int = flag(200_000, "optimizer steps")
     train_batch_size: int = flag(6, "clips per process and forward pass")
     ema_decay: float = flag(0.9999, "decay of the average, warmed up")
-    checkpointing_steps: int = flag(5000, "optimiser steps between checkpoints")
-    validation_steps: int = flag(5000, "optimiser steps between validations")
+    checkpointing_steps: int = flag(5000, "optimizer steps between checkpoints")
+    validation_steps: int = flag(5000, "optimizer steps between validations")
 
     data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
@@ -76,7 +76,7 @@ class VAEConfig(TrainingConfig):
     gan_weight: float = flag(
         0.05, "weight of the adversarial term, beside its adaptive one; 0 trains without"
     )
-    gan_start: int = flag(10_000, "optimiser steps before the discriminator begins to learn and to judge")
+    gan_start: int = flag(10_000, "optimizer steps before the discriminator begins to learn and to judge")
     discriminator_learning_rate: float = flag(0.0, "peak learning rate; 0: that of the autoencoder")
     discriminator_channels: int = flag(64, "channels after the discriminator's first convolution")
     discriminator_layers: int = flag(3, "convolutions of stride 2 in the discriminator")
@@ -242,7 +242,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         for name in ("small", "base", "large", *AUTOENCODER_PRESETS)
     },
     # the released model as its configuration trains it, the faults left out: its counts of steps were of both
-    # optimisers together, its schedule did not know of the processes, and its half precision was an accident
+    # optimizers together, its schedule did not know of the processes, and its half precision was an accident
     "released": {
         **preset("released"),
         "mixed_precision": "bf16",

@@ -20,7 +20,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts, join_parts
 from vidtwin_gen.data.decoding import native_stderr_discarded
 from vidtwin_gen.data.pixels import to_uint8
-from vidtwin_gen.data.windows import VideoWindows
+from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import tile, write_gif, write_video
 from vidtwin_gen.files import write_json
 from vidtwin_gen.quality import psnr, ssim

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.dit import count_flops, count_step
-from eval.cost.measured import measure_peaks
+from eval.cost.measured_step import measure_peaks
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
 KL_WEIGHT = 1e-3

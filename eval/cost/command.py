@@ -21,7 +21,7 @@ from eval.cost.autoencoder import Workload, autoencoder_cost, describe
 from eval.cost.dit import dit_cost, example
 from eval.cost.flags import FIGURE_5_DIT, OF_THE_DIT, CostFlags
 from eval.cost.geometry import Tokenizer
-from eval.cost.measured import free_memory, measure_step
+from eval.cost.measured_step import free_memory, measure_step
 from eval.cost.table import sentences, sources, tables
 from eval.cost.tokenizers import find, magvit_v2, unpublished
 from eval.devices import find_device

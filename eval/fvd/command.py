@@ -14,10 +14,10 @@ from eval.clips import RESIZE, Clips, GeneratedClips, RealClips, fit, read_gener
 from eval.devices import find_device, processes
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.extraction import Extraction
-from eval.fvd.extractors import extractor_of
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
+from eval.fvd.networks import extractor_of
 from eval.fvd.reference import Reconstruction, Reference, measure_real, read_reference, reconstruct_real
 from eval.fvd.selection import (
     Settings,

@@ -16,9 +16,9 @@ from eval.clips import Draw, RealClips
 from eval.devices import find_device, processes
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.extraction import Extraction, View
-from eval.fvd.extractors import extractor_of
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
+from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import ClipProtocol
 from eval.fvd.selection import check_classes, choose_settings, draws_of, floor_objection, real_names
 from vidtwin_gen.files import replacing_file

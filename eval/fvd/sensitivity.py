@@ -19,9 +19,9 @@ from eval.clips import Clips, RealClips
 from eval.devices import find_device, processes
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.extraction import Extraction
-from eval.fvd.extractors import extractor_of
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
+from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
 from vidtwin_gen.files import replacing_file

@@ -195,7 +195,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
         else None
     )
     rows["batch, clips a step"] = _or_unknown(product)
-    rows["optimiser"] = (
+    rows["optimizer"] = (
         f"AdamW, betas {flags['adam_beta1']} and {flags['adam_beta2']}" if "adam_beta1" in flags else UNKNOWN
     )
     if not flags.get("use_ema", True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.fvd import extractors
+from eval.fvd import networks
 
 
 class FilterResponses:
@@ -32,4 +32,4 @@ class FilterResponses:
 
 def install(monkeypatch: pytest.MonkeyPatch, extractor: FilterResponses) -> None:
     """The commands that measure distances do it with this one."""
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: extractor)

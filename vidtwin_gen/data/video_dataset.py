@@ -11,7 +11,8 @@ import torch
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.pixels import Crop
 from vidtwin_gen.data.ucf101 import some
-from vidtwin_gen.data.video import Start, read_window
+from vidtwin_gen.data.video import read_window
+from vidtwin_gen.data.windows import Start
 from vidtwin_gen.draws import EpochOrder, seeded_generator
 
 # Past this many bad files in a row the data set is broken, not a file.

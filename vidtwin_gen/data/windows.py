@@ -1,85 +1,89 @@
-"""A whole video as consecutive windows of one length, read one at a time."""
+"""Which of a video's frames make a clip: a window of it, and the frames of that window."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from functools import partial
-from itertools import count, islice, takewhile
+from typing import Literal
 
-import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import (
-    UnreadableVideoError,
-    VideoTooShortError,
-    frames_at,
-    guarded,
-    open_reader,
-)
-from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.video import sampling_step, video_info
+from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
+
+Start = Literal["random", "center"] | int
 
 
-class VideoWindows:
-    """Every frame of a video file, or those of a lower rate, in windows of `num_frames`, none shared.
+def frame_indices(
+    num_total: int,
+    video_fps: float,
+    num_frames: int,
+    *,
+    fps: float | None = None,
+    stride: int | None = None,
+    start: Start = "random",
+    generator: torch.Generator | None = None,
+    path: str | os.PathLike[str] = "video",
+) -> list[int]:
+    """Which of a video's `num_total` frames make a clip of `num_frames`.
 
-    Iterating gives `(clip, num_real)`. `clip` (C, F, H, W) is float32 in [-1, 1], resized and cropped by
-    `cover`. Of the last window the first `num_real` frames are the video's, the others repeat the last of
-    them; of all windows before it `num_real` is F. `len` is the number of windows. Only one window at a time
-    is held in the file's own resolution.
+    With `stride` (1 when neither is given), every stride-th frame. With `fps`, for each instant k / fps the
+    frame nearest to it: start + floor(k * video_fps / fps + 1/2). A frame is shown twice only where `fps` is
+    above the video's own rate. A clip that does not fit is an error, never shrunk and never padded.
 
-    Attributes:
-        info: what the file holds. fps: the rate (hertz) at which the frames taken play.
-        indices: the frames taken, by their number in the file: the nearest to each instant k / fps, or every
-            stride-th, as `frame_indices` takes them.
+    Args:
+        start: the first frame: `"random"` (uniform over all that fit), `"center"`, or its index.
+        path: names the video in an error.
 
     Raises:
-        UnreadableVideoError: no video, or without a frame rate; when iterating, one that is damaged inside.
-        VideoTooShortError: it does not fill one window.
-        ValueError: fps and stride together, or not positive.
+        VideoTooShortError: the clip does not fit.
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        num_frames: int,
-        *,
-        size: int | tuple[int, int],
-        fps: float | None = None,
-        stride: int | None = None,
-    ) -> None:
-        self.path, self.num_frames, self.size = path, num_frames, size
-        self.info = video_info(path)
-        rate, total = self.info.fps, self.info.num_frames
-        if not (math.isfinite(rate) and rate > 0):
-            raise UnreadableVideoError(path, f"its frame rate reads {rate}; re-encode it")
-        step = sampling_step(rate, fps=fps, stride=stride, path=path)
-        self.fps = fps if fps is not None else rate / step
-        nearest = (math.floor(k * step + 0.5) for k in count())
-        self.indices = list(takewhile(lambda index: index < total, nearest))
-        if len(self.indices) < num_frames:
-            asked = f"fps={fps:g} of {rate:.5g}" if fps is not None else f"stride={stride or 1}"
-            raise VideoTooShortError(
-                path,
-                f"holds {total} frames, {len(self.indices)} at {asked}, and one window is {num_frames}; "
-                "take a longer video, a smaller stride or a higher fps",
-            )
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.indices) / self.num_frames)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        reader, _, seekable = guarded(self.path, partial(open_reader, self.path))
-        frames = frames_at(reader, self.indices, seekable)
-        for start in range(0, len(self.indices), self.num_frames):
-            num_real = min(self.num_frames, len(self.indices) - start)
-            window = guarded(self.path, partial(_take, frames, num_real))
-            # frame by frame, since floats of the file's own resolution are large
-            shown = [cover(from_uint8(torch.from_numpy(frame)[None]), self.size) for frame in window]
-            yield torch.cat(shown + shown[-1:] * (self.num_frames - num_real), dim=1), num_real
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be positive, got {num_frames}")
+    step = sampling_step(video_fps, fps=fps, stride=stride, path=path)
+    offsets = [math.floor(k * step + 0.5) for k in range(num_frames)]
+    last_start = num_total - 1 - offsets[-1]
+    if isinstance(start, int) and start < 0:
+        raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start}")
+    if last_start < (start if isinstance(start, int) else 0):
+        asked = f"fps={fps} of {video_fps:.5g}" if fps is not None else f"stride={stride or 1}"
+        begin = f" from frame {start}" if isinstance(start, int) and start else ""
+        raise VideoTooShortError(
+            path,
+            f"{num_frames} frames at {asked}{begin} span {offsets[-1] + 1}, the video has {num_total}; "
+            "ask for fewer frames, a smaller stride or a higher fps, or leave this file out",
+        )
+    if start == "random":
+        start = int(torch.randint(last_start + 1, (), generator=generator))
+    elif start == "center":
+        start = last_start // 2
+    elif not isinstance(start, int):
+        raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
+    return [start + offset for offset in offsets]
 
 
-def _take(frames: Iterator[np.ndarray], num_frames: int) -> list[np.ndarray]:
-    return list(islice(frames, num_frames))
+def sampling_step(
+    video_fps: float,
+    *,
+    fps: float | None = None,
+    stride: int | None = None,
+    path: str | os.PathLike[str] = "video",
+) -> float:
+    """How many of a video's frames lie between two that are taken: `stride`, 1 when neither is given, or
+    video_fps / fps. `path` names the video in an error.
+
+    Raises:
+        ValueError: both are given, or not positive.
+        UnreadableVideoError: `fps` is given and the video's own rate is not known.
+    """
+    if fps is not None and stride is not None:
+        raise ValueError(f"give fps or stride, not both; got fps={fps} and stride={stride}")
+    if (stride is not None and stride < 1) or (fps is not None and not 0 < fps < math.inf):
+        raise ValueError(f"stride and fps must be positive and finite, got {stride} and {fps}")
+    if fps is None:
+        return stride or 1
+    if not (math.isfinite(video_fps) and video_fps > 0):
+        reason = (
+            f"fps={fps} needs the video's frame rate, which reads {video_fps}; re-encode it or use stride"
+        )
+        raise UnreadableVideoError(path, reason)
+    return video_fps / fps

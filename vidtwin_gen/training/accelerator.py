@@ -26,7 +26,7 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:
         raise ValueError(
-            "FSDP shards one network with one optimiser whose only use is its forward pass, and this script "
+            "FSDP shards one network with one optimizer whose only use is its forward pass, and this script "
             "has more: launch it without FSDP, `accelerate launch --multi_gpu`"
         )
     accelerator = Accelerator(

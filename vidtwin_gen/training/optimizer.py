@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import is_sharded
 
-EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimiser's kernels
+EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimizer's kernels
 
 
 class SkippingOptimizer:

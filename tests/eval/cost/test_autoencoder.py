@@ -14,7 +14,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.cost.autoencoder import SMALL, Workload, count, make_passes
 from eval.cost.dit import count_flops
-from eval.cost.measured import measure_peaks
+from eval.cost.measured_step import measure_peaks
 from eval.cost.timing import interleaved, ratios, spread
 
 TINY: dict[str, Any] = {

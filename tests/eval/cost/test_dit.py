@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eval.cost.command import SMALL_DIT
 from eval.cost.dit import count_flops, count_step, dit_cost, dit_flops, example
-from eval.cost.measured import measure_step
+from eval.cost.measured_step import measure_step
 from eval.cost.paper_counter import counted_macs, counted_parameters, figure_5_network
 from eval.cost.tokenizers import magvit_v2, vidtwin
 from vidtwin_gen.models.transformer import LatentTransformer

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.clips import RealClips
-from eval.fvd import extractors, protocols
+from eval.fvd import networks, protocols
 from eval.fvd.distance import FrechetVideoDistance
 from eval.fvd.protocols import ClipProtocol
 from eval.fvd.reference import read_reference
@@ -431,7 +431,7 @@ def in_process(rank: int, words: list[str], folder: Path) -> None:
     metric = FrechetVideoDistance(FilterResponses())
     for real, seed in ((True, 1), (False, 2)):
         metric.update(random_clips(9, seed)[slice(0, 2) if rank == 0 else slice(2, 9)], real=real)
-    seen = extractors.load_extractor("i3d").num_seen  # type: ignore[attr-defined]
+    seen = networks.load_extractor("i3d").num_seen  # type: ignore[attr-defined]
     (folder / f"rank{rank}.json").write_text(json.dumps([seen, metric.compute().item()]))
 
 

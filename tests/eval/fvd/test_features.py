@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from eval.fvd.extractors import load_extractor
 from eval.fvd.i3d import I3D, SameConv3d, ScriptedI3D, load_i3d
 from eval.fvd.i3d_files import folded, port_name
+from eval.fvd.networks import load_extractor
 from vidtwin_gen.weights import MissingWeightsError
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-from eval.fvd.extractors import load_extractor
+from eval.fvd.networks import load_extractor
 from eval.fvd.videomae import weights_digest
 from tests.builders.hub import running_hub
 from vidtwin_gen.weights import MissingWeightsError

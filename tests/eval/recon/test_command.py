@@ -14,7 +14,7 @@ from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.clips import RealClips, find_videos
-from eval.fvd import extractors
+from eval.fvd import networks
 from eval.fvd.distance import FrechetVideoDistance
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
@@ -109,7 +109,7 @@ def test_videos_of_a_folder_are_measured_where_they_stand(vae_dir, videos, tmp_p
 
 
 def test_the_distance_is_of_the_clips_measured_whatever_the_batch(vae_dir, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: Colours())
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
     results = []
     for batch_size in (1, 4):
         out, rows = tmp_path / f"{batch_size}.json", tmp_path / "rows.jsonl"
@@ -135,7 +135,7 @@ def test_a_distance_that_can_not_be_had_is_refused_before_anything_is_decoded(
 ):
     out = tmp_path / "r.json"
     words = ("--vae", vae_dir, "--fvd", "--no-lpips", "--out", out, "--videos", videos / "a.mp4")
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: Colours())
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
     with pytest.raises(SystemExit):
         recon(*words)
     assert "needs at least 2 clips, and here is 1" in capsys.readouterr().err
@@ -248,7 +248,7 @@ def in_process(_, words):
 
 @pytest.mark.parametrize("verb", ["recon", "diagnose"])
 def test_two_processes_write_what_one_writes(verb, vae_dir, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extractors, "load_extractor", lambda *_, **__: Colours())
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
     written = []
     for count in (1, 2):
         words = ["--vae", vae_dir, "--videos", videos, "--no-lpips", "--fvd", "--batch_size", 1]

@@ -1,0 +1,86 @@
+"""A whole video as consecutive windows of one length, read one at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from functools import partial
+from itertools import count, islice, takewhile
+
+import numpy as np
+import torch
+
+from vidtwin_gen.data.decoding import (
+    UnreadableVideoError,
+    VideoTooShortError,
+    frames_at,
+    guarded,
+    open_reader,
+)
+from vidtwin_gen.data.pixels import cover, from_uint8
+from vidtwin_gen.data.video import video_info
+from vidtwin_gen.data.windows import sampling_step
+
+
+class VideoWindows:
+    """Every frame of a video file, or those of a lower rate, in windows of `num_frames`, none shared.
+
+    Iterating gives `(clip, num_real)`. `clip` (C, F, H, W) is float32 in [-1, 1], resized and cropped by
+    `cover`. Of the last window the first `num_real` frames are the video's, the others repeat the last of
+    them; of all windows before it `num_real` is F. `len` is the number of windows. Only one window at a time
+    is held in the file's own resolution.
+
+    Attributes:
+        info: what the file holds. fps: the rate (hertz) at which the frames taken play.
+        indices: the frames taken, by their number in the file: the nearest to each instant k / fps, or every
+            stride-th, as `frame_indices` takes them.
+
+    Raises:
+        UnreadableVideoError: no video, or without a frame rate; when iterating, one that is damaged inside.
+        VideoTooShortError: it does not fill one window.
+        ValueError: fps and stride together, or not positive.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        num_frames: int,
+        *,
+        size: int | tuple[int, int],
+        fps: float | None = None,
+        stride: int | None = None,
+    ) -> None:
+        self.path, self.num_frames, self.size = path, num_frames, size
+        self.info = video_info(path)
+        rate, total = self.info.fps, self.info.num_frames
+        if not (math.isfinite(rate) and rate > 0):
+            raise UnreadableVideoError(path, f"its frame rate reads {rate}; re-encode it")
+        step = sampling_step(rate, fps=fps, stride=stride, path=path)
+        self.fps = fps if fps is not None else rate / step
+        nearest = (math.floor(k * step + 0.5) for k in count())
+        self.indices = list(takewhile(lambda index: index < total, nearest))
+        if len(self.indices) < num_frames:
+            asked = f"fps={fps:g} of {rate:.5g}" if fps is not None else f"stride={stride or 1}"
+            raise VideoTooShortError(
+                path,
+                f"holds {total} frames, {len(self.indices)} at {asked}, and one window is {num_frames}; "
+                "take a longer video, a smaller stride or a higher fps",
+            )
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.indices) / self.num_frames)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        reader, _, seekable = guarded(self.path, partial(open_reader, self.path))
+        frames = frames_at(reader, self.indices, seekable)
+        for start in range(0, len(self.indices), self.num_frames):
+            num_real = min(self.num_frames, len(self.indices) - start)
+            window = guarded(self.path, partial(_take, frames, num_real))
+            # frame by frame, since floats of the file's own resolution are large
+            shown = [cover(from_uint8(torch.from_numpy(frame)[None]), self.size) for frame in window]
+            yield torch.cat(shown + shown[-1:] * (self.num_frames - num_real), dim=1), num_real
+
+
+def _take(frames: Iterator[np.ndarray], num_frames: int) -> list[np.ndarray]:
+    return list(islice(frames, num_frames))
