@@ -90,7 +90,7 @@ def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Draw:
+class ClipDraw:
     """A real clip to be read: its video's row in the index, and the number of its window."""
 
     row: int
@@ -176,7 +176,7 @@ class RealClips:
             )
         return self.class_names.index(name)
 
-    def of_classes(self, names: Sequence[str]) -> list[Draw]:
+    def of_classes(self, names: Sequence[str]) -> list[ClipDraw]:
         """A draw for each class named: every video once before any again with another window."""
         rows, drawn, draws = self.rows, Counter[str](), []
         for name in names:
@@ -191,15 +191,15 @@ class RealClips:
             drawn[name] += 1
         return draws
 
-    def of_videos(self, count: int) -> list[Draw]:
+    def of_videos(self, count: int) -> list[ClipDraw]:
         """So many draws: every video once before any again with another window."""
         good = [row for row in self.order if row not in self.bad]
         if not good:
             raise ValueError(f"no video is left to measure with; {'; '.join(self.skipped[-3:])}")
         return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
 
-    def _draw(self, row: int, turn: int) -> Draw:
-        return Draw(row, self.position[row] + turn * self.num_videos)
+    def _draw(self, row: int, turn: int) -> ClipDraw:
+        return ClipDraw(row, self.position[row] + turn * self.num_videos)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -208,21 +208,21 @@ class RealClips:
         drawn = {"seed": self.generator.initial_seed(), "num_videos": self.num_videos}
         return {"num_frames": self.num_frames, "size": list(self.size), "resize": RESIZE, **rate, **drawn}
 
-    def key(self, draw: Draw) -> str:
+    def key(self, draw: ClipDraw) -> str:
         """A name for what this draw reads, by the file's place below the root, its size and its time."""
         stat = Path(self.paths[draw.row]).stat()
         return f"{self._name(draw)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
 
-    def sha256(self, draws: Sequence[Draw]) -> str:
+    def sha256(self, draws: Sequence[ClipDraw]) -> str:
         """Which videos and which of their windows these are; the same for every copy of the data."""
         lines = (f"{self._name(draw)} draw {draw.number}\n" for draw in draws)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _name(self, draw: Draw) -> str:
+    def _name(self, draw: ClipDraw) -> str:
         path = Path(self.paths[draw.row])
         return (path.relative_to(self.root) if self.root else path.absolute()).as_posix()
 
-    def read(self, draw: Draw, *more_sizes: tuple[int, int]) -> Clips:
+    def read(self, draw: ClipDraw, *more_sizes: tuple[int, int]) -> Clips:
         """The clip of a draw, and the same at other sizes; it is decoded once.
 
         Raises:
@@ -251,7 +251,7 @@ class RealClips:
                     draws = self.of_classes(names)
         return torch.stack(clips), torch.tensor([self.label(name) for name in names])
 
-    def each_once(self, num_clips: int | None) -> list[Draw]:
+    def each_once(self, num_clips: int | None) -> list[ClipDraw]:
         """A draw of each video, at most `num_clips`, all classes in turn; the windows are numbered in this
         order.
 
@@ -262,7 +262,7 @@ class RealClips:
             raise ValueError(f"none of {self.num_videos} videos gives a clip: {'; '.join(self.skipped[-3:])}")
         numbers = {row: number for number, row in enumerate(self._in_turn(self.order))}
         good = [row for row in self.order if row not in self.bad]
-        return [Draw(row, numbers[row]) for row in self._in_turn(good)[:num_clips]]
+        return [ClipDraw(row, numbers[row]) for row in self._in_turn(good)[:num_clips]]
 
     def even_names(self, num_clips: int | None) -> list[str]:
         """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
@@ -283,7 +283,9 @@ class RealClips:
 class RealDataset(Dataset[Clips | str]):
     """The draws of real clips; of a video that gives none, what is wrong with it."""
 
-    def __init__(self, real: RealClips, draws: Sequence[Draw], more_sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, real: RealClips, draws: Sequence[ClipDraw], more_sizes: Sequence[tuple[int, int]]
+    ) -> None:
         self.real, self.draws, self.more_sizes = real, draws, more_sizes
 
     def __len__(self) -> int:

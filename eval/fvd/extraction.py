@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from eval.clips import Clips, Draw, GeneratedClips, GeneratedDataset, RealClips, RealDataset
+from eval.clips import ClipDraw, Clips, GeneratedClips, GeneratedDataset, RealClips, RealDataset
 from eval.devices import processes
 from eval.flags import ExtractionFlags
 from eval.fvd.feature_store import FeatureStore
@@ -72,11 +72,11 @@ class Extraction:
     def real(
         self,
         real: RealClips,
-        draw: Callable[[], Sequence[Draw]],
+        draw: Callable[[], Sequence[ClipDraw]],
         views: Mapping[str, View],
         more_sizes: Sequence[tuple[int, int]] = (),
         title: str = "real clips",
-    ) -> tuple[list[Draw], dict[str, torch.Tensor]]:
+    ) -> tuple[list[ClipDraw], dict[str, torch.Tensor]]:
         """The draws as they stand when bad videos have been replaced, and (N, D) for each view.
 
         `draw()` makes the draws; it is called again after videos turned out to be bad.

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eval.clips import Draw, RealClips
+from eval.clips import ClipDraw, RealClips
 from eval.devices import find_device, processes
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.extraction import Extraction, View
@@ -58,7 +58,7 @@ class Reference:
                 "clips again with `python -m eval reference`, or change the flags of this command"
             )
 
-    def check_clips(self, real: RealClips, draws: Sequence[Draw]) -> None:
+    def check_clips(self, real: RealClips, draws: Sequence[ClipDraw]) -> None:
         """Raises ValueError where these are not the clips that were measured."""
         if real.sha256(draws) != self.clips_sha256:
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eval.clips import RESIZE, Draw, GeneratedClips, RealClips
+from eval.clips import RESIZE, ClipDraw, GeneratedClips, RealClips
 from eval.flags import Split
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.protocols import (
@@ -121,7 +121,7 @@ def choose_settings(
     return Settings(quick(num_clips, size, videos, stride, fps, selection), fold, seed)
 
 
-def draws_of(protocol: ClipProtocol, real: RealClips, names: Sequence[str], sets: int = 1) -> list[Draw]:
+def draws_of(protocol: ClipProtocol, real: RealClips, names: Sequence[str], sets: int = 1) -> list[ClipDraw]:
     """The draws of so many disjoint sets of real clips, one after the other; `names` are the classes of one
     of them where the selection goes by class."""
     if protocol.selection == "videos":

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eval.clips import Draw, RealClips
+from eval.clips import ClipDraw, RealClips
 from eval.devices import processes
 from eval.fvd.extraction import Extraction, identity
 from eval.recon.autoencoder import MeasuredAutoencoder
@@ -108,7 +108,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def per_clip_rows(
-    real: RealClips, draws: Sequence[Draw], values: Mapping[str, torch.Tensor]
+    real: RealClips, draws: Sequence[ClipDraw], values: Mapping[str, torch.Tensor]
 ) -> list[dict[str, Any]]:
     """A row a clip: where it is from, and its means over frames; those of a part are called after it."""
     starts = values["origin"][:, 0].long().tolist()
@@ -128,7 +128,7 @@ def per_clip_rows(
 
 
 def write_pictures(
-    path: Path, real: RealClips, draws: Sequence[Draw], autoencoder: MeasuredAutoencoder
+    path: Path, real: RealClips, draws: Sequence[ClipDraw], autoencoder: MeasuredAutoencoder
 ) -> None:
     """A GIF with a row per kind (original, both, Structure only, Dynamics only) and a column per clip; a PNG
     with the kinds of each clip under one another, time to the right."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
-from eval.clips import RESIZE, Clips, Draw, RealClips
+from eval.clips import RESIZE, ClipDraw, Clips, RealClips
 from eval.devices import find_device, processes
 from eval.flags import frame_rate
 from eval.fvd.distance import FeatureSums, distance_of_sums
@@ -38,7 +38,7 @@ def measure_each_once(
     sizes: Mapping[str, int],
     measure: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
     **about: Any,
-) -> tuple[list[Draw], dict[str, torch.Tensor]]:
+) -> tuple[list[ClipDraw], dict[str, torch.Tensor]]:
     """One clip of each video and what is measured of it: `origin` (N, 3), see `Clips`, and by the names in
     `sizes` (N, size) float64 of what `measure` gives for frames (B, F, H, W, C) uint8.
 
