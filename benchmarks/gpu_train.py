@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from benchmarks.gpu_commands import run_command
 from benchmarks.gpu_rows import Rows
 from benchmarks.gpu_smoke import TINY_DIT, TINY_VAE
+from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RealClips
-from eval.recon.autoencoder import MeasuredAutoencoder
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.files import write_json
 

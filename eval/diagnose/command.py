@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
+from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RealClips
 from eval.devices import processes
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.figures import plot_channels, plot_swaps
 from eval.diagnose.flags import DiagnoseFlags
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
-from eval.fvd.extraction import Extraction, identity
-from eval.recon.autoencoder import MeasuredAutoencoder
-from eval.recon.measuring import (
+from eval.extraction import Extraction, identity
+from eval.recon.shared import (
     Distances,
     conditions,
     load_autoencoder,

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, Clips, GeneratedClips, RealClips, fit, read_generated
 from eval.devices import find_device, processes
+from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
-from eval.fvd.extraction import Extraction
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
@@ -27,7 +28,6 @@ from eval.fvd.selection import (
     chosen_clips,
     wanted_names,
 )
-from eval.recon.autoencoder import MeasuredAutoencoder
 from vidtwin_gen.records import FVDResult, distance_json
 from vidtwin_gen.weights import MissingWeightsError
 

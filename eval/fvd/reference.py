@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from eval.clips import ClipDraw, RealClips
 from eval.devices import find_device, processes
+from eval.extraction import Extraction, View
 from eval.fvd.distance import FeatureSums, distance_of_sums
-from eval.fvd.extraction import Extraction, View
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from eval.clips import Clips, RealClips
 from eval.devices import find_device, processes
+from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
-from eval.fvd.extraction import Extraction
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
 from eval.fvd.networks import extractor_of

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import ClipDraw, RealClips
 from eval.devices import processes
-from eval.fvd.extraction import Extraction, identity
-from eval.recon.autoencoder import MeasuredAutoencoder
+from eval.extraction import Extraction, identity
 from eval.recon.flags import ReconFlags
-from eval.recon.measuring import (
+from eval.recon.shared import (
     Distances,
     conditions,
     load_autoencoder,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from eval.clips import RealClips, read_generated
-from eval.fvd.feature_store import FeatureStore
+from eval.feature_store import FeatureStore
 
 FRAMES = torch.zeros(3, 2, 4, 4, 3, dtype=torch.uint8)
 LABELS = torch.tensor([7, 7, 9])

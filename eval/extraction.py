@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from eval.clips import ClipDraw, Clips, GeneratedClips, GeneratedDataset, RealClips, RealDataset
 from eval.devices import processes
+from eval.feature_store import FeatureStore
 from eval.flags import ExtractionFlags
-from eval.fvd.feature_store import FeatureStore
 from eval.fvd.features import FeatureExtractor
 
 

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
+from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, ClipDraw, Clips, RealClips
 from eval.devices import find_device, processes
+from eval.extraction import Extraction, View
+from eval.feature_store import FeatureStore
 from eval.flags import frame_rate
 from eval.fvd.distance import FeatureSums, distance_of_sums
-from eval.fvd.extraction import Extraction, View
-from eval.fvd.feature_store import FeatureStore
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
-from eval.recon.autoencoder import MeasuredAutoencoder
 from eval.recon.flags import AutoencoderFlags
 from vidtwin_gen.quality import PSNR_AT_MOST
 from vidtwin_gen.records import distance_json
