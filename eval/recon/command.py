@@ -30,6 +30,8 @@ from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 from vidtwin_gen.records import ReconResult
 
+# (B, C, F, H, W) twice -> (B, F); LPIPS, which needs a network, stands beside them
+METRICS = {"psnr": psnr_per_frame, "ssim": ssim_per_frame}
 PARTS = ("both", "structure", "dynamics")  # of our latents; another class's have the first alone
 
 
@@ -47,8 +49,8 @@ def measure_recon(flags: ReconFlags) -> None:
         decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
         values = {}
         for part, reconstruction in decoded.items():
-            values[f"{part} psnr"] = psnr_per_frame(reconstruction, pixels)
-            values[f"{part} ssim"] = ssim_per_frame(reconstruction, pixels)
+            for name, metric in METRICS.items():
+                values[f"{part} {name}"] = metric(reconstruction, pixels)
             if network is not None and (flags.lpips or part == "both"):
                 values[f"{part} lpips"] = lpips_per_frame(reconstruction, pixels, network)
         if extractor is not None:
@@ -57,7 +59,7 @@ def measure_recon(flags: ReconFlags) -> None:
         return values
 
     num_frames, parts = autoencoder.shape[0], PARTS if autoencoder.has_parts else PARTS[:1]
-    sizes = {f"{part} {metric}": num_frames for part in parts for metric in ("psnr", "ssim")}
+    sizes = {f"{part} {metric}": num_frames for part in parts for metric in METRICS}
     if network is not None:
         sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else PARTS[:1])}
     if extractor is not None:
