@@ -93,7 +93,7 @@ def measure_recon(flags: ReconFlags) -> None:
     if flags.per_clip:
         write_rows(flags.per_clip, per_clip_rows(real, draws, values))
     if flags.gif:
-        write_pictures(flags.gif, real, draws[: flags.gif_clips], autoencoder)
+        write_pictures(flags.gif, real, draws[: flags.gif_clips], autoencoder, flags.batch_size)
     result.write(flags.out)
     print(describe(result, real))
 
@@ -130,16 +130,20 @@ def per_clip_rows(
 
 
 def write_pictures(
-    path: Path, real: RealClips, draws: Sequence[ClipDraw], autoencoder: MeasuredAutoencoder
+    path: Path,
+    real: RealClips,
+    draws: Sequence[ClipDraw],
+    autoencoder: MeasuredAutoencoder,
+    batch_size: int,
 ) -> None:
     """A GIF with a row per kind (original, both, Structure only, Dynamics only) and a column per clip; a PNG
     with the kinds of each clip under one another, time to the right."""
     by_clip = []
-    for draw in draws:
-        pixels = autoencoder.pixels(real.read(draw).frames[0][None])  # (1, C, F, H, W)
+    for frames in torch.stack([real.read(draw).frames[0] for draw in draws]).split(batch_size):
+        pixels = autoencoder.pixels(frames)  # (B, C, F, H, W)
         decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
-        by_clip.append(torch.cat([pixels, *decoded.values()]).clamp(-1, 1).cpu())
-    kinds = torch.stack(by_clip)  # (N, kinds, C, F, H, W)
+        by_clip.append(torch.stack([pixels, *decoded.values()], dim=1).clamp(-1, 1).cpu())
+    kinds = torch.cat(by_clip)  # (N, kinds, C, F, H, W)
     write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), real.gif_fps)
     filmstrip(list(kinds.flatten(0, 1))).save(path.with_suffix(".png"))
 
