@@ -1,6 +1,8 @@
-"""Who may import whom: train_*.py -> eval -> pipelines -> autoencoder -> vidtwin_gen, never up; no circle."""
+"""Who may import whom: train_*.py -> eval -> pipelines -> autoencoder -> vidtwin_gen, never up; no circle; no
+test another test. And how many files a folder holds."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ EXEMPT = {"vidtwin_gen/__init__.py", "vidtwin_gen/__main__.py", "vidtwin_gen/dem
 
 FILES = sorted(path for name in FLOORS for path in (ROOT / name).rglob("*.py"))
 FILES += [ROOT / f"{script}.py" for script in SCRIPTS]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MOST_FILES = 14  # of a folder, which is read at a glance
 
 
 def modules_imported(source):
@@ -36,6 +40,12 @@ def modules_imported(source):
 def ours_imported(path):
     modules = modules_imported(path.read_text(encoding="utf-8"))
     return {m for m in modules if m.startswith(".") or m.split(".")[0] in OURS}
+
+
+def is_a_test(module):
+    """Or pytest's own, whose fixtures come by their name."""
+    name = module.rpartition(".")[2]
+    return name.startswith("test_") or name == "conftest"
 
 
 def floor(module):
@@ -90,9 +100,23 @@ def test_there_is_no_circle():
     assert circle_in(graph) == []
 
 
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_test_imports_a_test(path):
+    """What several need is in tests/builders."""
+    imported = sorted(filter(is_a_test, modules_imported(path.read_text(encoding="utf-8"))))
+    assert not imported, f"{path.relative_to(ROOT)} imports {imported}"
+
+
+def test_no_folder_is_crowded():
+    files_in = Counter(path.parent.relative_to(ROOT).as_posix() for path in FILES)
+    assert {folder: count for folder, count in files_in.items() if count > MOST_FILES} == {}
+
+
 def test_the_rules_are_not_empty():
     """What they must refuse, they refuse."""
-    assert len(FILES) > 100
+    assert len(FILES) > 100 and len(TESTS) > 60
+    assert is_a_test("tests.pipelines.test_pipeline") and is_a_test("tests.conftest")
+    assert not is_a_test("tests.builders.pipelines")
     source = (
         "from vidtwin_gen import LatentLayout\nfrom vidtwin_gen.training import run\n"
         "def f():\n    import eval.fvd.distance\n    from . import x\n"
