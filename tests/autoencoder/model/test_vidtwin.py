@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import attention_backend
 from einops import rearrange
 from safetensors.torch import load_file
 
-from autoencoder.losses.terms import vidtwin_loss
 from autoencoder.model.posterior import FlatGaussian
-from autoencoder.model.presets import PRESETS, preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from eval.cost import tokenizers
 from tests.builders.autoencoders import (
     ABLATIONS,
     TINY_AUTOENCODER,
@@ -108,66 +104,6 @@ def test_the_released_codes_numbers(golden, tmp_path):
     check(sample["structure"], "sample.structure_latent", 1e-4)
     check(sample["dynamics_x"].movedim(-1, 1), "sample.dyn_x_latent", 1e-4)
     check(sample["dynamics_y"].movedim(-1, 1), "sample.dyn_y_latent", 1e-4)
-
-
-# What the released code has at 16 x 224 x 224: the shapes of the latents, the count of all parameters and of
-# the two layers among them that it never calls (we have none of these).
-SETTING_1 = ((16, 7, 7, 4), (16, 7, 8), 4928)
-SETTING_2 = ((16, 7, 7, 4), (16, 4, 16), 5184)
-SETTING_3 = ((12, 7, 7, 4), (16, 7, 8), 4144)
-PAPERS_MODELS = {
-    "small-1": (*SETTING_1, 0.205, 106_894_378, 788_736),
-    "small-2": (*SETTING_2, 0.215, 109_331_984, 788_736),
-    "small-3": (*SETTING_3, 0.172, 106_894_058, 788_736),
-    "base-1": (*SETTING_1, 0.205, 312_673_834, 1_182_720),
-    "base-2": (*SETTING_2, 0.215, 318_099_728, 1_182_720),
-    "base-3": (*SETTING_3, 0.172, 312_673_514, 1_182_720),
-    "large-1": (*SETTING_1, 0.205, 1_239_632_938, 2_364_672),
-    "large-2": (*SETTING_2, 0.215, 1_261_101_584, 2_364_672),
-    "large-3": (*SETTING_3, 0.172, 1_239_632_618, 2_364_672),
-    "released": ((16, 7, 7, 8), (16, 7, 8), 8064, 0.335, 312_701_490, 1_182_720),
-}
-
-
-def test_every_preset_is_in_the_table():
-    assert PRESETS.keys() == PAPERS_MODELS.keys()
-
-
-@pytest.mark.parametrize(
-    ("name", "structure", "dynamics", "num_elements", "percent", "released_parameters", "dead"),
-    [(name, *row) for name, row in PAPERS_MODELS.items()],
-    ids=PAPERS_MODELS,
-)
-def test_the_papers_models(name, structure, dynamics, num_elements, percent, released_parameters, dead):
-    with torch.device("meta"):
-        model = AutoencoderVidTwin(**preset(name))
-    shapes = {grid.name: (*grid.shape, grid.channels) for grid in model.layout.grids}
-    assert shapes == {"structure": structure, "dynamics_x": dynamics, "dynamics_y": dynamics}
-    assert model.layout.num_elements == num_elements
-    assert round(100 * model.layout.compression_rate(16, 224, 224), 3) == percent
-    assert model.num_parameters() == released_parameters - dead
-    setting = "released" if name == "released" else name[-1]
-    assert tokenizers.vidtwin(setting).layout == model.layout
-
-
-def test_presets_by_their_size_alone_and_unknown_ones():
-    assert preset("base") == preset("base-1")
-    with torch.device("meta"):
-        default, base = AutoencoderVidTwin(), AutoencoderVidTwin(**preset("base"))
-    assert all(base.config[name] == value for name, value in default.config.items() if name[0] != "_")
-    with pytest.raises(ValueError, match="no preset 'huge' of the autoencoder; there are small-1, "):
-        preset("huge")
-
-
-def test_the_default_is_the_papers_headline():
-    with torch.device("meta"):
-        layout = AutoencoderVidTwin(num_layers=1).layout
-    assert [(grid.name, grid.shape, grid.channels) for grid in layout.grids] == [
-        ("structure", (16, 7, 7), 4),
-        ("dynamics_x", (16, 7), 8),
-        ("dynamics_y", (16, 7), 8),
-    ]
-    assert round(100 * layout.compression_rate(16, 224, 224), 2) == 0.20
 
 
 @pytest.mark.parametrize("sizes", [*SIZES.values(), *ABLATIONS.values()], ids=[*SIZES, *ABLATIONS])
@@ -351,101 +287,6 @@ def test_saved_and_loaded_to_the_bit(model, tmp_path):
         "config.json",
         "diffusion_pytorch_model.safetensors",
     ]
-
-
-@torch.no_grad()
-def test_slicing_changes_nothing_but_memory():
-    model = build_autoencoder()
-    x = random_clips(model, batch_size=3)
-    whole = model(x)
-    model.enable_slicing()
-    sliced = model(x)
-    torch.testing.assert_close(sliced.latent_dist.parameters, whole.latent_dist.parameters)
-    torch.testing.assert_close(sliced.sample, whole.sample)
-    latents = random_latents(model, 3)
-    structure, dynamics = model.decode_structure(latents).sample, model.decode_dynamics(latents).sample
-    model.disable_slicing()
-    torch.testing.assert_close(structure, model.decode_structure(latents).sample)
-    torch.testing.assert_close(dynamics, model.decode_dynamics(latents).sample)
-
-
-def gradients(model):
-    model.train().zero_grad()
-    x = random_clips(model)
-    output = model(x, sample_posterior=True, generator=torch.Generator().manual_seed(0))
-    loss = vidtwin_loss(output.sample, x, output.latent_dist, kl_weight=0.1)["loss"]
-    loss.backward()
-    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-@pytest.mark.parametrize("changes", [{}, *ABLATIONS.values()], ids=["VidTwin", *ABLATIONS])
-def test_every_parameter_learns(changes):
-    # softmax is blind to what all keys share, so their biases have no gradient but rounding
-    for name, gradient in gradients(build_autoencoder(**changes))[1].items():
-        assert gradient is not None, name
-        assert gradient.any() or name.endswith(("to_k.bias", "key.bias")), name
-
-
-def test_gradient_checkpointing_changes_nothing_but_memory():
-    model = build_autoencoder()
-    loss, plain = gradients(model)
-    model.enable_gradient_checkpointing()
-    calls = []
-    checkpointed = model.encoder._gradient_checkpointing_func
-
-    def counted(*args):
-        calls.append(args)
-        return checkpointed(*args)
-
-    model.encoder._gradient_checkpointing_func = counted
-    again, recomputed = gradients(model)
-    assert len(calls) == model.config.num_layers
-    assert torch.equal(again, loss)
-    for name, gradient in plain.items():
-        torch.testing.assert_close(recomputed[name], gradient, msg=name)
-
-
-def test_bfloat16_runs_and_stays():
-    model = build_autoencoder()
-    x = random_clips(model)
-    expected = model(x).sample.detach()
-    model.to(torch.bfloat16)
-    output = model(x.bfloat16())
-    assert output.sample.dtype == output.latent_dist.mean.dtype == torch.bfloat16
-    error = (output.sample.float() - expected).square().mean().sqrt() / expected.std()
-    assert error < 0.05
-
-
-@torch.no_grad()
-def test_the_attention_kernel_is_a_choice():
-    model = build_autoencoder()
-    x = random_clips(model)
-    expected = model(x).sample
-    with attention_backend("native"):  # diffusers also makes the choice the default: undone at the end
-        model.set_attention_backend("_native_math")
-        assert model.encoder.blocks[0].attn.processor._attention_backend is not None
-        torch.testing.assert_close(model(x).sample, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_a_block_is_one_graph_to_the_compiler():
-    """With gradients, as `--compile` trains; "eager" traces as every backend does and generates no code."""
-    model = build_autoencoder()
-    loss, plain = gradients(model)
-    model.compile_repeated_blocks(fullgraph=True, backend="eager")
-    again, compiled = gradients(model)
-    torch.testing.assert_close(again, loss)
-    for name, gradient in plain.items():
-        torch.testing.assert_close(compiled[name], gradient, msg=name, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_fused_projections_are_the_same_function():
-    model = build_autoencoder()
-    x = random_clips(model)
-    expected = model(x).sample
-    model.fuse_qkv_projections()
-    assert model.encoder.blocks[0].attn.fused_projections
-    torch.testing.assert_close(model(x).sample, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

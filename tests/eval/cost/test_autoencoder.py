@@ -16,42 +16,18 @@ from eval.cost.autoencoder import SMALL, Workload, count, make_passes
 from eval.cost.dit import count_flops
 from eval.cost.measured_step import measure_peaks
 from eval.cost.timing import interleaved, ratios, spread
+from tests.builders.autoencoders import TINY_AUTOENCODER, build_autoencoder, random_clips, random_latents
 
-TINY: dict[str, Any] = {
-    "num_frames": 4,
-    "height": 16,
-    "width": 16,
-    "patch_size": 4,
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_queries": 3,
-    "query_hidden_size": 8,
-    "qformer_layers": 3,
-    "qformer_heads": 2,
-    "qformer_intermediate_size": 16,
-    "structure_channels": 2,
-    "structure_base_channels": 8,
-    "dynamics_channels": 2,
-}
+TINY = TINY_AUTOENCODER | {"qformer_layers": 3}  # the first and the last see the video
 
 
 def build(**sizes: Any) -> AutoencoderVidTwin:
-    """With random numbers where the initialisation has zeros, so that no branch hides."""
-    torch.manual_seed(0)
-    model = AutoencoderVidTwin(**(TINY | sizes)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return build_autoencoder(**TINY | sizes).requires_grad_(False)
 
 
 def inputs(model: AutoencoderVidTwin, batch_size: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    config = model.config
-    shape = (batch_size, config.in_channels, config.num_frames, config.height, config.width)
-    clips = torch.rand(shape, generator=draw) * 2 - 1
-    return clips, torch.randn(batch_size, model.layout.num_elements, generator=draw)
+    """Clips (B, C, F, H, W) and latents (B, L)."""
+    return random_clips(model, batch_size), random_latents(model, batch_size, seed=1)
 
 
 def test_the_trunks_flops_are_those_of_the_formula() -> None:

@@ -1,7 +1,6 @@
 """Two processes train as one does: with DDP, and with weights that FSDP shards. All on the CPU, over gloo."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import torch
 import train_dit
 import train_vae
 from tests.builders.runs import NUM_STEPS
+from tests.builders.scripts import metrics
 from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.weights import weights_sha256
@@ -31,10 +31,6 @@ def launch(launcher, script, argv):
         env["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, "-m", *launcher, script, *argv]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-
-def metrics(output_dir):
-    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def exported(output_dir):

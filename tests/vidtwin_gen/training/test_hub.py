@@ -14,26 +14,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-import train_dit
-import train_vae
 from tests.builders.hub import running_hub
+from tests.builders.scripts import SCRIPTS, contents
 from vidtwin_gen.training.trackers import check_tracker
 
 ROOT = Path(__file__).parents[3]
-SCRIPTS = {"train_vae": train_vae, "train_dit": train_dit}
 EXPORTS = {"train_vae": "autoencoder", "train_dit": "pipeline"}
 TOKEN = "hf_notToBeWrittenDown"
 SHORT = {"max_train_steps": 1, "checkpointing_steps": 1, "validation_steps": 1}
-
-
-@pytest.fixture(params=SCRIPTS)
-def script(request):
-    return request.param
-
-
-@pytest.fixture
-def run(script, request):
-    return request.getfixturevalue({"train_vae": "tiny_vae_run", "train_dit": "tiny_dit_run"}[script])
 
 
 @pytest.fixture
@@ -54,10 +42,6 @@ def hub(tmp_path, monkeypatch):
 
 def read_events(folder):
     return EventAccumulator(str(folder)).Reload()
-
-
-def everything_in(folder):
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_tensorboard_has_the_numbers_the_flags_and_the_picture(script, run, tmp_path):
@@ -103,7 +87,7 @@ def test_what_is_exported_is_pushed_and_the_token_stays(script, run, tmp_path, h
     argv = run.argv(output_dir, **SHORT, push_to_hub=True, hub_token=TOKEN, report_to="tensorboard")
     SCRIPTS[script].main(argv)
     export = output_dir / EXPORTS[script]
-    exported = {path.relative_to(export).as_posix(): data for path, data in everything_in(export).items()}
+    exported = {path.relative_to(export).as_posix(): data for path, data in contents(export).items()}
     pushed = hub.files("user/my-run")
     weights = {path for path in exported if path.endswith(".safetensors")}
     assert weights and all(pushed[path] == exported[path] for path in weights)
@@ -115,7 +99,7 @@ def test_what_is_exported_is_pushed_and_the_token_stays(script, run, tmp_path, h
     SCRIPTS[script].main([*argv, "--dry_run"])
     told = "".join(capfd.readouterr())
     assert "pushed " in told and '"push_to_hub": true' in told and TOKEN not in told
-    written = everything_in(output_dir) | pushed
+    written = contents(output_dir) | pushed
     assert len(written) > 10 and [path for path, data in written.items() if TOKEN.encode() in data] == []
 
 
@@ -132,7 +116,7 @@ def test_what_cannot_be_pushed_stands_and_is_pushed_later(
 ):
     output_dir = tmp_path / "run"
     shutil.copytree(run.output_dir, output_dir)
-    before = everything_in(output_dir)
+    before = contents(output_dir)
     token = {"a token that no header takes": f"{TOKEN}\n"}.get(trouble)
     argv = run.argv(output_dir, push_to_hub=True, hub_model_id="me/model", hub_token=token)
     if trouble == "no network":
@@ -147,13 +131,13 @@ def test_what_cannot_be_pushed_stands_and_is_pushed_later(
     assert error.startswith(f"{script}.py: error: --push_to_hub: me/model could not be pushed (")
     assert f"{export} is complete" in error and error.endswith(f"`hf upload me/model {export}`")
     assert TOKEN not in error
-    assert everything_in(output_dir) == before and not hub.repos
+    assert contents(output_dir) == before and not hub.repos
 
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     SCRIPTS[script].main(run.argv(output_dir, push_to_hub=True, hub_model_id="me/model"))
-    assert len(hub.files("me/model")) >= len(everything_in(export))
-    assert everything_in(output_dir) == before
+    assert len(hub.files("me/model")) >= len(contents(export))
+    assert contents(output_dir) == before
 
 
 def test_a_name_that_the_hub_does_not_take_is_told_before_the_run(script, run, tmp_path):

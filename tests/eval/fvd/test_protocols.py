@@ -1,0 +1,88 @@
+"""Protocols by name: which clips, how many of each class, of which size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval.fvd import protocols
+from pipelines.generate import read_counts
+from tests.builders.clips import CLASS_NAMES, add_protocol, refused, run, write_generated
+from tests.builders.extractors import FilterResponses
+
+
+def test_the_named_protocols_are_the_published_ones() -> None:
+    magvit, sgv, sgv3 = (protocols.PROTOCOLS[name] for name in ("magvit-10k", "sgv-2048", "sgv-2048-stride3"))
+    assert (magvit.num_clips, magvit.shape, magvit.stride, magvit.split) == (
+        10_000,
+        (16, 128, 128),
+        1,
+        "train",
+    )
+    assert magvit.num_seeds == 4 and magvit.selection == "videos"
+    assert {sgv.num_clips, sgv3.num_clips} == {2_048} and (sgv.stride, sgv3.stride) == (1, 3)
+    assert sgv.split == "all" and sgv.selection == "classes" and sgv.shape == (16, 256, 256)
+
+
+def test_a_class_with_too_few_videos_is_refused(
+    extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of eight videos, 16 clips are each used twice; 17 are more than the data has."""
+    flags = {"data": data, "split": "all", "no_floors": True, "batch_size": 9}
+    many = write_generated(tmp_path / "many", (17, 1, 1))
+    said = refused(capsys, "fvd", tmp_path / "a.json", generated=many, **flags)
+    assert "--protocol quick-19 wants 17 real clips of Left" in said and "has 8 videos of it" in said
+    assert extractor.num_seen == 0
+    record = run("fvd", tmp_path / "a.json", generated=many, protocol=said.split()[-1], **flags)
+    assert record["class_counts"]["Left"] == 16
+    record = run(
+        "fvd", tmp_path / "b.json", generated=write_generated(tmp_path / "some", (16, 1, 1)), **flags
+    )
+    assert record["num_real"] == 18 and record["num_real_videos"] == 10
+
+
+def test_a_protocol_with_matched_labels(
+    extractor: FilterResponses,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real clips are every video once and then again: 30 of 24, so 8 of each class and 6 more."""
+    add_protocol(monkeypatch, "all-30", 30, num_seeds=4)
+    reference = tmp_path / "real.safetensors"
+    run("reference", reference, data=data, protocol="all-30")
+    counts = read_counts(reference)
+    assert sum(counts.values()) == 30 and min(counts.values()) >= 8
+    balanced = write_generated(tmp_path / "balanced", (10, 10, 10))
+    if counts != {"Left": 10, "Right": 10, "Up": 10}:
+        said = refused(capsys, "fvd", tmp_path / "f.json", data=data, generated=balanced, protocol="all-30")
+        assert "--labels_from" in said and "not those of the real ones" in said
+    matched = write_generated(tmp_path / "matched", tuple(counts[name] + 1 for name in CLASS_NAMES))
+    seen = extractor.num_seen
+    record = run("fvd", tmp_path / "f.json", reference=reference, generated=matched)
+    assert extractor.num_seen == seen + 30  # of each class the first ones
+    assert record["class_counts"] == counts and record["num_generated"] == 30
+    assert record["floors"]["real"]["other_real"] == "other windows of the same videos"
+    printed = capsys.readouterr().out
+    assert "(1 of the protocol's 4 seeds)" in printed and "(other windows of the same videos)" in printed
+    few = write_generated(tmp_path / "few", (3, 3, 3))
+    said = refused(capsys, "fvd", tmp_path / "g.json", data=data, generated=few, protocol="all-30")
+    assert "holds 9 clips" in said and "wants 30" in said and "--protocol quick-9" in said
+    said = refused(capsys, "fvd", tmp_path / "g.json", data=data, generated=few, protocol="all-30", stride=2)
+    assert "--stride 2: all-30 is defined with 1" in said
+    add_protocol(monkeypatch, "all-60", 60)
+    said = refused(capsys, "reference", tmp_path / "g.safetensors", data=data, protocol="all-60")
+    assert "wants 60 real clips" in said and "has 24 videos" in said
+
+
+def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
+    extractor: FilterResponses, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_protocol(monkeypatch, "even-12", 12, selection="classes")
+    large = write_generated(tmp_path / "large", shape=(4, 32, 48))
+    record = run("fvd", tmp_path / "a.json", data=data, generated=large, protocol="even-12")
+    assert (record["protocol"]["height"], record["protocol"]["width"]) == (16, 16)
+    assert "antialiased" in record["protocol"]["clip_resize"] and extractor.num_seen == 36
+    assert record["generated_size"] == [4, 32, 48]

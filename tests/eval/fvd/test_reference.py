@@ -1,0 +1,90 @@
+"""`python -m eval reference`: what its file is of, and what it refuses to be held against."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eval.clips import RealClips
+from eval.fvd.reference import read_reference
+from pipelines.generate import read_counts
+from tests.builders.clips import SHAPE, add_protocol, refused, run, save_autoencoder
+from tests.builders.extractors import FilterResponses
+
+
+def test_a_video_that_turns_bad_costs_no_other_clip(
+    extractor: FilterResponses, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 of 24 videos and 20 other clips: 24 in the first turn, 16 in the second, of which the bad one is the
+    first in both. Without it the second turn begins one draw earlier."""
+    add_protocol(monkeypatch, "all-20", 20)
+    root, out = tmp_path / "data", tmp_path / "real.safetensors"
+    shutil.copytree(data, root)
+    run("reference", out, data=root, protocol="all-20")
+    assert extractor.num_seen == 40
+    real = RealClips.of_split(root, SHAPE, "all")
+    Path(real.paths[real.order[0]]).write_bytes(b"no video")
+    run("reference", out, data=root, protocol="all-20")
+    assert extractor.num_seen == 42
+    assert len(read_reference(out).skipped) == 1
+
+
+def test_a_reference_is_of_its_own_data(
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reference, size = tmp_path / "real.safetensors", {"num_frames": 4, "height": 16, "width": 16}
+    run("reference", reference, data=data, split="all", protocol="quick-12", no_floors=True, **size)
+    assert "quick-12, 12 real clips of 12 videos, rank-deficient, no real floor" in capsys.readouterr().out
+    flags = {"reference": reference, "vae": save_autoencoder(tmp_path / "vae"), "generated": generated}
+    shutil.copytree(data, root := tmp_path / "copy", copy_function=shutil.copy)  # with times of its own
+    record = run("fvd", tmp_path / "a.json", data=root, fold=2, **flags)
+    assert record["floors"]["reconstructions"]["num_reconstructions"] == 12
+    assert record["num_real_videos"] == 12 and record["protocol"]["fold"] is None
+    real, seen = RealClips.of_split(root, SHAPE, "all"), extractor.num_seen
+    path = Path(real.paths[real.rows["Left"][0]])
+    path.rename(path.with_name("another.mp4"))
+    said = refused(capsys, "fvd", tmp_path / "b.json", data=root, **flags)
+    assert f"--data {root} is not the data that --reference was measured on" in said
+    assert extractor.num_seen == seen
+    # a bad video that was none then is met only when it is read
+    path.with_name("another.mp4").rename(path)
+    path.write_bytes(b"no video")
+    said = refused(capsys, "fvd", tmp_path / "c.json", data=root, **flags)
+    assert "is not the data that --reference was measured on" in said
+
+
+def test_a_reference_gives_the_number_and_refuses_another_protocol(
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reference, size = tmp_path / "real.safetensors", {"num_frames": 4, "height": 16, "width": 16}
+    run("reference", reference, data=data, split="all", protocol="quick-12", **size)
+    assert read_counts(reference) == {"Left": 4, "Right": 4, "Up": 4}
+    from_file = run("fvd", tmp_path / "a.json", reference=reference, generated=generated)
+    direct = run("fvd", tmp_path / "b.json", data=data, split="all", generated=generated, seed=0)
+    assert from_file["protocol"]["name"] == direct["protocol"]["name"] == "quick-12"
+    assert from_file["floor"] is not None and from_file["protocol"]["split"] == "all"
+    assert "without" not in from_file["floors"]["reconstructions"]["reason"]
+    out = tmp_path / "c.json"
+    for flags, words in (
+        ({"stride": 2}, ("stride 1 there, 2 here",)),
+        ({"split": "test"}, ("split all there, test here",)),
+        ({"num_samples": 6}, ("name quick-12 there, quick-6 here", "num_real 12 there, 6 here")),
+        ({"protocol": "sgv-2048"}, ("frames", "16")),
+    ):
+        said = refused(capsys, "fvd", out, reference=reference, generated=generated, **flags)
+        assert all(word in said for word in words), said
+    extractor.weights_sha256 = "1" * 64
+    said = refused(capsys, "fvd", out, reference=reference, generated=generated)
+    assert "weights_sha256 0000" in said and "1111" in said
+    said = refused(capsys, "fvd", out, reference=generated, generated=generated)
+    assert "eval reference" in said

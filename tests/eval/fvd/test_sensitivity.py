@@ -1,0 +1,24 @@
+"""`python -m eval sensitivity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.fvd.sensitivity import DISTORTIONS
+from tests.builders.clips import drifting_clips, run
+from tests.builders.extractors import FilterResponses
+from vidtwin_gen.data.writing import write_video
+
+
+def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tmp_path: Path) -> None:
+    (tmp_path / "Long").mkdir()
+    for number, clip in enumerate(drifting_clips(8, 7, (16, 12, 16))):
+        write_video(tmp_path / "Long" / f"{number}.mp4", clip, fps=8)
+    flags = {"data": tmp_path, "split": "all", "num_clips": 8, "num_frames": 16, "height": 12, "width": 16}
+    out, figure = tmp_path / "s.json", tmp_path / "s.png"
+    record = run("sensitivity", out, **flags, figure=figure)
+    assert record["identical"] < 1e-4 and figure.stat().st_size
+    for name, curve in record["distortions"].items():
+        values = [value for _, value in curve["fvd"]]
+        assert curve["monotone"] and values == sorted(set(values)), (name, values)
+        assert values[0] > record["identical"] and len(values) == len(DISTORTIONS[name][1])

@@ -1,0 +1,123 @@
+"""`python -m pipelines generate`: what it writes, resumes and refuses."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.__main__ import main
+from pipelines.sampling import clip_generator
+from tests.builders.pipelines import build_pipeline, generate
+from vidtwin_gen.data.video import video_info
+
+
+@pytest.fixture
+def pipe():
+    return build_pipeline()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "pipeline"
+    build_pipeline().save_pretrained(path)
+    return path
+
+
+def command(folder, out, *options):
+    steps = ["--num_inference_steps", "2", "--device", "cpu"]
+    return ["generate", "--pipeline", str(folder), "--out", str(out), *steps, *options]
+
+
+def test_generate_writes_videos_tensors_and_a_record(folder, tmp_path):
+    out = tmp_path / "videos"
+    main(
+        command(
+            folder, out, "--class_labels", "billiards", "1", "--num_videos_per_class", "2", "--format", "both"
+        )
+    )
+    stems = {f"{name}/{name}_000{number}" for name in ("Billiards", "BabyCrawling") for number in (0, 1)}
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert files == {f"{stem}.{ext}" for stem in stems for ext in ("mp4", "gif")} | {
+        "clips.safetensors",
+        "generated.json",
+    }
+    info = video_info(out / "Billiards" / "Billiards_0000.mp4")
+    assert (info.num_frames, info.height, info.width, info.fps) == (8, 16, 16, pytest.approx(8))
+    clips = load_file(out / "clips.safetensors")
+    assert clips["frames"].shape == (4, 8, 16, 16, 3) and clips["frames"].dtype == torch.uint8
+    assert clips["labels"].tolist() == [3, 3, 1, 1] and clips["labels"].dtype == torch.int64
+    record = json.loads((out / "generated.json").read_text())
+    assert record["class_names"] == ["Billiards", "BabyCrawling"] and record["num_videos"] == 4
+    assert record["pipeline"] == "pipeline" and record["seed"] == 0 and record["fps"] == 8
+
+
+def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
+    counts = tmp_path / "counts.json"
+    counts.write_text('{"Billiards": 1, "archery": 2}')
+    main(command(folder, tmp_path / "out", "--labels_from", str(counts)))
+    record = json.loads((tmp_path / "out" / "generated.json").read_text())
+    assert load_file(tmp_path / "out" / "clips.safetensors")["labels"].tolist() == [3, 0, 0]
+    assert record["class_names"] == ["Billiards", "Archery"] and record["labels_from"] == "counts.json"
+    for text, word in (
+        ('{"Archry": 1}', "'Archery'"),
+        ('{"Archery": 0}', "from 1 on"),
+        ("[]", "from 1 on"),
+        ("{", "can't be read"),
+    ):
+        counts.write_text(text)
+        with pytest.raises(SystemExit):
+            main(command(folder, tmp_path / "other", "--labels_from", str(counts)))
+        said = capsys.readouterr().err
+        assert word in said and str(counts) in said
+        assert not (tmp_path / "other").exists()
+
+
+def test_an_interrupted_generation_starts_again(folder, tmp_path):
+    left = tmp_path / "partial-out" / "Archery"
+    left.mkdir(parents=True)
+    (left / "Archery_0099.gif").write_bytes(b"half")
+    main(command(folder, tmp_path / "out", "--class_labels", "2", "--num_videos_per_class", "1"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list(tmp_path.rglob("*_0099.gif"))
+
+
+def test_the_tensors_are_the_videos_rounded(pipe, folder, tmp_path):
+    main(command(folder, tmp_path, "--class_labels", "2", "--num_videos_per_class", "1", "--seed", "7"))
+    expected = generate(pipe, 2, num_inference_steps=2, generator=[clip_generator(7, 2, 0)])
+    frames = load_file(tmp_path / "clips.safetensors")["frames"].float() / 255
+    assert (frames - expected.permute(0, 1, 3, 4, 2)).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_neither_batch_size_nor_other_classes_change_a_clip(folder, tmp_path):
+    main(command(folder, tmp_path / "all", "--num_videos_per_class", "3", "--batch_size", "5"))
+    main(command(folder, tmp_path / "one", "--class_labels", "Basketball", "--num_videos_per_class", "2"))
+    clips, alone = (load_file(tmp_path / name / "clips.safetensors") for name in ("all", "one"))
+    assert clips["labels"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert (clips["frames"][6:8].int() - alone["frames"].int()).abs().max() <= 1
+    assert (clips["frames"][6].int() - clips["frames"][7].int()).abs().max() > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--class_labels", "Archry"], "'Archery'"),
+        (["--class_labels", "9"], "from 0 to 3"),
+        (["--batch_size", "0"], "must be positive"),
+    ],
+)
+def test_generate_explains_what_is_wrong(folder, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        main(command(folder, tmp_path / "out", *options))
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_generate_needs_a_pipeline_and_a_new_folder(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(command(tmp_path / "nowhere", tmp_path / "out"))
+    assert "model_index.json" in capsys.readouterr().err
+    (tmp_path / "old.mp4").touch()
+    with pytest.raises(SystemExit):
+        main(command(folder, tmp_path))
+    assert "not empty" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""An interrupted run ends as the uninterrupted one; another run does not go on from its checkpoints."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_dit
+from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, contents, metrics
+from vidtwin_gen.weights import weights_sha256
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
+    output_dir = tmp_path / "killed"
+    # more frequent checkpoints than the uninterrupted run: they are free to differ and change nothing
+    argv = run.argv(output_dir, checkpointing_steps=1)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, f"{script}.py", *argv],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not checkpoints(output_dir) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+
+    done = int((checkpoints(output_dir) or ["checkpoint-0"])[-1].split("-")[-1])
+    assert 0 < done < 12
+    # whatever was being written: half a checkpoint, half a line, half an export
+    half = output_dir / f"partial-checkpoint-{done + 1}"
+    half.mkdir(exist_ok=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    (output_dir / f"partial-{Path(WEIGHTS[script]).parts[0]}").mkdir()
+    with (output_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "samples": 36, "loss": 1e9}\n{"step": 1')
+
+    SCRIPTS[script].main(argv)
+    assert metrics(output_dir) == metrics(run.output_dir)
+    assert weights_sha256((output_dir / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+    assert checkpoints(output_dir) == ["checkpoint-11", "checkpoint-12"]
+    assert not list(output_dir.glob("partial-*"))
+
+
+def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
+    shutil.rmtree(copied / "checkpoint-12")
+    progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
+    state = torch.load(progress)
+    assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
+    torch.save(state | {"num_processes": 2}, progress)
+    with pytest.raises(ValueError, match="a run with 2 processes, this one has 1"):
+        SCRIPTS[script].main(run.argv(copied))
+
+
+def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, capsys):
+    argv = run.argv(copied, resume_from_checkpoint="checkpoint-10", checkpointing_steps=1)
+    (copied / "checkpoint-12").rename(copied / "checkpoint-90")
+    SCRIPTS[script].main(argv)
+    assert "checkpoint-90: the run goes on from checkpoint-10" in capsys.readouterr().out
+    assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
+
+
+def test_resuming_by_name_and_the_limit(script, run, copied):
+    (copied / WEIGHTS[script]).unlink()
+    argv = run.argv(
+        copied, resume_from_checkpoint="checkpoint-10", checkpoints_total_limit=1, checkpointing_steps=5
+    )
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    SCRIPTS[script].main(argv)
+    assert checkpoints(copied) == ["checkpoint-12"]
+    assert metrics(copied) == metrics(run.output_dir)
+    assert weights_sha256((copied / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+
+
+def test_a_finished_run_is_left_as_it_is(script, run, copied):
+    # what `encode` writes into the autoencoder's config, say
+    export = copied / Path(WEIGHTS[script]).parts[0]
+    (export / "note.txt").write_text("kept")
+    before = contents(copied)
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == before
+
+    shutil.rmtree(export)  # killed before it was written
+    SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == {path: data for path, data in before.items() if path.name != "note.txt"}
+
+
+def test_another_run_does_not_resume(script, run, copied):
+    before = contents(copied)
+    with pytest.raises(ValueError, match="--learning_rate was 0.001, is 0.5.*another --output_dir"):
+        SCRIPTS[script].main(run.argv(copied, learning_rate=0.5))
+    with pytest.raises(ValueError, match="--hidden_size was 16, is 32"):
+        SCRIPTS[script].main(run.argv(copied, hidden_size=32))
+    with pytest.raises(ValueError, match=r"checkpoint-7: not in .*'checkpoint-10', 'checkpoint-12'"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="checkpoint-7"))
+    with pytest.raises(ValueError, match="holds checkpoint-12; to start afresh"):
+        SCRIPTS[script].main(run.argv(copied, resume_from_checkpoint="none"))
+    assert contents(copied) == before
+
+
+def test_latents_encoded_anew_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
+    """The path is the same, and so is the autoencoder; the rows are not."""
+    output_dir = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    latents = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
+    record = json.loads((output_dir / "run.json").read_text())
+    (output_dir / "run.json").write_text(json.dumps(record | {"latents": str(latents)}))
+    train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+    metadata = json.loads((latents / "latents.json").read_text())
+    (latents / "latents.json").write_text(json.dumps(metadata | {"seed": 7}))
+    with pytest.raises(ValueError, match=r"holds another run \(--latents \(sha256\) was .* is "):
+        train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
