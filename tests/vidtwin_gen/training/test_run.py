@@ -286,7 +286,7 @@ def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):
 
 
 def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):
-    """Of the two scripts the one whose blocks compile in seconds; those of the other, see test_vidtwin."""
+    """Of the two scripts the one whose blocks compile in seconds; those of the other, see test_execution."""
     argv = tiny_dit_run.argv(tmp_path / "run", compile=True, max_train_steps=1, attention_backend="native")
     train_dit.main(argv)
     first, *_ = metrics(tmp_path / "run")
