@@ -10,7 +10,8 @@ from benchmarks.gpu_commands import CommandError, run_command
 from benchmarks.gpu_rows import Rows
 
 
-def test_speed_is_measured_row_by_row(tmp_path):
+def test_speed_is_measured_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as main does, which would leave it to the tests that follow
     arguments = ["speed", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
     main(arguments)
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
