@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ from typing import Any
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place when all went well. Folders above are made."""
+    """A path beside `path` to write to, which takes its place when all went well. Folders above are made.
+
+    It is this writer's own: of several processes that write one file, the last one's stands.
+    """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f"{final.name}.partial")
+    partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         yield partial
         partial.replace(final)

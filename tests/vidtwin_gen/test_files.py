@@ -117,3 +117,13 @@ def test_a_digest_is_of_the_bytes(tmp_path):
     second.write_bytes(b"second")
     assert file_sha256(first) == hashlib.sha256(b"first").hexdigest()
     assert file_sha256(first, second) == hashlib.sha256(b"firstsecond").hexdigest()
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "about.json"
+    with replacing_file(path) as first:
+        first.write_text("first")
+        with replacing_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
