@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.dit import count_flops, count_step
-from eval.cost.measured_step import measure_peaks
+from eval.cost.measured_step import can_measure_memory, measure_peaks
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
 KL_WEIGHT = 1e-3
@@ -79,17 +79,16 @@ def autoencoder_cost(config: Config, workload: Workload) -> dict[str, Any]:
     `config` holds the arguments of `AutoencoderVidTwin`. A multiply-add is two FLOPs, and what gradient
     checkpointing computes again is not counted. `of_matmul_rate` is the rate at which a pass works off its
     FLOPs, over that of a large square matrix product in the same round. `peak_memory_bytes` is that of
-    `measure_peaks`, the model included.
+    `measure_peaks`, the model included; None where the system does not tell it.
     """
-    record = count(config, workload)
-    peaks = measure_peaks(
-        partial(make_passes, config, workload),
-        partial(make_passes, SMALL, workload),
-        device=str(workload.device),
-    )
+    record, device = count(config, workload), str(workload.device)
+    peaks: dict[str, int] = {}
+    if can_measure_memory(device):
+        passes, small = (partial(make_passes, sizes, workload) for sizes in (config, SMALL))
+        peaks = measure_peaks(passes, small, device=device)
     for name, function in make_passes(config, workload):
         num_frames = workload.batch_size * record["clip_shape"][0]
-        record[name] = {"peak_memory_bytes": peaks[name]}
+        record[name] = {"peak_memory_bytes": peaks.get(name)}
         record[name] |= speed({"model": function}, workload, num_frames, record["flops"][name])
     return record
 
@@ -170,10 +169,12 @@ def describe(record: Mapping[str, Any]) -> str:
         if name not in record:
             continue
         row = record[name]
+        peak = row["peak_memory_bytes"]
+        memory = "memory not measured here" if peak is None else f"{peak / 2**30:.2f} GiB"
         lines.append(
             f"{name}: {Spread(**row['seconds'])} s, {row['frames_per_second']:.3g} frames/s, "
             f"{record['flops'][name] / 1e12:.3g} TFLOPs, of a large matrix product's rate "
-            f"{Spread(**row['of_matmul_rate'])}, {row['peak_memory_bytes'] / 2**30:.2f} GiB"
+            f"{Spread(**row['of_matmul_rate'])}, {memory}"
         )
     return "\n".join(lines)
 

@@ -84,8 +84,13 @@ def free_memory(device: str | torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def can_measure_memory(device: str) -> bool:
+    """Whether this system tells the peak of a process."""
+    return _on_gpu(device) or STATUS.is_file()
+
+
 def _in_fresh_process(device: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    if torch.device(device).type == "cpu" and not STATUS.is_file():
+    if not can_measure_memory(device):
         raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
     context = multiprocessing.get_context("spawn")
     try:

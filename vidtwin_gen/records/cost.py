@@ -101,7 +101,7 @@ class CostResult(Result):
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderCostResult(Result):
     """encode, decode, training_step: `seconds`, `frames_per_second`, `flops_per_second`, `of_matmul_rate`
-    and `peak_memory_bytes`, the model included; `flops` of each."""
+    and `peak_memory_bytes`, the model included, None where the system does not tell it; `flops` of each."""
 
     kind: ClassVar[str] = "autoencoder_cost"
     written_by: ClassVar[str] = "python -m eval cost --autoencoder"

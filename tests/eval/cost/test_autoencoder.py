@@ -12,6 +12,7 @@ import torch
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
+from eval.cost import measured_step
 from eval.cost.autoencoder import SMALL, Workload, count, make_passes
 from eval.cost.dit import count_flops
 from eval.cost.measured_step import measure_peaks
@@ -85,6 +86,17 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert measured["frames_per_second"] == pytest.approx(4 / measured["seconds"]["median"])
         assert measured["peak_memory_bytes"] >= 0
     assert "training_step: " in capsys.readouterr().out
+
+
+def test_where_no_peak_is_told_the_rest_is_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measured_step, "STATUS", tmp_path / "no-proc")  # as on macOS
+    out = tmp_path / "cost.json"
+    main(["cost", "--autoencoder", str(folder), "--skip_training", "--repeats", "1", "--out", str(out)])
+    encode = json.loads(out.read_text())["encode"]
+    assert encode["peak_memory_bytes"] is None and encode["frames_per_second"] > 0
+    assert "memory not measured here" in capsys.readouterr().out
 
 
 def test_memory_is_the_models_and_not_the_process_that_asks(tmp_path: Path) -> None:
