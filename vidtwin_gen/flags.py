@@ -23,9 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-Flags = TypeVar("Flags")
+from typing import Any
 
 
 def flag(

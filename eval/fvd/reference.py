@@ -19,7 +19,7 @@ from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of
-from eval.fvd.protocols import ClipProtocol
+from eval.fvd.protocols import PROTOCOLS, ClipProtocol, quick_count
 from eval.fvd.selection import check_classes, choose_settings, draws_of, floor_objection, real_names
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import FVDProtocol
@@ -199,10 +199,29 @@ def reconstruct_real(
     return features["reconstructed"]
 
 
+def clip_shape(flags: ReferenceFlags) -> tuple[int, int, int]:
+    """(num_frames, height, width), which quick-N takes from the flags and a published protocol has.
+
+    Raises:
+        ValueError: flags for a protocol that has its own, or too few of them.
+    """
+    sizes = flags.num_frames, flags.height, flags.width
+    if quick_count(flags.protocol) is None:
+        if any(size is not None for size in sizes):
+            raise ValueError(f"--protocol {flags.protocol} has its own clip size: leave out the flags for it")
+        return PROTOCOLS[flags.protocol].shape
+    num_frames, height, width = sizes
+    if num_frames is None or height is None or width is None:
+        raise ValueError(
+            f"--protocol {flags.protocol} fixes no clip size: give --num_frames, --height and --width"
+        )
+    return num_frames, height, width
+
+
 def measure_reference(flags: ReferenceFlags) -> None:
     settings = choose_settings(
         flags.protocol,
-        (flags.num_frames, flags.height, flags.width),
+        clip_shape(flags),
         "classes",
         split=flags.split,
         fold=flags.fold,

@@ -76,7 +76,7 @@ class Settings:
 
 def choose_settings(
     protocol_name: str,
-    shape: Sequence[int | None],
+    shape: Sequence[int],
     selection: Selection,
     *,
     split: Split | None = None,
@@ -106,19 +106,11 @@ def choose_settings(
                     f"--{name} {given}: {protocol.name} is defined with {expected}; leave the flag out, or "
                     f"measure with --protocol quick-{protocol.num_clips}"
                 )
-        if any(size is not None for size in shape) and selection == "classes" and reference is None:
-            raise ValueError(f"--protocol {protocol_name} has its own clip size: leave out the flags for it")
         return Settings(protocol, fold, seed)
-    num_frames, height, width = shape
-    if num_frames is None or height is None or width is None:
-        raise ValueError(
-            f"--protocol {protocol_name} fixes no clip size: give --num_frames, --height and --width"
-        )
     if stride is None and fps is None and reference:
         stride, fps = reference.stride, reference.fps
     videos: Any = split or (reference.split if reference else "train")
-    size = (num_frames, height, width)
-    return Settings(quick(num_clips, size, videos, stride, fps, selection), fold, seed)
+    return Settings(quick(num_clips, shape, videos, stride, fps, selection), fold, seed)
 
 
 def draws_of(protocol: ClipProtocol, real: RealClips, names: Sequence[str], sets: int = 1) -> list[ClipDraw]:
