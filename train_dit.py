@@ -9,9 +9,14 @@ Writes checkpoints, metrics.jsonl, samples/ and, at the end, <output_dir>/pipeli
 
 from __future__ import annotations
 
+from vidtwin_gen.training.config import parse_config
+from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
+
+if __name__ == "__main__":
+    parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
+
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,148 +38,14 @@ from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.models.sizes import SIZES
-from vidtwin_gen.models.transformer import CONDITIONINGS, LatentTransformer
+from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
-from vidtwin_gen.training.config import TrainingConfig, flag, parse_config
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.run import Run
 from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import weights_sha256
-
-
-@dataclass
-class DiTConfig(TrainingConfig):
-    """Flags of stage 2."""
-
-    vae: str = flag("", "folder of the autoencoder that made the latents")
-    latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
-    objective: diffusion.Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
-    sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
-    class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
-    logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
-    logit_std: float = flag(1.0, "standard deviation of the logit-normal noise levels")
-    shift: float = flag(1.0, "above 1 moves noise levels, trained and sampled, towards the noise")
-    loss_weighting: diffusion.LossWeighting = flag("element", "what counts the same in the loss")
-
-    patch_size: str = flag("1", 'latent positions per token side: a number, or JSON such as {"structure": 2}')
-    hidden_size: int = flag(768, "width")
-    num_layers: int = flag(12, "blocks")
-    num_heads: int = flag(12, "attention heads")
-    conditioning: str = flag("adaln", "where the class comes in: adaln or cross_attention")
-
-    guidance_scale: float = flag(2.0, "of the sample grids")
-    num_inference_steps: int = flag(30, "of the sample grids")
-    num_sample_classes: int = flag(10, "classes in a sample grid")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.vae or not self.latents:
-            raise ValueError("--vae and --latents are required: run `python -m vidtwin_gen encode` first")
-        if not 0 <= self.class_dropout < 1:
-            raise ValueError(f"--class_dropout must be from 0 to below 1, got {self.class_dropout}")
-        if self.conditioning not in CONDITIONINGS:
-            raise ValueError(f"--conditioning is one of {CONDITIONINGS}, got {self.conditioning!r}")
-        if self.objective == "paper" and self.shift != 1:
-            raise ValueError(f"--shift is of --objective flow, whose noise levels it moves; got {self.shift}")
-        try:
-            json.loads(self.patch_size)
-        except json.JSONDecodeError:
-            raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
-
-
-# 24 tokens. A Structure token is a position with all its queries, which stand for no one time; a Dynamics
-# token is a position with all its frames, which keeps motion smooth.
-DEMO: dict[str, Any] = {
-    "patch_size": '{"structure": [8, 1, 1], "dynamics_x": [16, 1], "dynamics_y": [16, 1]}',
-    "hidden_size": 128,
-    "num_layers": 4,
-    "num_heads": 4,
-    "train_batch_size": 16,
-    "max_train_steps": 3600,
-    "lr_warmup_steps": 100,
-    "learning_rate": 2e-3,
-    "adam_weight_decay": 0.0,
-    "ema_decay": 0.995,
-    "checkpointing_steps": 500,
-    "validation_steps": 1800,
-    "dataloader_num_workers": 0,
-    "report_to": "none",
-}
-
-# what the presets named after a size share: patch 1 and LightningDiT's optimizer (arXiv 2501.01423)
-SIZED: dict[str, Any] = {
-    "train_batch_size": 256,
-    "max_train_steps": 100_000,
-    "lr_warmup_steps": 1000,
-    "lr_scheduler": "constant_with_warmup",
-    "learning_rate": 2e-4,
-    "adam_beta2": 0.95,
-    "adam_weight_decay": 0.0,
-    "ema_decay": 0.9999,
-    "mixed_precision": "bf16",
-    "checkpointing_steps": 5000,
-    "validation_steps": 5000,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "demo": DEMO,
-    "long": {
-        **DEMO,
-        "hidden_size": 192,
-        "num_layers": 6,
-        "num_heads": 6,
-        "train_batch_size": 32,
-        "max_train_steps": 5000,
-        "learning_rate": 1e-3,
-        "ema_decay": 0.998,
-        "checkpointing_steps": 500,
-        "validation_steps": 1000,
-    },
-    # real clips on a CPU
-    "cpu": {
-        **DEMO,
-        "max_train_steps": 4000,
-        "ema_decay": 0.998,
-        "checkpointing_steps": 100,
-        "validation_steps": 500,
-    },
-    # ten classes of UCF-101 at 64x64, minutes on one data-centre GPU: 320 tokens
-    "ucf101-10": {
-        **SIZED,
-        "patch_size": '{"structure": [2, 2, 2], "dynamics_x": [4, 2], "dynamics_y": [4, 2]}',
-        "hidden_size": 224,
-        "num_layers": 5,
-        "num_heads": 4,
-        "train_batch_size": 128,
-        "max_train_steps": 10_000,
-        "lr_warmup_steps": 300,
-        "lr_scheduler": "cosine",
-        "learning_rate": 1e-3,
-        "ema_decay": 0.999,
-        "allow_tf32": True,
-        "compile": True,
-        "checkpointing_steps": 2500,
-        "validation_steps": 2500,
-        "dataloader_num_workers": 8,
-        "report_to": "none",
-    },
-    **{name: {**SIZED, **SIZES[name]} for name in ("S", "B", "L", "XL")},
-    # VidTwin's generator (arXiv 2412.17726, appendix D.3). The paper does not tell its learning rate, batch
-    # size, number of steps, average or precision: these are the other sizes'.
-    "paper": {
-        **SIZED,
-        **SIZES["paper"],
-        "objective": "paper",
-        "class_dropout": 0.2,
-        "lr_warmup_steps": 10_000,
-        "adam_beta2": 0.999,
-        "guidance_scale": 5.0,
-        "num_inference_steps": 50,
-    },
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -23,10 +23,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.objectives import LossWeighting, Objective
 
 NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
-LossWeighting = Literal["element", "grid"]
-Objective = Literal["flow", "paper"]
 PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}
 
 

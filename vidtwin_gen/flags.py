@@ -23,7 +23,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+class OneLineErrors(argparse.ArgumentParser):
+    """A wrong flag is answered with one line, as every other mistake is, and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; --help explains the flags\n")
 
 
 def flag(
@@ -81,7 +88,7 @@ def run_verb(
     A flags class that has a field `command` gets the whole command line, for its record.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    top = argparse.ArgumentParser(prog=prog, description=description)
+    top = OneLineErrors(prog=prog, description=description)
     added = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
         add_flags(added.add_parser(name, help=verb.help, description=verb.help), verb.flags)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from transformers import HfArgumentParser
 
 from vidtwin_gen.files import read_json, write_json
-from vidtwin_gen.flags import user_errors
+from vidtwin_gen.flags import OneLineErrors, user_errors
 
 Preset = Mapping[str, Any]
 METRICS = "metrics.jsonl"
@@ -124,6 +124,10 @@ FREE_ON_RESUME = {
 Config = TypeVar("Config", bound=TrainingConfig)
 
 
+class _Parser(HfArgumentParser):
+    error = OneLineErrors.error
+
+
 def parse_config(
     config_class: type[Config], presets: Mapping[str, Preset], argv: Sequence[str] | None = None
 ) -> Config:
@@ -131,7 +135,7 @@ def parse_config(
 
     A user's mistake ends the program with one line, exit status 2.
     """
-    parser = HfArgumentParser(config_class, usage="%(prog)s [flags]; --help explains them")
+    parser = _Parser(config_class, usage="%(prog)s [flags]")
     parser.add_argument("--preset", choices=sorted(presets), help="values for the flags left out")
     argv = list(sys.argv[1:] if argv is None else argv)
     preset = parser.parse_known_args(argv)[0].preset

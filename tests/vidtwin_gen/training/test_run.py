@@ -108,7 +108,7 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
-        ("train_dit", {"conditioning": "text"}, "--conditioning is one of ('adaln', 'cross_attention')"),
+        ("train_dit", {"conditioning": "text"}, "--conditioning: invalid choice: 'text'"),
         ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift is of --objective flow"),
     ],
 )
