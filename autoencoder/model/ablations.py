@@ -6,11 +6,13 @@ as many numbers as at setting 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import nn
-from transformers import Blip2QFormerConfig
 
+from autoencoder.model.layout import token_grid
 from autoencoder.model.posterior import init_posterior_head
 from autoencoder.model.structure import QFormerEncoder, SpatialBottleneck
 from vidtwin_gen.models.layers import init_blend, init_relu_stack
@@ -22,23 +24,13 @@ class ConvolutionalStructureEncoder(SpatialBottleneck):
     (B, D, F, h, w) -> (B, n_q, h_S, w_S, 2 d_S).
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_frames: int,
-        num_queries: int,
-        query_hidden_size: int,
-        base_channels: int,
-        num_down_blocks: int,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.to_queries = nn.Sequential(nn.Conv1d(num_frames, num_queries, 1), nn.ReLU())
-        self.project = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, query_hidden_size)
-        )
+        d = config.hidden_size
+        self.to_queries = nn.Sequential(nn.Conv1d(config.num_frames, config.num_queries, 1), nn.ReLU())
+        self.project = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, config.query_hidden_size))
         init_relu_stack(self)
-        self.add_bottleneck(query_hidden_size, base_channels, num_down_blocks, latent_channels)
+        self.add_bottleneck(config)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         frames = rearrange(z, "b d f h w -> (b h w) f d")
@@ -52,21 +44,14 @@ class FrameStructureEncoder(QFormerEncoder):
     (B, D, F, h, w) -> (B, n_q, 2 c): means, then log-variances.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_positions: int,
-        position_channels: int,
-        num_queries: int,
-        qformer: Blip2QFormerConfig,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.narrow = nn.Linear(hidden_size, position_channels)
-        self.to_frame = nn.Sequential(nn.Linear(position_channels * num_positions, hidden_size), nn.ReLU())
+        d, channels, grid = config.hidden_size, config.structure_position_channels, token_grid(config)
+        self.narrow = nn.Linear(d, channels)
+        self.to_frame = nn.Sequential(nn.Linear(channels * grid[0] * grid[1], d), nn.ReLU())
         init_relu_stack(self)
-        self.add_qformer(num_queries, qformer)
-        self.head = nn.Linear(qformer.hidden_size, 2 * latent_channels)
+        self.add_qformer(config, config.num_queries)
+        self.head = nn.Linear(config.query_hidden_size, 2 * config.structure_channels)
         init_posterior_head(self.head)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -78,26 +63,18 @@ class FrameStructureEncoder(QFormerEncoder):
 class FrameStructureDecoder(nn.Module):
     """Row (d), the way back: (B, n_q, c) -> (B, D, F, h, w)."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_frames: int,
-        grid: tuple[int, int],
-        position_channels: int,
-        num_queries: int,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.grid = grid
-        num_positions = grid[0] * grid[1]
+        d, channels = config.hidden_size, config.structure_position_channels
+        self.grid = token_grid(config)
         self.expand = nn.Sequential(
-            nn.Linear(latent_channels, hidden_size),
+            nn.Linear(config.structure_channels, d),
             nn.ReLU(),
-            nn.Linear(hidden_size, position_channels * num_positions),
+            nn.Linear(d, channels * self.grid[0] * self.grid[1]),
             nn.ReLU(),
         )
-        self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
-        self.widen = nn.Linear(position_channels, hidden_size)
+        self.to_frames = nn.Sequential(nn.Conv1d(config.num_queries, config.num_frames, 1), nn.ReLU())
+        self.widen = nn.Linear(channels, d)
         init_relu_stack(self)
         init_blend(self.to_frames)
 
@@ -114,10 +91,10 @@ class QueryDynamicsEncoder(QFormerEncoder):
     (B, D, F, h, w) -> a tuple of one, (B, F, n, 2 d_D): means, then log-variances.
     """
 
-    def __init__(self, num_queries: int, qformer: Blip2QFormerConfig, latent_channels: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.add_qformer(num_queries, qformer)
-        self.head = nn.Linear(qformer.hidden_size, 2 * latent_channels)
+        self.add_qformer(config, config.dynamics_queries)
+        self.head = nn.Linear(config.query_hidden_size, 2 * config.dynamics_channels)
         init_posterior_head(self.head)
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor]:
@@ -128,13 +105,12 @@ class QueryDynamicsEncoder(QFormerEncoder):
 class QueryDynamicsDecoder(nn.Module):
     """Row (b), the way back: (B, F, n, d_D) -> (B, D, F, h, w), non-negative."""
 
-    def __init__(
-        self, hidden_size: int, grid: tuple[int, int], num_queries: int, latent_channels: int
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.grid = grid
-        self.expand = nn.Sequential(nn.Linear(latent_channels, hidden_size), nn.ReLU())
-        self.to_positions = nn.Sequential(nn.Conv1d(num_queries, grid[0] * grid[1], 1), nn.ReLU())
+        self.grid = token_grid(config)
+        num_positions = self.grid[0] * self.grid[1]
+        self.expand = nn.Sequential(nn.Linear(config.dynamics_channels, config.hidden_size), nn.ReLU())
+        self.to_positions = nn.Sequential(nn.Conv1d(config.dynamics_queries, num_positions, 1), nn.ReLU())
         init_relu_stack(self)
         init_blend(self.to_positions)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import nn
 
+from autoencoder.model.layout import halve, token_grid
 from autoencoder.model.posterior import init_posterior_head
 from vidtwin_gen.models.layers import init_interpolation, init_relu_stack
 
@@ -17,12 +20,13 @@ class DynamicsEncoder(nn.Module):
     neighbours' frames.
     """
 
-    def __init__(self, hidden_size: int, num_down_blocks: int, latent_channels: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
+        d = config.hidden_size
         self.down = nn.Sequential()
-        for _ in range(num_down_blocks):
-            self.down.extend([nn.Conv2d(hidden_size, hidden_size, 3, stride=2, padding=1), nn.ReLU()])
-        self.head = nn.Conv2d(hidden_size, 2 * latent_channels, 3, padding=1)
+        for _ in range(config.dynamics_down_blocks):
+            self.down.extend([nn.Conv2d(d, d, 3, stride=2, padding=1), nn.ReLU()])
+        self.head = nn.Conv2d(d, 2 * config.dynamics_channels, 3, padding=1)
         init_relu_stack(self)
         init_posterior_head(self.head)
 
@@ -38,24 +42,18 @@ class DynamicsEncoder(nn.Module):
 class DynamicsDecoder(nn.Module):
     """x (B, F, w_D, d_D) and y (B, F, h_D, d_D) -> u_x + u_y (B, D, F, h, w), non-negative."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        grid: tuple[int, int],
-        latent_grid: tuple[int, int],
-        num_up_blocks: int,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.grid = grid
+        d, (rows, columns) = config.hidden_size, token_grid(config)
+        small_rows, small_columns = halve((rows, columns), config.dynamics_down_blocks)
         self.expand = nn.Sequential(
-            nn.Linear(latent_channels, hidden_size), nn.ReLU(), nn.Linear(hidden_size, hidden_size), nn.ReLU()
+            nn.Linear(config.dynamics_channels, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU()
         )
-        # (columns, rows); the release knows squares only, where one module serves both
-        sides = [(latent_grid[1], grid[1]), (latent_grid[0], grid[0])]
-        if sides[0] == sides[1]:
-            sides.pop()
-        self.up = nn.ModuleList([_upsample(small, large) for small, large in sides] if num_up_blocks else [])
+        self.up = nn.ModuleList()
+        if config.dynamics_down_blocks:
+            self.up.append(_upsample(small_columns, columns))
+            if rows != columns:  # the release knows squares only, where one module serves both
+                self.up.append(_upsample(small_rows, rows))
         init_relu_stack(self)
         for side in self.up:
             init_interpolation(side)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from autoencoder.model.layout import token_grid
 from autoencoder.model.posterior import init_posterior_head
 from vidtwin_gen.models.layers import init_blend, init_relu_stack
 
@@ -14,8 +17,18 @@ from vidtwin_gen.models.layers import init_blend, init_relu_stack
 class QFormerEncoder(nn.Module):
     """Learned queries that BLIP-2's Q-Former answers from a sequence of tokens."""
 
-    def add_qformer(self, num_queries: int, qformer: Blip2QFormerConfig) -> None:
-        self.query_embeds = nn.Parameter(torch.randn(num_queries, qformer.hidden_size))
+    def add_qformer(self, config: Any, num_queries: int) -> None:
+        """Of the sizes in the config and otherwise its own defaults, as in the released model."""
+        self.query_embeds = nn.Parameter(torch.randn(num_queries, config.query_hidden_size))
+        qformer = Blip2QFormerConfig(
+            hidden_size=config.query_hidden_size,
+            encoder_hidden_size=config.hidden_size,
+            num_hidden_layers=config.qformer_layers,
+            num_attention_heads=config.qformer_heads,
+            intermediate_size=config.qformer_intermediate_size,
+            hidden_dropout_prob=config.qformer_dropout,
+            attention_probs_dropout_prob=config.qformer_dropout,
+        )
         self.qformer = Blip2QFormerModel(qformer)
 
     def queries(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -29,15 +42,14 @@ class SpatialBottleneck(nn.Module):
     """The second half of a structure encoder: each query's grid of positions is an image, which convolutions
     make smaller."""
 
-    def add_bottleneck(
-        self, query_hidden_size: int, base_channels: int, num_down_blocks: int, latent_channels: int
-    ) -> None:
-        self.conv_in = nn.Conv2d(query_hidden_size, base_channels, 3, padding=1)
+    def add_bottleneck(self, config: Any) -> None:
+        channels = config.structure_base_channels
+        self.conv_in = nn.Conv2d(config.query_hidden_size, channels, 3, padding=1)
         self.down = nn.Sequential()
-        for i in range(num_down_blocks):
-            channels = base_channels * 2**i
+        for _ in range(config.structure_down_blocks):
             self.down.extend([nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1), nn.ReLU()])
-        self.bottleneck = nn.Conv2d(base_channels * 2**num_down_blocks, 2 * latent_channels, 3, padding=1)
+            channels *= 2
+        self.bottleneck = nn.Conv2d(channels, 2 * config.structure_channels, 3, padding=1)
         init_relu_stack(self.conv_in, self.down, self.bottleneck)
         init_posterior_head(self.bottleneck)
 
@@ -55,17 +67,10 @@ class StructureEncoder(QFormerEncoder, SpatialBottleneck):
     (B, D, F, h, w) -> (B, n_q, h_S, w_S, 2 d_S): mean and log-variance along the last axis.
     """
 
-    def __init__(
-        self,
-        num_queries: int,
-        qformer: Blip2QFormerConfig,
-        base_channels: int,
-        num_down_blocks: int,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.add_qformer(num_queries, qformer)
-        self.add_bottleneck(qformer.hidden_size, base_channels, num_down_blocks, latent_channels)
+        self.add_qformer(config, config.num_queries)
+        self.add_bottleneck(config)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         # laid out anew, once: every layer of the Q-Former projects these
@@ -76,31 +81,22 @@ class StructureEncoder(QFormerEncoder, SpatialBottleneck):
 class StructureDecoder(nn.Module):
     """(B, n_q, h_S, w_S, d_S) -> (B, D, F, h, w), non-negative: the Structure's share of the tokens."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_frames: int,
-        grid_height: int,
-        grid_width: int,
-        num_queries: int,
-        query_hidden_size: int,
-        base_channels: int,
-        num_up_blocks: int,
-        latent_channels: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.grid_height, self.grid_width = grid_height, grid_width
-        top = base_channels * 2**num_up_blocks
-        self.bottleneck = nn.Sequential(nn.Conv2d(latent_channels, top, 3, padding=1), nn.ReLU())
+        self.grid_height, self.grid_width = token_grid(config)
+        channels = config.structure_base_channels * 2**config.structure_down_blocks
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(config.structure_channels, channels, 3, padding=1), nn.ReLU()
+        )
         self.up = nn.Sequential()
-        for i in range(num_up_blocks):
-            channels = top // 2**i
+        for _ in range(config.structure_down_blocks):
             conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
             self.up.extend([conv, nn.ReLU(), nn.Upsample(scale_factor=2)])
-        self.conv_out = nn.Conv2d(base_channels, query_hidden_size, 3, padding=1)
-        self.expand = nn.Sequential(nn.Linear(query_hidden_size, hidden_size), nn.ReLU())
+            channels //= 2
+        self.conv_out = nn.Conv2d(channels, config.query_hidden_size, 3, padding=1)
+        self.expand = nn.Sequential(nn.Linear(config.query_hidden_size, config.hidden_size), nn.ReLU())
         # one (F x n_q) mixing matrix for every channel: each frame is a blend of the queries
-        self.to_frames = nn.Sequential(nn.Conv1d(num_queries, num_frames, 1), nn.ReLU())
+        self.to_frames = nn.Sequential(nn.Conv1d(config.num_queries, config.num_frames, 1), nn.ReLU())
         init_relu_stack(self)
         init_blend(self.to_frames)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import nn
 
+from autoencoder.model.layout import token_grid
 from vidtwin_gen.models.layers import Attention, sincos_1d, sincos_2d
 
 LAYER_NORM_EPS = 1e-6
@@ -27,9 +29,9 @@ class MLP(FeedForward):
     them takes as long as the activation.
     """
 
-    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
-        inner_dim = int(hidden_size * mlp_ratio)
-        super().__init__(hidden_size, inner_dim=inner_dim, activation_fn="gelu-approximate")
+    def __init__(self, config: Any) -> None:
+        inner_dim = int(config.hidden_size * config.mlp_ratio)
+        super().__init__(config.hidden_size, inner_dim=inner_dim, activation_fn="gelu-approximate")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         activation, _, output = self.net
@@ -46,12 +48,13 @@ class SpaceTimeBlock(nn.Module):
     and shares the spatial branch's gate.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, causal: bool) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
-        self.attn = Attention(hidden_size, num_heads)
-        self.attn_temporal = Attention(hidden_size, num_heads, is_causal=causal, batch_first=False)
-        self.mlp = MLP(hidden_size, mlp_ratio)
+        d, heads = config.hidden_size, config.num_heads
+        self.scale_shift_table = nn.Parameter(torch.randn(6, d) / d**0.5)
+        self.attn = Attention(d, heads)
+        self.attn_temporal = Attention(d, heads, is_causal=config.causal, batch_first=False)
+        self.mlp = MLP(config)
 
     def forward(self, x: torch.Tensor, temporal_embedding: torch.Tensor | None = None) -> torch.Tensor:
         """(F, B, S, D) -> (F, B, S, D). `temporal_embedding` (F, 1, D) goes into the temporal branch only."""
@@ -74,23 +77,12 @@ class SpaceTimeTrunk(nn.Module):
     temporal: torch.Tensor
     _gradient_checkpointing_func: Callable[..., torch.Tensor]  # set by enable_gradient_checkpointing()
 
-    def __init__(
-        self,
-        num_frames: int,
-        grid_height: int,
-        grid_width: int,
-        hidden_size: int,
-        num_layers: int,
-        num_heads: int,
-        mlp_ratio: float,
-        causal: bool,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            [SpaceTimeBlock(hidden_size, num_heads, mlp_ratio, causal) for _ in range(num_layers)]
-        )
-        self.register_buffer("spatial", sincos_2d(hidden_size, grid_height, grid_width), persistent=False)
-        self.register_buffer("temporal", sincos_1d(hidden_size, num_frames)[:, None], persistent=False)
+        d = config.hidden_size
+        self.blocks = nn.ModuleList([SpaceTimeBlock(config) for _ in range(config.num_layers)])
+        self.register_buffer("spatial", sincos_2d(d, *token_grid(config)), persistent=False)
+        self.register_buffer("temporal", sincos_1d(d, config.num_frames)[:, None], persistent=False)
         self.gradient_checkpointing = False
         self.apply(_init)
 
@@ -111,11 +103,11 @@ class SpaceTimeTrunk(nn.Module):
 class PatchEmbed(nn.Module):
     """Pixels to tokens, frame by frame: (B, C, F, H, W) -> (B, D, F, h, w)."""
 
-    def __init__(self, in_channels: int, hidden_size: int, patch_size: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        patch = (1, patch_size, patch_size)
-        self.proj = nn.Conv3d(in_channels, hidden_size, kernel_size=patch, stride=patch)
-        nn.init.xavier_uniform_(self.proj.weight.view(hidden_size, -1))
+        patch = (1, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, kernel_size=patch, stride=patch)
+        nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
 
     def forward(self, sample: torch.Tensor) -> torch.Tensor:
         return self.proj(sample)
@@ -124,11 +116,11 @@ class PatchEmbed(nn.Module):
 class PatchOutput(nn.Module):
     """Tokens to pixels: (B, D, F, h, w) -> (B, C, F, H, W), unbounded."""
 
-    def __init__(self, out_channels: int, hidden_size: int, patch_size: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.scale_shift_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
-        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+        d, self.patch_size = config.hidden_size, config.patch_size
+        self.scale_shift_table = nn.Parameter(torch.randn(2, d) / d**0.5)
+        self.linear = nn.Linear(d, config.patch_size**2 * config.in_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shift, scale = self.scale_shift_table

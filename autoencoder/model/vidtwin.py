@@ -17,6 +17,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from autoencoder.model import components, tiling
+from autoencoder.model.layout import check_config, latent_layout
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
 
@@ -97,25 +98,16 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
     ) -> None:
         super().__init__()
         config = self.config
-        components.check_config(config)
-        self.layout = components.latent_layout(config)
-        trunk = (
-            num_frames,
-            *components.token_grid(config),
-            hidden_size,
-            num_layers,
-            num_heads,
-            mlp_ratio,
-            causal,
-        )
-        self.patch_embed = PatchEmbed(in_channels, hidden_size, patch_size)
-        self.encoder = SpaceTimeTrunk(*trunk)
+        check_config(config)
+        self.layout = latent_layout(config)
+        self.patch_embed = PatchEmbed(config)
+        self.encoder = SpaceTimeTrunk(config)
         self.structure_encoder = components.structure_encoder(config)
         self.dynamics_encoder = components.dynamics_encoder(config)
         self.structure_decoder = components.structure_decoder(config)
         self.dynamics_decoder = components.dynamics_decoder(config)
-        self.decoder = SpaceTimeTrunk(*trunk)
-        self.patch_output = PatchOutput(in_channels, hidden_size, patch_size)
+        self.decoder = SpaceTimeTrunk(config)
+        self.patch_output = PatchOutput(config)
         self.use_slicing = False
         self.use_tiling = False
         self.tile_sample_stride_num_frames = tiling.default_stride(num_frames)
