@@ -31,13 +31,9 @@ def edit(flags: EditFlags) -> None:
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
-    clip = read_clip(
-        flags.video,
-        num_frames,
-        size=(size[0], size[1]),
-        stride=flags.stride,
-        start=flags.start,
-    )  # (C, F, H, W)
+    clip = read_clip(  # (C, F, H, W)
+        flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
+    )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
     numbers = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]

@@ -26,17 +26,13 @@ def data(flags: DataFlags) -> None:
     print(f"wrote {root}")
 
 
-def encode(flags: EncodeFlags) -> None:
-    from autoencoder.encode.command import encode
-
-    encode(flags)
-
-
 VERBS = {
     "demo": Verb(DemoFlags, demo, "data, both stages, generation, evaluation, report"),
     "data": Verb(DataFlags, data, "write the embedded data set, in UCF-101's layout"),
     "encode": Verb(
-        EncodeFlags, encode, "encode a data set into latents, once; the same command again continues"
+        EncodeFlags,
+        "autoencoder.encode.command:encode",
+        "encode a data set into latents, once; the same command again continues",
     ),
 }
 

@@ -98,11 +98,6 @@ def x0_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch
     return x_sigma - _column(sigma, x_sigma) * velocity
 
 
-def noise_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """noise = x_sigma + (1 - sigma) v, (B, L)."""
-    return x_sigma + (1 - _column(sigma, x_sigma)) * velocity
-
-
 def sample_timesteps(batch_size: int, generator: torch.Generator) -> torch.Tensor:
     """(batch_size,) steps of DDPM, uniform in 0 to 999 (Ho et al., Algorithm 1)."""
     return torch.randint(NUM_TRAIN_TIMESTEPS, (batch_size,), generator=generator, device=generator.device)
@@ -118,19 +113,6 @@ def diffuse(x0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> t
     """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise, (B, L) (Ho et al., Equation 4)."""
     alpha_bar = _column(alpha_bar, x0)
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
-
-
-def noise_from_x0(x_t: torch.Tensor, x0: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """noise = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar), (B, L): what DDIM takes from an x_0 that was
-    predicted (Song et al., arXiv 2010.02502, Equation 12)."""
-    alpha_bar = _column(alpha_bar, x_t)
-    return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
-
-
-def x0_from_noise(x_t: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """x_0 = (x_t - sqrt(1 - alpha_bar) noise) / sqrt(alpha_bar), (B, L)."""
-    alpha_bar = _column(alpha_bar, x_t)
-    return (x_t - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
 def grid_losses(

@@ -5,12 +5,12 @@
         vae: Path = flag("folder of the autoencoder", type=vae_folder, required=True)
         num_clips: int | None = flag("left out: one of every video", type=positive)
 
-    VERBS = {"recon": Verb(ReconFlags, measure_recon, "PSNR, SSIM, LPIPS, rFVD of reconstructions")}
+    VERBS = {"recon": Verb(ReconFlags, "eval.recon.command:measure_recon", "PSNR, SSIM, LPIPS, rFVD")}
 
     def main(argv=None):
         run_verb("python -m eval", "Measure a run.", VERBS, argv)
 
-A module of flags imports neither torch nor diffusers, and a verb's function imports what it needs.
+A module of flags imports neither torch nor diffusers; the module of a verb is imported when the verb runs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 
@@ -72,10 +73,11 @@ def add_flags(parser: argparse.ArgumentParser, flags: type[Any]) -> None:
 
 @dataclass(frozen=True)
 class Verb:
-    """flags: a dataclass of `flag`s. run: what is done with one. help: a line of the list of verbs."""
+    """flags: a dataclass of `flag`s. run: what is done with one, or where that is, "module:function". help: a
+    line of the list of verbs."""
 
     flags: type[Any]
-    run: Callable[[Any], None]
+    run: Callable[[Any], None] | str
     help: str
 
 
@@ -96,8 +98,9 @@ def run_verb(
     name = values.pop("verb")
     if any(field.name == "command" for field in dataclasses.fields(verbs[name].flags)):
         values["command"] = shlex.join([*prog.split(), *words])
+    run = verbs[name].run
     with user_errors(f"{prog} {name}"):
-        verbs[name].run(verbs[name].flags(**values))
+        (resolve_name(run) if isinstance(run, str) else run)(verbs[name].flags(**values))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ diffusers take and give videos (B, F, C, H, W) in [0, 1].
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ def cover(
 ) -> torch.Tensor:
     """(C, F, h, w) -> (C, F, H, W): frames resized (bilinear, antialiased) until they just cover `size`, an
     edge or (height, width), and cropped to it; nothing is stretched or padded."""
+    if crop not in get_args(Crop):
+        raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"size must be positive, got {size}")

@@ -50,50 +50,6 @@ def first_fps(paths: Iterable[str]) -> float:
     raise last
 
 
-def read_clip(
-    path: str | os.PathLike[str],
-    num_frames: int,
-    *,
-    size: int | tuple[int, int],
-    fps: float | None = None,
-    stride: int | None = None,
-    start: Start = "random",
-    crop: Crop = "center",
-    generator: torch.Generator | None = None,
-) -> torch.Tensor:
-    """(C, F, H, W) float32 in [-1, 1]: one window of a video file, resized and cropped.
-
-    The frames are chosen by `frame_indices`, resized and cropped by `cover`.
-
-    Raises:
-        UnreadableVideoError: the file cannot be decoded where the clip lies.
-        VideoTooShortError: the clip does not fit.
-    """
-    clip, _ = read_window(
-        path, num_frames, size=size, fps=fps, stride=stride, start=start, crop=crop, generator=generator
-    )
-    return clip
-
-
-def read_window(
-    path: str | os.PathLike[str],
-    num_frames: int,
-    *,
-    size: int | tuple[int, int],
-    fps: float | None = None,
-    stride: int | None = None,
-    start: Start = "random",
-    crop: Crop = "center",
-    generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, int]:
-    """The clip of `read_clip`, and the number of its first frame in the file."""
-    if crop not in ("random", "center"):
-        raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
-    raw = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
-    frames = torch.from_numpy(raw.frames)  # (F, h, w, C)
-    return cover(from_uint8(frames), size, crop, generator), raw.start  # (C, F, H, W)
-
-
 class RawWindow(NamedTuple):
     """Frames (F, h, w, C) uint8 as a file has them, the number of the first, and the file's frame rate."""
 
@@ -111,21 +67,36 @@ def read_frames(
     start: Start = "random",
     generator: torch.Generator | None = None,
 ) -> RawWindow:
-    """The window of `read_clip` in the file's own size. Arguments and errors as there."""
+    """One window of a video file, of frames chosen by `frame_indices`.
+
+    Raises:
+        UnreadableVideoError: the file cannot be decoded where the window lies.
+        VideoTooShortError: the window does not fit.
+    """
 
     def read() -> RawWindow:
         reader, num_total, seekable = open_reader(path)
         rate = float(reader.get_avg_fps())
         indices = frame_indices(
-            num_total,
-            rate,
-            num_frames,
-            fps=fps,
-            stride=stride,
-            start=start,
-            generator=generator,
-            path=path,
+            num_total, rate, num_frames, fps=fps, stride=stride, start=start, generator=generator, path=path
         )
         return RawWindow(decode(reader, indices, seekable), indices[0], rate)
 
     return guarded(path, read)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    *,
+    size: int | tuple[int, int],
+    fps: float | None = None,
+    stride: int | None = None,
+    start: Start = "random",
+    crop: Crop = "center",
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """(C, F, H, W) float32 in [-1, 1]: the window of `read_frames`, resized and cropped by `cover`. Errors as
+    there."""
+    raw = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
+    return cover(from_uint8(torch.from_numpy(raw.frames)), size, crop, generator)

@@ -7,11 +7,12 @@ from typing import Any, TypedDict
 
 import datasets
 import torch
+from torch.utils.data import default_collate
 
 from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.pixels import Crop
+from vidtwin_gen.data.pixels import Crop, cover, from_uint8
 from vidtwin_gen.data.ucf101 import some
-from vidtwin_gen.data.video import read_window
+from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.windows import Start
 from vidtwin_gen.draws import EpochOrder, seeded_generator
 
@@ -73,8 +74,8 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         self.paths: list[str] = list(index["path"])
         self.labels: list[int] = list(index["label"])
         self.num_frames, self.size = num_frames, size
-        self.fps, self.stride = fps, stride
-        self.start, self.crop, self.flip, self.seed = start, crop, flip, seed
+        self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start}
+        self.crop, self.flip, self.seed = crop, flip, seed
         self.order = EpochOrder(len(self.paths), shuffle=shuffle, seed=seed)
         self._bad: dict[int, str] = {}
 
@@ -95,14 +96,14 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
                 self._bad[row] = error.reason
                 skipped.append((row, str(error)))
                 continue
-            return Sample(
-                video=video,
-                label=self.labels[row],
-                index=row,
-                start=start,
-                substitute=bool(skipped),
-                skipped=skipped,
-            )
+            return {
+                "video": video,
+                "label": self.labels[row],
+                "index": row,
+                "start": start,
+                "substitute": bool(skipped),
+                "skipped": skipped,
+            }
         raise ValueError(f"{len(skipped)} videos in a row are bad: {some([why for _, why in skipped])}")
 
     def _read(self, row: int, position: int) -> tuple[torch.Tensor, int]:
@@ -111,29 +112,15 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         # Seeded for each file tried: what the first one drew would else depend on who remembers which file.
         generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
-        video, start = read_window(
-            self.paths[row],
-            self.num_frames,
-            size=self.size,
-            fps=self.fps,
-            stride=self.stride,
-            start=self.start,
-            crop=self.crop,
-            generator=generator,
-        )
+        frames, start, _ = read_frames(self.paths[row], self.num_frames, generator=generator, **self.window)
+        video = cover(from_uint8(torch.from_numpy(frames)), self.size, self.crop, generator)
         return video.flip(-1) if mirrored else video, start
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Samples -> video (B, C, F, H, W), label, index, start and substitute (B,), and one list `skipped`."""
-    return {
-        "video": torch.stack([sample["video"] for sample in samples]),
-        "label": torch.tensor([sample["label"] for sample in samples]),
-        "index": torch.tensor([sample["index"] for sample in samples]),
-        "start": torch.tensor([sample["start"] for sample in samples]),
-        "substitute": torch.tensor([sample["substitute"] for sample in samples]),
-        "skipped": [bad for sample in samples for bad in sample["skipped"]],
-    }
+    stacked = default_collate([{k: v for k, v in sample.items() if k != "skipped"} for sample in samples])
+    return stacked | {"skipped": [bad for sample in samples for bad in sample["skipped"]]}
 
 
 class BadVideos:

@@ -100,11 +100,8 @@ def tile(
     columns = columns or math.ceil(math.sqrt(len(clips)))
     rows = math.ceil(len(clips) / columns)
     height, width = clips[0].shape[-2:]
-    grid = clips[0].new_ones(
-        *clips[0].shape[:2],
-        rows * (height + border) - border,
-        columns * (width + border) - border,
-    )
+    sides = (rows * (height + border) - border, columns * (width + border) - border)
+    grid = clips[0].new_ones(*clips[0].shape[:2], *sides)
     for i, clip in enumerate(clips):
         top, left = i // columns * (height + border), i % columns * (width + border)
         grid[:, :, top : top + height, left : left + width] = clip
