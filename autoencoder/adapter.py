@@ -147,10 +147,8 @@ def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Stati
     """
     if not is_ours(vae):
         return mean, std
-    return (
-        vae.config.latents_mean if mean is None else mean,
-        vae.config.latents_std if std is None else std,
-    )
+    own = vae.config
+    return own.latents_mean if mean is None else mean, own.latents_std if std is None else std
 
 
 def _padded(vae: ModelMixin, clips: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,10 @@ def convert(flags: ConvertFlags) -> None:
     out = Path(flags.out)
     check_new(out)
     if flags.reverse:
-        write_released(flags.checkpoint, out)
+        state_dict = to_released_state_dict(load_folder(flags.checkpoint).state_dict())
+        with replacing_file(out) as partial:
+            save_file({name: value.contiguous() for name, value in state_dict.items()}, partial)
+        print(f"wrote {out}: {len(state_dict)} tensors under their released names")
         return
     vae = AutoencoderVidTwin.from_released(
         flags.checkpoint, num_heads=flags.num_heads, qformer_heads=flags.qformer_heads
@@ -29,12 +32,3 @@ def convert(flags: ConvertFlags) -> None:
         f"wrote {out}: {vae.num_parameters():,} parameters, {config.num_frames} frames of "
         f"{config.height}x{config.width}, latents of {vae.layout.num_elements:,} numbers"
     )
-
-
-def write_released(folder: str | Path, out: Path) -> None:
-    """A folder of ours -> a .safetensors file of the released names."""
-    vae = load_folder(folder)
-    released = {name: value.contiguous() for name, value in to_released_state_dict(vae.state_dict()).items()}
-    with replacing_file(out) as partial:
-        save_file(released, partial)
-    print(f"wrote {out}: {len(released)} tensors under their released names")

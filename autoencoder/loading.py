@@ -49,12 +49,20 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
             weights that are missing, truncated or of another architecture.
     """
     folder = Path(folder)
-    expected = _expected_shapes(folder / CONFIG, read_json(folder / CONFIG, WANTED))
+    config = read_json(folder / CONFIG, WANTED)
+    name = config.get("_class_name")
+    if name != AutoencoderVidTwin.__name__:
+        raise ValueError(f"{folder / CONFIG} is of {name}, not of an AutoencoderVidTwin; {WANTED}")
+    try:
+        with init_empty_weights():
+            model = AutoencoderVidTwin.from_config(config)
+    except (ValueError, TypeError) as error:  # a size that does not fit the others, or is no number
+        raise ValueError(f"{folder / CONFIG}: {error}; it should be as it was saved") from None
     found: dict[str, Sequence[int]] = {}
     for path in weight_files(folder):
         found |= stored_shapes(path)
     try:
-        check_shapes(found, expected)
+        check_shapes(found, {key: value.shape for key, value in model.state_dict().items()})
     except ValueError as error:
         raise ValueError(
             f"{folder}: the weights do not fit {CONFIG}: {error}; keep the two files that were saved together"
@@ -113,16 +121,3 @@ def _objection(model_class: Any, config: Mapping[str, Any]) -> str | None:
     if all(parameter.ndim < 5 for parameter in model.parameters()):
         return "which does not work on videos"
     return None
-
-
-def _expected_shapes(config_path: Path, config: Mapping[str, Any]) -> dict[str, Sequence[int]]:
-    """Of the tensors that a model of this config has."""
-    name = config.get("_class_name")
-    if name != AutoencoderVidTwin.__name__:
-        raise ValueError(f"{config_path} is of {name}, not of an AutoencoderVidTwin; {WANTED}")
-    try:
-        with init_empty_weights():
-            model = AutoencoderVidTwin.from_config(config)
-    except (ValueError, TypeError) as error:  # a size that does not fit the others, or is no number
-        raise ValueError(f"{config_path}: {error}; it should be as it was saved") from None
-    return {key: value.shape for key, value in model.state_dict().items()}

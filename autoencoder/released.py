@@ -74,21 +74,15 @@ def convert_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
     converted: dict[str, torch.Tensor] = {}
     unknown = []
     for key, value in state_dict.items():
+        match = BLOCK.fullmatch(key)
         if DROPPED.fullmatch(key):
             continue
-        prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), None)
-        if prefix is None:
-            unknown.append(key)
-            continue
-        match = BLOCK.fullmatch(key)
-        if match is None:
-            converted[PREFIXES[prefix] + key.removeprefix(prefix)] = value
-        elif match["layer"] in FUSED:
+        if match and match["layer"] in FUSED:
             attention = f"{match['block']}.{FUSED[match['layer']]}"
             for name, part in zip(PROJECTIONS, value.chunk(3), strict=True):
                 converted[f"{attention}.{name}.{match['kind']}"] = part
-        elif match["layer"] in BLOCK_LAYERS:
-            converted[f"{match['block']}.{BLOCK_LAYERS[match['layer']]}.{match['kind']}"] = value
+        elif (renamed := _renamed(key, PREFIXES, BLOCK_LAYERS)) is not None:
+            converted[renamed] = value
         else:
             unknown.append(key)
     if unknown:
@@ -112,22 +106,28 @@ def to_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
     fused = {ours: released for released, ours in FUSED.items()}
     released: dict[str, torch.Tensor] = {}
     for key, value in state_dict.items():
-        prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
-        if prefix is None:
-            raise ValueError(f"{key} has no place in the released VidTwin; is the model square?")
         match = BLOCK.fullmatch(key)
-        if match is None:
-            released[prefixes[prefix] + key.removeprefix(prefix)] = value
-        elif match["layer"] in layers:
-            released[f"{match['block']}.{layers[match['layer']]}.{match['kind']}"] = value
-        else:
-            attention, part = match["layer"].rsplit(".", 1)
+        attention, _, part = match["layer"].rpartition(".") if match else ("", "", "")
+        if match and part in PROJECTIONS:
             if part == PROJECTIONS[0]:
                 parts = [
                     state_dict[f"{match['block']}.{attention}.{name}.{match['kind']}"] for name in PROJECTIONS
                 ]
                 released[f"{match['block']}.{fused[attention]}.{match['kind']}"] = torch.cat(parts)
+        elif (renamed := _renamed(key, prefixes, layers)) is not None:
+            released[renamed] = value
+        else:
+            raise ValueError(f"{key} has no place in the released VidTwin; is the model square?")
     return released
+
+
+def _renamed(key: str, prefixes: Mapping[str, str], layers: Mapping[str, str]) -> str | None:
+    """A key, not of a fused projection, under its other name; None where it has none."""
+    if match := BLOCK.fullmatch(key):
+        layer = layers.get(match["layer"])
+        return f"{match['block']}.{layer}.{match['kind']}" if layer else None
+    prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
+    return None if prefix is None else prefixes[prefix] + key.removeprefix(prefix)
 
 
 def infer_config(

@@ -56,7 +56,8 @@ def reconstruct(flags: ReconstructFlags) -> None:
         panels.append(_panel(shown))
         measured.append(_quality(shown[1], shown[0], lpips))
     quality = {name: torch.cat([values[name] for values in measured]).mean().item() for name in measured[0]}
-    num_frames, rate = len(video.indices), _compression_rate(vae)
+    num_frames, config = len(video.indices), vae.config
+    rate = vae.layout.compression_rate(config.num_frames, config.height, config.width, config.in_channels)
     record = {"video": _video_record(video), **_record(flags, vae, num_frames, video.fps)}
     record |= {"psnr": None, "ssim": None, "lpips": None, **quality}
     record |= {"compression_rate": rate, "num_elements": vae.layout.num_elements}
@@ -138,11 +139,6 @@ def _panel(clips: Sequence[torch.Tensor]) -> torch.Tensor:
     panel = tile(clips, columns=len(clips))
     odd_height, odd_width = (side % 2 for side in panel.shape[-2:])
     return to_uint8(F.pad(panel, (0, odd_width, 0, odd_height), value=1.0)).cpu()
-
-
-def _compression_rate(vae: AutoencoderVidTwin) -> float:
-    config = vae.config
-    return vae.layout.compression_rate(config.num_frames, config.height, config.width, config.in_channels)
 
 
 def _video_record(video: VideoWindows) -> dict[str, Any]:

@@ -15,12 +15,12 @@ VERBS = {
     "mix": Verb(MixFlags, "pipelines.edit:mix", "generate two clips and swap their Dynamics"),
     "export": Verb(
         ExportFlags,
-        "pipelines.sharing.command:export",
+        "pipelines.sharing.export:export",
         "a saved pipeline with its code, for where this package is not",
     ),
     "card": Verb(
         CardFlags,
-        "pipelines.sharing.command:card",
+        "pipelines.sharing.training_record:card",
         "write what was measured into a saved pipeline's model card",
     ),
 }

@@ -12,11 +12,9 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import (
     class_folder_name,
     class_ids,
-    clip_formats,
-    clip_generator,
     frame_rate,
     load_pipeline,
-    sampling_options,
+    sample,
     sampling_record,
     write_clip,
 )
@@ -36,20 +34,10 @@ def edit(flags: EditFlags) -> None:
     )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
-    numbers = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]
-    sampled = pipe(
-        ids,
-        num_videos_per_class=flags.num_videos_per_class,
-        generator=[clip_generator(flags.seed, label, number) for label, number in numbers],
-        known_latents=known,
-        keep=flags.keep,
-        num_resamples=flags.num_resamples,
-        output_type="latent",
-        return_dict=False,
-        **sampling_options(flags),
-    )[0]
-    latents = torch.as_tensor(sampled)  # (B, L)
-    for (label, number), edited in zip(numbers, _decode(pipe, latents), strict=True):
+    edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
+    options = {"known_latents": known, "keep": flags.keep, "num_resamples": flags.num_resamples}
+    latents = sample(pipe, flags, edits, output_type="latent", **options)  # (B, L)
+    for (_, label, number), edited in zip(edits, _decode(pipe, latents), strict=True):
         clips[f"{class_folder_name(pipe, label)}_{number:04d}"] = edited
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
@@ -58,10 +46,10 @@ def edit(flags: EditFlags) -> None:
     record |= {"num_resamples": flags.num_resamples} | sampling_record(pipe, flags, fps)
     with new_folder(out) as partial:
         for name, shown in clips.items():
-            write_clip(partial / name, shown, fps, clip_formats(flags))
+            write_clip(partial / name, shown, fps, flags)
         filmstrip(list(clips.values())).save(partial / "filmstrip.png")
         write_json(partial / "edited.json", record | {"rows": list(clips)})
-    print(f"{len(numbers)} videos with the {flags.keep} of {flags.video} in {out}; rows of filmstrip.png:")
+    print(f"{len(edits)} videos with the {flags.keep} of {flags.video} in {out}; rows of filmstrip.png:")
     print(", ".join(clips))
 
 
@@ -71,18 +59,10 @@ def mix(flags: MixFlags) -> None:
     ids = class_ids(pipe, flags.class_labels)
     if len(ids) != 2:
         raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
-    pairs = [(side, label, n) for side, label in enumerate(ids) for n in range(flags.num_videos_per_class)]
-    sampled = pipe(
-        ids,
-        num_videos_per_class=flags.num_videos_per_class,
-        # two clips of one class are two clips
-        generator=[clip_generator(flags.seed + side, label, number) for side, label, number in pairs],
-        output_type="latent",
-        return_dict=False,
-        **sampling_options(flags),
-    )[0]
-    latents = torch.as_tensor(sampled)  # (B, L)
-    first, second = latents.chunk(2)
+    numbers = range(flags.num_videos_per_class)
+    # a seed for each side: two clips of one class are two clips
+    sides = [(flags.seed + side, label, number) for side, label in enumerate(ids) for number in numbers]
+    first, second = sample(pipe, flags, sides, output_type="latent").chunk(2)  # (N, L) each
     columns = [first, second, pipe.mix(first, second), pipe.mix(second, first)]
     rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
 
@@ -92,7 +72,7 @@ def mix(flags: MixFlags) -> None:
     record = {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:
         for number, clips in enumerate(rows):
-            write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, clip_formats(flags))
+            write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, flags)
         filmstrip(list(rows.flatten(0, 1))).save(partial / "filmstrip.png")
         write_json(partial / "mixed.json", record | sampling_record(pipe, flags, fps))
     print(f"{len(rows)} mixtures in {out}, columns, and rows of filmstrip.png: {', '.join(shown)}")

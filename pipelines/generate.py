@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
@@ -21,11 +20,9 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import (
     class_folder_name,
     class_ids,
-    clip_formats,
-    clip_generator,
     frame_rate,
     load_pipeline,
-    sampling_options,
+    sample,
     sampling_record,
     write_clip,
 )
@@ -45,26 +42,20 @@ def generate(flags: GenerateFlags) -> None:
     counts = videos_per_class(pipe, flags)
     ids = list(counts)
     names = [class_folder_name(pipe, label) for label in range(num_classes)]
-    fps, formats = frame_rate(pipe, flags), clip_formats(flags)
-    clips = [(label, number) for label in ids for number in range(counts[label])]
+    fps = frame_rate(pipe, flags)
+    clips = [(flags.seed, label, number) for label in ids for number in range(counts[label])]
     size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
 
     out = Path(flags.out)
     with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:
-        all_frames = create_clip_file(partial / "clips.safetensors", [label for label, _ in clips], size)
+        all_frames = create_clip_file(partial / "clips.safetensors", [label for _, label, _ in clips], size)
         for start in range(0, len(clips), flags.batch_size):
             batch = clips[start : start + flags.batch_size]
-            videos = pipe(
-                [label for label, _ in batch],
-                generator=[clip_generator(flags.seed, label, number) for label, number in batch],
-                output_type="pt",
-                return_dict=False,
-                **sampling_options(flags),
-            )[0]  # (B, F, C, H, W) in [0, 1]
-            frames = to_uint8(from_diffusers(torch.as_tensor(videos))).cpu().numpy()
+            videos = sample(pipe, flags, batch, output_type="pt")  # (B, F, C, H, W) in [0, 1]
+            frames = to_uint8(from_diffusers(videos)).cpu().numpy()
             all_frames[start : start + len(batch)] = frames  # (B, F, H, W, C)
-            for (label, number), clip in zip(batch, frames, strict=True):
-                write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, formats)
+            for (_, label, number), clip in zip(batch, frames, strict=True):
+                write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, flags)
             progress.update(len(batch))
         all_frames.flush()
         record = GeneratedRecord(

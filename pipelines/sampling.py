@@ -13,6 +13,7 @@ from pipelines.flags import SamplingFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.writing import write_gif, write_video
+from vidtwin_gen.files import check_new
 
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
@@ -23,15 +24,12 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     Raises:
         ValueError: no such folder, or --out is not empty.
     """
-    folder, out = Path(flags.pipeline), Path(flags.out)
+    folder = Path(flags.pipeline)
     if not (folder / "model_index.json").is_file():
         raise ValueError(
             f"--pipeline {folder} holds no model_index.json; name the folder of a saved pipeline"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"--out {out} is not empty and old videos would mix with new ones; name a new folder"
-        )
+    check_new(flags.out)
     pipe = VidTwinPipeline.from_pretrained(folder)
     pipe = pipe.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipe.set_progress_bar_config(disable=True)
@@ -64,16 +62,26 @@ def frame_rate(pipe: VidTwinPipeline, flags: SamplingFlags) -> float:
     return flags.fps or pipe.config.fps or DEFAULT_FPS
 
 
-def clip_formats(flags: SamplingFlags) -> tuple[str, ...]:
-    return ("mp4", "gif") if flags.format == "both" else (flags.format,)
+def sample(
+    pipe: VidTwinPipeline, flags: SamplingFlags, clips: Sequence[tuple[int, int, int]], **options: Any
+) -> torch.Tensor:
+    """What the pipeline gives, as `output_type` in the options says, for each (seed, label, number)."""
+    sampled = pipe(
+        [label for _, label, _ in clips],
+        generator=[clip_generator(*clip) for clip in clips],
+        return_dict=False,
+        **sampling_options(flags),
+        **options,
+    )
+    return torch.as_tensor(sampled[0])
 
 
-def write_clip(path: Path, clip: Any, fps: float, formats: Sequence[str]) -> None:
-    """A clip as `write_video` and `write_gif` take it, under this name with the formats' suffixes."""
+def write_clip(path: Path, clip: Any, fps: float, flags: SamplingFlags) -> None:
+    """A clip as `write_video` and `write_gif` take it, under this name with the suffixes of --format."""
     path.parent.mkdir(exist_ok=True)
-    if "mp4" in formats:
+    if flags.format in ("mp4", "both"):
         write_video(path.with_suffix(".mp4"), clip, fps)
-    if "gif" in formats:
+    if flags.format in ("gif", "both"):
         write_gif(path.with_suffix(".gif"), clip, fps)
 
 

@@ -80,10 +80,8 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
             return
         values = ", ".join(f"{key}={known[key]!r}" for key in settings)
         changes = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-        found, line = (
-            f"pipe.scheduler is a {name} with {values}",
-            (f"{name}.from_config(pipe.scheduler.config, {changes})"),
-        )
+        found = f"pipe.scheduler is a {name} with {values}"
+        line = f"{name}.from_config(pipe.scheduler.config, {changes})"
     raise ValueError(
         f"{found}; the transformer predicts {EXPECTED[prediction_type]}. Assign pipe.scheduler = {line}"
     )

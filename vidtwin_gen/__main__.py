@@ -31,7 +31,7 @@ VERBS = {
     "data": Verb(DataFlags, data, "write the embedded data set, in UCF-101's layout"),
     "encode": Verb(
         EncodeFlags,
-        "autoencoder.encode.command:encode",
+        "autoencoder.encode.dataset:encode",
         "encode a data set into latents, once; the same command again continues",
     ),
 }

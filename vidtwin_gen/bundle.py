@@ -203,18 +203,15 @@ def _bindings(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]
     for alias in node.names:
         if isinstance(node, ast.ImportFrom):
             yield alias.asname or alias.name, (node.module or "", alias.name)
-        elif alias.asname:
-            yield alias.asname, (alias.name, None)
-        else:
-            yield alias.name, (alias.name, None)  # `import a.b` binds a, and two such imports go together
+        else:  # `import a.b` binds a, and two such imports go together
+            yield alias.asname or alias.name, (alias.name, None)
 
 
 def _defined(node: ast.stmt) -> Iterator[str]:
     """Names that a statement at the top of a module binds, imports apart."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
-        return
-    if not isinstance(node, ast.Import | ast.ImportFrom):
+    elif not isinstance(node, ast.Import | ast.ImportFrom):
         for item in ast.walk(node):
             if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store):
                 yield item.id

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Distribution = Callable[
-    [int, torch.Generator], torch.Tensor
-]  # number of samples, generator -> (samples, ...)
+# number of samples, generator -> (samples, ...)
+Distribution = Callable[[int, torch.Generator], torch.Tensor]
 Draw = Callable[[Distribution], torch.Tensor]  # numbers of a distribution, for the samples at hand
 
 

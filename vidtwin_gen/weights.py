@@ -42,6 +42,9 @@ class HubFile:
     file: str
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.file} of {self.repo}@{self.revision[:8]}"
+
 
 @dataclass(frozen=True)
 class WeightsFile:
@@ -78,7 +81,7 @@ class PublishedWeights:
     def known(self) -> dict[str, str]:
         """Published digests -> the file that has it."""
         known = {self.sha256: f"{Path(self.file).name} of {self.package}"}
-        return known | ({self.hub.sha256: self._hub_name} if self.hub else {})
+        return known | ({self.hub.sha256: str(self.hub)} if self.hub else {})
 
     def find(self, path: str | Path | None = None) -> Path:
         """Where a file is, its contents not yet looked at.
@@ -161,11 +164,6 @@ class PublishedWeights:
         return [Path(file).name for file in (self.file, *([self.hub.file] if self.hub else []))]
 
     @property
-    def _hub_name(self) -> str:
-        assert self.hub is not None
-        return f"{self.hub.file} of {self.hub.repo}@{self.hub.revision[:8]}"
-
-    @property
     def _sha256_variable(self) -> str:
         return f"{self.variable}_SHA256"
 
@@ -176,7 +174,7 @@ class PublishedWeights:
             f"put {' or '.join(self._cache_names)} into {cache_folder()} ({CACHE_VARIABLE} names another)",
         ]
         if self.hub:
-            ways.append(f"let this machine reach the hub, which has {self._hub_name}{reason}")
+            ways.append(f"let this machine reach the hub, which has {self.hub}{reason}")
         return f"the {self.title} weights are in none of their places; one of these helps: {'; '.join(ways)}"
 
 

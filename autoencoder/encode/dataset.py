@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from autoencoder.encode.card import write_card
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
 from autoencoder.encode.whitening import latent_statistics
+from autoencoder.loading import load_video_autoencoder
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
@@ -37,6 +37,17 @@ from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
+
+
+def encode(flags: EncodeFlags) -> None:
+    """python -m vidtwin_gen encode"""
+    vae = load_video_autoencoder(flags.vae)
+    vae = vae.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    metadata = encode_dataset(vae, flags)
+    whitening = Path(flags.vae, "config.json") if adapter.is_ours(vae) else Path(flags.out, METADATA)
+    print(f"wrote {flags.out}: {metadata['num_rows']} rows; whitening written to {whitening}")
+    for complaint in metadata["bad_videos"]:
+        print(f"left out, {complaint}")
 
 
 def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
@@ -100,12 +111,19 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
 
 
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
-    """Writes the files of one split that `folder` has not yet; returns the bad videos met."""
+    """Writes the files of one split that `folder` has not yet; returns the bad videos met. No batch spans two
+    files, so that a file's rows are the same to the last bit whether or not those before it were encoded by
+    the same process.
+
+    Raises:
+        ValueError: as `BadVideos.update` and `RowEncoder.rows`.
+    """
     train = rows.split == "train"
+    num_frames, *size = rows.encoder.clip_size
     reader = VideoDataset(
         rows.index,
-        rows.encoder.num_frames,
-        rows.encoder.size,
+        num_frames,
+        (size[0], size[1]),
         stride=_stride(flags),
         fps=flags.fps,
         shuffle=False,
@@ -115,9 +133,31 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
     bad_videos = BadVideos(len(rows.index), flags.max_bad_fraction)
-    encode_files(
-        folder, files, reader, rows, bad_videos, batch_size=flags.batch_size, num_workers=flags.num_workers
+    for name in [name for name in files if name in folder.files]:
+        seen = torch.tensor([draw % len(reader) for draw in files[name]])
+        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
+    batches = {
+        name: [list(draws[i : i + flags.batch_size]) for i in range(0, len(draws), flags.batch_size)]
+        for name, draws in files.items()
+        if name not in folder.files
+    }
+    batch_sampler = [batch for of_file in batches.values() for batch in of_file]
+    loader = DataLoader(
+        reader, batch_sampler=batch_sampler, num_workers=flags.num_workers, collate_fn=collate
     )
+    done = num_windows - sum(map(len, batch_sampler))
+    with tqdm(total=num_windows, initial=done, desc=f"encoding {rows.split} clips", unit="window") as bar:
+        stream = iter(loader)
+        for name, of_file in batches.items():
+            encoded: list[dict[str, Any]] = []
+            skipped: list[tuple[int, str]] = []
+            for batch in islice(stream, len(of_file)):
+                bad_videos.update(batch)
+                encoded += rows.encode(batch)
+                skipped += batch["skipped"]
+                bar.update(len(batch["index"]))
+            about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
+            folder.add(name, partial(_write, rows.table(encoded)), about)
     return bad_videos
 
 
@@ -130,51 +170,6 @@ def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[st
         )
         for number in range(count)
     }
-
-
-def encode_files(
-    folder: PartialFolder,
-    files: Mapping[str, range],
-    reader: VideoDataset,
-    rows: RowEncoder,
-    bad_videos: BadVideos,
-    *,
-    batch_size: int,
-    num_workers: int,
-) -> None:
-    """Writes those of the files that `folder` has not. No batch spans two of them, so that a file's rows are
-    the same to the last bit whether or not those before it were encoded by the same process.
-
-    Raises:
-        ValueError: as `BadVideos.update` and `RowEncoder.rows`.
-    """
-    for name in [name for name in files if name in folder.files]:
-        seen = torch.tensor([draw % len(reader) for draw in files[name]])
-        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
-    left = {name: draws for name, draws in files.items() if name not in folder.files}
-    batches = {
-        name: [list(draws[i : i + batch_size]) for i in range(0, len(draws), batch_size)]
-        for name, draws in left.items()
-    }
-    loader = DataLoader(
-        reader,
-        batch_sampler=[batch for of_file in batches.values() for batch in of_file],
-        num_workers=num_workers,
-        collate_fn=collate,
-    )
-    total, todo = (sum(map(len, draws.values())) for draws in (files, left))
-    with tqdm(total=total, initial=total - todo, desc=f"encoding {rows.split} clips", unit="window") as bar:
-        stream = iter(loader)
-        for name in left:
-            encoded: list[dict[str, Any]] = []
-            skipped: list[tuple[int, str]] = []
-            for batch in islice(stream, len(batches[name])):
-                bad_videos.update(batch)
-                encoded += rows.encode(batch)
-                skipped += batch["skipped"]
-                bar.update(len(batch["index"]))
-            about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
-            folder.add(name, partial(_write, rows.table(encoded)), about)
 
 
 def _check(flags: EncodeFlags) -> None:
@@ -201,9 +196,7 @@ def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags)
     return {
         "layout": encoder.layout.to_config(),
         "class_names": index.features["label"].names,
-        "num_frames": encoder.num_frames,
-        "height": encoder.size[0],
-        "width": encoder.size[1],
+        **dict(zip(("num_frames", "height", "width"), encoder.clip_size, strict=True)),
         **_settings(flags),
         "fps": flags.fps if flags.fps is not None else first_fps(index["path"]) / (_stride(flags) or 1),
         "autoencoder_class": type(encoder.vae).__name__,

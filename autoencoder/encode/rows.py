@@ -36,15 +36,6 @@ class ClipEncoder:
     layout: LatentLayout
     clip_size: adapter.ClipSize
 
-    @property
-    def num_frames(self) -> int:
-        return self.clip_size[0]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.clip_size[1], self.clip_size[2]
-
     def encode(self, clips: torch.Tensor) -> FlatGaussian:
         """Clips (B, C, F, H, W) in [-1, 1] -> the raw posterior over flat latents (B, L)."""
         return adapter.encode(self.vae, clips.to(self.vae.device, self.vae.dtype))

@@ -7,11 +7,6 @@ from collections.abc import Sequence
 import torch
 
 
-def default_stride(num_frames: int) -> int:
-    """Three quarters of a window, as diffusers' AutoencoderKLHunyuanVideo has it: a quarter overlaps."""
-    return max(1, 3 * num_frames // 4)
-
-
 def check_stride(stride: int, num_frames: int) -> int:
     """The stride, in frames from one window's start to the next one's.
 

@@ -110,7 +110,8 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
         self.patch_output = PatchOutput(config)
         self.use_slicing = False
         self.use_tiling = False
-        self.tile_sample_stride_num_frames = tiling.default_stride(num_frames)
+        # a quarter of a window overlaps, as in diffusers' AutoencoderKLHunyuanVideo
+        self.tile_sample_stride_num_frames = max(1, 3 * num_frames // 4)
 
     @classmethod
     def from_released(cls, path_or_repo_id: str | Path, **options: Any) -> AutoencoderVidTwin:

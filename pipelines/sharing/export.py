@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoencoder.export import CODE as AUTOENCODER_CODE
 from autoencoder.export import autoencoder_code
+from pipelines.flags import ExportFlags
 from pipelines.labels import labels_by_name, names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.model_card import CARD, write_card
@@ -85,3 +86,10 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
             shutil.copy2(source / CARD, folder)
         write_card(folder)
     return Path(out)
+
+
+def export(flags: ExportFlags) -> None:
+    """python -m pipelines export"""
+    out = export_pipeline(flags.pipeline, flags.out)
+    loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
+    print(f"wrote {out}: {loads} loads it")

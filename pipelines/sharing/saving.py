@@ -47,8 +47,14 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         """
         from pipelines.sharing.model_card import write_card
 
-        options = ("repo_id", "commit_message", "private", "token", "create_pr") if push_to_hub else ()
-        hub = {name: kwargs.pop(name, None) for name in options}
+        options = {
+            "repo_id": None,
+            "commit_message": None,
+            "private": None,
+            "token": None,
+            "create_pr": False,
+        }
+        hub = {name: kwargs.pop(name, other) for name, other in options.items() if push_to_hub}
         super().save_pretrained(  # type: ignore[misc]
             save_directory,
             safe_serialization=safe_serialization,
@@ -75,22 +81,14 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         """As `DiffusionPipeline.push_to_hub`, but with this pipeline's model card and not an empty one."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            return self._push(folder, repo_id, commit_message, private, token, create_pr, subfolder)
+            upload = {"commit_message": commit_message, "create_pr": create_pr, "subfolder": subfolder}
+            return self._push(folder, repo_id, private, token, **upload)
 
     def _push(
-        self,
-        folder: str | os.PathLike[str],
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool | None = None,
-        subfolder: str | None = None,
+        self, folder: str | os.PathLike[str], repo_id: str, private: Any, token: Any, **upload: Any
     ) -> str:
         from pipelines.sharing.model_card import write_card
 
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         write_card(folder, repo_id)
-        return self._upload_folder(
-            folder, repo_id, token, commit_message, create_pr=bool(create_pr), subfolder=subfolder
-        )
+        return self._upload_folder(folder, repo_id, token, **upload)

@@ -16,7 +16,9 @@ from typing import Any
 
 from accelerate import PartialState
 
+from pipelines.flags import CardFlags
 from pipelines.sharing.metrics import SCALAR, metrics_of
+from pipelines.sharing.model_card import CARD, write_card
 from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.records import GeneratedRecord, read_result
 from vidtwin_gen.training.config import FREE_ON_RESUME
@@ -92,6 +94,15 @@ def update_record(
         record |= {"license": licence}
     write_json(path, index | {"training": record or None}, sort_keys=True)
     return unknown
+
+
+def card(flags: CardFlags) -> None:
+    """python -m pipelines card: what is known of a saved pipeline, into its config and its model card."""
+    unknown = update_record(flags.pipeline, flags.metrics or (), dataset=flags.dataset, licence=flags.license)
+    for path in unknown:
+        print(f"{path} left out: no result of eval fvd, recon or accuracy, nor generated.json")
+    path, written = Path(flags.pipeline) / CARD, write_card(flags.pipeline)
+    print(f"wrote {path}" if written else f"{path} was written by hand and is left as it is")
 
 
 def _is_plain(value: Any) -> bool:

@@ -120,4 +120,4 @@ def test_generate_needs_a_pipeline_and_a_new_folder(folder, tmp_path, capsys):
     (tmp_path / "old.mp4").touch()
     with pytest.raises(SystemExit):
         main(command(folder, tmp_path))
-    assert "not empty" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -124,11 +124,6 @@ def open_reader(path: str | os.PathLike[str]) -> tuple[decord.VideoReader, int, 
     num_hidden = int(((times < -1e-3) & (times > -1e6)).sum())
     seekable = bool(times[0] > -1e-3 and (np.diff(times) > 0).all())
     return reader, len(reader) - num_hidden, seekable
-
-
-def decode(reader: decord.VideoReader, indices: Sequence[int], seekable: bool) -> np.ndarray:
-    """uint8 (F, H, W, C): the frames at `indices`, which do not decrease."""
-    return np.stack(list(frames_at(reader, indices, seekable)))
 
 
 def frames_at(reader: decord.VideoReader, indices: Iterable[int], seekable: bool) -> Iterator[np.ndarray]:

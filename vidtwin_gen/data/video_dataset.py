@@ -12,8 +12,7 @@ from torch.utils.data import default_collate
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.pixels import Crop, cover, from_uint8
 from vidtwin_gen.data.ucf101 import some
-from vidtwin_gen.data.video import read_frames
-from vidtwin_gen.data.windows import Start
+from vidtwin_gen.data.video import Start, read_frames
 from vidtwin_gen.draws import EpochOrder, seeded_generator
 
 # Past this many bad files in a row the data set is broken, not a file.

@@ -19,8 +19,7 @@ from vidtwin_gen.data.decoding import (
     open_reader,
 )
 from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.video import video_info
-from vidtwin_gen.data.windows import sampling_step
+from vidtwin_gen.data.video import sampling_step, video_info
 
 
 class VideoWindows:
@@ -76,11 +75,7 @@ class VideoWindows:
         frames = frames_at(reader, self.indices, seekable)
         for start in range(0, len(self.indices), self.num_frames):
             num_real = min(self.num_frames, len(self.indices) - start)
-            window = guarded(self.path, partial(_take, frames, num_real))
+            window: list[np.ndarray] = guarded(self.path, partial(list, islice(frames, num_real)))
             # frame by frame, since floats of the file's own resolution are large
             shown = [cover(from_uint8(torch.from_numpy(frame)[None]), self.size) for frame in window]
             yield torch.cat(shown + shown[-1:] * (self.num_frames - num_real), dim=1), num_real
-
-
-def _take(frames: Iterator[np.ndarray], num_frames: int) -> list[np.ndarray]:
-    return list(islice(frames, num_frames))

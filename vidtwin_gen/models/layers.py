@@ -105,16 +105,15 @@ def init_relu_stack(*modules: nn.Module) -> None:
                     nn.init.zeros_(layer.bias)
 
 
-def init_blend(*modules: nn.Module) -> None:
+def init_blend(module: nn.Module) -> None:
     """For layers that blend non-negative inputs along an axis, with one matrix for all channels, before a
     ReLU: non-negative weights, each output near the mean of the inputs. With weights of either sign an
     output, say a whole frame, can be negative for all channels and positions; then it is dead for good."""
-    for module in modules:
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear | nn.Conv1d):
-                nn.init.uniform_(layer.weight, 0.0, 2.0 / layer.weight.shape[1])
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            nn.init.uniform_(layer.weight, 0.0, 2.0 / layer.weight.shape[1])
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
 
 def init_interpolation(module: nn.Module) -> None:

@@ -11,10 +11,5 @@ SIZES: dict[str, dict[str, Any]] = {
     "B": {"hidden_size": 768, "num_layers": 12, "num_heads": 12},
     "L": {"hidden_size": 1024, "num_layers": 24, "num_heads": 16},
     "XL": {"hidden_size": 1152, "num_layers": 28, "num_heads": 16},
-    "paper": {
-        "hidden_size": 1152,
-        "num_layers": 18,
-        "num_heads": 16,
-        "conditioning": "cross_attention",
-    },
+    "paper": {"hidden_size": 1152, "num_layers": 18, "num_heads": 16, "conditioning": "cross_attention"},
 }

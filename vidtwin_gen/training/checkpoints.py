@@ -32,11 +32,8 @@ class Progress:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def state_dict(self) -> dict[str, int]:
-        return {
-            "step": self.step,
-            "skipped_steps": self.skipped_steps,
-            "num_processes": self.num_processes,
-        }
+        names = ("step", "skipped_steps", "num_processes")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         if state["num_processes"] != self.num_processes:
@@ -58,11 +55,21 @@ def resume(accelerator: Accelerator, output_dir: Path, wanted: str) -> None:
     checkpoint = find_checkpoint(output_dir, wanted)
     if checkpoint is None:
         return
-    check_sharding(checkpoint, is_sharded(accelerator))
+    was_sharded, sharded = any(checkpoint.glob("pytorch_model_fsdp*")), is_sharded(accelerator)
+    if was_sharded != sharded:
+        how = {True: "with FSDP", False: "without FSDP"}
+        raise ValueError(
+            f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
+            "same configuration of accelerate, or start another --output_dir"
+        )
     accelerator.load_state(str(checkpoint))
     accelerator.print(f"resuming from {checkpoint}")
     if accelerator.is_main_process:
-        remove_later_checkpoints(checkpoint)
+        # what lies past this one would else be taken for the latest of the new branch
+        found = _checkpoints(output_dir)
+        for later in found[found.index(checkpoint) + 1 :]:
+            print(f"removing {later}: the run goes on from {checkpoint.name}")
+            shutil.rmtree(_without_name(later))
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
@@ -75,46 +82,27 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
     if wanted == "none":
         if found:
             raise ValueError(
-                f"{output_dir} holds {found[-1][1].name}; to start afresh name another --output_dir"
+                f"{output_dir} holds {found[-1].name}; to start afresh name another --output_dir"
             )
         return None
     if wanted == "latest":
-        return found[-1][1] if found else None
-    for _, path in found:
-        if path.name == Path(wanted).name:
-            return path
-    names = [path.name for _, path in found]
+        return found[-1] if found else None
+    names = [path.name for path in found]
+    if Path(wanted).name in names:
+        return output_dir / Path(wanted).name
     raise ValueError(f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}")
 
 
-def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
-    """Step and folder of every complete checkpoint, in order."""
-    return sorted(
-        (int(match[1]), path)
-        for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name))
-    )
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """The folder of every complete checkpoint, in order of their steps."""
+    found = {path: CHECKPOINT.fullmatch(path.name) for path in output_dir.glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match}
+    return sorted(steps, key=lambda path: steps[path])
 
 
-def check_sharding(checkpoint: Path, sharded: bool) -> None:
-    """ValueError unless the checkpoint is of a run with FSDP, where this one is, or without."""
-    was_sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
-    if was_sharded != sharded:
-        how = {True: "with FSDP", False: "without FSDP"}
-        raise ValueError(
-            f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
-            "same configuration of accelerate, or start another --output_dir"
-        )
-
-
-def remove_later_checkpoints(checkpoint: Path) -> None:
-    """What lies past the one that is resumed from would else be taken for the latest of the new branch."""
-    found = _checkpoints(checkpoint.parent)
-    names = [path.name for _, path in found]
-    for _, later in found[names.index(checkpoint.name) + 1 :]:
-        print(f"removing {later}: the run goes on from {checkpoint.name}")
-        later.rename(later.with_name(f"partial-{later.name}"))
-        shutil.rmtree(later.with_name(f"partial-{later.name}"))
+def _without_name(checkpoint: Path) -> Path:
+    """Renamed first, so that one whose removal is interrupted is no checkpoint any more."""
+    return checkpoint.rename(checkpoint.with_name(f"partial-{checkpoint.name}"))
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
@@ -132,8 +120,8 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for _, old in _checkpoints(output_dir)[:-limit]:
-            old.rename(old.with_name(f"partial-{old.name}"))
+        for old in _checkpoints(output_dir)[:-limit]:
+            _without_name(old)
         for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
             shutil.rmtree(path)
     return final

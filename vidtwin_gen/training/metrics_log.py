@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from vidtwin_gen.files import write_text
 from vidtwin_gen.training.config import METRICS, TrainingConfig
-from vidtwin_gen.training.trackers import start_trackers
 
 
 class MetricsLog:
@@ -26,8 +25,11 @@ class MetricsLog:
     def __init__(self, accelerator: Accelerator, config: TrainingConfig, name: str, step: int) -> None:
         self.accelerator = accelerator
         self.path = Path(config.output_dir) / METRICS
-        self.means = RunningMean()
-        start_trackers(accelerator, name, config)
+        self.sums: dict[str, torch.Tensor] = {}  # on the device
+        self.counts: dict[str, int] = {}
+        self.of_this_step: list[tuple[str, torch.Tensor]] = []
+        if config.report_to != "none":
+            accelerator.init_trackers(name, config=config.public())
         if accelerator.is_main_process and self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             write_text(self.path, "".join(f"{line}\n" for line in lines))
@@ -41,16 +43,23 @@ class MetricsLog:
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
         """Scalars of one pass."""
-        self.means.add(values)
+        self.of_this_step += [(name, value.detach()) for name, value in values.items()]
 
     def end_step(self, *, counts: bool) -> None:
         """What was added since the last step goes into the means, where the step counts."""
-        self.means.end_step(counts=counts)
+        for name, value in self.of_this_step if counts else []:
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.of_this_step = []
         self.bar.update()
 
     def pop_means(self) -> dict[str, float]:
-        """The means since they were last asked for, which the bar shows, too."""
-        values = self.means.pop(self.accelerator)
+        """The means over all processes since they were last asked for, which the bar shows, too."""
+        values = {
+            name: self.accelerator.reduce(total / self.counts[name], "mean").item()
+            for name, total in self.sums.items()
+        }
+        self.sums, self.counts = {}, {}
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
         return values
 
@@ -75,30 +84,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:  # the line that was being written when the run was killed
         return math.inf
-
-
-class RunningMean:
-    """Means of scalars, summed on the device, over the passes of the steps that count."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.of_this_step: list[tuple[str, torch.Tensor]] = []
-
-    def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        self.of_this_step += [(name, value.detach()) for name, value in values.items()]
-
-    def end_step(self, *, counts: bool) -> None:
-        for name, value in self.of_this_step if counts else []:
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.of_this_step = []
-
-    def pop(self, accelerator: Accelerator) -> dict[str, float]:
-        """The means over all processes; starts anew."""
-        means = {
-            name: accelerator.reduce(total / self.counts[name], "mean").item()
-            for name, total in self.sums.items()
-        }
-        self.sums, self.counts = {}, {}
-        return means

@@ -1,4 +1,4 @@
-"""The tracker of a run, by accelerate: whether it can be had, what it is told at the start, pictures."""
+"""The tracker of a run, by accelerate: whether it can be had, and pictures for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
-
-from vidtwin_gen.training.config import TrainingConfig
 
 # what `log_images` needs to know where it does not take a batch of pictures (N, H, W, 3) as it is
 PICTURE_OPTIONS = {"tensorboard": {"dataformats": "NHWC"}, "wandb": {}}
@@ -26,12 +24,6 @@ def check_tracker(name: str) -> None:
         raise ValueError(f"--report_to is none, all, or one of {known}; got {name!r}")
     if name not in [str(tracker) for tracker in get_available_trackers()]:
         raise ValueError(f"--report_to {name} is not installed: pip install {name}; or --report_to none")
-
-
-def start_trackers(accelerator: Accelerator, name: str, config: TrainingConfig) -> None:
-    """A run called `name` with the configuration, but for what is secret in it."""
-    if config.report_to != "none":
-        accelerator.init_trackers(name, config=config.public())
 
 
 def log_picture(accelerator: Accelerator, picture: Image.Image, step: int) -> None:

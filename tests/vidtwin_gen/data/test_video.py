@@ -17,8 +17,7 @@ from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data import decoding, video
 from vidtwin_gen.data.decoding import UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
-from vidtwin_gen.data.video import read_clip, video_info
-from vidtwin_gen.data.windows import frame_indices
+from vidtwin_gen.data.video import frame_indices, read_clip, video_info
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
