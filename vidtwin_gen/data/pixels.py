@@ -6,13 +6,9 @@ diffusers take and give videos (B, F, C, H, W) in [0, 1].
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-
-Crop = Literal["random", "center"]
 
 
 def to_uint8(clip: torch.Tensor) -> torch.Tensor:
@@ -37,16 +33,9 @@ def to_diffusers(clips: torch.Tensor) -> torch.Tensor:
     return rearrange(clips, "b c f h w -> b f c h w") / 2 + 0.5
 
 
-def cover(
-    clip: torch.Tensor,
-    size: int | tuple[int, int],
-    crop: Crop = "center",
-    generator: torch.Generator | None = None,
-) -> torch.Tensor:
+def cover(clip: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     """(C, F, h, w) -> (C, F, H, W): frames resized (bilinear, antialiased) until they just cover `size`, an
-    edge or (height, width), and cropped to it; nothing is stretched or padded."""
-    if crop not in get_args(Crop):
-        raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
+    edge or (height, width), and cropped to its centre; nothing is stretched or padded."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"size must be positive, got {size}")
@@ -56,9 +45,5 @@ def cover(
         frames = rearrange(clip, "c f h w -> f c h w")
         frames = F.interpolate(frames, covered, mode="bilinear", antialias=True, align_corners=False)
         clip = rearrange(frames, "f c h w -> c f h w")
-    spare = (covered[0] - height, covered[1] - width)
-    if crop == "random":
-        top, left = (int(torch.randint(extra + 1, (), generator=generator)) for extra in spare)
-    else:
-        top, left = spare[0] // 2, spare[1] // 2
+    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
     return clip[..., top : top + height, left : left + width].contiguous()

@@ -16,24 +16,20 @@ logger = logging.getLogger(__name__)
 
 LISTS = "ucfTrainTestlist"
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+TEST_FRACTION = 0.2  # of the groups, where there are no lists
 GROUP = re.compile(r"(?P<group>.+_g\d+)_c\d+")
 
 
 def build_index(
-    root: str | Path,
-    *,
-    split: Literal["train", "test", "all"] = "train",
-    fold: int = 1,
-    test_fraction: float = 0.2,
-    seed: int = 0,
+    root: str | Path, *, split: Literal["train", "test", "all"] = "train", fold: int = 1
 ) -> datasets.Dataset:
     """The videos `<root>/<class>/<video>`, a row each: path (absolute), class_name, label, group, split.
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
     is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too), and classes keep the
-    official order; a file in no list is left out with a warning. Elsewhere a seeded hash of the group
-    (`v_Biking_g07` of `v_Biking_g07_c02.avi`; without one, the file's own name) picks about `test_fraction`
-    of the groups, each independently of what else is there, and classes are sorted. Labels run from 0 over
+    official order; a file in no list is left out with a warning. Elsewhere a hash of the group
+    (`v_Biking_g07` of `v_Biking_g07_c02.avi`; without one, the file's own name) picks about a fifth of
+    the groups, each independently of what else is there, and classes are sorted. Labels run from 0 over
     the classes present, alike in every split.
 
     Raises:
@@ -47,7 +43,7 @@ def build_index(
     if lists is not None:
         names, splits = _official_splits(lists, fold, files)
     else:
-        names, splits = sorted(files), _hashed_splits(files, test_fraction, seed)
+        names, splits = sorted(files), _hashed_splits(files)
     rows = [
         {"path": str(path), "class_name": name, "label": label, "group": _group(path), "split": splits[path]}
         for label, name in enumerate(names)
@@ -84,7 +80,7 @@ def check_split(train_index: datasets.Dataset, test_index: datasets.Dataset) -> 
     if leaked:
         raise ValueError(
             f"{len(leaked)} groups stand in both train and test ({some(leaked)}): test numbers would be "
-            f"measured on training footage; take both from one fold with one seed, or correct the lists"
+            f"measured on training footage; take both from one fold, or correct the lists"
         )
 
 
@@ -153,11 +149,9 @@ def _official_splits(
     return names, splits
 
 
-def _hashed_splits(files: Mapping[str, list[Path]], test_fraction: float, seed: int) -> dict[Path, str]:
-    if not 0 <= test_fraction <= 1:
-        raise ValueError(f"test_fraction must be from 0 to 1, got {test_fraction}")
+def _hashed_splits(files: Mapping[str, list[Path]]) -> dict[Path, str]:
     return {
-        path: "test" if hash64(seed, f"{name}/{_group(path)}") < test_fraction * 2**64 else "train"
+        path: "test" if hash64(0, f"{name}/{_group(path)}") < TEST_FRACTION * 2**64 else "train"
         for name, videos in files.items()
         for path in videos
     }

@@ -18,7 +18,7 @@ from vidtwin_gen.data.decoding import (
     guarded,
     open_reader,
 )
-from vidtwin_gen.data.pixels import Crop, cover, from_uint8
+from vidtwin_gen.data.pixels import cover, from_uint8
 
 Start = Literal["random", "center"] | int
 
@@ -45,11 +45,8 @@ def video_info(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def first_fps(paths: Iterable[str]) -> float:
-    """The frame rate of the first of these videos that can be read.
-
-    Raises:
-        UnreadableVideoError: none of them can.
-    """
+    """The frame rate of the first of these videos that can be read. Raises UnreadableVideoError where none
+    can."""
     for path in paths:
         try:
             return video_info(path).fps
@@ -178,10 +175,9 @@ def read_clip(
     fps: float | None = None,
     stride: int | None = None,
     start: Start = "random",
-    crop: Crop = "center",
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """(C, F, H, W) float32 in [-1, 1]: the window of `read_frames`, resized and cropped by `cover`. Errors as
     there."""
     raw = read_frames(path, num_frames, fps=fps, stride=stride, start=start, generator=generator)
-    return cover(from_uint8(torch.from_numpy(raw.frames)), size, crop, generator)
+    return cover(from_uint8(torch.from_numpy(raw.frames)), size)

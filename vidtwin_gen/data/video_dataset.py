@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.pixels import Crop, cover, from_uint8
+from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.ucf101 import some
 from vidtwin_gen.data.video import Start, read_frames
 from vidtwin_gen.draws import EpochOrder, seeded_generator
@@ -39,7 +39,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
     """An endless stream of clips over an index, addressed by position.
 
     `dataset[position]` is defined for every position >= 0: epoch `position // len` visits every video once,
-    in a permutation of its own, and window, crop and mirroring depend on (seed, position) alone. So
+    in a permutation of its own, and window and mirroring depend on (seed, position) alone. So
     `DataLoader(dataset, sampler=range(start, stop), collate_fn=collate)` resumes anywhere and gives the same
     clips whatever the batch size and the number of workers. With `shuffle=False, start="center"` the first
     `len` clips are the index in order: the reader for encoding and evaluation.
@@ -49,7 +49,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
 
     Args:
         index: from `build_index`.
-        num_frames, size, fps, stride, start, crop: as `read_clip`.
+        num_frames, size, fps, stride, start: as `read_clip`.
         shuffle: a new order each epoch, or the index's.
         flip: mirror half of the clips. Off by default: left and right may be what a class is about.
     """
@@ -64,7 +64,6 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         stride: int | None = None,
         shuffle: bool = True,
         start: Start = "random",
-        crop: Crop = "center",
         flip: bool = False,
         seed: int = 0,
     ) -> None:
@@ -74,7 +73,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         self.labels: list[int] = list(index["label"])
         self.num_frames, self.size = num_frames, size
         self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start}
-        self.crop, self.flip, self.seed = crop, flip, seed
+        self.flip, self.seed = flip, seed
         self.order = EpochOrder(len(self.paths), shuffle=shuffle, seed=seed)
         self._bad: dict[int, str] = {}
 
@@ -112,7 +111,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
         frames, start, _ = read_frames(self.paths[row], self.num_frames, generator=generator, **self.window)
-        video = cover(from_uint8(torch.from_numpy(frames)), self.size, self.crop, generator)
+        video = cover(from_uint8(torch.from_numpy(frames)), self.size)
         return video.flip(-1) if mirrored else video, start
 
 

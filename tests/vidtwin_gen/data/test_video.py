@@ -103,9 +103,6 @@ def test_size_covers_and_crops(tmp_path):
     whole = read(size=(16, 32))
     assert whole.shape == (3, 3, 16, 32) and abs(float(whole.mean())) < 0.02
     assert read(size=(64, 40)).shape == (3, 3, 64, 40)
-    generator = torch.Generator().manual_seed(0)
-    means = {round(float(read(size=32, crop="random", generator=generator).mean()), 1) for _ in range(12)}
-    assert len(means) > 3
 
 
 @pytest.mark.parametrize("width", [16, 24, 48, 50, 64])  # decord misreads the first three
@@ -113,7 +110,7 @@ def test_a_size_that_matches_is_not_resampled(tmp_path, width):
     noise = torch.randint(0, 256, (2, 16, width, 1), generator=torch.Generator().manual_seed(0))
     noise = noise.to(torch.uint8).expand(-1, -1, -1, 3)
     write_video(tmp_path / "noise.mp4", noise, fps=8, quality=10)
-    back = to_uint8(read_clip(tmp_path / "noise.mp4", 2, size=(16, width), crop="random"))
+    back = to_uint8(read_clip(tmp_path / "noise.mp4", 2, size=(16, width)))
     assert (back.float() - noise.float()).abs().mean() < 2
 
 
@@ -277,7 +274,7 @@ def test_an_avi_with_b_frames_is_read_in_order(tmp_path):
 
 def test_a_decoder_that_does_not_come_back(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "DECODE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(video, "decode", lambda *_: time.sleep(1))
+    monkeypatch.setattr(video, "frames_at", lambda *_: time.sleep(1))
     write_video(tmp_path / "clip.mp4", numbered_frames(4), fps=8)
     with pytest.raises(UnreadableVideoError, match=r"clip\.mp4.*did not end in 0\.2 s"):
         read_clip(tmp_path / "clip.mp4", 4, size=32)
