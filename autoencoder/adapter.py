@@ -78,11 +78,8 @@ def latent_layout(vae: ModelMixin, num_frames: int, height: int, width: int) -> 
 
 
 def clip_size(vae: ModelMixin, layout: LatentLayout) -> ClipSize:
-    """Frames, height and width of the clips that latents of this layout are decoded to.
-
-    Raises:
-        ValueError: the autoencoder has latents of another layout.
-    """
+    """Frames, height and width of the clips that latents of this layout are decoded to. Raises ValueError
+    where the autoencoder has latents of another layout."""
     if is_ours(vae):
         if vae.layout != layout:
             raise ValueError(f"this autoencoder's latents are laid out as {vae.layout}, not as {layout}")
@@ -100,11 +97,8 @@ def clip_size(vae: ModelMixin, layout: LatentLayout) -> ClipSize:
 def requested_size(
     vae: ModelMixin, num_frames: int | None, height: int | None, width: int | None
 ) -> ClipSize:
-    """The clip size that flags ask for: ours has one size, any other class needs all three flags.
-
-    Raises:
-        ValueError: flags that are missing, or that ask ours for another size.
-    """
+    """The clip size that flags ask for: ours has one size, any other class needs all three flags. Raises
+    ValueError for flags that are missing, or that ask ours for another size."""
     flags = {"num_frames": num_frames, "height": height, "width": width}
     if is_ours(vae):
         own = clip_size(vae, vae.layout)

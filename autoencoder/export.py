@@ -32,11 +32,8 @@ def autoencoder_code() -> str:
 
 def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
     """Copies a saved `AutoencoderVidTwin` into the new folder `out`, with its code and the `auto_map` by
-    which `diffusers.AutoModel` finds it.
-
-    Raises:
-        ValueError: `vae` is no such folder, or `out` is there already.
-    """
+    which `diffusers.AutoModel` finds it. Raises ValueError where `vae` is no such folder, or `out` is there
+    already."""
     source = Path(vae)
     config = read_json(source / CONFIG, "name the folder of a saved AutoencoderVidTwin")
     name = config.get("_class_name")

@@ -67,9 +67,7 @@ def convert_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
 
     The fused projection (3 D, D) of the release becomes queries, keys and values. What the autoencoder does
     not use is dropped: the loss's networks, positional tables, `encoder.final_layer`, `decoder.x_embedder`.
-
-    Raises:
-        ValueError: a key that the release does not have.
+    Raises ValueError for a key that the release does not have.
     """
     converted: dict[str, torch.Tensor] = {}
     unknown = []
@@ -225,11 +223,8 @@ def load_released(
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a Lightning .ckpt or a .safetensors file. Of a pickle only tensors are read.
-
-    Raises:
-        ValueError: the file is neither, or is damaged.
-    """
+    """The state dict in a Lightning .ckpt or a .safetensors file. Of a pickle only tensors are read. Raises
+    ValueError where the file is neither, or is damaged."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

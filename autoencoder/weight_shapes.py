@@ -15,10 +15,7 @@ COPY = "copy the whole folder that save_pretrained wrote"
 
 def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
     """Whether a checkpoint has the tensors of a model, no others, and of the same shapes, by their names.
-
-    Raises:
-        ValueError: tensors that are missing, unknown or of another shape, named.
-    """
+    Raises ValueError with the names of tensors that are missing, unknown or of another shape."""
     missing = [key for key in expected if key not in found]
     unknown = [key for key in found if key not in expected]
     wrong = [

@@ -71,11 +71,8 @@ def generate(flags: GenerateFlags) -> None:
 
 
 def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, int]:
-    """How many videos of each class id the flags ask for.
-
-    Raises:
-        ValueError: a --labels_from that is no such file, or names a class that the pipeline does not know.
-    """
+    """How many videos of each class id the flags ask for. Raises ValueError for a --labels_from that is no
+    such file, or names a class that the pipeline does not know."""
     num_classes = pipe.transformer.config.num_classes
     if flags.labels_from is None:
         ids = class_ids(pipe, flags.class_labels) if flags.class_labels else range(num_classes)
@@ -90,10 +87,7 @@ def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, i
 
 def read_counts(path: Path) -> dict[str, int]:
     """How many clips of each class a file of reference statistics was measured on, or a JSON file names.
-
-    Raises:
-        ValueError: any other file.
-    """
+    Raises ValueError for any other file."""
     try:
         if path.suffix == ".json":
             counts = json.loads(path.read_text(encoding="utf-8"))

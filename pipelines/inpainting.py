@@ -68,11 +68,8 @@ def keep_mask(
 def repeat_for_videos(
     latents: torch.Tensor, layout: LatentLayout, num_labels: int, num_videos_per_class: int
 ) -> torch.Tensor:
-    """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side.
-
-    Raises:
-        ValueError: another number of clips or length of latents.
-    """
+    """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side. Raises
+    ValueError for another number of clips or length of latents."""
     batch_size = num_labels * num_videos_per_class
     if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
         raise ValueError(f"known_latents must be (clips, {layout.num_elements}), got {tuple(latents.shape)}")

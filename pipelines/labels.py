@@ -51,11 +51,8 @@ def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
 
 
 def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
-    """The inverse of `labels_by_name`; a list stays as it is.
-
-    Raises:
-        ValueError: the labels are not 0, 1, 2, ...
-    """
+    """The inverse of `labels_by_name`; a list stays as it is. Raises ValueError where the labels are not 0,
+    1, 2, ..."""
     if not isinstance(class_names, Mapping):
         return None if class_names is None else list(class_names)
     names = sorted(class_names, key=lambda name: class_names[name])

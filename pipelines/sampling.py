@@ -19,11 +19,8 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
-    """The saved pipeline --pipeline on --device.
-
-    Raises:
-        ValueError: no such folder, or --out is not empty.
-    """
+    """The saved pipeline --pipeline on --device. Raises ValueError where there is no such folder, or --out is
+    not empty."""
     folder = Path(flags.pipeline)
     if not (folder / "model_index.json").is_file():
         raise ValueError(
@@ -37,11 +34,8 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
 
 
 def class_ids(pipe: VidTwinPipeline, labels: Sequence[str]) -> list[int]:
-    """--class_labels as ids. A class may be called 7; a number is an id only where it is not a name.
-
-    Raises:
-        ValueError: one that is neither.
-    """
+    """--class_labels as ids. A class may be called 7; a number is an id only where it is not a name. Raises
+    ValueError for one that is neither."""
     names = pipe.config.class_names or ()
     try:
         return label_ids(

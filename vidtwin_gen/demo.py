@@ -113,11 +113,8 @@ def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
 
 
 def demo(flags: DemoFlags) -> None:
-    """Runs the stages whose result is not there yet, so that the same command resumes, and reports.
-
-    Raises:
-        ValueError: `--out` holds a demo of another preset or other data.
-    """
+    """Runs the stages whose result is not there yet, so that the same command resumes, and reports. Raises
+    ValueError where `--out` holds a demo of another preset or other data."""
     out = Path(flags.out)
     preset = flags.preset or ("cpu" if flags.data else "demo")
     record_path = out / "demo.json"

@@ -46,11 +46,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """As `replacing_folder`, where nothing is to be replaced.
-
-    Raises:
-        ValueError: `path` is a file or a folder with something in it.
-    """
+    """As `replacing_folder`, where nothing is to be replaced. Raises ValueError as `check_new` does."""
     check_new(path)
     with replacing_folder(path) as partial:
         yield partial

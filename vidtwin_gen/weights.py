@@ -84,11 +84,8 @@ class PublishedWeights:
         return known | ({self.hub.sha256: str(self.hub)} if self.hub else {})
 
     def find(self, path: str | Path | None = None) -> Path:
-        """Where a file is, its contents not yet looked at.
-
-        Raises:
-            MissingWeightsError: in none of the places; its message says all that can be done.
-        """
+        """Where a file is, its contents not yet looked at. Raises MissingWeightsError where it is in none of
+        the places, with all that can be done."""
         named = path or os.environ.get(self.variable)
         if named:
             if not Path(named).is_file():
@@ -192,11 +189,8 @@ def _sha256(path: str, size: int, mtime_ns: int) -> str:
 
 def weights_sha256(model_dir: str | Path) -> str:
     """The digest of a saved model's safetensors files: says which autoencoder made a set of latents. Those of
-    a variant (`model.fp16.safetensors`) count only where there are no others.
-
-    Raises:
-        ValueError: there are none.
-    """
+    a variant (`model.fp16.safetensors`) count only where there are no others. Raises ValueError where there
+    are none."""
     files = sorted(Path(model_dir).glob("*.safetensors"))
     if not files:
         raise ValueError(f"{model_dir}: no .safetensors file; expected a folder written by save_pretrained")
@@ -218,11 +212,8 @@ class _NumpyUnpickler(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a pickle of nested dicts of numpy arrays, nested names joined by "/".
-
-    Raises:
-        ValueError: it holds, or is, anything else.
-    """
+    """The arrays of a pickle of nested dicts of numpy arrays, nested names joined by "/". Raises ValueError
+    where it holds, or is, anything else."""
     try:
         with open(path, "rb") as file:
             return _flatten(_NumpyUnpickler(file).load())

@@ -113,11 +113,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
     """Writes the files of one split that `folder` has not yet; returns the bad videos met. No batch spans two
     files, so that a file's rows are the same to the last bit whether or not those before it were encoded by
-    the same process.
-
-    Raises:
-        ValueError: as `BadVideos.update` and `RowEncoder.rows`.
-    """
+    the same process. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do."""
     train = rows.split == "train"
     num_frames, *size = rows.encoder.clip_size
     reader = VideoDataset(

@@ -80,11 +80,8 @@ class RowEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows of a batch, in its order, without those of the substitutes of bad files.
-
-        Raises:
-            ValueError: a latent is not finite, or not in the type in which it is stored.
-        """
+        """The rows of a batch, in its order, without those of the substitutes of bad files. Raises ValueError
+        for a latent that is not finite, or not in the type in which it is stored."""
         posteriors = [
             self.encoder.encode(batch["video"].flip(-1) if flipped else batch["video"])
             for flipped in self.mirrorings

@@ -15,10 +15,8 @@ def latent_statistics(
 
     By the law of total variance: the variance of the means plus the mean of the variances. A channel that the
     posterior leaves at its prior then stays small instead of being blown up to unit variance. Float64 sums
-    over the rows' `mean` and `logvar` (L,), a thousand rows at a time.
-
-    Raises:
-        ValueError: there are no rows.
+    over the rows' `mean` and `logvar` (L,), a thousand rows at a time. Raises ValueError where there are no
+    rows.
     """
     sums = torch.zeros(3, layout.num_elements, dtype=torch.float64)
     count = 0

@@ -27,11 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def preset(name: str) -> dict[str, Any]:
     """The arguments of `AutoencoderVidTwin` for a model of the paper; "small", "base" and "large" alone are
-    at setting 1.
-
-    Raises:
-        ValueError: no such preset.
-    """
+    at setting 1. Raises ValueError for a name that there is not."""
     full = f"{name}-1" if name in SIZES else name
     if full not in PRESETS:
         raise ValueError(f"no preset {name!r} of the autoencoder; there are {', '.join(PRESETS)}")

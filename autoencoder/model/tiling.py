@@ -8,11 +8,8 @@ import torch
 
 
 def check_stride(stride: int, num_frames: int) -> int:
-    """The stride, in frames from one window's start to the next one's.
-
-    Raises:
-        ValueError: it is no whole number from 1 to `num_frames`; beyond that, frames would be left out.
-    """
+    """The stride, in frames from one window's start to the next one's. Raises ValueError unless it is a whole
+    number from 1 to `num_frames`; beyond that, frames would be left out."""
     if stride != int(stride) or not 1 <= stride <= num_frames:
         raise ValueError(
             f"tile_sample_stride_num_frames is from 1 to the {num_frames} frames of a window, got {stride}"
@@ -22,10 +19,7 @@ def check_stride(stride: int, num_frames: int) -> int:
 
 def temporal_windows(x: torch.Tensor, num_frames: int, stride: int) -> list[torch.Tensor]:
     """Clips (B, C, num_frames + k stride, H, W) -> k + 1 views (B, C, num_frames, H, W), the first first.
-
-    Raises:
-        ValueError: the clips have another number of frames.
-    """
+    Raises ValueError for another number of frames."""
     last, rest = divmod(x.shape[2] - num_frames, stride)
     if last < 0 or rest:
         fitting = [num_frames + k * stride for k in ((0, 1, 2) if last < 0 else (last, last + 1))]
@@ -38,11 +32,8 @@ def temporal_windows(x: torch.Tensor, num_frames: int, stride: int) -> list[torc
 
 
 def split_latents(z: torch.Tensor, num_elements: int) -> list[torch.Tensor]:
-    """Latents of windows one after the other, (B, n L) -> n views (B, L) with L = `num_elements`.
-
-    Raises:
-        ValueError: they are not a whole number of windows.
-    """
+    """Latents of windows one after the other, (B, n L) -> n views (B, L) with L = `num_elements`. Raises
+    ValueError where they are not a whole number of windows."""
     if z.ndim != 2 or z.shape[1] < num_elements or z.shape[1] % num_elements:
         raise ValueError(
             f"with tiling expected flat latents (B, n x {num_elements}) of n windows, got {tuple(z.shape)}"

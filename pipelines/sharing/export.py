@@ -55,11 +55,8 @@ COMPONENTS = {
 
 def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
     """Copies a saved `VidTwinPipeline` into the new folder `out`, each model of ours with its code, and the
-    pipeline's own code beside model_index.json. Weights are copied as they are, all variants of them.
-
-    Raises:
-        ValueError: `pipeline` is no such folder, or `out` is there already.
-    """
+    pipeline's own code beside model_index.json. Weights are copied as they are, all variants of them. Raises
+    ValueError where `pipeline` is no such folder, or `out` is there already."""
     source = Path(pipeline)
     index = read_json(source / INDEX, WANTED)
     name = index.get("_class_name")

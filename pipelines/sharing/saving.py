@@ -47,14 +47,8 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         """
         from pipelines.sharing.model_card import write_card
 
-        options = {
-            "repo_id": None,
-            "commit_message": None,
-            "private": None,
-            "token": None,
-            "create_pr": False,
-        }
-        hub = {name: kwargs.pop(name, other) for name, other in options.items() if push_to_hub}
+        options = ("repo_id", "commit_message", "private", "token", "create_pr") if push_to_hub else ()
+        hub = {name: kwargs.pop(name, None) for name in options}
         super().save_pretrained(  # type: ignore[misc]
             save_directory,
             safe_serialization=safe_serialization,

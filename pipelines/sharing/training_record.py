@@ -18,7 +18,7 @@ from accelerate import PartialState
 
 from pipelines.flags import CardFlags
 from pipelines.sharing.metrics import SCALAR, metrics_of
-from pipelines.sharing.model_card import CARD, write_card
+from pipelines.sharing.model_card import CARD, INDEX, SAVE_AGAIN, write_card
 from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.records import GeneratedRecord, read_result
 from vidtwin_gen.training.config import FREE_ON_RESUME
@@ -73,35 +73,19 @@ def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, l
     return record | ({"sampling": sampling} if sampling else {}), unknown
 
 
-def update_record(
-    folder: str | Path,
-    metrics: Sequence[str | Path] = (),
-    *,
-    dataset: str | None = None,
-    licence: str | None = None,
-) -> list[Path]:
-    """Writes into the record of a saved pipeline; returns the files that `with_metrics` does not know.
-
-    Raises:
-        ValueError: the folder holds no model_index.json, or as `with_metrics`.
-    """
-    path = Path(folder) / "model_index.json"
-    index = read_json(path, "name the folder of a saved VidTwinPipeline")
-    record, unknown = with_metrics(index.get("training") or {}, metrics)
-    if dataset is not None:
-        record |= {"data": record.get("data", {}) | {"name": dataset}}
-    if licence is not None:
-        record |= {"license": licence}
-    write_json(path, index | {"training": record or None}, sort_keys=True)
-    return unknown
-
-
 def card(flags: CardFlags) -> None:
     """python -m pipelines card: what is known of a saved pipeline, into its config and its model card."""
-    unknown = update_record(flags.pipeline, flags.metrics or (), dataset=flags.dataset, licence=flags.license)
+    folder = Path(flags.pipeline)
+    index = read_json(folder / INDEX, SAVE_AGAIN)
+    record, unknown = with_metrics(index.get("training") or {}, flags.metrics or ())
+    if flags.dataset is not None:
+        record |= {"data": record.get("data", {}) | {"name": flags.dataset}}
+    if flags.license is not None:
+        record |= {"license": flags.license}
+    write_json(folder / INDEX, index | {"training": record or None}, sort_keys=True)
     for path in unknown:
         print(f"{path} left out: no result of eval fvd, recon or accuracy, nor generated.json")
-    path, written = Path(flags.pipeline) / CARD, write_card(flags.pipeline)
+    path, written = folder / CARD, write_card(folder)
     print(f"wrote {path}" if written else f"{path} was written by hand and is left as it is")
 
 

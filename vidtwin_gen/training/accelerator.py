@@ -52,11 +52,8 @@ def allow_tf32(device: torch.device) -> None:
 
 def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accelerator) -> None:
     """Gradient checkpointing, attention backend and compilation, as the flags say; to be called before the
-    model's optimizer is made.
-
-    Raises:
-        ValueError: there is no such attention backend, or it is not installed.
-    """
+    model's optimizer is made. Raises ValueError for an attention backend that there is not, or that is not
+    installed."""
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     if config.attention_backend:

@@ -73,11 +73,8 @@ def resume(accelerator: Accelerator, output_dir: Path, wanted: str) -> None:
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume from: by name, the latest complete one, or None to start afresh.
-
-    Raises:
-        ValueError: `wanted` names a checkpoint that is not there.
-    """
+    """The checkpoint to resume from: by name, the latest complete one, or None to start afresh. Raises
+    ValueError for a name that is not there."""
     found = _checkpoints(output_dir)
     if wanted == "none":
         if found:

@@ -12,11 +12,8 @@ from vidtwin_gen.training.config import TrainingConfig
 
 
 def repo_id(config: TrainingConfig) -> str:
-    """The repository that the run pushes to: `hub_model_id`, or the name of its folder.
-
-    Raises:
-        ValueError: the hub has no such names.
-    """
+    """The repository that the run pushes to: `hub_model_id`, or the name of its folder. Raises ValueError for
+    a name that the hub cannot have."""
     name = config.hub_model_id or Path(config.output_dir).resolve().name
     try:
         validate_repo_id(name)
@@ -26,11 +23,8 @@ def repo_id(config: TrainingConfig) -> str:
 
 
 def push_if_asked(folder: Path, config: TrainingConfig, accelerator: Accelerator) -> None:
-    """With `push_to_hub` the first process pushes the model or the pipeline that is saved in `folder`.
-
-    Raises:
-        ValueError: it could not; the folder is as before.
-    """
+    """With `push_to_hub` the first process pushes the model or the pipeline that is saved in `folder`. Raises
+    ValueError where it cannot; the folder is as before."""
     if not (config.push_to_hub and accelerator.is_main_process):
         return
     name = repo_id(config)

@@ -93,11 +93,8 @@ def make_optimizer(
     parameters: list[nn.Parameter], config: TrainingConfig, accelerator: Accelerator, learning_rate: float
 ) -> torch.optim.Optimizer:
     """AdamW; with `use_8bit_adam` that of bitsandbytes, which keeps the moments of tensors of 4096 numbers or
-    more in 8 bits by blocks (arXiv 2110.02861).
-
-    Raises:
-        ValueError: bitsandbytes is not installed, or can't train here.
-    """
+    more in 8 bits by blocks (arXiv 2110.02861). Raises ValueError where that is not installed, or can't train
+    here."""
     settings: dict[str, Any] = {
         "lr": learning_rate,
         "betas": (config.adam_beta1, config.adam_beta2),

@@ -12,11 +12,8 @@ PICTURE_OPTIONS = {"tensorboard": {"dataformats": "NHWC"}, "wandb": {}}
 
 
 def check_tracker(name: str) -> None:
-    """accelerate itself trains without a tracker that is not installed.
-
-    Raises:
-        ValueError: there is no such tracker, or it is not installed.
-    """
+    """accelerate itself trains without a tracker that is not installed. Raises ValueError where there is no
+    such tracker, or it is not installed."""
     if name in ("none", "all"):
         return
     if name not in LOGGER_TYPE_TO_CLASS:
