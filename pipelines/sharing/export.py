@@ -10,11 +10,10 @@ from autoencoder.export import autoencoder_code
 from pipelines.flags import ExportFlags
 from pipelines.labels import labels_by_name, names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sharing.model_card import CARD, write_card
+from pipelines.sharing.model_card import CARD, INDEX, write_card
 from vidtwin_gen.bundle import self_contained
 from vidtwin_gen.files import new_folder, read_json, write_json, write_text
 
-INDEX = "model_index.json"
 PIPELINE_CODE = "pipeline_vidtwin"
 TRANSFORMER_CODE = "latent_transformer"
 

@@ -56,6 +56,12 @@ def test_a_verb_gets_its_flags():
     assert flags.command.startswith("python -m program measure 'my clips' --fps 8")
 
 
+def test_a_verb_may_name_its_function(capsys):
+    verbs = {"show": Verb(ShowFlags, "builtins:print", "shows")}
+    run_verb("python -m program", "A program.", verbs, ["show", "--text", "a"])
+    assert capsys.readouterr().out == "ShowFlags(text='a')\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
