@@ -1,14 +1,10 @@
-"""The Fréchet video distance: the formula, its sums, and the metric that gathers them."""
+"""The Fréchet video distance (Unterthiner et al., arXiv 1812.01717): the formula, and the sums it is of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torchmetrics import Metric
-
-from eval.fvd.features import FeatureExtractor
 
 
 def frechet_distance(
@@ -40,67 +36,6 @@ def _matrix_sqrt(sigma: torch.Tensor) -> torch.Tensor:
     floor = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
     roots = torch.where(values > floor, values, 0).sqrt()
     return (vectors * roots) @ vectors.T
-
-
-class FrechetVideoDistance(Metric):
-    """Fréchet distance between the features of real and of generated clips (Unterthiner et al., arXiv
-    1812.01717), exact over any number of processes: what is reduced are float64 sums, not distances.
-
-    Args:
-        extractor: from `eval.fvd.features`, e.g. `load_i3d()`.
-
-    `update(clips, real=...)` takes clips (B, F, H, W, C) uint8; `update_features` takes (B, D) features.
-    `compute()` is () float64, with the covariance divisor N - 1.
-    """
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-
-    real_sum: torch.Tensor
-    real_outer: torch.Tensor
-    real_count: torch.Tensor
-    generated_sum: torch.Tensor
-    generated_outer: torch.Tensor
-    generated_count: torch.Tensor
-
-    def __init__(self, extractor: FeatureExtractor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.extractor = extractor
-        for side in ("real", "generated"):
-            dim = extractor.dim
-            self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, clips: torch.Tensor, real: bool) -> None:
-        self._add_features(self.extractor(clips), real)
-
-    def update_features(self, features: torch.Tensor, real: bool) -> None:
-        """`update` for features that were computed before, or by another process."""
-        self._computed = None
-        self._update_count += 1
-        self._add_features(features, real)
-
-    def _add_features(self, features: torch.Tensor, real: bool) -> None:
-        if features.ndim != 2 or features.shape[1] != self.extractor.dim:
-            raise ValueError(f"expected features (B, {self.extractor.dim}), got {tuple(features.shape)}")
-        sums = FeatureSums.of(features.to(self.real_sum.device))  # the extractor's may be another
-        if real:
-            self.real_sum += sums.total
-            self.real_outer += sums.outer
-            self.real_count += sums.count
-        else:
-            self.generated_sum += sums.total
-            self.generated_outer += sums.outer
-            self.generated_count += sums.count
-
-    def compute(self) -> torch.Tensor:
-        distance = distance_of_sums(
-            FeatureSums(self.real_sum, self.real_outer, int(self.real_count), "real"),
-            FeatureSums(self.generated_sum, self.generated_outer, int(self.generated_count), "generated"),
-        )
-        return torch.tensor(distance, dtype=torch.float64, device=self.real_sum.device)
 
 
 @dataclass(frozen=True)
