@@ -51,7 +51,7 @@ def measure_fvd(flags: FVDFlags) -> None:
         for path, clips in zip(flags.generated, generated, strict=True)
     ]
     try:
-        extractor = extractor_of(flags, find_device(flags.device))
+        extractor = extractor_of(flags)
     except MissingWeightsError as error:
         write_missing(flags, str(error))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -40,47 +41,16 @@ class SameConv3d(nn.Conv3d):
         return F.relu(F.conv3d(x, self.weight, self.bias, self.stride, padding), inplace=True)
 
 
-class SameMaxPool3d(nn.Module):
+class SameMaxPool3d(nn.MaxPool3d):
     """Max pooling with TensorFlow's SAME padding. TensorFlow pads with minus infinity; every input here is
     the output of a ReLU, for which padding with zero is the same."""
 
-    def __init__(self, kernel_size: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x, padding = _same_padding(x, self.kernel_size, self.stride)
         return F.max_pool3d(x, self.kernel_size, self.stride, padding)
-
-
-class Branch1x1(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.Conv3d_0a_1x1 = SameConv3d(in_channels, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0a_1x1(x)
-
-
-class Branch3x3(nn.Module):
-    def __init__(self, in_channels: int, reduced: int, channels: int) -> None:
-        super().__init__()
-        self.Conv3d_0a_1x1 = SameConv3d(in_channels, reduced, 1)
-        self.Conv3d_0b_3x3 = SameConv3d(reduced, channels, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0b_3x3(self.Conv3d_0a_1x1(x))
-
-
-class BranchPool(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.pool = SameMaxPool3d((3, 3, 3), (1, 1, 1))
-        self.Conv3d_0b_1x1 = SameConv3d(in_channels, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Conv3d_0b_1x1(self.pool(x))
 
 
 class Mixed(nn.Module):
@@ -88,10 +58,17 @@ class Mixed(nn.Module):
 
     def __init__(self, in_channels: int, b0: int, b1: tuple[int, int], b2: tuple[int, int], b3: int) -> None:
         super().__init__()
-        self.Branch_0 = Branch1x1(in_channels, b0)
-        self.Branch_1 = Branch3x3(in_channels, *b1)
-        self.Branch_2 = Branch3x3(in_channels, *b2)
-        self.Branch_3 = BranchPool(in_channels, b3)
+        self.Branch_0 = _branch(Conv3d_0a_1x1=SameConv3d(in_channels, b0, 1))
+        self.Branch_1, self.Branch_2 = (
+            _branch(
+                Conv3d_0a_1x1=SameConv3d(in_channels, reduced, 1),
+                Conv3d_0b_3x3=SameConv3d(reduced, channels, 3),
+            )
+            for reduced, channels in (b1, b2)
+        )
+        self.Branch_3 = _branch(
+            pool=SameMaxPool3d((3, 3, 3), (1, 1, 1)), Conv3d_0b_1x1=SameConv3d(in_channels, b3, 1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
@@ -137,7 +114,8 @@ class I3D(nn.Module):
 
     @torch.inference_mode()
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        x = self.preprocess(clips)  # (B, 3, F, 224, 224)
+        x = _preprocess(clips, self, self.Logits.weight.device)  # (B, 3, F, 224, 224)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         # TF32, cuDNN's default, is too coarse for the logits to be those of the original
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.logits(x)
@@ -156,11 +134,6 @@ class I3D(nn.Module):
         x = F.avg_pool3d(x, (2, 7, 7), stride=1)  # (B, 1024, F/8 - 1, 1, 1)
         # the mean over time and the linear head commute
         return self.Logits(x.mean((2, 3, 4)))  # (B, 400)
-
-    def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, F, H, W, 3) uint8 -> (B, 3, F, 224, 224) float in [-1, 1]."""
-        x = _preprocess(clips, self, self.Logits.weight.device)
-        return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 class ScriptedI3D:
@@ -213,6 +186,11 @@ def load_i3d(
     model.weights_sha256 = weights.sha256
     # a single clip takes half the time with channels last on a CPU, several no longer
     return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def _branch(**layers: nn.Module) -> nn.Sequential:
+    """Layers in a row, under the names of the checkpoint."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _preprocess(clips: torch.Tensor, network: I3D | ScriptedI3D, device: torch.device) -> torch.Tensor:

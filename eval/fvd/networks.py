@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from eval.flags import ExtractorFlags, ExtractorName
+from eval.devices import find_device
+from eval.flags import ExtractionFlags, ExtractorName
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.i3d import load_i3d
 
@@ -41,12 +42,12 @@ def load_extractor(
     raise ValueError(f"no extractor is named {name!r}: i3d or videomae")
 
 
-def extractor_of(flags: ExtractorFlags, device: torch.device) -> FeatureExtractor:
-    """The extractor that flags name. Raises as `load_extractor`."""
+def extractor_of(flags: ExtractionFlags) -> FeatureExtractor:
+    """The extractor that flags name, on their device. Raises as `load_extractor` and `find_device`."""
     return load_extractor(
         flags.extractor,
         flags.weights,
-        device,
+        find_device(flags.device),
         weights_sha256=flags.weights_sha256,
         revision=flags.weights_revision,
     )

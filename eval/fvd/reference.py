@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eval.clips import ClipDraw, RealClips
-from eval.devices import find_device, processes
+from eval.devices import processes
 from eval.extraction import Extraction, View
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import FeatureExtractor, check_length
@@ -229,7 +229,7 @@ def measure_reference(flags: ReferenceFlags) -> None:
         fps=flags.fps,
         seed=flags.seed,
     )
-    extractor = extractor_of(flags, find_device(flags.device))
+    extractor = extractor_of(flags)
     check_length(extractor, settings.protocol.num_frames)
     reference, _ = measure_real(
         settings.real_clips(flags.data),

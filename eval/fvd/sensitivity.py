@@ -16,7 +16,7 @@ from einops import rearrange
 from matplotlib.figure import Figure
 
 from eval.clips import Clips, RealClips
-from eval.devices import find_device, processes
+from eval.devices import processes
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import check_length
@@ -80,7 +80,7 @@ DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str, float]] = {
 def measure_sensitivity(flags: SensitivityFlags) -> None:
     """The distance of real clips from themselves distorted, by kind and strength."""
     shape = (flags.num_frames, flags.height, flags.width)
-    extractor = extractor_of(flags, find_device(flags.device))
+    extractor = extractor_of(flags)
     check_length(extractor, flags.num_frames)
     real = RealClips.of_split(
         flags.data,

@@ -151,7 +151,7 @@ class Distances:
     ) -> Distances:
         """Raises ValueError for fewer than two clips, or clips of a length that the network does not take."""
         try:
-            extractor = extractor_of(flags, find_device(flags.device))
+            extractor = extractor_of(flags)
         except MissingWeightsError as error:
             print(f"FVD not measured: {error}")
             return cls(None, str(error))
