@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import RealClips
 from eval.devices import processes
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.figures import plot_channels, plot_swaps
 from eval.diagnose.flags import DiagnoseFlags
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
-from eval.extraction import Extraction, identity
-from eval.recon.shared import (
-    Distances,
-    conditions,
-    load_autoencoder,
-    load_perceptual,
-    measure_each_once,
-    num_wanted,
-    open_clips,
-)
+from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.quality import PerceptualNetwork, lpips_per_frame, psnr, psnr_per_frame, summarize
 from vidtwin_gen.records import DiagnoseResult
@@ -34,14 +25,9 @@ UNSWAPPED = "nothing"
 
 @torch.no_grad()
 def diagnose(flags: DiagnoseFlags) -> None:
-    autoencoder = load_autoencoder(flags)
-    layout, real = autoencoder.layout, open_clips(flags, autoencoder)
-    network, lpips = load_perceptual(flags, flags.lpips, autoencoder.shape)
-    num_clips = num_wanted(flags, real)
-    distances = None
-    if flags.fvd:
-        distances = Distances.of_flags(flags, num_clips, autoencoder.shape[0], ", --no-fvd")
-    extractor = distances.extractor if distances else None
+    subject = Subject.of_flags(flags, ", --no-fvd")
+    autoencoder, extractor = subject.autoencoder, subject.extractor
+    layout = autoencoder.layout
 
     def measure(frames: torch.Tensor) -> dict[str, torch.Tensor]:
         pixels = autoencoder.pixels(frames)
@@ -58,35 +44,24 @@ def diagnose(flags: DiagnoseFlags) -> None:
     sizes = {"moments": 5 * layout.num_channels, "psnr 0": 1, "psnr 1": 1}
     if extractor is not None:
         sizes |= dict.fromkeys(("real", "features 0", "features 1"), extractor.dim)
-    draws, values = measure_each_once(
-        real,
-        flags.num_clips,
-        Extraction.of_flags(flags),
-        sizes,
-        measure,
-        measured="diagnose",
-        autoencoder=autoencoder.sha256,
-        shape=autoencoder.shape,
-        extractor=identity(extractor) if extractor else None,
-    )
+    draws, values = subject.measure_each_once(sizes, measure, measured="diagnose")
     if not processes().is_main_process:
         return
     statistics = channel_statistics(values["moments"].mean(0).view(5, -1), layout)
     std = torch.cat([grid.std for grid in statistics.values()]).float()
     pairs = draws[: 2 * flags.num_pairs]
-    frames = torch.stack([real.read(draw).frames[0] for draw in pairs])  # (P, F, H, W, C)
+    frames = torch.stack([subject.real.read(draw).frames[0] for draw in pairs])  # (P, F, H, W, C)
     latents = torch.cat(
         [autoencoder.encode(autoencoder.pixels(part)).mode().cpu() for part in frames.split(flags.batch_size)]
     )  # (P, L)
-    swap, shown = swapped(autoencoder, frames, latents, network, flags.batch_size)
+    swap, shown = swapped(autoencoder, frames, latents, subject.network, flags.batch_size)
     result = DiagnoseResult(
-        **conditions(flags, autoencoder, real, values["origin"]),
+        **subject.conditions(values["origin"]),
         num_clips=len(draws),
         layout=layout.to_config(),
         reconstruction_psnr=summarize(values["psnr 0"][:, 0]),
         midpoints_psnr=summarize(values["psnr 1"][:, 0]),
-        lpips=lpips,
-        **(temporal_distances(flags, autoencoder, distances, values, real) if distances else {}),
+        **(temporal_distances(subject, values) if flags.fvd else {}),
         channels={name: grid.to_json() for name, grid in statistics.items()},
         dead_below_nats=DEAD_BELOW,
         noise=noisy(autoencoder, frames, latents, std, flags.seed, flags.batch_size),
@@ -100,22 +75,11 @@ def diagnose(flags: DiagnoseFlags) -> None:
     report(result)
 
 
-def temporal_distances(
-    flags: DiagnoseFlags,
-    autoencoder: MeasuredAutoencoder,
-    distances: Distances,
-    values: dict[str, torch.Tensor],
-    real: RealClips,
-) -> dict[str, Any]:
+def temporal_distances(subject: Subject, values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """`rfvd`, `tfvd` and their difference. Both are of the same clips: what tFVD has beyond rFVD is what the
     midpoints cost."""
-    rfvd, tfvd = (
-        distances.record(
-            flags, autoencoder.shape, values.get("real"), values.get(f"features {i}"), len(real.bad)
-        )
-        for i in range(2)
-    )
-    steps = num_interior_steps(autoencoder.layout)
+    rfvd, tfvd = (subject.distance(values, f"features {i}") for i in range(2))
+    steps = num_interior_steps(subject.autoencoder.layout)
     if not any(steps.values()):
         tfvd = {"fvd": None, "reason": "no grid of the latent has three steps in time"}
     tfvd |= {

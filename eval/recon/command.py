@@ -13,17 +13,8 @@ import torch
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import ClipDraw, RealClips
 from eval.devices import processes
-from eval.extraction import Extraction, identity
 from eval.recon.flags import ReconFlags
-from eval.recon.shared import (
-    Distances,
-    conditions,
-    load_autoencoder,
-    load_perceptual,
-    measure_each_once,
-    num_wanted,
-    open_clips,
-)
+from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.files import replacing_file
@@ -37,12 +28,9 @@ PARTS = ("both", "structure", "dynamics")  # of our latents; another class's hav
 
 @torch.no_grad()
 def measure_recon(flags: ReconFlags) -> None:
-    autoencoder = load_autoencoder(flags)
-    real = open_clips(flags, autoencoder)
-    network, lpips = load_perceptual(flags, flags.lpips, autoencoder.shape)
-    num_clips = num_wanted(flags, real)
-    distances = Distances.of_flags(flags, num_clips, autoencoder.shape[0]) if flags.fvd else None
-    extractor = distances.extractor if distances else None
+    subject = Subject.of_flags(flags)
+    autoencoder, network, extractor = subject.autoencoder, subject.network, subject.extractor
+    real = subject.real
 
     def measure(frames: torch.Tensor) -> dict[str, torch.Tensor]:
         pixels = autoencoder.pixels(frames)  # (B, C, F, H, W)
@@ -64,18 +52,7 @@ def measure_recon(flags: ReconFlags) -> None:
         sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else PARTS[:1])}
     if extractor is not None:
         sizes |= dict.fromkeys(("real", "reconstructed"), extractor.dim)
-    draws, values = measure_each_once(
-        real,
-        flags.num_clips,
-        Extraction.of_flags(flags),
-        sizes,
-        measure,
-        measured="recon",
-        autoencoder=autoencoder.sha256,
-        shape=autoencoder.shape,
-        lpips=lpips,
-        extractor=identity(extractor) if extractor else None,
-    )
+    draws, values = subject.measure_each_once(sizes, measure, measured="recon", lpips=subject.lpips)
     if not processes().is_main_process:
         return
     summaries: dict[str, Any] = {part: {} for part in parts}
@@ -83,13 +60,8 @@ def measure_recon(flags: ReconFlags) -> None:
         part, _, metric = name.partition(" ")
         if metric:
             summaries[part][metric] = summarize(of_frames)
-    rfvd = None
-    if distances is not None:
-        sides = values.get("real"), values.get("reconstructed")
-        rfvd = distances.record(flags, autoencoder.shape, *sides, num_skipped=len(real.skipped))
-    result = ReconResult(
-        **summaries, **conditions(flags, autoencoder, real, values["origin"]), lpips=lpips, rfvd=rfvd
-    )
+    rfvd = subject.distance(values, "reconstructed") if flags.fvd else None
+    result = ReconResult(**summaries, **subject.conditions(values["origin"]), rfvd=rfvd)
     if flags.per_clip:
         write_rows(flags.per_clip, per_clip_rows(real, draws, values))
     if flags.gif:

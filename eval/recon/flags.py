@@ -28,6 +28,8 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
     fold: int | None = flag("of --data: the official split, 1 to 3 (default 1)", type=int)
     seed: int = flag("of the draw of clips (default 0)", 0, type=int)
     num_clips: int | None = flag("left out: one of every video", type=positive)
+    lpips: bool | None = None  # these two are flags of each verb, with a help and a default of its own
+    fvd: bool = False
 
     def __post_init__(self) -> None:
         if self.videos:
