@@ -23,7 +23,7 @@ from vidtwin_gen.records import AccuracyResult
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
     generated = read_generated(flags.generated)
-    shape = generated.frames.shape[1:4]
+    shape = generated.shape
     train, test = (
         RealClips.of_split(
             flags.data,

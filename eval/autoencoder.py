@@ -35,22 +35,18 @@ class MeasuredAutoencoder:
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        *,
+        own_size: bool = False,
     ) -> MeasuredAutoencoder:
-        """A saved autoencoder, ours or of diffusers; one of ours has a size of its own.
+        """A saved autoencoder, ours or of diffusers, for clips of this size. One of ours has a size of its
+        own, which `own_size` takes whatever is asked for.
 
         Raises:
             ValueError: no autoencoder, or a size that it does not take.
         """
         vae = load_video_autoencoder(folder).to(device)
-        shape = adapter.requested_size(vae, num_frames, height, width)
-        return cls(vae, weights_sha256(folder), shape, adapter.latent_layout(vae, *shape))
-
-    @classmethod
-    def load_for(cls, folder: Path, device: torch.device, shape: ClipSize) -> MeasuredAutoencoder:
-        """As `load`; one of another class than ours at the size `shape`."""
-        vae = load_video_autoencoder(folder).to(device)
-        if adapter.is_ours(vae):
-            shape = adapter.clip_size(vae, vae.layout)
+        asked = (None, None, None) if own_size and adapter.is_ours(vae) else (num_frames, height, width)
+        shape = adapter.requested_size(vae, *asked)
         return cls(vae, weights_sha256(folder), shape, adapter.latent_layout(vae, *shape))
 
     @property

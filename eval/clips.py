@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES, build_index
 from vidtwin_gen.data.video import first_fps, read_frames
+from vidtwin_gen.files import file_sha256
 
 ANEW = "write both files anew with `python -m pipelines generate`"
 RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
@@ -47,11 +49,22 @@ class Clips:
 
 @dataclass(frozen=True)
 class GeneratedClips:
-    """`frames` (N, F, H, W, C) uint8, mapped from the file, and the class name asked for of each."""
+    """`frames` (N, F, H, W, C) uint8, mapped from the file `path`, and the class name asked for of each."""
 
+    path: Path
     frames: torch.Tensor
     names: list[str]
     seed: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(num_frames, height, width) of a clip."""
+        _, num_frames, height, width, _ = self.frames.shape
+        return num_frames, height, width
+
+    @cached_property
+    def sha256(self) -> str:
+        return file_sha256(self.path)
 
 
 def read_generated(path: str | Path) -> GeneratedClips:
@@ -79,7 +92,7 @@ def read_generated(path: str | Path) -> GeneratedClips:
         )
     if nameless := sorted(set(labels.tolist()) - names.keys()):
         raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
-    return GeneratedClips(frames, [names[label] for label in labels.tolist()], seed)
+    return GeneratedClips(path, frames, [names[label] for label in labels.tolist()], seed)
 
 
 def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -154,13 +167,14 @@ class RealClips:
         return sorted(self.bad.values())
 
     @property
+    def good(self) -> list[int]:
+        """The videos that are not known to be bad, in the order of the draws."""
+        return [row for row in self.order if row not in self.bad]
+
+    @property
     def rows(self) -> dict[str, list[int]]:
         """The good videos of each class, in the order of the draws."""
-        rows: dict[str, list[int]] = {name: [] for name in self.class_names}
-        for row in self.order:
-            if row not in self.bad:
-                rows[self.names[row]].append(row)
-        return rows
+        return self._by_class(self.good)
 
     @property
     def gif_fps(self) -> float:
@@ -193,7 +207,7 @@ class RealClips:
 
     def of_videos(self, count: int) -> list[ClipDraw]:
         """So many draws: every video once before any again with another window."""
-        good = [row for row in self.order if row not in self.bad]
+        good = self.good
         if not good:
             raise ValueError(f"no video is left to measure with; {'; '.join(self.skipped[-3:])}")
         return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
@@ -261,32 +275,34 @@ class RealClips:
         if len(self.bad) == self.num_videos:
             raise ValueError(f"none of {self.num_videos} videos gives a clip: {'; '.join(self.skipped[-3:])}")
         numbers = {row: number for number, row in enumerate(self._in_turn(self.order))}
-        good = [row for row in self.order if row not in self.bad]
-        return [ClipDraw(row, numbers[row]) for row in self._in_turn(good)[:num_clips]]
+        return [ClipDraw(row, numbers[row]) for row in self._in_turn(self.good)[:num_clips]]
 
     def even_names(self, num_clips: int | None) -> list[str]:
         """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
-        good = [row for row in self.order if row not in self.bad]
-        names = [self.names[row] for row in self._in_turn(good)]
+        names = [self.names[row] for row in self._in_turn(self.good)]
         if num_clips is not None and num_clips > len(names):
             print(f"the split holds {len(names)} videos: measuring those instead of {num_clips}")
         return names[:num_clips]
 
     def _in_turn(self, rows: Sequence[int]) -> list[int]:
         """These rows, of each class the next one in turn."""
+        turns = zip_longest(*self._by_class(rows).values())
+        return [row for turn in turns for row in turn if row is not None]
+
+    def _by_class(self, rows: Sequence[int]) -> dict[str, list[int]]:
         of_class: dict[str, list[int]] = {name: [] for name in self.class_names}
         for row in rows:
             of_class[self.names[row]].append(row)
-        return [row for turn in zip_longest(*of_class.values()) for row in turn if row is not None]
+        return of_class
 
 
+@dataclass(frozen=True)
 class RealDataset(Dataset[Clips | str]):
     """The draws of real clips; of a video that gives none, what is wrong with it."""
 
-    def __init__(
-        self, real: RealClips, draws: Sequence[ClipDraw], more_sizes: Sequence[tuple[int, int]]
-    ) -> None:
-        self.real, self.draws, self.more_sizes = real, draws, more_sizes
+    real: RealClips
+    draws: Sequence[ClipDraw]
+    more_sizes: Sequence[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -298,17 +314,19 @@ class RealDataset(Dataset[Clips | str]):
             return str(error)
 
 
+@dataclass(frozen=True)
 class GeneratedDataset(Dataset[Clips | str]):
     """Chosen clips of a generated file at the protocol's size."""
 
-    def __init__(self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int]) -> None:
-        self.frames, self.chosen, self.size = generated.frames, chosen, size
+    generated: GeneratedClips
+    chosen: Sequence[int]
+    size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Clips | str:
-        clip = self.frames[self.chosen[index]]
+        clip = self.generated.frames[self.chosen[index]]
         return Clips((fit(clip, self.size),), torch.tensor([0, *clip.shape[1:3]]))
 
 

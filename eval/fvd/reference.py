@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eval.clips import ClipDraw, RealClips
+from eval.autoencoder import MeasuredAutoencoder
+from eval.clips import ClipDraw, Clips, RealClips, fit
 from eval.devices import processes
 from eval.extraction import Extraction, View
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of
-from eval.fvd.protocols import PROTOCOLS, ClipProtocol, quick_count
-from eval.fvd.selection import check_classes, choose_settings, draws_of, floor_objection, real_names
+from eval.fvd.protocols import PROTOCOLS, quick_count
+from eval.fvd.selection import (
+    Settings,
+    check_classes,
+    choose_settings,
+    draws_of,
+    floor_objection,
+    real_names,
+)
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import FVDProtocol
-
-WAY_OUT = "name a file that `python -m eval reference` wrote"
 
 
 @dataclass(frozen=True)
@@ -105,98 +112,99 @@ def read_reference(path: str | Path) -> Reference:
             floor=about["floor"],
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--reference {path} can't be read ({error}); {WAY_OUT}") from None
+        raise ValueError(
+            f"--reference {path} can't be read ({error}); name a file that `python -m eval reference` wrote"
+        ) from None
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """How an autoencoder gives clips back, for its own floor: a view of the clips at (height, width)."""
+class RealSide:
+    """Real clips that are measured, and with `autoencoder` their reconstructions beside them."""
 
-    size: tuple[int, int]
-    view: View
+    settings: Settings
+    real: RealClips
+    extraction: Extraction
+    extractor: FeatureExtractor
+    autoencoder: MeasuredAutoencoder | None = None
 
+    def measure(
+        self, names: Sequence[str] | None = None, *, with_floor: bool = True
+    ) -> tuple[Reference, torch.Tensor | None]:
+        """The statistics, and the features (N, D) of the clips' reconstructions. Each clip is decoded once.
 
-def measure_real(
-    real: RealClips,
-    protocol: ClipProtocol,
-    record: FVDProtocol,
-    extraction: Extraction,
-    extractor: FeatureExtractor,
-    *,
-    names: Sequence[str] | None = None,
-    with_floor: bool = True,
-    reconstruction: Reconstruction | None = None,
-) -> tuple[Reference, torch.Tensor | None]:
-    """The real side, and the features (N, D) of the clips' reconstructions. Each clip is decoded once.
+        `names` are the classes of the generated clips, where the protocol has real ones follow them.
 
-    `names` are the classes of the generated clips, where the protocol has real ones follow them.
+        Raises:
+            ValueError: too few videos for the protocol, or of a class.
+        """
+        real, protocol = self.real, self.settings.protocol
+        view = self.extraction.features(self.extractor, reading=real.reading, view="real")
+        reconstructions, sizes = self._reconstructions()
+        while True:
+            num_bad = len(real.bad)
+            wanted = list(names) if names is not None else real_names(protocol, real)
+            if names is not None:
+                check_classes(protocol, real, wanted)
+            objection = floor_objection(protocol, real, wanted) if with_floor else "left out by --no_floors"
+            draws, features = self.extraction.real(
+                real, partial(draws_of, protocol, real, wanted), {"real": view} | reconstructions, sizes
+            )
+            floor: dict[str, Any] = {"fvd": None, "reason": objection}
+            sums = FeatureSums.of(features["real"], "real")
+            if objection is None:
+                second = partial(draws_of, protocol, real, wanted, number=1)
+                _, other = self.extraction.real(real, second, {"real": view}, title="other real clips")
+                value = distance_of_sums(sums, FeatureSums.of(other["real"], "other real"))
+                floor = {
+                    "fvd": value,
+                    "num_other_real": protocol.num_clips,
+                    "other_real": protocol.floor_selection,
+                }
+            if len(real.bad) == num_bad:
+                break
+        reference = Reference(
+            self.settings.record(self.extractor),
+            sums,
+            [real.names[draw.row] for draw in draws],
+            real.skipped,
+            num_videos=len({draw.row for draw in draws}),
+            clips_sha256=real.sha256(draws),
+            floor=floor,
+        )
+        return reference, features.get("reconstructed")
 
-    Raises:
-        ValueError: too few videos for the protocol, or of a class.
-    """
-    views = {"real": extraction.features(extractor, reading=real.reading, view="real")}
-    sizes = []
-    if reconstruction is not None:
-        views["reconstructed"] = reconstruction.view
-        sizes = [reconstruction.size]
-    count = protocol.num_clips
-    while True:
-        num_bad = len(real.bad)
-        wanted = list(names) if names is not None else real_names(protocol, real)
-        if names is not None:
-            check_classes(protocol, real, wanted)
-        objection = floor_objection(protocol, real, wanted) if with_floor else "left out by --no_floors"
+    def reconstruct(self, reference: Reference) -> torch.Tensor:
+        """(N, D) features of the reconstructions of the very clips that a reference was measured on.
 
-        def first(wanted: Sequence[str] = wanted) -> Any:
-            return draws_of(protocol, real, wanted)
+        Raises:
+            ValueError: other data, or the same with other bad videos.
+        """
+        draw = partial(draws_of, self.settings.protocol, self.real, reference.names)
+        if not reference.skipped:  # else the bad ones have to be met first
+            reference.check_clips(self.real, draw())
+        draws, features = self.extraction.real(self.real, draw, *self._reconstructions(), "reconstructions")
+        reference.check_clips(self.real, draws)
+        return features["reconstructed"]
 
-        def second(wanted: Sequence[str] = wanted) -> Any:
-            return draws_of(protocol, real, wanted, sets=2)[count:]
+    def _reconstructions(self) -> tuple[dict[str, View], list[tuple[int, int]]]:
+        """A view of the clips as the autoencoder gives them back, rounded and brought to the protocol's size
+        as generated ones are, and the (height, width) that it takes; nothing without an autoencoder."""
+        autoencoder = self.autoencoder
+        if autoencoder is None:
+            return {}, []
 
-        draws, features = extraction.real(real, first, views, sizes)
-        floor: dict[str, Any] = {"fvd": None, "reason": objection}
-        sums = FeatureSums.of(features["real"], "real")
-        if objection is None:
-            _, other = extraction.real(real, second, {"real": views["real"]}, title="other real clips")
-            value = distance_of_sums(sums, FeatureSums.of(other["real"], "other real"))
-            floor = {"fvd": value, "num_other_real": count, "other_real": protocol.floor_selection}
-        if len(real.bad) == num_bad:
-            break
-    reference = Reference(
-        record,
-        sums,
-        [real.names[draw.row] for draw in draws],
-        real.skipped,
-        num_videos=len({draw.row for draw in draws}),
-        clips_sha256=real.sha256(draws),
-        floor=floor,
-    )
-    return reference, features.get("reconstructed")
+        def reconstruct(clips: Clips) -> torch.Tensor:
+            decoded = autoencoder.reconstruct(clips.frames[-1])  # (B, F, h, w, C)
+            return torch.stack([fit(clip, self.settings.protocol.shape[1:]) for clip in decoded])
 
-
-def reconstruct_real(
-    real: RealClips,
-    protocol: ClipProtocol,
-    reference: Reference,
-    extraction: Extraction,
-    reconstruction: Reconstruction,
-) -> torch.Tensor:
-    """(N, D) features of the reconstructions of the very clips that a reference was measured on.
-
-    Raises:
-        ValueError: other data, or the same with other bad videos.
-    """
-    if not reference.skipped:  # else the bad ones have to be met first
-        reference.check_clips(real, draws_of(protocol, real, reference.names))
-    draws, features = extraction.real(
-        real,
-        lambda: draws_of(protocol, real, reference.names),
-        {"reconstructed": reconstruction.view},
-        [reconstruction.size],
-        "reconstructions",
-    )
-    reference.check_clips(real, draws)
-    return features["reconstructed"]
+        view = self.extraction.features(
+            self.extractor,
+            reconstruct,
+            reading=self.real.reading,
+            reconstructed_by=autoencoder.sha256,
+            at=autoencoder.shape,
+        )
+        return {"reconstructed": view}, [autoencoder.shape[1:]]
 
 
 def clip_shape(flags: ReferenceFlags) -> tuple[int, int, int]:
@@ -219,26 +227,11 @@ def clip_shape(flags: ReferenceFlags) -> tuple[int, int, int]:
 
 
 def measure_reference(flags: ReferenceFlags) -> None:
-    settings = choose_settings(
-        flags.protocol,
-        clip_shape(flags),
-        "classes",
-        split=flags.split,
-        fold=flags.fold,
-        stride=flags.stride,
-        fps=flags.fps,
-        seed=flags.seed,
-    )
+    settings = choose_settings(flags, flags.protocol, clip_shape(flags), "classes")
     extractor = extractor_of(flags)
     check_length(extractor, settings.protocol.num_frames)
-    reference, _ = measure_real(
-        settings.real_clips(flags.data),
-        settings.protocol,
-        settings.record(extractor),
-        Extraction.of_flags(flags),
-        extractor,
-        with_floor=not flags.no_floors,
-    )
+    side = RealSide(settings, settings.real_clips(flags.data), Extraction.of_flags(flags), extractor)
+    reference, _ = side.measure(with_floor=not flags.no_floors)
     if not processes().is_main_process:
         return
     reference.save(flags.out)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from eval.clips import RESIZE, ClipDraw, GeneratedClips, RealClips
-from eval.flags import Split
 from eval.fvd.features import FeatureExtractor
+from eval.fvd.flags import ProtocolFlags
 from eval.fvd.protocols import (
     ANY,
     FIRST_OF_CLASS,
@@ -23,7 +23,6 @@ from eval.fvd.protocols import (
     quick,
     quick_count,
 )
-from vidtwin_gen.files import file_sha256
 from vidtwin_gen.records import FVDProtocol
 
 
@@ -75,50 +74,49 @@ class Settings:
 
 
 def choose_settings(
+    flags: ProtocolFlags,
     protocol_name: str,
     shape: Sequence[int],
     selection: Selection,
-    *,
-    split: Split | None = None,
-    fold: int | None = None,
-    stride: int | None = None,
-    fps: float | None = None,
-    seed: int | None = None,
     reference: FVDProtocol | None = None,
 ) -> Settings:
-    """What is left out is the reference's, where there is one.
+    """What the flags leave out is the reference's, where there is one.
 
     `shape`, (num_frames, height, width) of a clip, and `selection` are for quick-N, which fixes neither.
 
     Raises:
-        ValueError: an unknown protocol, or values that contradict it.
+        ValueError: an unknown protocol, or flags that contradict it.
     """
-    fold = fold or (reference.fold if reference else None) or 1
+    fold, seed = flags.fold or (reference.fold if reference else None) or 1, flags.seed
     if seed is None:
         seed = reference.seed if reference else 0
     num_clips = quick_count(protocol_name)
     if num_clips is None:
         protocol = PROTOCOLS[protocol_name]
-        for name, given in (("split", split), ("stride", stride), ("fps", fps)):
-            expected = getattr(protocol, name)
+        for name in ("split", "stride", "fps"):
+            given, expected = getattr(flags, name), getattr(protocol, name)
             if given is not None and given != expected:
                 raise ValueError(
                     f"--{name} {given}: {protocol.name} is defined with {expected}; leave the flag out, or "
                     f"measure with --protocol quick-{protocol.num_clips}"
                 )
         return Settings(protocol, fold, seed)
+    stride, fps = flags.stride, flags.fps
     if stride is None and fps is None and reference:
         stride, fps = reference.stride, reference.fps
-    videos: Any = split or (reference.split if reference else "train")
-    return Settings(quick(num_clips, shape, videos, stride, fps, selection), fold, seed)
+    split: Any = flags.split or (reference.split if reference else "train")
+    return Settings(quick(num_clips, shape, split, stride, fps, selection), fold, seed)
 
 
-def draws_of(protocol: ClipProtocol, real: RealClips, names: Sequence[str], sets: int = 1) -> list[ClipDraw]:
-    """The draws of so many disjoint sets of real clips, one after the other; `names` are the classes of one
-    of them where the selection goes by class."""
-    if protocol.selection == "videos":
-        return real.of_videos(sets * protocol.num_clips)
-    return real.of_classes([*names] * sets)
+def draws_of(
+    protocol: ClipProtocol, real: RealClips, names: Sequence[str], number: int = 0
+) -> list[ClipDraw]:
+    """The draws of one of several disjoint sets of real clips, by its number; `names` are the classes of each
+    set where the selection goes by class."""
+    sets = number + 1
+    by_video = protocol.selection == "videos"
+    draws = real.of_videos(sets * protocol.num_clips) if by_video else real.of_classes([*names] * sets)
+    return draws[number * protocol.num_clips :]
 
 
 def real_names(protocol: ClipProtocol, real: RealClips) -> list[str]:
@@ -173,43 +171,36 @@ def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str
     )
 
 
-def check_sets(paths: Sequence[Path], generated: Sequence[GeneratedClips]) -> list[str]:
-    """The files' sha256.
-
-    Raises:
-        ValueError: clips of several sizes, or the same clips twice.
-    """
-    digests: list[str] = []
-    for path, clips in zip(paths, generated, strict=True):
-        if clips.frames.shape[1:] != generated[0].frames.shape[1:]:
-            sizes = ["x".join(map(str, c.frames.shape[1:4])) for c in (generated[0], clips)]
+def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> None:
+    """Raises ValueError where files hold clips of several sizes, or the same clips twice; too few of them for
+    the protocol, or of another length."""
+    first, files = generated[0], dict[str, Path]()
+    for clips in generated:
+        if clips.shape != first.shape:
+            sizes = ["x".join(map(str, c.shape)) for c in (first, clips)]
             raise ValueError(
-                f"--generated {paths[0]} holds clips of {sizes[0]} (frames, height, width) and {path} of "
-                f"{sizes[1]}: seeds of one generator have one size"
+                f"--generated {first.path} holds clips of {sizes[0]} (frames, height, width) and "
+                f"{clips.path} of {sizes[1]}: seeds of one generator have one size"
             )
-        digest = file_sha256(path)
-        if digest in digests:
-            other = paths[digests.index(digest)]
+        other = files.setdefault(clips.sha256, clips.path)
+        if other is not clips.path:
             raise ValueError(
-                f"--generated {other} and {path} are the same clips: generate with another --seed"
+                f"--generated {other} and {clips.path} are the same clips: generate with another --seed"
             )
-        digests.append(digest)
-    return digests
-
-
-def check_clips(protocol: ClipProtocol, path: Path, clips: GeneratedClips) -> None:
-    """Raises ValueError where a file holds too few clips, or clips of another length, for the protocol."""
-    count, num_frames = clips.frames.shape[:2]
-    if num_frames != protocol.num_frames:
-        raise ValueError(
-            f"--generated {path}: clips of {num_frames} frames, and --protocol {protocol.name} compares "
-            f"clips of {protocol.num_frames}; a distance between clips of unequal length means nothing"
-        )
-    if count < protocol.num_clips:
-        raise ValueError(
-            f"--generated {path} holds {count} clips, --protocol {protocol.name} wants {protocol.num_clips}: "
-            f"generate more, or measure with --protocol quick-{count}; none is used twice"
-        )
+    for clips in generated:
+        count, num_frames = clips.frames.shape[:2]
+        if num_frames != protocol.num_frames:
+            raise ValueError(
+                f"--generated {clips.path}: clips of {num_frames} frames, and --protocol {protocol.name} "
+                f"compares clips of {protocol.num_frames}; a distance between clips of unequal length means "
+                "nothing"
+            )
+        if count < protocol.num_clips:
+            raise ValueError(
+                f"--generated {clips.path} holds {count} clips, --protocol {protocol.name} wants "
+                f"{protocol.num_clips}: generate more, or measure with --protocol quick-{count}; none is "
+                "used twice"
+            )
 
 
 def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> list[str]:
@@ -222,7 +213,7 @@ def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> 
     return names
 
 
-def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str], path: Path) -> list[int]:
+def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str]) -> list[int]:
     """Of the generated clips the first ones of each class, as many as `wanted` has of it.
 
     Raises:
@@ -234,8 +225,8 @@ def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str
     if short:
         name, count = next(iter(short.items()))
         raise ValueError(
-            f"--generated {path}: the classes of its clips are not those of the real ones: {have[name]} of "
-            f"{name} for {count}"
+            f"--generated {clips.path}: the classes of its clips are not those of the real ones: "
+            f"{have[name]} of {name} for {count}"
             + (f", and {len(short) - 1} more classes" if len(short) > 1 else "")
             + "; generate with `python -m pipelines generate --labels_from REFERENCE`, the file that "
             "`python -m eval reference` writes"
