@@ -26,13 +26,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
     shape = generated.shape
     train, test = (
         RealClips.of_split(
-            flags.data,
-            shape,
-            split,
-            fold=flags.fold,
-            stride=flags.stride,
-            fps=flags.fps,
-            seed=flags.seed,
+            flags.data, shape, split, fold=flags.fold, stride=flags.stride, fps=flags.fps, seed=flags.seed
         )
         for split in ("train", "test")
     )
@@ -49,10 +43,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         device=find_device(flags.device),
     )
     sides: dict[str, dict[str, Any]] = {}
-    for side, clips, wanted in (
-        ("generated", generated.frames, labels),
-        ("real", test_clips, test_labels),
-    ):
+    for side, clips, wanted in (("generated", generated.frames, labels), ("real", test_clips, test_labels)):
         value, confusion = accuracy(model, clips, wanted)
         sides[side] = {"accuracy": value, "num_clips": len(clips), "confusion": confusion.tolist()}
     result = AccuracyResult(

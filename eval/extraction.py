@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,26 +42,15 @@ class Extraction:
 
     With several processes (accelerate's launcher) number i of a set belongs to process i modulo their count:
     nothing is padded, so nothing is counted twice, and every process gets all features in the set's order.
-
-    Args:
-        folder: of the stored values. batch_size: clips per forward pass; changes values by rounding only.
-        num_workers: processes that decode ahead.
     """
 
-    def __init__(self, folder: str | Path, *, batch_size: int = 4, num_workers: int = 1) -> None:
-        self.folder, self.batch_size, self.num_workers = Path(folder), batch_size, num_workers
+    def __init__(self, flags: ExtractionFlags) -> None:
+        self.folder = flags.features_dir or flags.out.with_suffix(".features")
+        self.batch_size, self.num_workers = flags.batch_size, flags.num_workers
         self.state = processes()
 
-    @classmethod
-    def of_flags(cls, flags: ExtractionFlags) -> Extraction:
-        folder = flags.features_dir or flags.out.with_suffix(".features")
-        return cls(folder, batch_size=flags.batch_size, num_workers=flags.num_workers)
-
     def features(
-        self,
-        extractor: FeatureExtractor,
-        prepare: Callable[[Clips], torch.Tensor] = as_read,
-        **about: Any,
+        self, extractor: FeatureExtractor, prepare: Callable[[Clips], torch.Tensor] = as_read, **about: Any
     ) -> View:
         """An extractor's features of the clips (B, F, H, W, C) uint8 that `prepare` makes, which `about`
         describes."""

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.dit import count_flops, count_step
-from eval.cost.measured_step import can_measure_memory, measure_peaks
+from eval.cost.measured_step import can_measure_memory, fill_zeros, measure_peaks
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
 KL_WEIGHT = 1e-3
@@ -165,7 +165,7 @@ def describe(record: Mapping[str, Any]) -> str:
         f"({record['compression_rate']:.3%}); {record['device']}, {record['dtype']}, batch "
         f"{record['batch_size']}"
     ]
-    for name in ("encode", "decode", "training_step"):
+    for name in PASSES:
         if name not in record:
             continue
         row = record[name]
@@ -202,14 +202,6 @@ def training_step(model: Any, clips: torch.Tensor, workload: Workload) -> Pass:
         return value.detach()
 
     return step
-
-
-@torch.no_grad()
-def fill_zeros(model: nn.Module) -> None:
-    """A branch that is zero at initialisation would hide from the comparison of outputs."""
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
 
 
 def _name(device: torch.device) -> str:

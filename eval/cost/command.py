@@ -52,9 +52,9 @@ def measure_cost(flags: CostFlags) -> None:
     if flags.autoencoder:
         result, text = of_autoencoder(flags, flags.autoencoder, device)
     elif flags.pipeline or flags.vae:
-        result, text = of_latents(flags, device)
+        result, text = of_latents(flags)
     else:
-        result, text = of_tokenizers(flags, device)
+        result, text = of_tokenizers(flags)
     result.write(flags.out)
     print(text)
 
@@ -82,7 +82,7 @@ def of_autoencoder(flags: CostFlags, name: str, device: torch.device) -> tuple[A
     return AutoencoderCostResult(command=flags.command, autoencoder=name, **record), describe(record)
 
 
-def of_latents(flags: CostFlags, device: torch.device) -> tuple[CostResult, str]:
+def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip."""
     folder = flags.pipeline / "vae" if flags.pipeline else flags.vae
     assert folder is not None
@@ -108,19 +108,13 @@ def of_latents(flags: CostFlags, device: torch.device) -> tuple[CostResult, str]
         tokenizers.append(magvit_v2(*shape))
     except ValueError as error:
         left_out.append({"tokenizer": "MAGVIT-v2", "reason": str(error)})
-    rows = count_rows(flags, device, tokenizers, sizes, patch_sizes, make_model)
+    rows = count_rows(flags, tokenizers, sizes, patch_sizes, make_model)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
     lines += sentences(rows) or [tables(rows)]
     paper_size_rows = None
     if flags.paper_size:
-        paper_size_rows = count_rows(
-            flags,
-            device,
-            find(["vidtwin-1", "magvit-v2"]),
-            {"figure5": FIGURE_5_DIT},
-            patch_sizes,
-            make_model,
-        )
+        published, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
+        paper_size_rows = count_rows(flags, published, figure_5, patch_sizes, make_model)
         lines += sentences(paper_size_rows)
     result = CostResult(
         command=flags.command, rows=rows, not_counted=left_out, paper_size_rows=paper_size_rows
@@ -128,11 +122,11 @@ def of_latents(flags: CostFlags, device: torch.device) -> tuple[CostResult, str]
     return result, "\n".join(lines)
 
 
-def of_tokenizers(flags: CostFlags, device: torch.device) -> tuple[CostResult, str]:
+def of_tokenizers(flags: CostFlags) -> tuple[CostResult, str]:
     """Published latents under DiTs of several sizes."""
     names = flags.tokenizers or ["vidtwin-1", "magvit-v2"]
     left_out = unpublished() if names == ["all"] else []
-    rows = count_rows(flags, device, find(names), flags.sizes, flags.patch_size or [1], _make_model(flags))
+    rows = count_rows(flags, find(names), flags.sizes, flags.patch_size or [1], _make_model(flags))
     table = tables(rows, left_out)
     if flags.markdown:
         made_by = f"Made by `{flags.command}`."
@@ -145,7 +139,6 @@ def of_tokenizers(flags: CostFlags, device: torch.device) -> tuple[CostResult, s
 
 def count_rows(
     flags: CostFlags,
-    device: torch.device,
     tokenizers: Sequence[Tokenizer],
     sizes: Mapping[str, Mapping[str, Any]],
     patch_sizes: Sequence[int],
@@ -164,8 +157,7 @@ def count_rows(
         row = dit_cost(tokenizer, make_model=make_model, attention=attention, size=name, **options)
         if flags.measure:
             make = partial(example, tokenizer.layout, make_model, **options)
-            measured = measure_row(row, make, make_model, device, flags.repeats)
-            row = dataclasses.replace(row, measured=measured)
+            row = dataclasses.replace(row, measured=measure_row(row, make, make_model, flags))
         rows.append(row)
     if flags.measure and all("reason" in (row.measured or {}) for row in rows):
         raise ValueError(f"--measure: nothing fits: {(rows[0].measured or {})['reason']}")
@@ -173,13 +165,10 @@ def count_rows(
 
 
 def measure_row(
-    row: CostRow,
-    make: Callable[[], Any],
-    make_model: Callable[..., Any],
-    device: torch.device,
-    repeats: int,
+    row: CostRow, make: Callable[[], Any], make_model: Callable[..., Any], flags: CostFlags
 ) -> dict[str, Any]:
     """What `measure_step` finds, or the reason why it was not asked or found nothing."""
+    device = str(find_device(flags.device))
     needed, free = row.peak_bytes, free_memory(device)
     if needed > free:
         return {
@@ -190,9 +179,8 @@ def measure_row(
     sizes = SMALL_DIT | {"conditioning": row.conditioning}
     make_small = partial(example, small, make_model, batch_size=1, **sizes)
     try:
-        measured = measure_step(
-            make, make_small, attention=row.attention, device=str(device), repeats=repeats
-        )
+        how: dict[str, Any] = {"attention": row.attention, "device": device, "repeats": flags.repeats}
+        measured = measure_step(make, make_small, **how)
     except ValueError as error:
         return {"reason": str(error)}  # and the rows before and after it stand
     return measured | {"predicted_over_measured": needed / measured["peak_bytes"]}

@@ -18,12 +18,7 @@ from vidtwin_gen.records import CostRow
 
 
 def dit_flops(
-    num_tokens: int,
-    num_layers: int,
-    hidden_size: int,
-    *,
-    mlp_ratio: float = 4,
-    cross_attention: bool = False,
+    num_tokens: int, num_layers: int, hidden_size: int, *, mlp_ratio: float = 4, cross_attention: bool = False
 ) -> int:
     """Forward FLOPs of a transformer on one sequence, F(N) = 2 N L (4 + 2 r) D^2 + 4 L N^2 D: projections and
     an MLP of r times the width, then attention; 2 N L 12 D^2 with the usual r of 4. Cross-attention to one
@@ -107,45 +102,32 @@ def dit_cost(
     `attention` is "fused", or "math" for products and a softmax one after the other; `size` names the DiT.
     """
     sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "mlp_ratio": mlp_ratio}
+    options = sizes | {
+        "patch_size": patch_size,
+        "num_heads": num_heads,
+        "conditioning": conditioning,
+        "batch_size": batch_size,
+        "gradient_checkpointing": gradient_checkpointing,
+    }
     with FakeTensorMode(), attention_kernel(attention):
-        model, inputs = example(
-            tokenizer.layout,
-            make_model,
-            batch_size=batch_size,
-            gradient_checkpointing=gradient_checkpointing,
-            patch_size=patch_size,
-            num_heads=num_heads,
-            conditioning=conditioning,
-            **sizes,
-        )
+        model, inputs = example(tokenizer.layout, make_model, **options)
         forward, training = count_step(lambda: model(**inputs))
         model.zero_grad()
         memory = predict_training_memory(model, inputs)
     num_tokens = tokenizer.layout.num_tokens(patch_size)
     crossed = conditioning == "cross_attention"
+    of_tokenizer = ("source", "clip_shape", "frames_taken", "printed_rate", "verdict", "remark")
     return CostRow(
+        **options,
+        **{name: getattr(tokenizer, name) for name in of_tokenizer},
         size=size,
         tokenizer=tokenizer.name,
-        source=tokenizer.source,
-        clip_shape=tokenizer.clip_shape,
-        frames_taken=tokenizer.frames_taken,
         num_elements=tokenizer.layout.num_elements,
         compression_rate=tokenizer.compression_rate,
-        printed_rate=tokenizer.printed_rate,
-        verdict=tokenizer.verdict,
-        remark=tokenizer.remark,
         num_codes=tokenizer.codebook_size,
         bit_rate=tokenizer.bit_rate,
         num_tokens=num_tokens,
-        patch_size=patch_size,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        conditioning=conditioning,
-        batch_size=batch_size,
         attention=attention,
-        gradient_checkpointing=gradient_checkpointing,
         num_parameters=sum(p.numel() for p in model.parameters()),
         forward_flops=forward,
         formula_flops=batch_size * dit_flops(num_tokens, **sizes, cross_attention=crossed),

@@ -142,9 +142,7 @@ def _passes(
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """A training step and a forward pass."""
     model.to(device)
-    for parameter in model.parameters():
-        if not parameter.any():  # a branch that is zero at initialisation has nothing but zeros to train
-            nn.init.normal_(parameter, std=0.02)
+    fill_zeros(model)
     inputs = {name: value.to(device) for name, value in inputs.items()}
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
@@ -158,6 +156,15 @@ def _passes(
         model(**inputs)
 
     return train, forward
+
+
+@torch.no_grad()
+def fill_zeros(model: nn.Module) -> None:
+    """A branch that is zero at initialisation would hide from a comparison of outputs, and has nothing but
+    zeros to train."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
 
 
 def _return_what_is_freed() -> None:

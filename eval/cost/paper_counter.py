@@ -9,30 +9,18 @@ keys and values, which grow with the square of the number of tokens, are in neit
 
 from __future__ import annotations
 
-from torch import nn
-
 from eval.cost.flags import FIGURE_5_DIT
 
-LAYERS, WIDTH, HEADS = (FIGURE_5_DIT[name] for name in ("num_layers", "hidden_size", "num_heads"))
+LAYERS, WIDTH = FIGURE_5_DIT["num_layers"], FIGURE_5_DIT["hidden_size"]
 MLP_WIDTH = 2048
 
 
-def figure_5_network() -> nn.Module:
-    """The network itself: tokens (B, N, 512) -> (B, N, 512)."""
-    layers = (
-        nn.TransformerEncoderLayer(WIDTH, HEADS, MLP_WIDTH, 0.0, batch_first=True) for _ in range(LAYERS)
-    )
-    return nn.Sequential(*layers)  # and not nn.TransformerEncoder: it copies, which fake tensors cannot do
+def counted_parameters() -> int:
+    """Of the network without its attention: two linear layers and two normalisations in each layer."""
+    return LAYERS * (2 * WIDTH * MLP_WIDTH + MLP_WIDTH + WIDTH + 2 * 2 * WIDTH)
 
 
-def counted_parameters(layers: int = LAYERS, width: int = WIDTH, mlp_width: int = MLP_WIDTH) -> int:
-    """Of an encoder without its attention: two linear layers and two normalisations in each layer."""
-    return layers * (2 * width * mlp_width + mlp_width + width + 2 * 2 * width)
-
-
-def counted_macs(
-    num_tokens: int, layers: int = LAYERS, width: int = WIDTH, mlp_width: int = MLP_WIDTH
-) -> int:
+def counted_macs(num_tokens: int) -> int:
     """Multiply-adds of a forward pass by the same rule, linear in the number of tokens: the two linear
     layers, and four operations for each number that is normalised."""
-    return num_tokens * layers * (2 * width * mlp_width + 2 * 4 * width)
+    return num_tokens * LAYERS * (2 * WIDTH * MLP_WIDTH + 2 * 4 * WIDTH)

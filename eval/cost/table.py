@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from eval.cost.geometry import Unpublished
 from vidtwin_gen.records import CostRow
 
 # what must agree for two rows to be compared
 ALIKE = ("size", "patch_size", "attention", "batch_size", "gradient_checkpointing")
-HEADER = (
-    "tokenizer",
-    "clip",
-    "patch",
-    "elements",
-    "rate",
-    "tokens",
-    "M parameters",
-    "GFLOPs forward",
-    "GFLOPs training",
-    "MiB training",
-    "Figure 5's tokens",
-    "and its GMACs",
-)
 
 
 def sentence(first: CostRow, other: CostRow) -> str:
@@ -64,11 +50,9 @@ def tables(rows: Sequence[CostRow], left_out: Sequence[Unpublished] = ()) -> str
     """Markdown: a table for each transformer, with what was measured where something was."""
     blocks = []
     measured = any(row.measured is not None for row in rows)
-    header = [*HEADER, *(("MiB measured", "s forward", "s training") if measured else ())]
     for name in dict.fromkeys((row.size, dit(row)) for row in rows):
         cells = [_cells(row, measured) for row in rows if (row.size, dit(row)) == name]
-        lines = [header, ["---"] * len(header), *cells]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = _markdown([list(cells[0]), *(row.values() for row in cells)])
         blocks.append(f"{name[0]}: {name[1]}\n\n{text}")
     blocks += [f"{entry.name} is not counted, it has {entry.missing} ({entry.source})." for entry in left_out]
     return "\n\n".join(blocks)
@@ -77,7 +61,6 @@ def tables(rows: Sequence[CostRow], left_out: Sequence[Unpublished] = ()) -> str
 def sources(rows: Sequence[CostRow]) -> str:
     """Markdown: where the latents of each tokenizer are published, and what is to be known of them."""
     lines = [["tokenizer", "clip", "codes", "bits of a pixel's", "in the paper's Table 1", "source"]]
-    lines.append(["---"] * len(lines[0]))
     for row in {row.tokenizer: row for row in rows}.values():
         clip = _clip(row)
         if row.frames_taken:
@@ -87,32 +70,45 @@ def sources(rows: Sequence[CostRow]) -> str:
         bits = "" if row.bit_rate is None else f"{row.bit_rate:.3%}"
         source = f"{row.source}; {row.remark}" if row.remark else row.source
         lines.append([row.tokenizer, clip, codes, bits, printed, source])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown(lines)
 
 
-def _cells(row: CostRow, measured: bool) -> list[str]:
+def _markdown(lines: Sequence[Iterable[str]]) -> str:
+    """A table, its header the first line."""
+    header, *rows = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([header, f"|{' --- |' * len(list(lines[0]))}", *rows])
+
+
+def _cells(row: CostRow, measured: bool) -> dict[str, str]:
+    """By column; with `measured` also what was, or the reason why it was not."""
     paper = row.figure_5 or {"num_tokens": {}, "macs": {}}
-    cells = [
-        row.tokenizer,
-        _clip(row),
-        str(row.patch_size),
-        f"{row.num_elements:,}",
-        f"{row.compression_rate:.3%}",
-        f"{row.num_tokens:,}",
-        f"{row.num_parameters / 1e6:.1f}",
-        f"{row.forward_flops / 1e9:,.1f}",
-        f"{row.training_flops / 1e9:,.1f}",
-        _mib(row.peak_bytes),
-        " or ".join(dict.fromkeys(f"{count:,}" for count in paper["num_tokens"].values())),
-        " or ".join(dict.fromkeys(f"{macs / 1e9:.2f}" for macs in paper["macs"].values())),
-    ]
+    cells = {
+        "tokenizer": row.tokenizer,
+        "clip": _clip(row),
+        "patch": str(row.patch_size),
+        "elements": f"{row.num_elements:,}",
+        "rate": f"{row.compression_rate:.3%}",
+        "tokens": f"{row.num_tokens:,}",
+        "M parameters": f"{row.num_parameters / 1e6:.1f}",
+        "GFLOPs forward": f"{row.forward_flops / 1e9:,.1f}",
+        "GFLOPs training": f"{row.training_flops / 1e9:,.1f}",
+        "MiB training": _mib(row.peak_bytes),
+        "Figure 5's tokens": _either(f"{count:,}" for count in paper["num_tokens"].values()),
+        "and its GMACs": _either(f"{macs / 1e9:.2f}" for macs in paper["macs"].values()),
+    }
     if not measured:
         return cells
     found = row.measured or {}
-    if "reason" in found:
-        return [*cells, found["reason"], "", ""]
-    seconds = (found["seconds"][name]["median"] for name in ("forward", "training_step"))
-    return [*cells, _mib(found["peak_bytes"]), *(f"{value:.3g}" for value in seconds)]
+    seconds = {name: f"{value['median']:.3g}" for name, value in found.get("seconds", {}).items()}
+    return cells | {
+        "MiB measured": found["reason"] if "reason" in found else _mib(found["peak_bytes"]),
+        "s forward": seconds.get("forward", ""),
+        "s training": seconds.get("training_step", ""),
+    }
+
+
+def _either(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(values))
 
 
 def _clip(row: CostRow) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from eval.autoencoder import MeasuredAutoencoder
 from eval.devices import processes
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.figures import plot_channels, plot_swaps
@@ -15,7 +15,7 @@ from eval.diagnose.flags import DiagnoseFlags
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
 from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
-from vidtwin_gen.quality import PerceptualNetwork, lpips_per_frame, psnr, psnr_per_frame, summarize
+from vidtwin_gen.quality import lpips_per_frame, psnr, psnr_per_frame, summarize
 from vidtwin_gen.records import DiagnoseResult
 
 NOISE_LEVELS = (0.1, 0.2, 0.5)
@@ -50,11 +50,11 @@ def diagnose(flags: DiagnoseFlags) -> None:
     statistics = channel_statistics(values["moments"].mean(0).view(5, -1), layout)
     std = torch.cat([grid.std for grid in statistics.values()]).float()
     pairs = draws[: 2 * flags.num_pairs]
-    frames = torch.stack([subject.real.read(draw).frames[0] for draw in pairs])  # (P, F, H, W, C)
+    frames = subject.read(pairs)  # (P, F, H, W, C)
     latents = torch.cat(
         [autoencoder.encode(autoencoder.pixels(part)).mode().cpu() for part in frames.split(flags.batch_size)]
     )  # (P, L)
-    swap, shown = swapped(autoencoder, frames, latents, subject.network, flags.batch_size)
+    swap, shown = swapped(subject, frames, latents)
     result = DiagnoseResult(
         **subject.conditions(values["origin"]),
         num_clips=len(draws),
@@ -64,7 +64,7 @@ def diagnose(flags: DiagnoseFlags) -> None:
         **(temporal_distances(subject, values) if flags.fvd else {}),
         channels={name: grid.to_json() for name, grid in statistics.items()},
         dead_below_nats=DEAD_BELOW,
-        noise=noisy(autoencoder, frames, latents, std, flags.seed, flags.batch_size),
+        noise=noisy(subject, frames, latents, std),
         swap=swap,
     )
     if flags.figure:
@@ -92,20 +92,15 @@ def temporal_distances(subject: Subject, values: Mapping[str, torch.Tensor]) -> 
 
 
 def noisy(
-    autoencoder: MeasuredAutoencoder,
-    frames: torch.Tensor,
-    latents: torch.Tensor,
-    std: torch.Tensor,
-    seed: int,
-    batch_size: int,
+    subject: Subject, frames: torch.Tensor, latents: torch.Tensor, std: torch.Tensor
 ) -> list[dict[str, Any]]:
     """How PSNR falls with noise on the latents (P, L) of frames (P, F, H, W, C), in units of each channel's
     standard deviation: the error that a generator may make."""
-    generator = torch.Generator().manual_seed(seed)
+    autoencoder, generator = subject.autoencoder, torch.Generator().manual_seed(subject.flags.seed)
     rows = []
     for level in (0.0, *NOISE_LEVELS):
         values = []
-        for here in torch.arange(len(latents)).split(batch_size):
+        for here in torch.arange(len(latents)).split(subject.flags.batch_size):
             z = with_noise(latents[here], autoencoder.layout, std, level, generator)
             values.append(psnr(autoencoder.decode(z), autoencoder.pixels(frames[here])).cpu())
         rows.append({"level": level, "psnr": summarize(torch.cat(values))})
@@ -113,14 +108,11 @@ def noisy(
 
 
 def swapped(
-    autoencoder: MeasuredAutoencoder,
-    frames: torch.Tensor,
-    latents: torch.Tensor,
-    network: PerceptualNetwork | None,
-    batch_size: int,
+    subject: Subject, frames: torch.Tensor, latents: torch.Tensor
 ) -> tuple[dict[str, Any], list[tuple[str, torch.Tensor]]]:
     """How far clips decoded with a part of another's latent are from either, and rows of the first pairs, to
     be looked at. A pair is two neighbours; both ways round would only measure every mixture twice."""
+    autoencoder, network, batch_size = subject.autoencoder, subject.network, subject.flags.batch_size
     num_pairs, layout = len(frames) // 2, autoencoder.layout
     if num_pairs == 0:
         return {"distances": None, "reason": "a swap needs two clips"}, []
@@ -128,29 +120,25 @@ def swapped(
     latents = latents[: 2 * num_pairs].unflatten(0, (-1, 2))  # (P, 2, L)
     if not swaps(latents[:, 0], latents[:, 1], layout):
         return {"distances": None, "reason": "one grid of one step in time has no part to swap"}, []
-    values: dict[str, dict[str, dict[str, list[torch.Tensor]]]] = {}
+    values: dict[tuple[str, str, str], list[torch.Tensor]] = defaultdict(list)
     shown: dict[str, list[torch.Tensor]] = {}
     for pairs, z in zip(frames.split(batch_size), latents.split(batch_size), strict=True):
         for name, mixed in {UNSWAPPED: z[:, 0], **swaps(z[:, 0], z[:, 1], layout)}.items():
             clips = autoencoder.decode(mixed)
             for source, original in zip(("own", "partner"), pairs.unbind(1), strict=True):
                 pixels = autoencoder.pixels(original)
-                measured = values.setdefault(name, {}).setdefault(source, {"psnr": []})
-                measured["psnr"].append(psnr_per_frame(clips, pixels).cpu())
+                values[name, source, "psnr"].append(psnr_per_frame(clips, pixels).cpu())
                 if network is not None:
-                    measured.setdefault("lpips", []).append(lpips_per_frame(clips, pixels, network).cpu())
+                    values[name, source, "lpips"].append(lpips_per_frame(clips, pixels, network).cpu())
             if name != UNSWAPPED and len(shown.get(name, ())) < PAIRS_SHOWN:
                 shown.setdefault(name, []).extend(clips.cpu())
+    distances: dict[str, dict[str, dict[str, Any]]] = {}
+    for (name, source, metric), parts in values.items():
+        distances.setdefault(name, {}).setdefault(source, {})[metric] = summarize(torch.cat(parts))
     record = {
         "num_pairs": num_pairs,
         "protocol": "a clip's latent with one part of its partner's, decoded, compared with own and partner",
-        "distances": {
-            name: {
-                source: {metric: summarize(torch.cat(parts)) for metric, parts in measured.items()}
-                for source, measured in by_source.items()
-            }
-            for name, by_source in values.items()
-        },
+        "distances": distances,
     }
     rows: list[tuple[str, torch.Tensor]] = []
     for i, pair in enumerate(frames[:PAIRS_SHOWN]):

@@ -25,21 +25,11 @@ def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Pa
     for column, (name, grid) in enumerate(statistics.items()):
         channels = range(len(grid.kl))
         above, below = panels[:, column]
-        above.bar(
-            channels,
-            grid.kl.tolist(),
-            0.75,
-            color=COLOURS[0],
-            alpha=0.35,
-            label="KL from the standard normal",
-        )
-        above.bar(
-            channels,
-            grid.information.tolist(),
-            0.4,
-            color=COLOURS[0],
-            label="from the channel's own Gaussian",
-        )
+        for nats, width, alpha, label in (
+            (grid.kl, 0.75, 0.35, "KL from the standard normal"),
+            (grid.information, 0.4, 1.0, "from the channel's own Gaussian"),
+        ):
+            above.bar(channels, nats.tolist(), width, color=COLOURS[0], alpha=alpha, label=label)
         above.axhline(DEAD_BELOW, color=COLOURS[1], linewidth=1, linestyle="--", label="dead below")
         above.set_yscale("log")
         above.set_ylim(bottom=min(DEAD_BELOW, grid.information.clamp(min=1e-4).min().item()) / 2)

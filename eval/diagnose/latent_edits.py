@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 TIME = "time"
 
@@ -30,7 +30,7 @@ def with_midpoints(latents: torch.Tensor, layout: LatentLayout) -> torch.Tensor:
 
 def num_interior_steps(layout: LatentLayout) -> dict[str, int]:
     """How many steps of each grid `with_midpoints` replaces."""
-    return {grid.name: max(_num_steps(layout, grid.name) - 2, 0) for grid in layout.grids}
+    return {grid.name: max(_num_steps(grid) - 2, 0) for grid in layout.grids}
 
 
 def grid_groups(layout: LatentLayout) -> dict[str, tuple[str, ...]]:
@@ -55,9 +55,10 @@ def swaps(latents: torch.Tensor, partners: torch.Tensor, layout: LatentLayout) -
         return {
             group: layout.join(own | {name: other[name] for name in names}) for group, names in groups.items()
         }
-    halves = {name: _halves(own[name], other[name], layout, name) for name in layout.names}
-    changed = any(_num_steps(layout, name) > 1 for name in layout.names)
-    return {"second half": layout.join(halves)} if changed else {}
+    if all(_num_steps(grid) < 2 for grid in layout.grids):
+        return {}
+    halves = {grid.name: _halves(own[grid.name], other[grid.name], grid) for grid in layout.grids}
+    return {"second half": layout.join(halves)}
 
 
 def with_noise(
@@ -69,17 +70,15 @@ def with_noise(
     return latents + level * layout.expand_channels(std).to(latents) * noise
 
 
-def _num_steps(layout: LatentLayout, name: str) -> int:
+def _num_steps(grid: LatentGrid) -> int:
     """In time; 1 without that axis."""
-    grid = layout.grids[layout.names.index(name)]
     return grid.shape[grid.axes.index(TIME)] if TIME in grid.axes else 1
 
 
-def _halves(own: torch.Tensor, other: torch.Tensor, layout: LatentLayout, name: str) -> torch.Tensor:
+def _halves(own: torch.Tensor, other: torch.Tensor, grid: LatentGrid) -> torch.Tensor:
     """(B, *shape, c) twice: the earlier half of the steps of the first, the later of the second."""
-    steps = _num_steps(layout, name)
+    steps = _num_steps(grid)
     if steps == 1:
         return own
-    axis = 1 + layout.grids[layout.names.index(name)].axes.index(TIME)
-    half = (steps + 1) // 2
+    axis, half = 1 + grid.axes.index(TIME), (steps + 1) // 2
     return torch.cat([own.narrow(axis, 0, half), other.narrow(axis, half, steps - half)], dim=axis)

@@ -44,7 +44,7 @@ def measure_fvd(flags: FVDFlags) -> None:
     check_length(extractor, settings.protocol.num_frames)
     if reference is not None and flags.reference is not None:
         reference.check(flags.reference, settings.record(extractor))
-    extraction = Extraction.of_flags(flags)
+    extraction = Extraction(flags)
     autoencoder, reason = autoencoder_of(flags, settings, generated[0])
     features = None
     if real is not None:

@@ -22,14 +22,7 @@ from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import PROTOCOLS, quick_count
-from eval.fvd.selection import (
-    Settings,
-    check_classes,
-    choose_settings,
-    draws_of,
-    floor_objection,
-    real_names,
-)
+from eval.fvd.selection import Settings, check_classes, choose_settings, draws_of, floor_objection, real_names
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import FVDProtocol
 
@@ -230,7 +223,7 @@ def measure_reference(flags: ReferenceFlags) -> None:
     settings = choose_settings(flags, flags.protocol, clip_shape(flags), "classes")
     extractor = extractor_of(flags)
     check_length(extractor, settings.protocol.num_frames)
-    side = RealSide(settings, settings.real_clips(flags.data), Extraction.of_flags(flags), extractor)
+    side = RealSide(settings, settings.real_clips(flags.data), Extraction(flags), extractor)
     reference, _ = side.measure(with_floor=not flags.no_floors)
     if not processes().is_main_process:
         return

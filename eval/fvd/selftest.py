@@ -180,10 +180,9 @@ def _make(part: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         for check in checks():
             report(check)
-    except MissingWeightsError as error:
-        report(Check(f"{part}: weights", None, str(error)))
     except ValueError as error:
-        report(Check(f"{part}: weights", False, str(error)))
+        passed = None if isinstance(error, MissingWeightsError) else False
+        report(Check(f"{part}: weights", passed, str(error)))
     return made
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from matplotlib.figure import Figure
 
-from eval.clips import Clips, RealClips
+from eval.clips import Clips
 from eval.devices import processes
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
@@ -82,16 +82,13 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     shape = (flags.num_frames, flags.height, flags.width)
     extractor = extractor_of(flags)
     check_length(extractor, flags.num_frames)
-    real = RealClips.of_split(
-        flags.data,
-        shape,
-        flags.split,
-        fold=flags.fold,
-        stride=flags.stride,
-        fps=flags.fps,
-        seed=flags.seed,
-    )
-    names, extraction = real.even_names(flags.num_clips), Extraction.of_flags(flags)
+
+    def settings_of(num_clips: int) -> Settings:
+        protocol = quick(num_clips, shape, flags.split, flags.stride, flags.fps, "classes")
+        return Settings(protocol, flags.fold, flags.seed)
+
+    real = settings_of(flags.num_clips).real_clips(flags.data)
+    names, extraction = real.even_names(flags.num_clips), Extraction(flags)
     views = {"original": extraction.features(extractor, reading=real.reading, view="original")}
     for name, (distortion, levels, *_) in DISTORTIONS.items():
         for level in levels:
@@ -114,10 +111,7 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
         }
     if not processes().is_main_process:
         return
-    settings = Settings(
-        quick(len(names), shape, flags.split, flags.stride, flags.fps, "classes"), flags.fold, flags.seed
-    )
-    protocol = settings.record(extractor, generated_selection="")
+    protocol = settings_of(len(names)).record(extractor, generated_selection="")
     result = SensitivityResult(
         num_clips=len(names),
         rank_deficient=protocol.rank_deficient,
@@ -148,8 +142,7 @@ def plot(result: SensitivityResult, path: Path) -> None:
     flag = ", rank-deficient" if result.rank_deficient else ""
     size = f"{protocol['num_frames']}×{protocol['height']}×{protocol['width']}"
     figure.suptitle(
-        f"FVD of {clips} ({size}, {protocol['split']} split{flag}) from themselves, distorted",
-        fontsize=10,
+        f"FVD of {clips} ({size}, {protocol['split']} split{flag}) from themselves, distorted", fontsize=10
     )
     for place, (name, curve) in enumerate(distortions.items(), start=1):
         axes = figure.add_subplot(1, len(distortions), place)

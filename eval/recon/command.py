@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import ClipDraw, RealClips
 from eval.devices import processes
 from eval.recon.flags import ReconFlags
@@ -65,7 +64,7 @@ def measure_recon(flags: ReconFlags) -> None:
     if flags.per_clip:
         write_rows(flags.per_clip, per_clip_rows(real, draws, values))
     if flags.gif:
-        write_pictures(flags.gif, real, draws[: flags.gif_clips], autoencoder, flags.batch_size)
+        write_pictures(flags.gif, subject, draws[: flags.gif_clips])
     result.write(flags.out)
     print(describe(result, real))
 
@@ -101,22 +100,16 @@ def per_clip_rows(
     ]
 
 
-def write_pictures(
-    path: Path,
-    real: RealClips,
-    draws: Sequence[ClipDraw],
-    autoencoder: MeasuredAutoencoder,
-    batch_size: int,
-) -> None:
+def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> None:
     """A GIF with a row per kind (original, both, Structure only, Dynamics only) and a column per clip; a PNG
     with the kinds of each clip under one another, time to the right."""
-    by_clip = []
-    for frames in torch.stack([real.read(draw).frames[0] for draw in draws]).split(batch_size):
+    autoencoder, by_clip = subject.autoencoder, []
+    for frames in subject.read(draws).split(subject.flags.batch_size):
         pixels = autoencoder.pixels(frames)  # (B, C, F, H, W)
         decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
         by_clip.append(torch.stack([pixels, *decoded.values()], dim=1).clamp(-1, 1).cpu())
     kinds = torch.cat(by_clip)  # (N, kinds, C, F, H, W)
-    write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), real.gif_fps)
+    write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), subject.real.gif_fps)
     filmstrip(list(kinds.flatten(0, 1))).save(path.with_suffix(".png"))
 
 

@@ -4,7 +4,7 @@ leaves them."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,10 @@ class Subject:
             check_length(extractor, autoencoder.shape[0])
         return cls(flags, autoencoder, real, network, lpips, extractor, no_fvd)
 
+    def read(self, draws: Sequence[ClipDraw]) -> torch.Tensor:
+        """(N, F, H, W, C) uint8: the clips of these draws."""
+        return torch.stack([self.real.read(draw).frames[0] for draw in draws])
+
     def measure_each_once(
         self,
         sizes: Mapping[str, int],
@@ -107,7 +111,7 @@ class Subject:
             parts = {"origin": clips.origin, **measure(clips.frames[0])}
             return torch.cat([parts[name].double().cpu() for name in sizes], dim=1)  # (B, D)
 
-        extraction = Extraction.of_flags(self.flags)
+        extraction = Extraction(self.flags)
         views = {"clip": View(FeatureStore(extraction.folder, about), of_batch)}
         draws, rows = extraction.real(
             self.real, lambda: self.real.each_once(self.flags.num_clips), views, title="clips"

@@ -24,14 +24,7 @@ UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 # what in a record besides its numbers says how they came about
 RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
 ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
-COST_FIELDS = (
-    "size",
-    "clip_shape",
-    "patch_size",
-    "batch_size",
-    "attention",
-    "gradient_checkpointing",
-)
+COST_FIELDS = ("size", "clip_shape", "patch_size", "batch_size", "attention", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from eval.report.figures import Panel, plot_cost, plot_quality
 from eval.report.page import Section, Table
 from eval.report.pictures import Picture
 from eval.report.published import PublishedGroup
-from eval.report.runs import Run, missing, prefix
+from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
 
 PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
@@ -86,7 +86,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
         section.body.append(f"Not published, so not counted: {'; '.join(unpublished)}.")
     for run in runs:
         if not run.cost:
-            section.body.append(f"Not here: {prefix(run, runs)}{missing('eval/cost.json')}")
+            section.body.append(not_here(run, runs, "eval/cost.json"))
     return section
 
 
@@ -105,21 +105,12 @@ def quality_section(
     """Distances over forward FLOPs: a panel for each protocol of both, ours and the published studies that
     tell what their generators cost. What is in different panels does not compare."""
     ours = quality_panels(comparison, runs)
-    theirs = [
-        Panel(
-            f"published: {group.title.split(':')[0]}",
-            "TFLOPs, forward",
-            "FVD",
-            [
-                (row.model, row.forward_tflops, row.fvd)
-                for row in group.rows
-                if row.forward_tflops and row.fvd
-            ],
-            {},
-        )
-        for group in published
-        if sum(bool(row.forward_tflops and row.fvd) for row in group.rows) > 2
-    ]
+    theirs = []
+    for group in published:
+        points = [(r.model, r.forward_tflops, r.fvd) for r in group.rows if r.forward_tflops and r.fvd]
+        if len(points) > 2:
+            title = f"published: {group.title.split(':')[0]}"
+            theirs.append(Panel(title, "TFLOPs, forward", "FVD", points, {}))
     section = Section("Quality against cost")
     if not ours:
         section.body.append("No run has both a distance and a cost (`eval/fvd.json`, `eval/cost.json`).")

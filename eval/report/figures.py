@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,11 @@ def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: 
     )
     order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))
     order = order[:MAX_CURVES]
-    columns = min(4, max(1, len(order)))
-    num_rows = max(1, -(-len(order) // columns))
-    figure = Figure(figsize=(2.9 * columns, 2.3 * num_rows + 0.3), layout="constrained")
+    figure, panels = _grid(len(order), 4, (2.9, 2.3), margin=0.3)
     figure.suptitle(title, fontsize=11)
-    for i, name in enumerate(order):
-        axes = figure.add_subplot(num_rows, columns, i + 1)
+    for axes, name in zip(panels, order, strict=True):
         positive = True
-        for colour, (label, records) in zip(_colours(logs), logs.items(), strict=True):
+        for colour, (label, records) in zip(cycle(COLOURS), logs.items(), strict=False):
             points = [
                 (record.get("step", at), record[name])
                 for at, record in enumerate(records)
@@ -54,7 +52,7 @@ def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: 
     if len(logs) > 1:
         marks = [
             Line2D([], [], color=colour, label=label)
-            for colour, label in zip(_colours(logs), logs, strict=True)
+            for colour, label in zip(cycle(COLOURS), logs, strict=False)
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
@@ -65,14 +63,10 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
     quantity that the baseline lacks, or has none of, is left out."""
     reference = rows[baseline][1]
     quantities = [name for name, value in reference.items() if value]
-    columns = min(2, len(quantities))
-    num_rows = -(-len(quantities) // columns)
-    figure = Figure(figsize=(9, (0.5 + 0.24 * len(rows)) * num_rows + 0.3), layout="constrained")
+    width = 9 / min(2, len(quantities))
+    figure, panels = _grid(len(quantities), 2, (width, 0.5 + 0.24 * len(rows)), margin=0.3, sharey=True)
     places = range(len(rows))
-    first = None
-    for i, name in enumerate(quantities):
-        axes = figure.add_subplot(num_rows, columns, i + 1, sharey=first)
-        first = first or axes
+    for i, (axes, name) in enumerate(zip(panels, quantities, strict=True)):
         lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
         colours = [COLOURS[1] if row == baseline else COLOURS[0] for row in places]
         bars = axes.barh(places, lengths, 0.72, color=colours)
@@ -85,9 +79,9 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
         axes.margins(x=0.18)
         axes.set_title(name, fontsize=9)
         axes.set_yticks(places, [label for label, _ in rows], fontsize=8)
-        axes.tick_params(axis="y", labelleft=i % columns == 0)
+        axes.tick_params(axis="y", labelleft=i % 2 == 0)
         _tidy(axes)
-    first.invert_yaxis()  # type: ignore[union-attr]
+    panels[0].invert_yaxis()
     figure.savefig(path, dpi=110)
 
 
@@ -105,21 +99,13 @@ class Panel:
 
 def plot_quality(panels: Sequence[Panel], path: Path) -> None:
     """A panel for each protocol, whose axes are its own: nothing is to be read across panels."""
-    columns = min(2, len(panels))
-    num_rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.9 * columns, 2.9 * num_rows), layout="constrained")
-    for i, panel in enumerate(panels):
-        axes = figure.add_subplot(num_rows, columns, i + 1)
-        for k, (label, cost, distance) in enumerate(panel.points):
-            axes.plot([cost], [distance], "o", color=COLOURS[k % len(COLOURS)], markersize=6, label=label)
+    figure, grid = _grid(len(panels), 2, (4.9, 2.9))
+    for axes, panel in zip(grid, panels, strict=True):
+        for (label, cost, distance), colour in zip(panel.points, cycle(COLOURS), strict=False):
+            axes.plot([cost], [distance], "o", color=colour, markersize=6, label=label)
             if label in panel.floors:
-                axes.axhline(
-                    panel.floors[label],
-                    color=COLOURS[k % len(COLOURS)],
-                    linewidth=1.2,
-                    linestyle=":",
-                    label=f"{label}, real against real",
-                )
+                floor = f"{label}, real against real"
+                axes.axhline(panel.floors[label], color=colour, linewidth=1.2, linestyle=":", label=floor)
         costs = [cost for _, cost, _ in panel.points]
         if max(costs) / min(costs) > 3:
             axes.set_xscale("log")
@@ -134,8 +120,18 @@ def plot_quality(panels: Sequence[Panel], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _colours(names: Mapping[str, Any]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+def _grid(
+    count: int, max_columns: int, size: tuple[float, float], *, margin: float = 0.0, sharey: bool = False
+) -> tuple[Figure, list[Any]]:
+    """A figure with `count` panels of this width and height in inches, row by row, and `margin` above."""
+    columns = min(max_columns, max(1, count))
+    num_rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(size[0] * columns, size[1] * num_rows + margin), layout="constrained")
+    panels: list[Any] = []
+    for place in range(1, count + 1):
+        shared = panels[0] if sharey and panels else None
+        panels.append(figure.add_subplot(num_rows, columns, place, sharey=shared))
+    return figure, panels
 
 
 def _tidy(axes: Any) -> None:

@@ -18,10 +18,11 @@ def other_results(runs: Sequence[Run]) -> list[Section]:
     sections = []
     for stem, (_, title) in OPTIONAL.items():
         body: list[str | Table | list[Picture]] = []
-        numbers = {run.name: dict(_numbers(_fields(run, stem))) for run in runs}
-        names = list(dict.fromkeys(name for found in numbers.values() for name in found))
+        results = {run.name: run.optional[stem].to_json() for run in runs if stem in run.optional}
+        numbers = {name: dict(_numbers(result)) for name, result in results.items()}
+        names = list(dict.fromkeys(name for found in numbers.values() for name in found if name != "kind"))
         if names:
-            rows = [(name, *(numbers[run.name].get(name, NONE) for run in runs)) for name in names]
+            rows = [(name, *(numbers.get(run.name, {}).get(name, NONE) for run in runs)) for name in names]
             body.append(Table(("result", *(run.name for run in runs)), rows[:MAX_NUMBERS]))
         if len(names) > MAX_NUMBERS:
             body.append(f"{len(names) - MAX_NUMBERS} further results are in `eval/{stem}.json`.")
@@ -34,11 +35,6 @@ def other_results(runs: Sequence[Run]) -> list[Section]:
         if body:
             sections.append(Section(title, body))
     return sections
-
-
-def _fields(run: Run, stem: str) -> dict[str, Any]:
-    result = run.optional.get(stem)
-    return {name: value for name, value in result.to_json().items() if name != "kind"} if result else {}
 
 
 def _numbers(record: Any, name: str = "") -> list[tuple[str, str]]:

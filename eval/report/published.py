@@ -99,23 +99,15 @@ def published_section(groups: Sequence[PublishedGroup]) -> Section:
     section = Section("Published numbers, UCF-101", [APART], folded=True)
     for group in groups:
         size = "×".join(str(group.fields.get(name, "?")) for name in ("num_frames", "height", "width"))
-        protocol = {
-            "clip": UNKNOWN if size == "?×?×?" else size,
-            **{
-                title: str(group.fields.get(name, UNKNOWN))
-                for title, name in (
-                    ("N generated", "num_generated"),
-                    ("split", "split"),
-                    ("stride", "stride"),
-                )
-            },
-        }
+        stated = {"N generated": "num_generated", "split": "split", "stride": "stride"}
+        protocol = {title: str(group.fields.get(name, UNKNOWN)) for title, name in stated.items()}
         columns = {
             "model": [row.model for row in group.rows],
             "FVD": [row.shown for row in group.rows],
             "rFVD": [_shown(row.rfvd) for row in group.rows],
             "tokens": [_shown(row.tokens) for row in group.rows],
             "TFLOPs forward": [_shown(row.forward_tflops) for row in group.rows],
+            "clip": [UNKNOWN if size == "?×?×?" else size] * len(group.rows),
             **{title: [value] * len(group.rows) for title, value in protocol.items()},
             "source": [row.source or group.source for row in group.rows],
             "note": [row.note for row in group.rows],

@@ -24,7 +24,7 @@ from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.report.pictures import Picture
 from eval.report.published import published_groups, published_section
-from eval.report.runs import STAGES, Run, missing, prefix, read_runs
+from eval.report.runs import STAGES, Run, not_here, prefix, read_runs
 from vidtwin_gen.files import write_text
 
 GIFS_PER_CLASS = 4  # of one run; several share them
@@ -95,7 +95,7 @@ def reconstructions(runs: Sequence[Run]) -> Section:
         if gif.is_file():
             section.body.append([Picture(gif, f"{prefix(run, runs)}{caption}", 4)])
         else:
-            section.body.append(_not_here(run, runs, "eval/recon.gif"))
+            section.body.append(not_here(run, runs, "eval/recon.gif"))
     return section
 
 
@@ -106,7 +106,7 @@ def generated_clips(runs: Sequence[Run]) -> Section:
     classes = sorted({name for found in clips.values() for name in found})
     for run in runs:
         if not clips[run.name]:
-            section.body.append(_not_here(run, runs, "generated/<Class>/*.gif"))
+            section.body.append(not_here(run, runs, "generated/<Class>/*.gif"))
         if run.generated:
             names = ("num_videos", "scheduler", "num_inference_steps", "guidance_scale", "seed")
             settings = [f"{name.replace('_', ' ')} {getattr(run.generated, name)}" for name in names]
@@ -130,9 +130,7 @@ def loss_curves(runs: Sequence[Run], folder: Path) -> Section:
     section = Section("Training")
     for stage, title in STAGES.items():
         logs = {run.name: run.logs[stage] for run in runs if run.logs[stage]}
-        section.body += [
-            _not_here(run, runs, f"{stage}/metrics.jsonl") for run in runs if not run.logs[stage]
-        ]
+        section.body += [not_here(run, runs, f"{stage}/metrics.jsonl") for run in runs if not run.logs[stage]]
         if logs:
             path = folder / f"{stage}_loss.png"
             plot_curves(logs, title, path)
@@ -158,7 +156,7 @@ def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
     for run in runs:
         for record, piece in ((run.recon, "recon"), (run.fvd, "fvd"), (run.accuracy, "accuracy")):
             if not record:
-                section.body.append(_not_here(run, runs, f"eval/{piece}.json"))
+                section.body.append(not_here(run, runs, f"eval/{piece}.json"))
         section.body += [
             f"{prefix(run, runs)}{title}: not measured. {reason}".rstrip()
             for title, reason in dict.fromkeys(_unmeasured(run))
@@ -193,7 +191,7 @@ def timings(runs: Sequence[Run]) -> Section:
         section.body.append(Table(("stage", *header), rows))
     for run in runs:
         if not run.demo:
-            section.body.append(_not_here(run, runs, "demo.json"))
+            section.body.append(not_here(run, runs, "demo.json"))
             continue
         facts = []
         if "peak_memory_mb" in run.demo:
@@ -204,10 +202,6 @@ def timings(runs: Sequence[Run]) -> Section:
         if facts:
             section.body.append(prefix(run, runs) + " ".join(facts))
     return section
-
-
-def _not_here(run: Run, runs: Sequence[Run], piece: str) -> str:
-    return f"Not here: {prefix(run, runs)}{missing(piece)}"
 
 
 def _seconds(value: float | None) -> str:

@@ -147,9 +147,9 @@ def prefix(run: Run, runs: Sequence[Run]) -> str:
     return f"{run.name}: " if len(runs) > 1 else ""
 
 
-def missing(piece: str) -> str:
-    """One sentence for a report: `piece`, a key of `COMMANDS`, and the command that writes it."""
-    return f"{piece} was not found. It is written by `{COMMANDS[piece]}`."
+def not_here(run: Run, runs: Sequence[Run], piece: str) -> str:
+    """A sentence for a report: `piece`, a key of `COMMANDS`, is missing, and the command that writes it."""
+    return f"Not here: {prefix(run, runs)}{piece} was not found. It is written by `{COMMANDS[piece]}`."
 
 
 def _contents(run: Run) -> list[Any]:

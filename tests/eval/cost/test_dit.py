@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eval.cost.command import SMALL_DIT
 from eval.cost.dit import count_flops, count_step, dit_cost, dit_flops, example
 from eval.cost.measured_step import measure_step
-from eval.cost.paper_counter import counted_macs, counted_parameters, figure_5_network
+from eval.cost.paper_counter import FIGURE_5_DIT, MLP_WIDTH, counted_macs, counted_parameters
 from eval.cost.tokenizers import magvit_v2, vidtwin
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -91,6 +92,16 @@ def test_the_prediction_is_what_a_process_has_resident() -> None:
     measured = measure_step(make, make_small, repeats=1)
     assert measured["peak_bytes"] == pytest.approx(predicted, rel=0.1)
     assert measured["seconds"]["training_step"]["median"] > measured["seconds"]["forward"]["median"] > 0
+
+
+def figure_5_network() -> nn.Module:
+    """The network itself: tokens (B, N, 512) -> (B, N, 512)."""
+    width, heads = FIGURE_5_DIT["hidden_size"], FIGURE_5_DIT["num_heads"]
+    layers = (
+        nn.TransformerEncoderLayer(width, heads, MLP_WIDTH, 0.0, batch_first=True)
+        for _ in range(FIGURE_5_DIT["num_layers"])
+    )
+    return nn.Sequential(*layers)  # and not nn.TransformerEncoder: it copies, which fake tensors cannot do
 
 
 def test_the_counter_of_figure_5_is_an_encoder_without_its_attention() -> None:
