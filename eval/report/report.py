@@ -20,6 +20,7 @@ from eval.report.comparison import (
 )
 from eval.report.cost_section import cost_section, quality_section
 from eval.report.figures import plot_curves
+from eval.report.flags import ReportFlags
 from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.report.pictures import Picture
@@ -29,6 +30,10 @@ from vidtwin_gen.files import write_text
 
 GIFS_PER_CLASS = 4  # of one run; several share them
 MAX_CLASSES = 16
+
+
+def report(flags: ReportFlags) -> None:
+    print(f"report: {write_report(flags.runs, flags.out, flags.baseline)}")
 
 
 def write_report(
