@@ -173,7 +173,7 @@ def _distance(
     if record["rank_deficient"]:
         text += ", rank-deficient"
     counts = record.get("class_counts")
-    classes = {"classes": sorted(counts)} if counts else _classes(run)
+    classes = {"classes": sorted(counts)} if counts else {"classes": run.class_names}
     yield Measured(quantity, value, text, "F", record["protocol"] | classes)
 
 
@@ -187,12 +187,12 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
                 continue
             interval = f" ± {value['ci95']:.3f} (95 %)" if value["ci95"] is not None else ""
             text = f"{value['mean']:.3f}{interval}, N = {value['num_clips']:,}"
-            fixed = protocol | {"num_clips": value["num_clips"]} | _classes(run)
+            fixed = protocol | {"num_clips": value["num_clips"]} | {"classes": run.class_names}
             yield Measured(f"{unit}, {title}", value["mean"], text, "R", fixed)
 
 
 def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
-    protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | _classes(run)
+    protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | {"classes": run.class_names}
     for side, title in (
         (result.generated, "Class accuracy, generated"),
         (result.real, "Class accuracy, real held-out"),
@@ -219,10 +219,6 @@ def _times(demo: Record) -> Iterator[Measured]:
     if seconds:
         text = f"{sum(seconds) / 60:,.1f} min"
         yield Measured("Training, both stages", sum(seconds), text, "T", {"machine": demo.get("machine")})
-
-
-def _classes(run: Run) -> dict[str, Any]:
-    return {"classes": run.class_names}
 
 
 def _published(number: Measured) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
 
 PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
+BARS = {
+    "tokens": "num_tokens",
+    "FLOPs forward": "forward_flops",
+    "FLOPs of a training step": "training_flops",
+    "memory in training": "peak_bytes",
+}
 FURTHER = ("measured", "figure_5")  # fields that only some rows have, and that become columns
 SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
 # of a setup, besides the transformer's sizes: what differs in these is not compared
@@ -74,7 +81,11 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
                 continue
             patch, at = _words(compared[0].row.patch_size), _baseline(compared, baseline)
             path = folder / f"cost_{i}_patch_{''.join(c for c in patch if c.isalnum())}.png"
-            plot_cost([(shown.name, _quantities(shown.row)) for shown in compared], at, path)
+            bars = [
+                (shown.name, {title: getattr(shown.row, name) for title, name in BARS.items()})
+                for shown in compared
+            ]
+            plot_cost(bars, at, path)
             caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
             section.body.append([Picture(path, caption, plot=True)])
     unpublished = {
@@ -127,41 +138,36 @@ def quality_section(
 
 def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
     """A panel for each kind of distance, protocol of it, and way of counting the cost."""
-    points: dict[tuple[str, str, str], list[tuple[str, float, float]]] = {}
-    titles: dict[tuple[str, str, str], tuple[str, str]] = {}
-    floors: dict[str, dict[str, float]] = {}
+    panels: dict[tuple[str, str, str], Panel] = {}
+    floors: dict[str, dict[str, float]] = defaultdict(dict)
     for run in runs:
         for number in comparison.measured[run.name]:
             if number.quantity == REAL:
-                floors.setdefault(number.key, {})[run.name] = number.value
+                floors[number.key][run.name] = number.value
             if number.quantity not in (GENERATED, RECONSTRUCTED):
                 continue
             for row in own_rows(run.cost) if run.cost else ():
-                setup = cost_protocol(row)
-                place = (number.quantity, number.key, json.dumps(setup))
-                points.setdefault(place, []).append((run.name, row.forward_flops / 1e9, number.value))
+                place = (number.quantity, number.key, json.dumps(cost_protocol(row)))
+                title = f"{number.quantity}: {comparison.name(number)}"
                 axis = f"GFLOPs, forward, patch {_words(row.patch_size)}, batch {row.batch_size}"
-                titles[place] = (f"{number.quantity}: {comparison.name(number)}", axis)
-    return [
-        Panel(*titles[place], place[0].split(",")[0], found, floors.get(place[1], {}))
-        for place, found in sorted(points.items())
-    ]
+                panel = Panel(title, axis, number.quantity.split(",")[0], [], floors[number.key])
+                point = (run.name, row.forward_flops / 1e9, number.value)
+                panels.setdefault(place, panel).points.append(point)
+    return [panels[place] for place in sorted(panels)]
 
 
 def _all_rows(runs: Sequence[Run]) -> list[ShownRow]:
     """Of all runs; a row that several runs have alike is there once."""
-    found: list[tuple[str, CostRow, list[str]]] = []
+    found: dict[str, tuple[str, CostRow, list[str]]] = {}
     for run in runs:
         for part in PARTS:
             for row in (getattr(run.cost, part) if run.cost else None) or ():
-                alike = [names for name, other, names in found if (name, other) == (part, row)]
-                if alike:
-                    alike[0].append(run.name)
-                else:
-                    found.append((part, row, [run.name]))
+                key = json.dumps([part, row.to_json()])
+                found.setdefault(key, (part, row, []))[2].append(run.name)
     several = len(runs) > 1
     return [
-        ShownRow(row, names[0] if several and len(names) == 1 else "", part) for part, row, names in found
+        ShownRow(row, names[0] if several and len(names) == 1 else "", part)
+        for part, row, names in found.values()
     ]
 
 
@@ -226,16 +232,6 @@ def _baseline(rows: Sequence[ShownRow], wanted: str) -> int:
             if name and name.lower() in shown.row.tokenizer.lower():
                 return at
     return 0
-
-
-def _quantities(row: CostRow) -> dict[str, float]:
-    """What of a row has a bar."""
-    return {
-        "tokens": row.num_tokens,
-        "FLOPs forward": row.forward_flops,
-        "FLOPs of a training step": row.training_flops,
-        "memory in training": row.peak_bytes,
-    }
 
 
 def _words(value: Any) -> str:

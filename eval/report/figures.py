@@ -66,7 +66,7 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
     width = 9 / min(2, len(quantities))
     figure, panels = _grid(len(quantities), 2, (width, 0.5 + 0.24 * len(rows)), margin=0.3, sharey=True)
     places = range(len(rows))
-    for i, (axes, name) in enumerate(zip(panels, quantities, strict=True)):
+    for axes, name in zip(panels, quantities, strict=True):
         lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
         colours = [COLOURS[1] if row == baseline else COLOURS[0] for row in places]
         bars = axes.barh(places, lengths, 0.72, color=colours)
@@ -79,7 +79,6 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
         axes.margins(x=0.18)
         axes.set_title(name, fontsize=9)
         axes.set_yticks(places, [label for label, _ in rows], fontsize=8)
-        axes.tick_params(axis="y", labelleft=i % 2 == 0)
         _tidy(axes)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=110)
@@ -93,7 +92,7 @@ class Panel:
     title: str
     cost_axis: str
     quality_axis: str
-    points: Sequence[tuple[str, float, float]]
+    points: list[tuple[str, float, float]]
     floors: Mapping[str, float]
 
 
@@ -127,11 +126,10 @@ def _grid(
     columns = min(max_columns, max(1, count))
     num_rows = max(1, -(-count // columns))
     figure = Figure(figsize=(size[0] * columns, size[1] * num_rows + margin), layout="constrained")
-    panels: list[Any] = []
-    for place in range(1, count + 1):
-        shared = panels[0] if sharey and panels else None
-        panels.append(figure.add_subplot(num_rows, columns, place, sharey=shared))
-    return figure, panels
+    panels = list(figure.subplots(num_rows, columns, squeeze=False, sharey=sharey).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
 
 
 def _tidy(axes: Any) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Embedded, Picture, embed
+import jinja2
+
+from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Picture, embed
 
 LONG = 40  # characters from which a cell is kept from becoming too narrow
 
@@ -58,27 +60,16 @@ def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) ->
         picture for section in sections for part in section.body if isinstance(part, list) for picture in part
     ]
     embedded, left_out = embed(pictures, limit)
-    parts = []
-    for section in sections:
-        body = "\n".join(_html_part(part, section.title, embedded) for part in section.body)
-        heading = f"<h2>{html.escape(section.title)}</h2>"
-        if section.folded:
-            body = f"<details><summary>{heading}</summary>\n{body}\n</details>"
-        else:
-            body = f"{heading}\n{body}"
-        parts.append(f"<section>\n{body}\n</section>")
-    parts.append(f"<footer><p>{_inline(_limits(limit, left_out))}</p></footer>")
-    return _PAGE.replace("%TITLE%", html.escape(title)).replace("%BODY%", "\n".join(parts))
-
-
-def _limits(limit: int, left_out: Sequence[Path]) -> str:
-    text = (
+    limits = (
         f"Pictures on this page take at most {limit / 2**20:.3g} MB; larger clips are shrunk to "
         f"{MAX_CLIP_EDGE} pixels in height and larger pictures to {MAX_WIDTH} in width, their files are not."
     )
     if left_out:
-        text += f" Left out for want of room: {', '.join(f'`{path.as_posix()}`' for path in left_out)}."
-    return text
+        limits += f" Left out for want of room: {', '.join(f'`{path.as_posix()}`' for path in left_out)}."
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"text": html.escape, "inline": _inline}
+    page = environment.from_string(_PAGE)
+    return page.render(title=title, sections=sections, embedded=embedded, limits=limits, long=LONG) + "\n"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -89,48 +80,10 @@ def _link(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix().replace(" ", "%20")
 
 
-def _html_part(part: str | Table | list[Picture], title: str, embedded: dict[Path, Embedded]) -> str:
-    if isinstance(part, str):
-        return f"<p>{_inline(part)}</p>"
-    if isinstance(part, Table):
-        return _html_table(part, title)
-    figures = [_figure(picture, embedded[picture.path]) for picture in part if picture.path in embedded]
-    return f'<div class="row">{"".join(figures)}</div>' if figures else ""
-
-
 def _inline(text: str) -> str:
     """Escaped text with `code` set as code."""
     pieces = html.escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
-
-
-def _html_table(table: Table, title: str) -> str:
-    """Scrolls sideways where it is too wide, by keyboard too; the first cell of a row names it."""
-    header = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>' + "".join(_cell(cell) for cell in row[1:]) + "</tr>"
-        for row in table.rows
-    )
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
-    label = html.escape(table.caption or title)
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table>{caption}'
-        f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(text: str) -> str:
-    style = ' class="long"' if len(text) > LONG else ""
-    return f"<td{style}>{html.escape(text)}</td>"
-
-
-def _figure(picture: Picture, embedded: Embedded) -> str:
-    caption = html.escape(picture.caption)
-    style = "plot" if picture.plot else picture.kind
-    return (
-        f'<figure class="{style}"><img alt="{caption}" width="{embedded.width}" '
-        f'height="{embedded.height}" src="{embedded.address}"><figcaption>{caption}</figcaption></figure>'
-    )
 
 
 _PAGE = """<!doctype html>
@@ -138,7 +91,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>%TITLE%</title>
+<title>{{ title|text }}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1d232a; --soft: #5c6670; --paper: #fbfbf9; --line: #dcdfe2; }
 @media (prefers-color-scheme: dark) {
@@ -178,8 +131,49 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 </head>
 <body>
 <main>
-<h1>%TITLE%</h1>
-%BODY%
+<h1>{{ title|text }}</h1>
+{% for section in sections %}
+<section>
+{% if section.folded %}
+<details><summary><h2>{{ section.title|text }}</h2></summary>
+{% else %}
+<h2>{{ section.title|text }}</h2>
+{% endif %}
+{% for part in section.body %}
+{% if part is string %}
+<p>{{ part|inline }}</p>
+{% elif part.header is defined %}
+{# scrolls sideways where it is too wide, by keyboard too; the first cell of a row names it #}
+<div class="wide" role="region" tabindex="0" aria-label="{{ (part.caption or section.title)|text }}"><table>
+{%- if part.caption %}<caption>{{ part.caption|text }}</caption>{% endif %}
+<thead><tr>{% for cell in part.header %}<th scope="col">{{ cell|text }}</th>{% endfor %}
+</tr></thead><tbody>
+{%- for row in part.rows %}
+<tr><th scope="row">{{ row[0]|text }}</th>
+{%- for cell in row[1:] %}
+<td{{ ' class="long"' if cell|length > long }}>{{ cell|text }}</td>
+{%- endfor %}
+</tr>
+{%- endfor %}
+</tbody></table></div>
+{% elif part|selectattr("path", "in", embedded)|list %}
+<div class="row">
+{%- for picture in part|selectattr("path", "in", embedded) %}
+<figure class="{{ "plot" if picture.plot else picture.kind }}"><img alt="{{ picture.caption|text }}" \
+width="{{ embedded[picture.path].width }}" height="{{ embedded[picture.path].height }}" \
+src="{{ embedded[picture.path].address }}"><figcaption>{{ picture.caption|text }}</figcaption></figure>
+{%- endfor %}
+</div>
+{% else %}
+
+{% endif %}
+{% endfor %}
+{% if section.folded %}
+</details>
+{% endif %}
+</section>
+{% endfor %}
+<footer><p>{{ limits|inline }}</p></footer>
 </main>
 </body>
 </html>
