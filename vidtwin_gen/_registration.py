@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -36,35 +35,20 @@ def register_with_diffusers(package: str, components: Sequence[str], pipelines: 
         loading.LOADABLE_CLASSES[package] = methods
         loading.ALL_IMPORTABLE_CLASSES.update(methods)
 
-    def publish(diffusers: ModuleType) -> None:
-        _add_attributes(diffusers, package, [*components, *pipelines])
+    def publish(diffusers: Any) -> None:
+        names = {*components, *pipelines} - {*dir(diffusers)}
+
+        def our_class(name: str) -> Any:
+            if name not in names:
+                raise AttributeError(f"module {diffusers.__name__} has no attribute {name}")
+            return getattr(importlib.import_module(package), name)
+
+        # attributes set outright would import every class of ours with the first module of ours, and fail
+        # where that first module is the home of one of them and so half imported
+        diffusers.__getattr__ = our_class  # asked first, before the __getattr__ of diffusers' own class
 
     _after_import(LOADING, make_loadable)
     _after_import("diffusers", publish)
-
-
-def _add_attributes(module: ModuleType, package: str, names: Sequence[str]) -> None:
-    """Names of `package` that `module` has as well, where it has no such names itself.
-
-    Setting the attributes outright would import every class of ours with the first module of ours, and fail
-    where that first module is the home of one of them and so half imported.
-    """
-    own_class: Any = type(module)
-    if getattr(own_class, "names_from", None) == package:
-        return
-
-    class WithNames(own_class):
-        names_from = package
-
-        def __getattr__(self, name: str) -> Any:
-            try:
-                return super().__getattr__(name)
-            except AttributeError:
-                if name not in names:
-                    raise
-            return getattr(importlib.import_module(package), name)
-
-    module.__class__ = WithNames
 
 
 def _after_import(name: str, change: Callable[[ModuleType], None]) -> None:
@@ -79,16 +63,13 @@ class _ImportHook(importlib.abc.MetaPathFinder):
     """Finds one module as the other finders do, and changes it after it was executed."""
 
     def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
-        self.name, self.change, self.is_searching = name, change, False
+        self.name, self.change = name, change
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname != self.name or self.is_searching:
+        if fullname != self.name:
             return None
-        self.is_searching = True
-        try:
-            spec = importlib.util.find_spec(fullname)  # asks all finders; this one does not answer
-        finally:
-            self.is_searching = False
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is None or spec.loader is None:
             return spec
         loader: Any = spec.loader

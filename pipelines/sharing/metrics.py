@@ -48,7 +48,14 @@ def metrics_of(result: Result | None) -> dict[str, Metric]:
         case FVDResult(fvd=float()):
             return {"FVD, generated": _distance(result.to_json())}
         case AccuracyResult():
-            return _accuracy(result)
+            sides = {"generated": result.generated, "real": result.real}
+            return {
+                f"class accuracy, {side} clips": Metric(
+                    value=measured["accuracy"],
+                    protocol={"num_clips": measured["num_clips"], **_scalars(result)},
+                )
+                for side, measured in sides.items()
+            }
         case ReconResult():
             return _reconstruction(result)
     return {}
@@ -67,16 +74,6 @@ def _distance(measured: Mapping[str, Any]) -> Metric:
         reconstructions=floors.get("reconstructions", {}).get("fvd"),
         rank_deficient=measured.get("rank_deficient") or None,
     )
-
-
-def _accuracy(result: AccuracyResult) -> dict[str, Metric]:
-    sides = {"generated": result.generated, "real": result.real}
-    return {
-        f"class accuracy, {side} clips": Metric(
-            value=measured["accuracy"], protocol={"num_clips": measured["num_clips"], **_scalars(result)}
-        )
-        for side, measured in sides.items()
-    }
 
 
 def _reconstruction(result: ReconResult) -> dict[str, Metric]:
