@@ -159,8 +159,6 @@ def infer_config(
     side = math.isqrt(positions)
     if side**2 != positions:
         raise ValueError(f"encoder.pos_embed has {positions} positions, expected those of a square grid")
-    if num_heads is None:
-        num_heads = max(1, width // 64)
     num_queries, query_width = shape("temporal_qformer.query_embeds", 2)
     qformer_layer = "temporal_qformer.qformer.encoder.layer"
     return {
@@ -171,7 +169,7 @@ def infer_config(
         "patch_size": patch[1],
         "hidden_size": width,
         "num_layers": count(r"encoder\.blocks\.(\d+)\."),
-        "num_heads": num_heads,
+        "num_heads": max(1, width // 64) if num_heads is None else num_heads,
         "mlp_ratio": shape("encoder.blocks.0.mlp.fc1.weight", 2)[0] / width,
         "num_queries": num_queries,
         "query_hidden_size": query_width,

@@ -104,16 +104,7 @@ class RowEncoder:
 
     def table(self, rows: list[dict[str, Any]]) -> pa.Table:
         """The rows, with what `datasets` wants to know of their types."""
-        schema = self.features.arrow_schema
-        columns = []
-        for field in schema:
-            values = [row[field.name] for row in rows]
-            if pa.types.is_fixed_size_list(field.type):
-                flat = np.concatenate([np.empty(0, self.dtype), *values])
-                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type))
-            else:
-                columns.append(pa.array(values, field.type))
-        return pa.Table.from_arrays(columns, schema=schema)
+        return pa.Table.from_pylist(rows, schema=self.features.arrow_schema)
 
     def _stored(self, values: torch.Tensor, path: Path) -> np.ndarray:
         exact = values.float().cpu().numpy()

@@ -26,13 +26,11 @@ def latent_statistics(
         count += len(mean)
     if count == 0:
         raise ValueError("no row to measure: the training split is empty")
-    first, second, variance = ({name: part[0] for name, part in layout.split(s[None]).items()} for s in sums)
+    parts = layout.split(sums)
     means, stds = [], []
     for grid in layout.grids:
         number = count * grid.num_positions
-        mean = first[grid.name].flatten(0, -2).sum(0) / number
-        square = second[grid.name].flatten(0, -2).sum(0) / number
-        noise = variance[grid.name].flatten(0, -2).sum(0) / number
+        mean, square, noise = (part.sum(0) / number for part in parts[grid.name].flatten(1, -2))
         means += mean.tolist()
         stds += (square - mean.square() + noise).sqrt().tolist()
     return means, stds

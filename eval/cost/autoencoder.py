@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.dit import count_flops, count_step
-from eval.cost.measured_step import can_measure_memory, fill_zeros, measure_peaks
+from eval.cost.measured_step import can_measure_memory, fill_zeros, measure_peaks, training_step
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
 KL_WEIGHT = 1e-3
@@ -100,7 +100,10 @@ def make_passes(config: Config, workload: Workload) -> Iterator[tuple[str, Pass]
     fill_zeros(model)
     clips, latents = make_inputs(model, workload)
     if workload.training:
-        yield "training_step", training_step(model, clips, workload)
+        loss = TrainingLoss(model.train(), workload.dtype)
+        if workload.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        yield "training_step", training_step(model, partial(loss, clips))
         model.zero_grad()
     model.requires_grad_(False).eval().to(workload.dtype)
     clips, latents = clips.to(workload.dtype), latents.to(workload.dtype)
@@ -185,23 +188,6 @@ def make_inputs(model: Any, workload: Workload) -> tuple[torch.Tensor, torch.Ten
     shape = (config.in_channels, config.num_frames, config.height, config.width)
     clips = torch.rand(workload.batch_size, *shape, device=workload.device) * 2 - 1
     return clips, torch.randn(workload.batch_size, model.layout.num_elements, device=workload.device)
-
-
-def training_step(model: Any, clips: torch.Tensor, workload: Workload) -> Pass:
-    """Forward, backward, optimizer; it returns the loss."""
-    loss = TrainingLoss(model.train(), workload.dtype)
-    if workload.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss(clips)
-        value.backward()
-        optimizer.step()
-        return value.detach()
-
-    return step
 
 
 def _name(device: torch.device) -> str:

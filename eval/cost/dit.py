@@ -114,6 +114,14 @@ def dit_cost(
         forward, training = count_step(lambda: model(**inputs))
         model.zero_grad()
         memory = predict_training_memory(model, inputs)
+    figure_5 = None
+    if isinstance(patch_size, int):
+        padded, floored = tokenizer.paper_tokens(patch_size)
+        figure_5 = {
+            "num_parameters": counted_parameters(),
+            "num_tokens": {"padded": padded, "floored": floored},
+            "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
+        }
     num_tokens = tokenizer.layout.num_tokens(patch_size)
     crossed = conditioning == "cross_attention"
     of_tokenizer = ("source", "clip_shape", "frames_taken", "printed_rate", "verdict", "remark")
@@ -133,29 +141,16 @@ def dit_cost(
         formula_flops=batch_size * dit_flops(num_tokens, **sizes, cross_attention=crossed),
         training_flops=training,
         training_memory_bytes=memory,
-        figure_5=_figure_5(tokenizer, patch_size) if isinstance(patch_size, int) else None,
+        figure_5=figure_5,
     )
-
-
-def _figure_5(tokenizer: Tokenizer, patch_size: int) -> dict[str, Any]:
-    padded, floored = tokenizer.paper_tokens(patch_size)
-    return {
-        "num_parameters": counted_parameters(),
-        "num_tokens": {"padded": padded, "floored": floored},
-        "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
-    }
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
 
 
 # the fused attention of the CPU has no entry in torch's registry: uncounted, attention would be free
 _CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda q, k, v, *args, **kwargs: sdpa_flop_count(q, k, v)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, q, k, v, *args, **kwargs: sdpa_backward_flop_count(grad, q, k, v)
+    ),
 }

@@ -51,7 +51,14 @@ class Tokenizer:
         with the last patch of an axis padded, and with it left out, which is what a strided convolution does.
 
         Our DiT keeps the grids apart and pads each of them, which at patch 2 is a few tokens more."""
-        joined = _joined(self.layout)
+        joined = self.layout
+        projections = [grid for grid in joined.grids if len(grid.axes) == 2 and grid.axes[0] == "time"]
+        if len(projections) > 1:  # put beside one another along the other axis
+            first = projections[0]
+            shape = (first.shape[0], sum(grid.shape[1] for grid in projections))
+            others = [grid for grid in joined.grids if grid not in projections]
+            beside = LatentGrid("projections", ("time", "place"), shape, first.channels)
+            joined = LatentLayout((*others, beside))
         return joined.num_tokens(patch_size), sum(
             math.prod(size // patch_size for size in grid.shape) for grid in joined.grids
         )
@@ -65,14 +72,3 @@ class Unpublished:
     name: str
     source: str
     missing: str
-
-
-def _joined(layout: LatentLayout) -> LatentLayout:
-    """The projections over time put beside one another along the other axis; other grids as they are."""
-    projections = [grid for grid in layout.grids if len(grid.axes) == 2 and grid.axes[0] == "time"]
-    if len(projections) < 2:
-        return layout
-    first = projections[0]
-    shape = (first.shape[0], sum(grid.shape[1] for grid in projections))
-    others = [grid for grid in layout.grids if grid not in projections]
-    return LatentLayout((*others, LatentGrid("projections", ("time", "place"), shape, first.channels)))

@@ -139,23 +139,27 @@ def _measure_seconds(make: Make, attention: str, device: str, repeats: int) -> d
 
 def _passes(
     model: nn.Module, inputs: Mapping[str, torch.Tensor], device: str
-) -> tuple[Callable[[], None], Callable[[], None]]:
+) -> tuple[Callable[[], object], Callable[[], object]]:
     """A training step and a forward pass."""
     model.to(device)
     fill_zeros(model)
     inputs = {name: value.to(device) for name, value in inputs.items()}
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    forward = partial(model, **inputs)
+    return training_step(model, lambda: forward().square().mean()), torch.no_grad()(forward)
 
-    def train() -> None:
+
+def training_step(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Forward, backward, optimizer; it returns the loss."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> torch.Tensor:
         optimizer.zero_grad()
-        model(**inputs).square().mean().backward()
+        value = loss()
+        value.backward()
         optimizer.step()
+        return value.detach()
 
-    @torch.no_grad()
-    def forward() -> None:
-        model(**inputs)
-
-    return train, forward
+    return step
 
 
 @torch.no_grad()

@@ -135,7 +135,10 @@ def _near(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: flo
 def run_selftest(flags: SelftestFlags) -> None:
     """Prints a line a check, and ends with status 1 if one failed. `passed` in the JSON is true only where
     all checks could be made and passed, and null where none failed and some were left out."""
-    golden = _golden(flags.golden) if flags.golden else None
+    golden = load_file(flags.golden) if flags.golden else None
+    if golden is not None and (missing := sorted(GOLDEN_KEYS - set(golden))):
+        named = f"--golden {flags.golden} lacks {', '.join(missing)}"
+        raise ValueError(f"{named}; leave it out, or name the right file")
     weights: dict[str, str] = {}
 
     def check_i3d() -> Iterator[Check]:
@@ -184,10 +187,3 @@ def _make(part: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
         passed = None if isinstance(error, MissingWeightsError) else False
         report(Check(f"{part}: weights", passed, str(error)))
     return made
-
-
-def _golden(path: Path) -> dict[str, torch.Tensor]:
-    golden = load_file(path)
-    if missing := sorted(GOLDEN_KEYS - set(golden)):
-        raise ValueError(f"--golden {path} lacks {', '.join(missing)}; leave it out, or name the right file")
-    return golden
