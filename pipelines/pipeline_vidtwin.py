@@ -117,8 +117,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> VidTwinPipeline:
         """A pipeline of the components of another one, see `DiffusionPipeline.from_pipe`, which by itself
-        would share an autoencoder of the annotated class only, and not of one that inherits from it."""
-        shared = {name: pipeline.components[name] for name in ("vae",) if name in pipeline.components}
+        would share models of the annotated class only: none that inherits, none of exported code."""
+        shared = {
+            name: pipeline.components[name] for name in ("vae", "transformer") if name in pipeline.components
+        }
         return super().from_pipe(pipeline, **{**shared, **kwargs})
 
     @property
@@ -181,6 +183,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 raise ValueError(f"{name} is a whole number, at least {least}, got {number}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
+        if self.vae is None and output_type != "latent":
+            raise ValueError(
+                f"output_type {output_type!r} needs a vae to decode with; this pipeline's is None"
+            )
         batch_size = num_labels * num_videos_per_class
         generators = generator if isinstance(generator, list) else [generator]
         if not all(item is None or isinstance(item, torch.Generator) for item in generators):

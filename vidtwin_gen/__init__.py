@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vidtwin_gen.latents import LatentGrid, LatentLayout
     from vidtwin_gen.models.transformer import LatentTransformer
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AutoencoderVidTwin",
     "LatentGrid",

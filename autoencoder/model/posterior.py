@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
+from torch.utils._pytree import register_pytree_node
 
 INITIAL_LOGVAR = -4.0
 
@@ -35,3 +36,20 @@ class FlatGaussian(DiagonalGaussianDistribution):
         """
         mean, logvar = self.mean.float(), self.logvar.float()
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameters.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parameters.dtype
+
+
+# so that torch.export and torch.compile take a model that returns one
+register_pytree_node(
+    FlatGaussian,
+    lambda posterior: ([posterior.parameters], None),
+    lambda leaves, _: FlatGaussian(*leaves),
+    serialized_type_name="vidtwin_gen.FlatGaussian",
+)

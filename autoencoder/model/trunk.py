@@ -91,13 +91,30 @@ class SpaceTimeTrunk(nn.Module):
         # time first: then attention within frames and attention along time are both views of the tokens
         x = rearrange(x, "b d f h w -> f b (h w) d").contiguous()
         x = x + self.spatial.to(x.dtype)
-        for i, block in enumerate(self.blocks):
-            temporal_embedding = self.temporal.to(x.dtype) if i == 0 else None
+        temporal_embedding: torch.Tensor | None = self.temporal.to(x.dtype)
+        # compiled blocks are one graph only if all of them get one
+        no_embedding = torch.zeros_like(self.temporal, dtype=x.dtype) if self._is_compiled() else None
+        for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, x, temporal_embedding)
             else:
                 x = block(x, temporal_embedding)
+            temporal_embedding = no_embedding
         return rearrange(x, "f b (h w) d -> b d f h w", h=height)
+
+    def _is_compiled(self) -> bool:
+        return any(block._compiled_call_impl is not None for block in self.blocks)
+
+
+class PatchConv(nn.Conv3d):
+    """A convolution whose kernel is as large as its stride, one frame long, computed as the linear layer over
+    patches that it is: cuDNN is slow with such a convolution in bfloat16 (pytorch issue 166643)."""
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        _, p, q = self.kernel_size
+        patches = rearrange(sample, "b c f (h p) (w q) -> b f h w (c p q)", p=p, q=q)
+        tokens = F.linear(patches, self.weight.flatten(1), self.bias)  # (B, F, h, w, D)
+        return rearrange(tokens, "b f h w d -> b d f h w")
 
 
 class PatchEmbed(nn.Module):
@@ -106,7 +123,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         patch = (1, config.patch_size, config.patch_size)
-        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, kernel_size=patch, stride=patch)
+        self.proj = PatchConv(config.in_channels, config.hidden_size, kernel_size=patch, stride=patch)
         nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
 
     def forward(self, sample: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,7 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
 
     Args:
         num_frames, height, width: the size of every clip; height and width are multiples of `patch_size`.
+        in_channels: channels of a clip, 3 for RGB.
         patch_size: pixels per token side; tokens are one frame long.
         hidden_size, num_layers, num_heads, mlp_ratio: of the encoder's and of the decoder's trunk.
         num_queries, query_hidden_size: number and width of the Q-Former's queries (n_q, d_q).

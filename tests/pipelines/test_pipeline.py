@@ -219,6 +219,15 @@ def test_bad_arguments_fail_before_the_first_step(pipe, arguments):
         generate(pipe, **arguments)
 
 
+def test_a_pipeline_without_autoencoder_makes_latents_only(pipe):
+    alone = VidTwinPipeline(None, pipe.transformer, pipe.scheduler)
+    latents = generate(alone, 0, output_type="latent")
+    assert latents.shape == (1, pipe.transformer.layout.num_elements)
+    pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match="output_type 'pt' needs a vae"):
+        generate(alone, 0, output_type="pt")
+
+
 def test_components_must_belong_together(pipe):
     config = pipe.vae.layout.to_config()
     config[0]["channels"] += 1

@@ -120,6 +120,15 @@ def test_a_pipeline_made_from_another_shares_its_components(pipe, expected):
     assert torch.equal(generate(other), expected)
     heun = VidTwinPipeline.from_pipe(pipe, scheduler=FlowMatchHeunDiscreteScheduler())
     assert type(heun.scheduler) is FlowMatchHeunDiscreteScheduler
+
+
+def test_a_subclass_of_the_transformer_is_shared(pipe):
+    class Finetuned(LatentTransformer):
+        pass
+
+    transformer = Finetuned(pipe.vae.layout.to_config(), 4, hidden_size=32, num_layers=1, num_heads=2)
+    pipe = VidTwinPipeline(pipe.vae, transformer, pipe.scheduler)
+    assert VidTwinPipeline.from_pipe(pipe).transformer is pipe.transformer
     assert type(pipe.scheduler) is FlowMatchEulerDiscreteScheduler
 
 
@@ -163,6 +172,9 @@ STEP_CACHES = {
         current_timestep_callback=lambda: float(pipe.current_timestep),
     ),
     "taylor": lambda pipe: TaylorSeerCacheConfig(cache_interval=3, disable_cache_before_step=3, max_order=1),
+    "taylor, lite": lambda pipe: TaylorSeerCacheConfig(
+        cache_interval=2, disable_cache_before_step=2, max_order=1, use_lite_mode=True
+    ),
     "magnitude": lambda pipe: MagCacheConfig(
         threshold=0.2, retention_ratio=0.2, num_inference_steps=12, mag_ratios=torch.full((12,), 0.97)
     ),

@@ -39,7 +39,8 @@ class AttnProcessor:
             value,
             is_causal=attn.is_causal,
             backend=self._attention_backend,
-            parallel_config=self._parallel_config,
+            # context parallelism divides tokens, and every process has the whole context
+            parallel_config=self._parallel_config if encoder_hidden_states is None else None,
         )
         out = rearrange(out, f"b n heads d -> {order} (heads d)").to(hidden_states.dtype)
         return attn.to_out[1](attn.to_out[0](out))

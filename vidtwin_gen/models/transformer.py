@@ -8,8 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks._helpers import (
+    AttentionProcessorMetadata,
+    AttentionProcessorRegistry,
+    TransformerBlockMetadata,
+    TransformerBlockRegistry,
+)
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, FeedForward
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -20,7 +26,7 @@ from diffusers.utils import apply_lora_scale
 from torch import nn
 
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.models.layers import Attention
+from vidtwin_gen.models.layers import Attention, AttnProcessor
 from vidtwin_gen.models.positions import LatentPositions
 
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
@@ -62,6 +68,34 @@ class LatentTransformerBlock(nn.Module):
         return torch.addcmul(hidden_states, gate_ff, fed)
 
 
+# What diffusers' step caches and layer skipping ask of a block and of an attention. Its own way to register
+# imports every transformer that it has, which takes seconds.
+TransformerBlockRegistry._registry[LatentTransformerBlock] = TransformerBlockMetadata(
+    return_hidden_states_index=0, _cls=LatentTransformerBlock
+)
+AttentionProcessorRegistry._registry[AttnProcessor] = AttentionProcessorMetadata(
+    skip_processor_output_fn=lambda attn, hidden_states, *args, **kwargs: hidden_states
+)
+
+
+class GridProjection(nn.ModuleDict):
+    """Tokens to the flat latent, by a linear layer per grid: (B, N, D) -> (B, L).
+
+    One module with one output, since that is what a step cache stores in place of it.
+    """
+
+    def __init__(self, layout: LatentLayout, patch_sizes: dict[str, tuple[int, ...]], dim: int) -> None:
+        channels = layout.token_channels(patch_sizes)
+        super().__init__({name: nn.Linear(dim, number) for name, number in channels.items()})
+        self.layout, self.patch_sizes = layout, patch_sizes
+        self.num_tokens = [math.prod(grid.token_shape(patch_sizes[grid.name])) for grid in layout.grids]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.values(), x.split(self.num_tokens, dim=1), strict=True)  # (B, n, D) each
+        outputs = dict(zip(self.layout.names, (linear(part) for linear, part in parts), strict=True))
+        return self.layout.untokens(outputs, self.patch_sizes)
+
+
 class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin):
     """A DiT (arXiv 2212.09748) whose input is a flat latent and whose tokens are the grids inside it.
 
@@ -74,6 +108,7 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         num_classes: number of classes; the label `null_class` = `num_classes` means no class.
         patch_size: positions per token along each axis, for all grids or by grid name.
         hidden_size: width, even and a multiple of `num_heads`. mlp_ratio: width of the MLPs over it.
+        num_layers: number of blocks, at least 1.
         conditioning: where the class comes in: `"adaln"`, added to the timestep's embedding (DiT), or
             `"cross_attention"`, as one vector of `class_dim` numbers that every block attends to (VidTwin,
             appendix D.3). Over a single vector attention has nothing to choose, so its queries and keys
@@ -91,6 +126,11 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
     _no_split_modules = ["LatentTransformerBlock", "LatentPositions"]
     _repeated_blocks = ["LatentTransformerBlock"]
     _skip_layerwise_casting_patterns = ["proj_in", "positions", "time_embed", "class_embed", "norm"]
+    # the tokens, of which there must be a multiple of the number of devices
+    _cp_plan = {
+        "transformer_blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
+        "norm_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+    }
 
     @register_to_config
     def __init__(
@@ -107,8 +147,9 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         prediction_type: str = "flow_prediction",
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        for name, number in (("num_classes", num_classes), ("num_layers", num_layers)):
+            if number < 1:
+                raise ValueError(f"{name} must be positive, got {number}")
         for name, value, known in (
             ("conditioning", conditioning, CONDITIONINGS),
             ("prediction_type", prediction_type, PREDICTION_TYPES),
@@ -120,9 +161,6 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         self.layout = LatentLayout.from_config(layout)
         self.patch_sizes = self.layout.patch_sizes(patch_size)
         token_channels = self.layout.token_channels(self.patch_sizes)
-        self.num_tokens = {
-            grid.name: math.prod(grid.token_shape(self.patch_sizes[grid.name])) for grid in self.layout.grids
-        }
 
         self.proj_in = nn.ModuleDict(
             {name: nn.Linear(channels, hidden_size) for name, channels in token_channels.items()}
@@ -137,9 +175,7 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
             for _ in range(num_layers)
         )
         self.norm_out = AdaLayerNormContinuous(hidden_size, hidden_size, elementwise_affine=False, eps=1e-6)
-        self.proj_out = nn.ModuleDict(
-            {name: nn.Linear(hidden_size, channels) for name, channels in token_channels.items()}
-        )
+        self.proj_out = GridProjection(self.layout, self.patch_sizes, hidden_size)
         self.gradient_checkpointing = False
         self.initialize_weights()
 
@@ -165,12 +201,6 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         for linear in (*block_ends, self.norm_out.linear, *self.proj_out.values()):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
-
-    def enable_cache(self, config: Any) -> None:
-        """Step caches: first block, pyramid attention broadcast, Taylor, ... (`CacheMixin`)."""
-        # Here and not at import: the first registration makes diffusers import every transformer it has.
-        TransformerBlockRegistry.register(LatentTransformerBlock, TransformerBlockMetadata(0, None))
-        super().enable_cache(config)
 
     @apply_lora_scale("attention_kwargs")
     def forward(
@@ -199,10 +229,5 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
                 x = self._gradient_checkpointing_func(block, x, conditioning, context)
             else:
                 x = block(x, conditioning, context)
-        x = self.norm_out(x, conditioning)
-        parts = x.split(list(self.num_tokens.values()), dim=1)  # (B, n, D) each
-        outputs = {
-            name: self.proj_out[name](part) for name, part in zip(self.layout.names, parts, strict=True)
-        }
-        sample = self.layout.untokens(outputs, self.patch_sizes)  # (B, L)
+        sample = self.proj_out(self.norm_out(x, conditioning))  # (B, L)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

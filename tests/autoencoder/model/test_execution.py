@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.models.attention_dispatch import attention_backend
+from torch._dynamo.testing import CompileCounter
 
 from autoencoder.losses.terms import vidtwin_loss
 from tests.builders.autoencoders import ABLATIONS, build_autoencoder, random_clips, random_latents
@@ -91,6 +92,32 @@ def test_a_block_is_one_graph_to_the_compiler():
     torch.testing.assert_close(again, loss)
     for name, gradient in plain.items():
         torch.testing.assert_close(compiled[name], gradient, msg=name, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_all_blocks_are_the_same_graph():
+    """Though the first one alone is told the frames' times."""
+    model = build_autoencoder(num_layers=3).eval()
+    x = random_clips(model)
+    expected = model(x).sample
+    graphs = CompileCounter()
+    model.compile_repeated_blocks(fullgraph=True, backend=graphs)
+    torch.testing.assert_close(model(x).sample, expected, atol=1e-5, rtol=1e-4)
+    assert graphs.frame_count == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("return_dict", [True, False])
+def test_it_is_exported_whole(return_dict):
+    model = build_autoencoder().eval()
+    x = random_clips(model)
+    exported = torch.export.export(model, (x,), {"return_dict": return_dict}, strict=False)
+    sample, posterior = model(x, return_dict=False)
+    output = exported.module()(x, return_dict=return_dict)
+    again = (output.sample, output.latent_dist) if return_dict else output
+    torch.testing.assert_close(again[0], sample)
+    torch.testing.assert_close(again[1].mean, posterior.mean)
+    assert (again[1].device, again[1].dtype) == (x.device, x.dtype)
 
 
 @torch.no_grad()

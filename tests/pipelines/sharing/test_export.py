@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import eval as eval_package
@@ -19,6 +20,7 @@ from pipelines.sharing.export import export_pipeline, pipeline_code, transformer
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline
 from vidtwin_gen import bundle
+from vidtwin_gen.models.transformer import LatentTransformer
 
 LOAD_ALL = """
 import sys
@@ -107,6 +109,14 @@ def test_an_export_gives_the_same_video_without_the_package(pipe, folder, tmp_pa
     expected["frames from the hub"] = frames
     for name, value in expected.items():
         assert torch.equal(seen[name], value), name
+
+
+def test_an_exported_pipeline_gives_its_components_to_another(folder, tmp_path):
+    main(["export", "--pipeline", str(folder), "--out", str(tmp_path / "pipeline")])
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "pipeline", trust_remote_code=True)
+    assert type(pipe.transformer) is not LatentTransformer
+    other = type(pipe).from_pipe(pipe)
+    assert other.transformer is pipe.transformer and other.vae is pipe.vae
 
 
 def test_what_an_export_holds(folder, tmp_path):

@@ -2,11 +2,20 @@
 
 import pytest
 import torch
-from diffusers import AutoModel, FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
+from accelerate import PartialState
+from diffusers import (
+    AutoModel,
+    ContextParallelConfig,
+    FirstBlockCacheConfig,
+    FlowMatchEulerDiscreteScheduler,
+    LayerSkipConfig,
+)
+from diffusers.hooks import apply_first_block_cache, apply_layer_skip
 from diffusers.models.attention_dispatch import attention_backend
 from diffusers.training_utils import EMAModel
 from torch._dynamo.testing import CompileCounter
 
+from tests.builders.processes import run_in_processes
 from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.positions import patch_centres
@@ -61,7 +70,7 @@ def test_shape_and_every_input_matters(patch_size):
     latents, timestep, labels = inputs(model)
     sample = model(latents, timestep, labels).sample
     assert sample.shape == latents.shape
-    assert model.layout.num_tokens(patch_size) == sum(model.num_tokens.values())
+    assert model.layout.num_tokens(patch_size) == sum(model.proj_out.num_tokens)
     assert not torch.allclose(sample, run(model, latents.flip(1), timestep, labels))
     assert not torch.allclose(sample, run(model, latents, timestep / 2, labels))
     assert not torch.allclose(sample, run(model, latents, timestep, (labels + 1) % NUM_CLASSES))
@@ -298,9 +307,12 @@ def test_lora_adapters_are_added_scaled_saved_and_loaded(tmp_path):
     torch.testing.assert_close(run(other, *args), adapted)
 
 
-def test_a_step_cache_skips_blocks():
+@pytest.mark.parametrize(
+    "enable", [LatentTransformer.enable_cache, apply_first_block_cache], ids=["method", "function"]
+)
+def test_a_step_cache_skips_blocks(enable):
     model = build(num_layers=4)
-    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    enable(model, FirstBlockCacheConfig(threshold=1e9))
     calls = []
     model.transformer_blocks[2].attn.register_forward_hook(lambda *_: calls.append(1))
     args = inputs(model)
@@ -308,6 +320,36 @@ def test_a_step_cache_skips_blocks():
         with model.cache_context("cond"):
             run(model, *args)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"skip_ff": False}, {"skip_ff": False, "skip_attention": False, "skip_attention_scores": True}],
+)
+def test_layers_are_skipped(parts):
+    model = build(num_layers=3)
+    args = inputs(model)
+    whole = run(model, *args)
+    apply_layer_skip(model, LayerSkipConfig(indices=[1], **parts))
+    skipped = run(model, *args)
+    assert not torch.allclose(skipped, whole)
+    if not parts:
+        del model.transformer_blocks[1]
+        torch.testing.assert_close(skipped, run(model, *args))
+
+
+def tokens_over_two_processes(rank, model, args, expected):
+    PartialState(cpu=True)  # starts the process group
+    torch.accelerator.device_count = lambda: 1  # diffusers divides by it, and a CPU has 0
+    model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+    torch.testing.assert_close(run(model, *args), expected)
+
+
+@BOTH_CONDITIONINGS
+def test_processes_share_the_tokens(conditioning):
+    model = build(MAGVIT_V2, patch_size=[2, 14, 14], conditioning=conditioning)
+    args = inputs(model)
+    run_in_processes(2, tokens_over_two_processes, model, args, run(model, *args))
 
 
 def test_ema_follows_the_weights():
