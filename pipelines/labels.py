@@ -52,13 +52,17 @@ def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
 
 def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
     """The inverse of `labels_by_name`; a list stays as it is. Raises ValueError where the labels are not 0,
-    1, 2, ..."""
-    if not isinstance(class_names, Mapping):
-        return None if class_names is None else list(class_names)
-    names = sorted(class_names, key=lambda name: class_names[name])
-    if [class_names[name] for name in names] != list(range(len(names))):
-        raise ValueError(f"class labels run from 0 without gaps, got {sorted(class_names.values())}")
-    return names
+    1, 2, ..., or for what is neither."""
+    if class_names is None:
+        return None
+    if isinstance(class_names, Mapping):
+        labels = list(class_names.values())
+        if not all(type(label) is int for label in labels) or sorted(labels) != list(range(len(labels))):
+            raise ValueError(f"class labels run from 0 without gaps, got {labels}")
+        return sorted(class_names, key=lambda name: class_names[name])
+    if not isinstance(class_names, (list, tuple)) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"class names are a list of words, or the label of each, got {class_names!r}")
+    return list(class_names)
 
 
 def _id_of_name(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -101,9 +102,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 ) from None
         if class_names is not None and transformer is not None:
             check_class_names(class_names, transformer.config.num_classes)
-        for values in (latents_mean, latents_std):
-            if values is not None and transformer is not None:
-                transformer.layout.expand_channels(values)  # complains about their number
+        if transformer is not None:
+            transformer.layout.check_whitening(latents_mean, latents_std)
+        if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
+            raise ValueError(f"fps is a number of frames per second above 0, got {fps!r}")
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
         self.register_to_config(
             class_names=class_names,

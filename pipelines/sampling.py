@@ -12,25 +12,46 @@ import torch
 from pipelines.flags import SamplingFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.schedulers import check_scheduler
 from vidtwin_gen.data.writing import write_gif, write_video
-from vidtwin_gen.files import check_new
+from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
+from vidtwin_gen.files import check_new, loading, read_json
 
+WANTED = "name with --pipeline the folder of a saved pipeline"
+COPY = "copy again the whole folder that save_pretrained wrote"
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
-    """The saved pipeline --pipeline on --device. Raises ValueError where there is no such folder, or --out is
-    not empty."""
+    """The saved pipeline --pipeline on --device. Raises ValueError where there is no such folder, where what
+    it holds does not go together, or where --out is not empty."""
     folder = Path(flags.pipeline)
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(
-            f"--pipeline {folder} holds no model_index.json; name the folder of a saved pipeline"
-        )
+    check_scheduler_files(folder)
     check_new(flags.out)
-    pipe = VidTwinPipeline.from_pretrained(folder)
+    with loading(f"--pipeline {folder}", COPY):
+        pipe = VidTwinPipeline.from_pretrained(folder)
+    check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
     pipe = pipe.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def check_scheduler_files(folder: Path) -> None:
+    """Raises ValueError where a saved pipeline's scheduler is of another class than its index says, which
+    diffusers would take for one of that class, or has another scale of timesteps, of which it would make a
+    table of any length."""
+    index = read_json(folder / "model_index.json", WANTED)
+    config = read_json(folder / "scheduler" / "scheduler_config.json", COPY)
+    found, named = config.get("_class_name"), index.get("scheduler")
+    if not isinstance(named, list) or named[1:] != [found]:
+        raise ValueError(
+            f"--pipeline {folder}: model_index.json names {named}, its scheduler is {found}; {COPY}"
+        )
+    if config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS) != NUM_TRAIN_TIMESTEPS:
+        raise ValueError(
+            f"--pipeline {folder}: the scheduler's num_train_timesteps must be {NUM_TRAIN_TIMESTEPS}, got "
+            f"{config['num_train_timesteps']!r}"
+        )
 
 
 def class_ids(pipe: VidTwinPipeline, labels: Sequence[str]) -> list[int]:
@@ -67,7 +88,13 @@ def sample(
         **sampling_options(flags),
         **options,
     )
-    return torch.as_tensor(sampled[0])
+    videos = torch.as_tensor(sampled[0])
+    if not torch.isfinite(videos).all():
+        raise ValueError(
+            f"--pipeline {flags.pipeline} generates NaN or infinity: a lower --guidance_scale or another "
+            "scheduler may help; else train it again"
+        )
+    return videos
 
 
 def write_clip(path: Path, clip: Any, fps: float, flags: SamplingFlags) -> None:

@@ -34,6 +34,7 @@ SETTINGS_OF_ALL = {
     "thresholding": False,
     "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
 }
+SHIFTS = {"shift", "flow_shift"}  # of the noise levels: numbers above 0
 # Run backwards, or take prediction_type="sample" and raise at the first step, or are no DDPM's in their
 # arguments: found by trying all that diffusers 0.42 has.
 UNFIT = {
@@ -76,6 +77,9 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
             for key, value in (SETTINGS[prediction_type] | SETTINGS_OF_ALL).items()
             if known.get(key, value) != value
         }
+        for key in SHIFTS & known.keys():
+            if not (isinstance(known[key], (int, float)) and 0 < known[key] < math.inf):
+                settings[key] = 1.0
         if not settings:
             return
         values = ", ".join(f"{key}={known[key]!r}" for key in settings)

@@ -97,6 +97,19 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
     return value
 
 
+@contextmanager
+def loading(what: str | Path, way_out: str) -> Iterator[None]:
+    """For the call of a library that reads what somebody saved: whatever it raises of a damaged file becomes
+    one ValueError that names `what` and ends with the way out."""
+    try:
+        yield
+    except Exception as error:  # each library refuses in ways of its own, some of them by accident
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{what} can't be loaded, {reason}; {way_out}") from error
+
+
 def file_sha256(*paths: str | Path) -> str:
     """The digest of a file's bytes, or of those of several files after each other."""
     digest = hashlib.sha256()

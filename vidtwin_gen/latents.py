@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+LARGEST_GRID = 2**28
 PatchSize = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 
 
@@ -38,9 +39,11 @@ class LatentGrid:
             raise ValueError(
                 f"grid {self.name!r}: axes {self.axes} and shape {self.shape} must be of one length"
             )
-        if min(*self.shape, self.channels) < 1:
+        sizes = (*self.shape, self.channels)
+        if not all(type(size) is int and size > 0 for size in sizes) or math.prod(sizes) > LARGEST_GRID:
             raise ValueError(
-                f"grid {self.name!r}: shape {self.shape} and channels {self.channels} must be positive"
+                f"grid {self.name!r}: shape {self.shape} and channels {self.channels} must be whole numbers "
+                f"from 1 on, {LARGEST_GRID} elements in all at the most"
             )
 
     @property
@@ -110,12 +113,13 @@ class LatentLayout:
         sizes: dict[str, tuple[int, ...]] = {}
         for grid in self.grids:
             size = patch_size.get(grid.name, 1) if isinstance(patch_size, Mapping) else patch_size
-            size = (size,) * len(grid.shape) if isinstance(size, int) else tuple(size)
-            if len(size) != len(grid.shape) or min(size) < 1:
+            size = size if isinstance(size, Sequence) else (size,) * len(grid.shape)
+            if len(size) != len(grid.shape) or not all(type(step) is int and step > 0 for step in size):
                 raise ValueError(
-                    f"grid {grid.name!r} has axes {grid.axes}: patch size {size} must be positive on each"
+                    f"grid {grid.name!r} has axes {grid.axes}: a patch size is a whole number from 1 on for "
+                    f"each, got {size!r}"
                 )
-            sizes[grid.name] = size
+            sizes[grid.name] = tuple(size)
         return sizes
 
     def token_channels(self, patch_size: PatchSize = 1) -> dict[str, int]:
@@ -162,10 +166,13 @@ class LatentLayout:
 
     def expand_channels(self, values: Sequence[float] | torch.Tensor) -> torch.Tensor:
         """(num_channels,) one value per grid and channel, in layout order -> (L,) one per latent number."""
-        values = torch.as_tensor(values, dtype=torch.float32)
-        if values.shape != (self.num_channels,):
+        try:
+            values = torch.as_tensor(values, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"expected {self.num_channels} numbers, got {values!r}") from None
+        if values.shape != (self.num_channels,) or not torch.isfinite(values).all():
             raise ValueError(
-                f"expected {self.num_channels} values, one per grid and channel, got {tuple(values.shape)}"
+                f"expected {self.num_channels} finite values, one per grid and channel, got {values.tolist()}"
             )
         per_grid = values.split([grid.channels for grid in self.grids])
         return torch.cat(
@@ -189,6 +196,16 @@ class LatentLayout:
         shift, scale = self._statistics(latents, mean, std)
         return latents * scale + shift
 
+    def check_whitening(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Raises ValueError unless there are as many as `whiten` needs, finite, and deviations above 0."""
+        for name, values in (("latents_mean", mean), ("latents_std", std)):
+            try:
+                numbers = self.expand_channels(values) if values is not None else torch.ones(1)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            if name == "latents_std" and not (numbers > 0).all():
+                raise ValueError(f"{name} must be above 0, got {list(values or ())}")
+
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""
         return [
@@ -198,7 +215,13 @@ class LatentLayout:
 
     @classmethod
     def from_config(cls, config: Sequence[Mapping[str, Any]]) -> LatentLayout:
-        return cls(tuple(LatentGrid(**grid) for grid in config))
+        """Raises ValueError for what is no list of grids as `to_config` gives it."""
+        try:
+            return cls(tuple(LatentGrid(**grid) for grid in config))
+        except TypeError:
+            raise ValueError(
+                f"a layout is a list of grids with name, axes, shape, channels; got {config!r}"
+            ) from None
 
     def _statistics(
         self, latents: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.models.checks import check_table
 
 STRUCTURE_TYPES = ("qformer", "convolution", "frame_qformer")
 DYNAMICS_TYPES = ("average", "qformer", "none")
@@ -20,6 +21,7 @@ def check_config(config: Any) -> None:
             f"height and width must be multiples of patch_size={config.patch_size}, got "
             f"{config.height}x{config.width}"
         )
+    check_table("a frame's tokens", *token_grid(config), config.hidden_size)
     if config.hidden_size % 4 or config.hidden_size % config.num_heads:
         raise ValueError(
             f"hidden_size={config.hidden_size} must be a multiple of 4 and of num_heads={config.num_heads}"

@@ -20,6 +20,7 @@ from autoencoder.model import components, tiling
 from autoencoder.model.layout import check_config, latent_layout
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
+from vidtwin_gen.models.checks import CheckedWeights, check_arguments
 
 
 @dataclass
@@ -30,7 +31,7 @@ class AutoencoderVidTwinOutput(BaseOutput):
     latent_dist: FlatGaussian | None = None  # a default, because accelerate rebuilds outputs from a dict
 
 
-class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMixin):
+class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMixin):
     """VidTwin: encodes a clip into one flat Gaussian latent and decodes it back.
 
     The flat latent is the concatenation of its grids, described by `layout`: `structure`
@@ -99,8 +100,11 @@ class AutoencoderVidTwin(ModelMixin, ConfigMixin, AutoencoderMixin, AttentionMix
     ) -> None:
         super().__init__()
         config = self.config
+        check_arguments(AutoencoderVidTwin, config)
         check_config(config)
         self.layout = latent_layout(config)
+        if latents_mean is not None or latents_std is not None:
+            self.layout.check_whitening(latents_mean, latents_std)
         self.patch_embed = PatchEmbed(config)
         self.encoder = SpaceTimeTrunk(config)
         self.structure_encoder = components.structure_encoder(config)

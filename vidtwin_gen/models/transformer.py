@@ -26,6 +26,7 @@ from diffusers.utils import apply_lora_scale
 from torch import nn
 
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
 from vidtwin_gen.models.positions import LatentPositions
 
@@ -96,7 +97,9 @@ class GridProjection(nn.ModuleDict):
         return self.layout.untokens(outputs, self.patch_sizes)
 
 
-class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin):
+class LatentTransformer(
+    CheckedWeights, ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin
+):
     """A DiT (arXiv 2212.09748) whose input is a flat latent and whose tokens are the grids inside it.
 
     It knows layouts and no autoencoder: one input and one output projection per grid, positions shared along
@@ -147,9 +150,7 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         prediction_type: str = "flow_prediction",
     ) -> None:
         super().__init__()
-        for name, number in (("num_classes", num_classes), ("num_layers", num_layers)):
-            if number < 1:
-                raise ValueError(f"{name} must be positive, got {number}")
+        check_arguments(LatentTransformer, self.config)
         for name, value, known in (
             ("conditioning", conditioning, CONDITIONINGS),
             ("prediction_type", prediction_type, PREDICTION_TYPES),
@@ -160,7 +161,9 @@ class LatentTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
             raise ValueError(f"hidden_size must be even, half sines and half cosines, got {hidden_size}")
         self.layout = LatentLayout.from_config(layout)
         self.patch_sizes = self.layout.patch_sizes(patch_size)
+        check_table("the tokens", self.layout.num_tokens(self.patch_sizes), hidden_size)
         token_channels = self.layout.token_channels(self.patch_sizes)
+        check_table("a token's projection", max(token_channels.values()), hidden_size)
 
         self.proj_in = nn.ModuleDict(
             {name: nn.Linear(channels, hidden_size) for name, channels in token_channels.items()}
