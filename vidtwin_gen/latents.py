@@ -199,12 +199,14 @@ class LatentLayout:
     def check_whitening(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Raises ValueError unless there are as many as `whiten` needs, finite, and deviations above 0."""
         for name, values in (("latents_mean", mean), ("latents_std", std)):
+            if values is None:
+                continue
             try:
-                numbers = self.expand_channels(values) if values is not None else torch.ones(1)
+                numbers = self.expand_channels(values)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
             if name == "latents_std" and not (numbers > 0).all():
-                raise ValueError(f"{name} must be above 0, got {list(values or ())}")
+                raise ValueError(f"{name} must be above 0, got {list(values)}")
 
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""

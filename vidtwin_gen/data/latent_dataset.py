@@ -13,6 +13,7 @@ import pyarrow
 import torch
 from pyarrow import parquet
 
+from vidtwin_gen.data.latent_checks import check_metadata, check_rows
 from vidtwin_gen.draws import EpochOrder
 from vidtwin_gen.files import file_sha256, read_json
 from vidtwin_gen.partial_folder import RECORD
@@ -49,13 +50,20 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         names = [name for name in files if name.startswith(f"{DATA}/{split}-")]
         if not sum(files[name]["num_rows"] for name in names):
             raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
-        by_split[split] = [str(path / name) for name in names]
+        by_split[split] = names
     try:
         # by files, not by folder: only so does `datasets` see that they have changed
-        rows = datasets.load_dataset("parquet", data_files=by_split, cache_dir=_cache_dir(path))
+        data_files = {split: [str(path / name) for name in names] for split, names in by_split.items()}
+        rows = datasets.load_dataset("parquet", data_files=data_files, cache_dir=_cache_dir(path))
     except datasets.exceptions.DatasetGenerationError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"{path / DATA} can't be unpacked: {reason}; {DAMAGED}") from None
+    for split, names in by_split.items():
+        numbers = [(path / name, files[name]["num_rows"]) for name in names]
+        try:
+            check_rows(rows[split], metadata, numbers)
+        except ValueError as error:
+            raise ValueError(f"{error}; {DAMAGED}") from None
     return dict(rows), metadata
 
 
@@ -71,8 +79,12 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"{path}: no {METADATA}; expected a folder written by `python -m vidtwin_gen encode`"
         )
     metadata = read_json(path / METADATA, DAMAGED)
-    if "files" not in metadata:
+    if not isinstance(metadata.get("files"), dict):
         raise ValueError(f"{path / METADATA} names no files, as an earlier version wrote it: encode again")
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path / METADATA}: {error}; {DAMAGED}") from None
     return metadata
 
 
@@ -84,7 +96,7 @@ def _check_file(path: Path, about: Mapping[str, int]) -> None:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, not {about['num_bytes']}; {DAMAGED}")
     try:
         num_rows = parquet.read_metadata(path).num_rows
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; {DAMAGED}") from None
     if num_rows != about["num_rows"]:
         raise ValueError(f"{path} has {num_rows} rows, {METADATA} says {about['num_rows']}; {DAMAGED}")

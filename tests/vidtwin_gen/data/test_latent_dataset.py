@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
@@ -191,6 +192,88 @@ def test_damaged_files_are_named(copied, damage, told):
     path = copied / "data/train-00000-of-00001.parquet"
     damage(path)
     with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+        load_latents(copied)
+
+
+def rewrite(path, change):
+    """The file with `change(columns)`, lists by name, which may be of another type; its size on record."""
+    table = parquet.read_table(path)
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    types = {field.name: field.type for field in table.schema} | (change(columns) or {})
+    arrays = [pa.array(columns[name], types[name]) for name in table.column_names]
+    parquet.write_table(pa.Table.from_arrays(arrays, names=table.column_names), path)
+    about = json.loads((path.parents[1] / "latents.json").read_text())
+    about["files"][f"data/{path.name}"]["num_bytes"] = path.stat().st_size
+    (path.parents[1] / "latents.json").write_text(json.dumps(about))
+
+
+def put(column, value, row=5):
+    def change(columns):
+        if isinstance(columns[column][row], list):
+            columns[column][row][3] = value
+        else:
+            columns[column][row] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (put("mean", float("nan")), "row 5, has a mean that is not finite"),
+        (put("mean", float("inf")), "row 5, has a mean that is not finite"),
+        (put("mean", 6e4), "row 5, has a mean that is not finite, or over 10000 deviations off"),
+        (put("logvar", 1e4), "row 5, has a logvar that is not from -30 to 20"),
+        (put("label", 25), "row 5, has a label that is not that of its class_name"),
+        (put("label", -1), "row 5, has a label that is not that of its class_name"),
+        (put("class_name", "stranger"), "row 5, has a label that is not that of its class_name"),
+    ],
+)
+def test_rows_that_training_cannot_take_are_named(copied, change, told):
+    path = copied / "data/train-00000-of-00001.parquet"
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=f"{path}.*{told}"):
+        load_latents(copied)
+
+
+def test_columns_of_another_type_are_named(copied):
+    def whole_numbers(columns):
+        columns["mean"] = [[0] * len(row) for row in columns["mean"]]
+        return {"mean": pa.list_(pa.int32(), len(columns["mean"][0]))}
+
+    for path in (copied / "data").iterdir():
+        rewrite(path, whole_numbers)
+    with pytest.raises(ValueError, match="the column mean is of .*int32.*, not of floating point"):
+        load_latents(copied)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"class_names": ["a", "b"]}, "a label that is not that of its class_name"),
+        ({"class_names": "abc"}, "class_names must be a list of words, got 'abc'"),
+        ({"class_names": ["a", "a"]}, "class_names must differ"),
+        ({"fps": 1e9}, "fps must be a number above 0, at most 1000"),
+        ({"fps": None}, "fps must be there"),
+        ({"latents_mean": [0.0]}, "latents_mean: expected"),
+        ({"latents_std": None}, "latents_std must be"),
+        ({"layout": 3}, "a layout is a list of grids"),
+        ({"files": {"data/train-00000-of-00001.parquet": None}}, "num_rows and num_bytes must be known"),
+    ],
+    ids=str,
+)
+def test_what_latents_json_says_is_checked(copied, values, told):
+    about = json.loads((copied / "latents.json").read_text())
+    (copied / "latents.json").write_text(json.dumps(about | values))
+    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+        load_latents(copied)
+
+
+def test_classes_in_another_order_than_the_labels(copied):
+    about = json.loads((copied / "latents.json").read_text())
+    about["class_names"] = about["class_names"][::-1]
+    (copied / "latents.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="row 0, has a label that is not that of its class_name"):
         load_latents(copied)
 
 
