@@ -44,15 +44,14 @@ def encode(flags: EncodeFlags) -> None:
     vae = load_video_autoencoder(flags.vae)
     vae = vae.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     metadata = encode_dataset(vae, flags)
-    whitening = Path(flags.vae, "config.json") if adapter.is_ours(vae) else Path(flags.out, METADATA)
-    print(f"wrote {flags.out}: {metadata['num_rows']} rows; whitening written to {whitening}")
+    print(f"wrote {flags.out}: {metadata['num_rows']} rows")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")
 
 
 def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
-    """Encodes every video of `flags.data` into `flags.out`, and writes the whitening statistics into the
-    config of our autoencoder, of `vae` itself and in `flags.vae`. The config of another class is left alone.
+    """Encodes every video of `flags.data` into `flags.out`. The autoencoder is left as it is: the whitening
+    statistics stand with the latents, and a pipeline takes them from there.
 
     `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
     and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
@@ -103,9 +102,6 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         write_card(
             folder.path, metadata, vae=Path(flags.vae).name, data=root.name, decode=encoder.decode_example
         )
-        if adapter.is_ours(vae):
-            vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
-            vae.save_config(flags.vae)
         folder.finish()
     return metadata
 

@@ -26,6 +26,7 @@ class FlatGaussian(DiagonalGaussianDistribution):
     """Diagonal Gaussian over (B, L) latents, from the (B, 2L) concatenation of mean and log-variance.
 
     `sample(generator)`, `mode()`, `mean`, `logvar` (clamped to [-30, 20]), `std` and `var` are diffusers'.
+    It has no `dtype`: accelerate takes whatever has one for a tensor.
     """
 
     def kl(self) -> torch.Tensor:
@@ -36,14 +37,6 @@ class FlatGaussian(DiagonalGaussianDistribution):
         """
         mean, logvar = self.mean.float(), self.logvar.float()
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)
-
-    @property
-    def device(self) -> torch.device:
-        return self.parameters.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.parameters.dtype
 
 
 # so that torch.export and torch.compile take a model that returns one

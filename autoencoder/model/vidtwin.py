@@ -55,7 +55,7 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
             of `dynamics_queries` queries a frame, with one grid `dynamics` (F, n) x d_D, or "none".
         causal: whether a frame's tokens see only earlier frames in the trunk's temporal attention.
         latents_mean, latents_std: whitening of the latent, one number per grid and channel in layout order
-            (`layout.whiten`); written by `python -m vidtwin_gen encode`. None: not measured yet.
+            (`layout.whiten`), as a pipeline has it that was trained on latents. None: not known.
 
     Raises:
         ValueError: a size that the architecture cannot take.

@@ -68,7 +68,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Latents:
-    """An encoded data set, the autoencoder that made it (a copy, whitened for it), and its metadata."""
+    """An encoded data set, the autoencoder that made it (a copy), and its metadata."""
 
     vae_dir: Path
     latents_dir: Path

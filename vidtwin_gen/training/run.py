@@ -162,7 +162,7 @@ class Run:
 
     def export(self, name: str, result: Callable[[ModelMixin], ModelMixin | DiffusionPipeline]) -> None:
         """Ends the run and saves what it made, `result(model)` with the EMA's weights, in the folder `name`.
-        One that is there from an earlier end is left alone: the whitening may have been written to it."""
+        One that is there from an earlier end is left alone."""
         self.log.close()
         folder = self.output_dir / name
         if self._is_missing(folder):

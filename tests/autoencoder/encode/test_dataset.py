@@ -34,7 +34,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def vae_dir(tiny_vae_run, tmp_path):
-    """A copy of the tiny autoencoder, not whitened yet, to be written to."""
+    """A copy of the tiny autoencoder, to be changed."""
     return Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
 
 
@@ -94,8 +94,10 @@ def test_rows_and_metadata(tiny_latents, synthetic_root):
 
 @torch.no_grad()
 def test_rows_are_what_the_autoencoder_says(few_videos, vae_dir, tmp_path):
-    """Of every window where it starts, as it is and mirrored."""
+    """Of every window where it starts, as it is and mirrored; and it is an input, left as it is."""
+    before = contents(vae_dir)
     encode(vae_dir, few_videos, tmp_path / "latents", windows_per_video=2, flip=True)
+    assert contents(vae_dir) == before
     vae = AutoencoderVidTwin.from_pretrained(vae_dir)
     rows, _ = load_latents(tmp_path / "latents")
     starts = set()
