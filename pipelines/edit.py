@@ -10,7 +10,7 @@ from autoencoder import adapter
 from pipelines.flags import EditFlags, MixFlags
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import (
-    class_folder_name,
+    all_class_names,
     class_ids,
     frame_rate,
     load_pipeline,
@@ -22,6 +22,7 @@ from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import filmstrip, tile
 from vidtwin_gen.files import new_folder, write_json
+from vidtwin_gen.names import file_names
 
 
 def edit(flags: EditFlags) -> None:
@@ -33,12 +34,13 @@ def edit(flags: EditFlags) -> None:
         flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
     )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
+    names = file_names(all_class_names(pipe))
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
     edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
     options = {"known_latents": known, "keep": flags.keep, "num_resamples": flags.num_resamples}
     latents = sample(pipe, flags, edits, output_type="latent", **options)  # (B, L)
     for (_, label, number), edited in zip(edits, _decode(pipe, latents), strict=True):
-        clips[f"{class_folder_name(pipe, label)}_{number:04d}"] = edited
+        clips[f"{names[label]}_{number:04d}"] = edited
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
     record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "keep": flags.keep}
@@ -67,7 +69,7 @@ def mix(flags: MixFlags) -> None:
     rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
-    a, b = (class_folder_name(pipe, label) for label in ids)
+    a, b = (all_class_names(pipe)[label] for label in ids)
     shown = [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
     record = {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:

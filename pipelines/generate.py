@@ -18,7 +18,7 @@ from pipelines.flags import GenerateFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import (
-    class_folder_name,
+    all_class_names,
     class_ids,
     frame_rate,
     load_pipeline,
@@ -28,6 +28,7 @@ from pipelines.sampling import (
 )
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
 from vidtwin_gen.files import new_folder
+from vidtwin_gen.names import file_names
 from vidtwin_gen.records import GeneratedRecord
 
 
@@ -38,10 +39,10 @@ def generate(flags: GenerateFlags) -> None:
     what metrics read, since a video codec changes FVD. The folder has its name when all videos are done.
     """
     pipe = load_pipeline(flags)
-    num_classes = pipe.transformer.config.num_classes
     counts = videos_per_class(pipe, flags)
     ids = list(counts)
-    names = [class_folder_name(pipe, label) for label in range(num_classes)]
+    class_names = all_class_names(pipe)
+    names = file_names(class_names)
     fps = frame_rate(pipe, flags)
     clips = [(flags.seed, label, number) for label in ids for number in range(counts[label])]
     size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
@@ -60,7 +61,7 @@ def generate(flags: GenerateFlags) -> None:
         all_frames.flush()
         record = GeneratedRecord(
             **sampling_record(pipe, flags, fps),
-            class_names=[names[label] for label in ids],
+            class_names=[class_names[label] for label in ids],
             class_labels=ids,
             num_videos_per_class=None if flags.labels_from else flags.num_videos_per_class,
             labels_from=flags.labels_from.name if flags.labels_from else None,

@@ -68,9 +68,10 @@ def class_ids(pipe: VidTwinPipeline, labels: Sequence[str]) -> list[int]:
         raise ValueError(f"--class_labels: {error}") from None
 
 
-def class_folder_name(pipe: VidTwinPipeline, label: int) -> str:
-    names = pipe.config.class_names
-    return names[label] if names else f"class_{label:03d}"
+def all_class_names(pipe: VidTwinPipeline) -> list[str]:
+    """The pipeline's, or class_000 and so on where it has none."""
+    numbers = range(pipe.transformer.config.num_classes)
+    return list(pipe.config.class_names or (f"class_{label:03d}" for label in numbers))
 
 
 def frame_rate(pipe: VidTwinPipeline, flags: SamplingFlags) -> float:
@@ -98,12 +99,13 @@ def sample(
 
 
 def write_clip(path: Path, clip: Any, fps: float, flags: SamplingFlags) -> None:
-    """A clip as `write_video` and `write_gif` take it, under this name with the suffixes of --format."""
+    """A clip as `write_video` and `write_gif` take it, under this name, dots included, with the
+    suffixes of --format."""
     path.parent.mkdir(exist_ok=True)
     if flags.format in ("mp4", "both"):
-        write_video(path.with_suffix(".mp4"), clip, fps)
+        write_video(path.with_name(f"{path.name}.mp4"), clip, fps)
     if flags.format in ("gif", "both"):
-        write_gif(path.with_suffix(".gif"), clip, fps)
+        write_gif(path.with_name(f"{path.name}.gif"), clip, fps)
 
 
 def sampling_options(flags: SamplingFlags) -> dict[str, Any]:

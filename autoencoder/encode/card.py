@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.names import markdown
 
 TEMPLATE = """---
 {{ card_data }}
@@ -74,7 +75,7 @@ These are the statistics of samples of the training rows' posteriors, the same a
 Frames are resized until they cover the clip's \
 size and cropped in the middle. The autoencoder's weights have the sha256 \
 `{{ about.autoencoder_sha256 }}`.
-{%- for complaint in about.bad_videos %} Left out, {{ complaint }}.{% endfor %}
+{%- for complaint in about.bad_videos %} Left out, {{ markdown(complaint) }}.{% endfor %}
 
 ## Licence
 
@@ -162,7 +163,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
         card_data,
         template_str=TEMPLATE,
         about=about,
-        data=data,
+        data=markdown(data),
         layout=layout,
         grids=list(zip(layout.grids, starts, strict=False)),
         statistics=[
@@ -172,6 +173,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
         command=command_line(about, vae, data, folder.name.removesuffix(".partial")),
         name=about["class_names"][0],
         decode=decode,
+        markdown=markdown,
     )
     card.save(folder / "README.md")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Picture, embed
+from vidtwin_gen.names import markdown
 
 LONG = 40  # characters from which a cell is kept from becoming too narrow
 
@@ -36,7 +37,7 @@ class Section:
 
 def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
     """Markdown for a file in `folder`: pictures are links relative to it."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {markdown(title)}", ""]
     for section in sections:
         lines += [f"## {section.title}", ""]
         for part in section.body:
@@ -48,7 +49,9 @@ def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
                 lines.append("|" + "---|" * len(part.header))
                 lines += [_markdown_row(row) for row in part.rows]
             else:
-                lines += [f"![{picture.caption}]({_link(picture.path, folder)})" for picture in part]
+                lines += [
+                    f"![{markdown(picture.caption)}]({_link(picture.path, folder)})" for picture in part
+                ]
             lines.append("")
     return "\n".join(lines)
 
@@ -73,7 +76,7 @@ def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) ->
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(map(markdown, cells))} |"
 
 
 def _link(path: Path, folder: Path) -> str:

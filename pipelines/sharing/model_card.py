@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -19,6 +20,7 @@ from pipelines.labels import names_in_order
 from pipelines.sharing.metrics import Metric
 from vidtwin_gen.files import read_json, write_text
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.names import markdown
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -191,12 +193,12 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
         with_code=with_code,
         loader="DiffusionPipeline" if with_code else "VidTwinPipeline",
         call=[
-            f'"{class_names[0]}"' if class_names else "0",
+            json.dumps(class_names[0], ensure_ascii=False) if class_names else "0",
             *(f"{name}={sampling[name]}" for name in SAMPLING if name in sampling),
             "generator=generator",
         ],
         fps=index.get("fps"),
-        class_names=class_names,
+        class_names=[markdown(name) for name in class_names or ()],
         dataset=data.pop("name", None),
         num_classes=num_classes,
         data={key.replace("_", " "): _phrase(value) for key, value in data.items()},
@@ -226,4 +228,4 @@ def _phrase(value: Any) -> str:
     """A value in words; of a protocol its names and values in order."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key.replace('_', ' ')} {_phrase(item)}" for key, item in value.items())
-    return UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else markdown(str(value))

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.__main__ import main
+from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import clip_generator
 from tests.builders.pipelines import build_pipeline, generate
 from vidtwin_gen.data.video import video_info
@@ -116,8 +117,25 @@ def test_generate_explains_what_is_wrong(folder, tmp_path, capsys, options, mess
 def test_generate_needs_a_pipeline_and_a_new_folder(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(command(tmp_path / "nowhere", tmp_path / "out"))
-    assert "model_index.json" in capsys.readouterr().err
+    assert "does not exist; name with --pipeline" in capsys.readouterr().err
     (tmp_path / "old.mp4").touch()
     with pytest.raises(SystemExit):
         main(command(folder, tmp_path))
     assert "is there already" in capsys.readouterr().err
+
+
+def test_class_names_from_strangers(tmp_path):
+    """Every clip has a file, all of them below --out, and the card's code compiles."""
+    names = ["v1.0", "v2.0", "../../x", 'say "<script>"\n|']
+    pipe = build_pipeline()
+    pipe = VidTwinPipeline(pipe.vae, pipe.transformer, pipe.scheduler, class_names=names)
+    pipe.save_pretrained(tmp_path / "pipeline")
+    out = tmp_path / "below" / "out"
+    main(command(tmp_path / "pipeline", out, "--num_inference_steps", "1"))
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4"))
+    record = json.loads((out / "generated.json").read_text())
+    assert len(files) == record["num_videos"] == 16 and all(name.startswith("below/out/") for name in files)
+    assert "below/out/v1.0/v1.0_0000.mp4" in files and record["class_names"] == names
+    card = (tmp_path / "pipeline" / "README.md").read_text()
+    compile(card.partition("```python")[2].partition("```")[0], "README.md", "exec")
+    assert "<script>" not in card.partition("Classes:")[2] and "&lt;script&gt;" in card

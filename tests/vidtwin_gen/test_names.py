@@ -1,0 +1,57 @@
+"""Class names from strangers: as files, and in Markdown."""
+
+from pathlib import Path
+
+import pytest
+
+from vidtwin_gen.names import MOST_BYTES, check_class_names, file_names, markdown
+
+
+def test_ordinary_names_are_the_names_of_their_files():
+    names = ["ApplyEyeMakeup", "v1.0", "v2.0", "Größe 3", "a-b_(c)"]
+    assert file_names(names) == names
+    check_class_names(names)
+
+
+def test_files_of_any_class_lie_where_they_should_and_are_different(tmp_path):
+    names = [
+        "../../x",
+        "..",
+        "",
+        "a/b",
+        "a:b",
+        "a_b_003",
+        "A/B",
+        "x" * 300,
+        "new\nline",
+        " .hidden. ",
+        "b\0c",
+    ]
+    made = file_names(names)
+    for name in made:
+        file = tmp_path / f"{name}_0000.mp4"
+        file.touch()
+        assert file.parent == tmp_path and Path(name).name == name and len(name.encode()) <= MOST_BYTES
+    assert len({name.casefold() for name in made}) == len(names) == len(list(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["Walk", "walk"], "differ by more than their case, got 'Walk' and 'walk'"),
+        (["Cafe\u0301", "Caf\u00e9"], "differ by more than their case"),
+        (["a" * 240], "1 to 200 bytes.* has 240"),
+        ([" "], "1 to 200 bytes"),
+        (["bad\udcff"], "is not UTF-8"),
+        (["a", "a"], "must differ"),
+    ],
+)
+def test_names_that_a_later_step_could_not_take(names, message):
+    with pytest.raises(ValueError, match=message):
+        check_class_names(names)
+
+
+def test_text_from_strangers_is_one_line_without_html():
+    assert markdown("a|b\n<script>alert(1)</script> & c") == (
+        "a\\|b &lt;script&gt;alert(1)&lt;/script&gt; &amp; c"
+    )

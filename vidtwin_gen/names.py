@@ -1,0 +1,53 @@
+"""Class names: which may be classes, what their files are called, and how they stand in Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+MOST_BYTES = 200  # of a name; file systems end at 255, and a number and a suffix follow
+UNSAFE = re.compile(r"[^\w .,()+-]")
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Raises ValueError for names that a later step could not take: training, a pipeline, the files of
+    generated clips. They must differ by more than their case and be no longer than a file's name."""
+    by_fold: dict[str, str] = {}
+    for name in names:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"the class name {name!r} is not UTF-8: rename its folder") from None
+        if not name.strip() or size > MOST_BYTES:
+            raise ValueError(f"a class name has 1 to {MOST_BYTES} bytes, {name[:40]!r}... has {size}")
+        other = by_fold.setdefault(_folded(name), name)
+        if other != name:
+            raise ValueError(f"class names must differ by more than their case, got {other!r} and {name!r}")
+    if len(by_fold) < len(names):
+        raise ValueError(f"class names must differ, got {sorted(names)}")
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """A name for the files of each class, all different and with no place in it: what a file system may not
+    have is "_", and a name that was changed ends in the number of its class."""
+    used: dict[str, str] = {}
+    for label, name in enumerate(names):
+        plain = UNSAFE.sub("_", name).strip(" .")
+        if plain != name or len(name.encode()) > MOST_BYTES:
+            plain = f"{plain[:60]}_{label:03d}"
+        while _folded(plain) in used:
+            plain += "_"
+        used[_folded(plain)] = plain
+    return list(used.values())
+
+
+def _folded(name: str) -> str:
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def markdown(text: str) -> str:
+    """Text from strangers in one line of Markdown or one cell of a table, no HTML in it."""
+    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
