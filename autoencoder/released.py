@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from autoencoder.weight_shapes import check_shapes
+from vidtwin_gen.models.checks import check_finite
 
 Model = TypeVar("Model", bound=ModelMixin)
 
@@ -214,6 +215,9 @@ def load_released(
         live = {key: value.shape for key, value in state_dict.items() if not DROPPED.fullmatch(key)}
         expected = to_released_state_dict(model.state_dict())
         check_shapes(live, {key: value.shape for key, value in expected.items()})
+        if whole := [key for key, value in converted.items() if not value.is_floating_point()]:
+            raise ValueError(f"tensors are whole numbers: {', '.join(whole[:5])}")
+        check_finite(converted.items(), "its weights")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     model.load_state_dict({key: value.float() for key, value in converted.items()}, assign=True)
@@ -233,6 +237,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
         raise ValueError(f"{path} holds no state_dict of tensors; expected a Lightning checkpoint")
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"{path}: {key!r} is no dense tensor with a name, as a checkpoint's are")
     return state_dict
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from eval.fvd.features import check_length, resize_name, resized
 from eval.fvd.i3d_files import i3d_state, is_torchscript
+from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.weights import HubFile, PublishedWeights, WeightsFile
 
 # The package's file holds the arrays of the original network. The hub's is the TorchScript module of
@@ -151,15 +152,25 @@ class ScriptedI3D:
     max_frames: int | None = None
 
     def __init__(self, weights: WeightsFile, device: str | torch.device = "cpu") -> None:
-        self.weights_sha256 = weights.sha256
+        self.path, self.weights_sha256 = weights.path, weights.sha256
         self.device = torch.device(device)
         self.module = torch.jit.load(str(weights.path), map_location=self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """Raises ValueError where the file is of another network, or gives what is not finite."""
         x = _preprocess(clips, self, self.device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self.module(x, rescale=False, resize=False, return_features=True).float()  # (B, 400)
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                features = self.module(x, rescale=False, resize=False, return_features=True).float()
+        except RuntimeError as error:
+            raise ValueError(f"{self.path} is no I3D as StyleGAN-V published it: {error}") from None
+        if features.shape != (len(clips), self.dim) or not torch.isfinite(features).all():
+            raise ValueError(
+                f"{self.path} gives features of {tuple(features.shape)}, finite ones of "
+                f"{(len(clips), self.dim)} were expected: it is another network, or damaged"
+            )
+        return features  # (B, 400)
 
 
 def load_i3d(
@@ -179,6 +190,7 @@ def load_i3d(
         model = I3D()
     convolutions = [name for name, layer in model.named_modules() if isinstance(layer, SameConv3d)]
     state = i3d_state(weights.path, convolutions)
+    check_finite(state.items(), str(weights.path))
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

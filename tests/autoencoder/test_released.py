@@ -136,6 +136,10 @@ def with_(name, *shape):
     return lambda tensors: tensors.update({name: torch.zeros(shape)})
 
 
+def changed(name, change):
+    return lambda tensors: tensors.update({name: change(tensors[name])})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -152,13 +156,23 @@ def with_(name, *shape):
             "encoder.pos_embed has 35 positions, expected",
         ),
         (with_("conv_in.weight", 8), r"conv_in.weight has shape \[8\], expected 4 dimensions"),
+        (
+            changed("motion_head.bias", torch.Tensor.int),
+            "tensors are whole numbers: dynamics_encoder.head.bias",
+        ),
+        (
+            changed("motion_head.bias", lambda bias: bias / 0),
+            "dynamics_encoder.head.bias holds NaN or infinity",
+        ),
+        (changed("motion_head.bias", torch.Tensor.to_sparse), "'motion_head.bias' is no dense tensor"),
+        (lambda tensors: tensors.update({7: torch.zeros(3)}), "7 is no dense tensor with a name"),
     ],
 )
 def test_another_architecture_is_named(released, tmp_path, change, message, capsys):
     change(released)
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": released}, path)
-    with pytest.raises(ValueError, match=f"other.ckpt: {message}"):
+    with pytest.raises(ValueError, match=f"other.ckpt: .*{message}"):
         AutoencoderVidTwin.from_released(path, **HEADS)
 
 

@@ -124,6 +124,38 @@ def test_a_file_without_an_i3d_is_refused(tmp_path: Path) -> None:
         load_i3d(tmp_path / "damaged.safetensors", sha256=sha256(tmp_path / "damaged.safetensors"))
 
 
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    state = I3D().state_dict()
+    state["Logits.bias"][3] = float("nan")
+    path = tmp_path / "i3d.safetensors"
+    save_file(state, path)
+    with pytest.raises(ValueError, match=r"i3d.safetensors: Logits.bias holds NaN"):
+        load_i3d(path, sha256=sha256(path))
+
+
+class Classifier(nn.Module):
+    """Called as the TorchScript I3D is, and of one number a clip."""
+
+    def forward(
+        self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
+        return x.flatten(1).mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Classifier(), r"gives features of \(2, 1\), finite ones of \(2, 400\)"),
+        (nn.ReLU(), "is no I3D as StyleG"),
+    ],
+)
+def test_a_torchscript_file_of_another_network(tmp_path: Path, network: nn.Module, message: str) -> None:
+    path = tmp_path / "other.pt"
+    torch.jit.script(network).save(str(path))
+    with pytest.raises(ValueError, match=f"other.pt {message}"):
+        load_i3d(path, sha256=sha256(path))(clips_of(2, num_frames=10))
+
+
 class Detector(nn.Module):
     """What the TorchScript I3D is called with, in a network of one line."""
 
