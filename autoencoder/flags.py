@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidtwin_gen.flags import flag
+from vidtwin_gen.flags import DEVICE, flag
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class VideoFlags:
     )
     stride: int | None = flag("or take every stride-th frame", type=int, excludes="rate")
     json: str | None = flag("also write the numbers and how they were made to this file")
-    device: str = flag("where the model runs", "cpu")
+    device: str | None = flag(DEVICE)
 
 
 @dataclass(kw_only=True)

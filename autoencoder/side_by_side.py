@@ -22,6 +22,7 @@ from vidtwin_gen.data.decoding import native_stderr_discarded
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import tile, write_gif, write_video
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError
@@ -45,12 +46,13 @@ def reconstruct(flags: ReconstructFlags) -> None:
     """A video beside its reconstruction and the decodes of each part of its latent, and the quality of the
     reconstruction."""
     check_places(flags)
-    vae = load_autoencoder(flags.vae).to(flags.device)
+    device = find_device(flags.device)
+    vae = load_autoencoder(flags.vae).to(device)
     video = _windows(flags.video, vae, flags)
     lpips = _load_lpips(flags)
     panels, measured = [], []
     for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
-        clip = window[None].to(flags.device)  # (1, C, F, H, W)
+        clip = window[None].to(device)  # (1, C, F, H, W)
         z = vae.encode(clip).latent_dist.mode()  # (1, L)
         shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z).values())]
         panels.append(_panel(shown))
@@ -77,7 +79,8 @@ def reconstruct(flags: ReconstructFlags) -> None:
 def reenact(flags: ReenactFlags) -> None:
     """Two videos, and each one's Structure with the other's Dynamics, over the shorter length."""
     check_places(flags)
-    vae = load_autoencoder(flags.vae).to(flags.device)
+    device = find_device(flags.device)
+    vae = load_autoencoder(flags.vae).to(device)
     first, second = [_windows(path, vae, flags) for path in (flags.a, flags.b)]
     if not math.isclose(first.fps, second.fps, rel_tol=SAME_RATE):
         raise ValueError(
@@ -88,7 +91,7 @@ def reenact(flags: ReenactFlags) -> None:
     num_windows = min(len(first), len(second))
     pairs = zip(first, second, strict=False)
     for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
-        a, b = (clip[None].to(flags.device) for clip, _ in windows)  # (1, C, F, H, W)
+        a, b = (clip[None].to(device) for clip, _ in windows)  # (1, C, F, H, W)
         z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
         swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
         num_real = min(num for _, num in windows)
@@ -113,7 +116,7 @@ def _windows(path: str, vae: AutoencoderVidTwin, flags: VideoFlags) -> VideoWind
 def _load_lpips(flags: ReconstructFlags) -> LPIPS | None:
     """None, after a line that says why, where no weights were named and none are found."""
     try:
-        return load_lpips(flags.lpips_weights, flags.device)
+        return load_lpips(flags.lpips_weights, find_device(flags.device))
     except MissingWeightsError as error:
         if flags.lpips_weights:
             raise ValueError(str(error)) from None

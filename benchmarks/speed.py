@@ -29,7 +29,7 @@ from eval.cost.autoencoder import Workload, count, fill_zeros, make_inputs, spee
 from eval.cost.command import autoencoder_config
 from eval.cost.flags import DIT_SIZES, OF_THE_DIT
 from eval.cost.timing import Spread
-from eval.devices import find_device
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
 from vidtwin_gen.flags import add_flags, flag, positive, user_errors
 from vidtwin_gen.latents import LatentGrid, LatentLayout

@@ -15,9 +15,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from eval.clips import RealClips, read_generated
-from eval.devices import find_device
 from eval.flags import AccuracyFlags, frame_rate
 from vidtwin_gen.data.writing import write_gif
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.records import AccuracyResult
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from eval.clips import ClipDraw, Clips, GeneratedClips, GeneratedDataset, RealClips, RealDataset
-from eval.devices import processes
 from eval.feature_store import FeatureStore
 from eval.flags import ExtractionFlags
 from eval.fvd.features import FeatureExtractor
+from vidtwin_gen.devices import processes
 
 
 @dataclass(frozen=True)

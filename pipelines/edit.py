@@ -18,11 +18,11 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
+from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import filmstrip, tile
 from vidtwin_gen.files import new_folder, write_json
-from vidtwin_gen.names import file_names
 
 
 def edit(flags: EditFlags) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import flag, positive
+from vidtwin_gen.flags import DEVICE, flag, positive
 
 
 @dataclass(kw_only=True)
@@ -26,7 +26,7 @@ class SamplingFlags:
     seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=int)
     format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])
     fps: float | None = flag("of the files; left out: the pipeline's own", type=float)
-    device: str | None = flag("left out: cuda where there is one, else cpu")
+    device: str | None = flag(DEVICE)
 
 
 @dataclass(kw_only=True)

@@ -26,9 +26,9 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
+from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
 from vidtwin_gen.files import new_folder
-from vidtwin_gen.names import file_names
 from vidtwin_gen.records import GeneratedRecord
 
 

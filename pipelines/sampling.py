@@ -14,6 +14,7 @@ from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.schedulers import check_scheduler
 from vidtwin_gen.data.writing import write_gif, write_video
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
 from vidtwin_gen.files import check_new, loading, read_json
 
@@ -31,7 +32,7 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     with loading(f"--pipeline {folder}", COPY):
         pipe = VidTwinPipeline.from_pretrained(folder)
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
-    pipe = pipe.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pipe = pipe.to(find_device(flags.device))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -23,7 +23,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.objectives import LossWeighting, Objective
+from vidtwin_gen.models.objectives import LossWeighting, Objective
 
 NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
 PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}

@@ -26,6 +26,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
+DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
+
 
 class OneLineErrors(argparse.ArgumentParser):
     """A wrong flag is answered with one line, as every other mistake is, and exit status 2."""

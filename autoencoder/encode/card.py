@@ -12,8 +12,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from vidtwin_gen.data.names import markdown
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.names import markdown
 
 TEMPLATE = """---
 {{ card_data }}

@@ -30,6 +30,7 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder
@@ -42,7 +43,7 @@ ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 def encode(flags: EncodeFlags) -> None:
     """python -m vidtwin_gen encode"""
     vae = load_video_autoencoder(flags.vae)
-    vae = vae.to(flags.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    vae = vae.to(find_device(flags.device))
     metadata = encode_dataset(vae, flags)
     print(f"wrote {flags.out}: {metadata['num_rows']} rows")
     for complaint in metadata["bad_videos"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtwin_gen.flags import flag
+from vidtwin_gen.flags import DEVICE, flag
 
 
 @dataclass(kw_only=True)
@@ -37,4 +37,4 @@ class EncodeFlags:
     batch_size: int = flag("clips per forward pass", 16, type=int)
     num_workers: int = flag("processes that read videos", 1, type=int)
     seed: int = flag("of the random windows", 0, type=int)
-    device: str | None = flag("left out: cuda where there is one, else cpu")
+    device: str | None = flag(DEVICE)

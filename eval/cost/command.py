@@ -24,7 +24,7 @@ from eval.cost.geometry import Tokenizer
 from eval.cost.measured_step import free_memory, measure_step
 from eval.cost.table import sentences, sources, tables
 from eval.cost.tokenizers import find, magvit_v2, unpublished
-from eval.devices import find_device
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_text
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.flags import VAE, pipeline_folder, vae_folder
-from vidtwin_gen.flags import flag, positive
+from vidtwin_gen.flags import DEVICE, flag, positive
 from vidtwin_gen.models.sizes import SIZES
 
 # the sizes of the network with which VidTwin's Figure 5 compares latents; that one has no modulation and 12.6
@@ -100,7 +100,7 @@ class CostFlags:
         action="store_true",
     )
     markdown: Path | None = flag("with --tokenizers: also write the tables to this file", type=Path)
-    device: str = flag("where --autoencoder and --measure run", "cpu")
+    device: str | None = flag(f"of --autoencoder and --measure; {DEVICE}")
     dtype: str | None = flag("of --autoencoder (default float32)", choices=("float32", "bfloat16"))
     repeats: int = flag("with --autoencoder or --measure: how often each pass is timed", 5, type=positive)
     skip_training: bool = flag(

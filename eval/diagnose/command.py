@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from eval.devices import processes
 from eval.diagnose.channel_statistics import DEAD_BELOW, channel_statistics, posterior_moments
 from eval.diagnose.figures import plot_channels, plot_swaps
 from eval.diagnose.flags import DiagnoseFlags
 from eval.diagnose.latent_edits import num_interior_steps, swaps, with_midpoints, with_noise
 from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
+from vidtwin_gen.devices import processes
 from vidtwin_gen.quality import lpips_per_frame, psnr, psnr_per_frame, summarize
 from vidtwin_gen.records import DiagnoseResult
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, GeneratedClips, read_generated
-from eval.devices import find_device, processes
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import check_length
@@ -18,6 +17,7 @@ from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import Selection
 from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
+from vidtwin_gen.devices import find_device, processes
 from vidtwin_gen.records import FVDResult, distance_json
 from vidtwin_gen.weights import MissingWeightsError
 

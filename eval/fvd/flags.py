@@ -20,7 +20,7 @@ from eval.flags import (
     vae_folder,
 )
 from eval.fvd.protocols import PROTOCOLS
-from vidtwin_gen.flags import flag, positive
+from vidtwin_gen.flags import DEVICE, flag, positive
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
@@ -97,5 +97,5 @@ class SelftestFlags(LPIPSFlags):
     only: Sequence[str] = flag("left out: all of them", SELFTEST_PARTS, nargs="+", choices=SELFTEST_PARTS)
     weights: str | None = flag("a file of the I3D; left out, looked for as by the other verbs")
     weights_sha256: str | None = flag("the digest it must have, where it is no published one")
-    device: str = flag("where the networks run", "cpu")
+    device: str | None = flag(DEVICE)
     out: Path | None = flag("JSON file to write; `passed` is null where checks were left out", type=Path)

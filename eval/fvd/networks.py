@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from eval.devices import find_device
 from eval.flags import ExtractionFlags, ExtractorName
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.i3d import load_i3d
+from vidtwin_gen.devices import find_device
 
 
 def load_extractor(

@@ -17,6 +17,7 @@ from eval.fvd.distance import FeatureSums, distance_of_sums, frechet_distance
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.flags import GOLDEN_KEYS, SELFTEST_PARTS, SelftestFlags
 from eval.fvd.i3d import load_i3d
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.records import SelftestResult
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -140,17 +141,18 @@ def run_selftest(flags: SelftestFlags) -> None:
         named = f"--golden {flags.golden} lacks {', '.join(missing)}"
         raise ValueError(f"{named}; leave it out, or name the right file")
     weights: dict[str, str] = {}
+    device = str(find_device(flags.device))
 
     def check_i3d() -> Iterator[Check]:
-        extractor = load_i3d(flags.weights, flags.device, flags.weights_sha256)
+        extractor = load_i3d(flags.weights, device, flags.weights_sha256)
         weights[extractor.name] = extractor.weights_sha256
         yield from i3d_checks(extractor, golden)
 
     def check_lpips() -> Iterator[Check]:
-        lpips = load_lpips(flags.lpips_weights, flags.device, flags.lpips_weights_sha256)
+        lpips = load_lpips(flags.lpips_weights, device, flags.lpips_weights_sha256)
         found = LPIPS_WEIGHTS.verified(flags.lpips_weights, flags.lpips_weights_sha256)
         weights["lpips-vgg"] = found.sha256
-        yield from lpips_checks(lpips, flags.device, golden)
+        yield from lpips_checks(lpips, device, golden)
 
     parts = {"frechet": frechet_checks, "i3d": check_i3d, "lpips": check_lpips}
     checks: list[Check] = []
@@ -165,7 +167,7 @@ def run_selftest(flags: SelftestFlags) -> None:
             passed=False if counts["FAIL"] else None if counts["skip"] else True,
             checks=[{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks],
             weights_sha256=weights,
-            device=flags.device,
+            device=device,
             torch=torch.__version__,
         ).write(flags.out)
     if counts["FAIL"]:

@@ -16,7 +16,6 @@ from einops import rearrange
 from matplotlib.figure import Figure
 
 from eval.clips import Clips
-from eval.devices import processes
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import check_length
@@ -24,6 +23,7 @@ from eval.fvd.flags import SensitivityFlags
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
+from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import SensitivityResult
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from eval.clips import ClipDraw, RealClips
-from eval.devices import processes
 from eval.recon.flags import ReconFlags
 from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
+from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 from vidtwin_gen.records import ReconResult

@@ -14,7 +14,6 @@ from autoencoder.adapter import ClipSize
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, ClipDraw, Clips, RealClips
-from eval.devices import find_device, processes
 from eval.extraction import Extraction, View, identity
 from eval.feature_store import FeatureStore
 from eval.flags import frame_rate
@@ -24,6 +23,7 @@ from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
 from eval.recon.flags import AutoencoderFlags
+from vidtwin_gen.devices import find_device, processes
 from vidtwin_gen.quality import PSNR_AT_MOST
 from vidtwin_gen.records import distance_json
 from vidtwin_gen.weights import MissingWeightsError

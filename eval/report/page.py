@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Picture, embed
-from vidtwin_gen.names import markdown
+from vidtwin_gen.data.names import markdown
 
 LONG = 40  # characters from which a cell is kept from becoming too narrow
 

@@ -18,9 +18,9 @@ from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.labels import names_in_order
 from pipelines.sharing.metrics import Metric
+from vidtwin_gen.data.names import markdown
 from vidtwin_gen.files import read_json, write_text
 from vidtwin_gen.models.transformer import LatentTransformer
-from vidtwin_gen.names import markdown
 
 INDEX = "model_index.json"
 CARD = "README.md"

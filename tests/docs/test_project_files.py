@@ -7,6 +7,7 @@ from configparser import ConfigParser
 
 import yaml
 
+import vidtwin_gen
 from tests.docs.pages import ROOT, read
 
 
@@ -15,7 +16,7 @@ def test_the_citation_is_of_this_version() -> None:
     setup.read(ROOT / "setup.cfg")
     citation = yaml.safe_load(read("CITATION.cff"))
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    assert (citation["cff-version"], citation["version"]) == ("1.2.0", setup["metadata"]["version"])
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", vidtwin_gen.__version__)
     assert citation["license"] == setup["metadata"]["license"]
     (date,) = re.findall(rf"^## {re.escape(citation['version'])} - (.+)$", read("CHANGELOG.md"), re.MULTILINE)
     assert date == str(citation["date-released"])

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vidtwin_gen.models.objectives import LossWeighting, Objective
 from vidtwin_gen.models.sizes import SIZES
-from vidtwin_gen.objectives import LossWeighting, Objective
 from vidtwin_gen.training.config import TrainingConfig, flag
 
 Conditioning = Literal["adaln", "cross_attention"]

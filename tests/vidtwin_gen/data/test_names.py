@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidtwin_gen.names import MOST_BYTES, check_class_names, file_names, markdown
+from vidtwin_gen.data.names import MOST_BYTES, check_class_names, file_names, markdown
 
 
 def test_ordinary_names_are_the_names_of_their_files():

@@ -1,4 +1,4 @@
-"""The processes that measure together, and the device of each."""
+"""The processes that work together, and the device of each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ def processes() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
 
 
-def find_device(name: str) -> torch.device:
-    """`--device`; of several processes each has a GPU of its own.
-
-    Raises:
-        ValueError: there is no such device.
-    """
+def find_device(name: str | None) -> torch.device:
+    """`--device`, or where it was left out a GPU if there is one; of several processes each has a GPU of its
+    own. Raises ValueError where there is no such device."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch finds no GPU; leave the flag out")
     try:
