@@ -16,8 +16,8 @@ class VideoFlags:
         required=True,
     )
     out: str = flag(
-        "folder for the .mp4 and the .gif; a GIF plays at most 50 frames a second, so of a faster video it "
-        "shows every second frame, or fewer, at the right speed",
+        "folder for the .mp4 of all frames and the .gif of the first 100; a GIF plays at most 50 a "
+        "second, so of a faster video it shows every second frame, or fewer, at the right speed",
         required=True,
     )
     fps: float | None = flag(

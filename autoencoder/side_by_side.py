@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ from autoencoder.loading import load_autoencoder
 from autoencoder.losses.perceptual import LPIPS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts, join_parts
-from vidtwin_gen.data.decoding import native_stderr_discarded
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
-from vidtwin_gen.data.writing import tile, write_gif, write_video
+from vidtwin_gen.data.writing import tile, video_writer, write_gif
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError
 
 GIF_FPS = 50  # viewers slow down anything faster
+GIF_FRAMES = 100  # each costs a third of a second to write
 SAME_RATE = 0.01  # 24 and 23.976 frames a second go together, 25 and 30 do not
 PROTOCOL = {
     "resize": "until the frame covers the model's size (bilinear, antialiased), then a centre crop",
@@ -50,13 +51,17 @@ def reconstruct(flags: ReconstructFlags) -> None:
     vae = load_autoencoder(flags.vae).to(device)
     video = _windows(flags.video, vae, flags)
     lpips = _load_lpips(flags)
-    panels, measured = [], []
-    for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
-        clip = window[None].to(device)  # (1, C, F, H, W)
-        z = vae.encode(clip).latent_dist.mode()  # (1, L)
-        shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z).values())]
-        panels.append(_panel(shown))
-        measured.append(_quality(shown[1], shown[0], lpips))
+    measured = []
+
+    def panels() -> Iterator[torch.Tensor]:
+        for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
+            clip = window[None].to(device)  # (1, C, F, H, W)
+            z = vae.encode(clip).latent_dist.mode()  # (1, L)
+            shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z).values())]
+            measured.append(_quality(shown[1], shown[0], lpips))
+            yield _panel(shown)
+
+    files = _write_panels(flags, f"{Path(flags.video).stem}_reconstruction", panels(), video.fps)
     quality = {name: torch.cat([values[name] for values in measured]).mean().item() for name in measured[0]}
     num_frames, config = len(video.indices), vae.config
     rate = vae.layout.compression_rate(config.num_frames, config.height, config.width, config.in_channels)
@@ -64,7 +69,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
     record |= {"psnr": None, "ssim": None, "lpips": None, **quality}
     record |= {"compression_rate": rate, "num_elements": vae.layout.num_elements}
     record["protocol"] |= {name: words for name, words in METRICS.items() if name in quality}
-    written = _write(flags, f"{Path(flags.video).stem}_reconstruction", torch.cat(panels), video.fps, record)
+    written = _write_record(flags, files, record)
     numbers = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
     numbers += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
     print(f"{numbers} (mean of {num_frames} frames)")
@@ -87,30 +92,32 @@ def reenact(flags: ReenactFlags) -> None:
             f"{flags.a} gives {first.fps:.5g} frames a second and {flags.b} {second.fps:.5g}: one would move "
             "at the other's speed; sample both at one rate with --fps"
         )
-    panels = []
-    num_windows = min(len(first), len(second))
-    pairs = zip(first, second, strict=False)
-    for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
-        a, b = (clip[None].to(device) for clip, _ in windows)  # (1, C, F, H, W)
-        z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
-        swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
-        num_real = min(num for _, num in windows)
-        panels.append(_panel([clip[0, :, :num_real] for clip in (a, b, *swapped)]))
-    panel = torch.cat(panels)
-    record = {"a": _video_record(first), "b": _video_record(second)}
-    record |= _record(flags, vae, len(panel), first.fps)
+
+    def panels() -> Iterator[torch.Tensor]:
+        num_windows = min(len(first), len(second))
+        pairs = zip(first, second, strict=False)
+        for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
+            a, b = (clip[None].to(flags.device) for clip, _ in windows)  # (1, C, F, H, W)
+            z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
+            swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
+            num_real = min(num for _, num in windows)
+            yield _panel([clip[0, :, :num_real] for clip in (a, b, *swapped)])
+
     name = f"{Path(flags.a).stem}_{Path(flags.b).stem}_reenactment"
-    written = _write(flags, name, panel, first.fps, record)
+    files = _write_panels(flags, name, panels(), first.fps)
+    num_frames = min(len(first.indices), len(second.indices))
+    record = {"a": _video_record(first), "b": _video_record(second)}
+    record |= _record(flags, vae, num_frames, first.fps)
+    written = _write_record(flags, files, record)
     print(
         f"wrote {written}: A, B, Structure of A with Dynamics of B, Structure of B with Dynamics of A; "
-        f"{len(panel)} frames, {first.fps:.5g} a second"
+        f"{num_frames} frames, {first.fps:.5g} a second"
     )
 
 
 def _windows(path: str, vae: AutoencoderVidTwin, flags: VideoFlags) -> VideoWindows:
     size = (vae.config.height, vae.config.width)
-    with native_stderr_discarded():
-        return VideoWindows(path, vae.config.num_frames, size=size, fps=flags.fps, stride=flags.stride)
+    return VideoWindows(path, vae.config.num_frames, size=size, fps=flags.fps, stride=flags.stride)
 
 
 def _load_lpips(flags: ReconstructFlags) -> LPIPS | None:
@@ -168,20 +175,34 @@ def _record(flags: VideoFlags, vae: AutoencoderVidTwin, num_frames: int, fps: fl
     }
 
 
-def _write(flags: VideoFlags, name: str, panel: torch.Tensor, fps: float, record: dict[str, Any]) -> str:
-    """Writes the panel (F, H, W, C) as mp4 and gif, and the record where --json says; returns their names."""
+def _write_panels(flags: VideoFlags, name: str, panels: Iterator[torch.Tensor], fps: float) -> list[Path]:
+    """Writes panels (F, H, W, C) as they come as one mp4, and its first GIF_FRAMES as gif; returns both
+    paths. So much is held in memory, however long the video is."""
     files = [Path(flags.out) / f"{name}{suffix}" for suffix in (".mp4", ".gif")]
     every = math.ceil(fps / GIF_FPS)
-    write_video(files[0], panel, fps)
-    write_gif(files[1], panel[::every], fps / every)
+    first = next(panels)
+    moving = first[:0]
+    with video_writer(files[0], first.shape[1:3], fps) as write:
+        number = 0
+        for panel in chain([first], panels):
+            write(panel.numpy())
+            room = GIF_FRAMES - len(moving)
+            moving = torch.cat([moving, panel[-number % every :: every][:room]]) if room else moving
+            number += len(panel)
+    write_gif(files[1], moving, fps / every)
+    return files
+
+
+def _write_record(flags: VideoFlags, files: list[Path], record: dict[str, Any]) -> str:
+    """Writes the record where --json says; returns the names of all files."""
     if flags.json:
         write_json(flags.json, record)
-        files.append(Path(flags.json))
+        files = [*files, Path(flags.json)]
     return ", ".join(map(str, files))
 
 
 def check_places(flags: VideoFlags) -> None:
-    """Raises ValueError where --out or --json cannot be written. Nothing is made: files are written last."""
+    """Raises ValueError where --out or --json cannot be written. Nothing is made yet."""
     folders = {"--out": Path(flags.out)}
     if flags.json:
         folders["--json"] = Path(flags.json).parent

@@ -11,21 +11,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import (
-    UnreadableVideoError,
-    VideoTooShortError,
-    frames_at,
-    guarded,
-    open_reader,
-)
+from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
+from vidtwin_gen.data.frames import read_frames_at
 from vidtwin_gen.data.pixels import cover, from_uint8
+from vidtwin_gen.data.video_index import video_index
 
 Start = Literal["random", "center"] | int
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: frames that can be shown, the average frame rate (hertz), the size in pixels."""
+    """What a file holds: frames that can be shown, the average frame rate (hertz), the size upright and in
+    square pixels."""
 
     num_frames: int
     fps: float
@@ -35,13 +32,8 @@ class VideoInfo:
 
 def video_info(path: str | os.PathLike[str]) -> VideoInfo:
     """Frame count, frame rate and size of a video; one frame is decoded. Raises UnreadableVideoError."""
-
-    def read() -> VideoInfo:
-        reader, num_frames, _ = open_reader(path)
-        height, width = reader.next().shape[:2]
-        return VideoInfo(num_frames, float(reader.get_avg_fps()), height, width)
-
-    return guarded(path, read)
+    index = video_index(path)
+    return VideoInfo(index.num_frames, index.fps, index.height, index.width)
 
 
 def first_fps(paths: Iterable[str]) -> float:
@@ -64,16 +56,19 @@ def frame_indices(
     stride: int | None = None,
     start: Start = "random",
     generator: torch.Generator | None = None,
+    times: np.ndarray | None = None,
     path: str | os.PathLike[str] = "video",
 ) -> list[int]:
     """Which of a video's `num_total` frames make a clip of `num_frames`.
 
     With `stride` (1 when neither is given), every stride-th frame. With `fps`, for each instant k / fps the
-    frame nearest to it: start + floor(k * video_fps / fps + 1/2). A frame is shown twice only where `fps` is
-    above the video's own rate. A clip that does not fit is an error, never shrunk and never padded.
+    frame nearest to it: start + floor(k * video_fps / fps + 1/2), or the nearest by `times`. A frame is shown
+    twice only where `fps` is above the video's own rate. A clip that does not fit is an error, never shrunk
+    and never padded.
 
     Args:
         start: the first frame: `"random"` (uniform over all that fit), `"center"`, or its index.
+        times: (F,) seconds, rising: when each frame is shown, where the frame rate varies.
         path: names the video in an error.
 
     Raises:
@@ -84,6 +79,11 @@ def frame_indices(
     step = sampling_step(video_fps, fps=fps, stride=stride, path=path)
     offsets = [math.floor(k * step + 0.5) for k in range(num_frames)]
     last_start = num_total - 1 - offsets[-1]
+    spans = f"{offsets[-1] + 1}, the video has {num_total}"
+    if fps is not None and times is not None:
+        instants = np.arange(num_frames) / fps
+        last_start = int(np.searchsorted(times, times[-1] + 0.5 / video_fps - instants[-1])) - 1
+        spans = f"{instants[-1]:.3g} s, the video {times[-1]:.3g} s"
     if isinstance(start, int) and start < 0:
         raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start}")
     if last_start < (start if isinstance(start, int) else 0):
@@ -91,7 +91,7 @@ def frame_indices(
         begin = f" from frame {start}" if isinstance(start, int) and start else ""
         raise VideoTooShortError(
             path,
-            f"{num_frames} frames at {asked}{begin} span {offsets[-1] + 1}, the video has {num_total}; "
+            f"{num_frames} frames at {asked}{begin} span {spans}; "
             "ask for fewer frames, a smaller stride or a higher fps, or leave this file out",
         )
     if start == "random":
@@ -100,7 +100,14 @@ def frame_indices(
         start = last_start // 2
     elif not isinstance(start, int):
         raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
+    if fps is not None and times is not None:
+        return nearest_frames(times, times[start] + instants).tolist()
     return [start + offset for offset in offsets]
+
+
+def nearest_frames(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
+    """Numbers (K,) of the frames of `times` (F,) that are nearest to `instants` (K,), of two the later."""
+    return np.searchsorted((times[:-1] + times[1:]) / 2, instants, side="right")
 
 
 def sampling_step(
@@ -155,16 +162,19 @@ def read_frames(
         VideoTooShortError: the window does not fit.
     """
 
-    def read() -> RawWindow:
-        reader, num_total, seekable = open_reader(path)
-        rate = float(reader.get_avg_fps())
-        indices = frame_indices(
-            num_total, rate, num_frames, fps=fps, stride=stride, start=start, generator=generator, path=path
-        )
-        frames = np.stack(list(frames_at(reader, indices, seekable)))
-        return RawWindow(frames, indices[0], rate)
-
-    return guarded(path, read)
+    index = video_index(path)
+    numbers = frame_indices(
+        index.num_frames,
+        index.fps,
+        num_frames,
+        fps=fps,
+        stride=stride,
+        start=start,
+        generator=generator,
+        times=index.times,
+        path=path,
+    )
+    return RawWindow(read_frames_at(path, index, numbers), numbers[0], index.fps)
 
 
 def read_clip(

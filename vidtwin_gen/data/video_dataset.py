@@ -75,7 +75,6 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start}
         self.flip, self.seed = flip, seed
         self.order = EpochOrder(len(self.paths), shuffle=shuffle, seed=seed)
-        self._bad: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Number of videos: the clips of one epoch."""
@@ -91,7 +90,6 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
             try:
                 video, start = self._read(row, position)
             except VideoError as error:
-                self._bad[row] = error.reason
                 skipped.append((row, str(error)))
                 continue
             return {
@@ -105,9 +103,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         raise ValueError(f"{len(skipped)} videos in a row are bad: {some([why for _, why in skipped])}")
 
     def _read(self, row: int, position: int) -> tuple[torch.Tensor, int]:
-        if row in self._bad:  # finding out again may cost a minute
-            raise VideoError(self.paths[row], self._bad[row])
-        # Seeded for each file tried: what the first one drew would else depend on who remembers which file.
+        # Seeded for each file tried. Which of them are bad belongs to the draw, so none is remembered here.
         generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
         frames, start, _ = read_frames(self.paths[row], self.num_frames, generator=generator, **self.window)

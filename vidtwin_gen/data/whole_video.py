@@ -11,15 +11,11 @@ from itertools import count, islice, takewhile
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import (
-    UnreadableVideoError,
-    VideoTooShortError,
-    frames_at,
-    guarded,
-    open_reader,
-)
+from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError, guarded
+from vidtwin_gen.data.frames import frames_at
 from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.video import sampling_step, video_info
+from vidtwin_gen.data.video import nearest_frames, sampling_step
+from vidtwin_gen.data.video_index import video_index
 
 
 class VideoWindows:
@@ -51,14 +47,18 @@ class VideoWindows:
         stride: int | None = None,
     ) -> None:
         self.path, self.num_frames, self.size = path, num_frames, size
-        self.info = video_info(path)
-        rate, total = self.info.fps, self.info.num_frames
+        self.info = video_index(path)
+        rate, total, times = self.info.fps, self.info.num_frames, self.info.times
         if not (math.isfinite(rate) and rate > 0):
             raise UnreadableVideoError(path, f"its frame rate reads {rate}; re-encode it")
         step = sampling_step(rate, fps=fps, stride=stride, path=path)
         self.fps = fps if fps is not None else rate / step
-        nearest = (math.floor(k * step + 0.5) for k in count())
-        self.indices = list(takewhile(lambda index: index < total, nearest))
+        if fps is not None and times is not None:
+            instants = np.arange(math.ceil((times[-1] + 0.5 / rate) * fps)) / fps
+            self.indices = nearest_frames(times, instants).tolist()
+        else:
+            nearest = (math.floor(k * step + 0.5) for k in count())
+            self.indices = list(takewhile(lambda index: index < total, nearest))
         if len(self.indices) < num_frames:
             asked = f"fps={fps:g} of {rate:.5g}" if fps is not None else f"stride={stride or 1}"
             raise VideoTooShortError(
@@ -71,8 +71,7 @@ class VideoWindows:
         return math.ceil(len(self.indices) / self.num_frames)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        reader, _, seekable = guarded(self.path, partial(open_reader, self.path))
-        frames = frames_at(reader, self.indices, seekable)
+        frames = frames_at(self.path, self.info, self.indices)  # decord would decode hundreds ahead
         for start in range(0, len(self.indices), self.num_frames):
             num_real = min(self.num_frames, len(self.indices) - start)
             window: list[np.ndarray] = guarded(self.path, partial(list, islice(frames, num_real)))

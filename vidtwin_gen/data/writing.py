@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import imageio_ffmpeg
 import numpy as np
@@ -19,18 +22,32 @@ from vidtwin_gen.files import replacing_file
 def write_video(
     path: str | Path, clip: torch.Tensor | np.ndarray, fps: float, *, quality: float = 8.0
 ) -> None:
-    """Write `.mp4` (H.264) or `.avi` (MPEG-4, the codec of UCF-101's files), byte for byte reproducible.
+    """Write one clip, float (C, F, H, W) in [-1, 1] or uint8 (F, H, W, C), as `video_writer` does.
+
+    Raises:
+        ValueError: as there, or not a clip.
+    """
+    frames = _frames(clip)
+    with video_writer(path, frames.shape[1:3], fps, quality=quality) as write:
+        write(frames)
+
+
+@contextmanager
+def video_writer(
+    path: str | Path, size: tuple[int, ...], fps: float, *, quality: float = 8.0
+) -> Iterator[Callable[[np.ndarray], int]]:
+    """A function that appends uint8 frames (F, H, W, C) to `.mp4` (H.264) or `.avi` (MPEG-4, the codec of
+    UCF-101's files), byte for byte reproducible. The file has its name when all went well.
 
     Args:
-        clip: float (C, F, H, W) in [-1, 1] or uint8 (F, H, W, C); height and width even, as 4:2:0 colour
-            needs. Any even size is kept: no rounding up to 16.
+        size: (height, width), even, as 4:2:0 colour needs. Any even size is kept: no rounding up to 16.
         quality: 0 to 10, imageio's scale.
 
     Raises:
-        ValueError: an odd size, another suffix, or not a clip.
+        ValueError: an odd size or another suffix.
+        RuntimeError: ffmpeg stopped.
     """
-    frames = _frames(clip)
-    num_frames, height, width = frames.shape[:3]
+    height, width = size
     suffix = Path(path).suffix.lower()
     if suffix not in (".mp4", ".avi"):
         raise ValueError(f"{path}: can write .mp4 and .avi, not {suffix!r}; for .gif there is write_gif")
@@ -48,7 +65,7 @@ def write_video(
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     target = ["-c:v", *codec, "-pix_fmt", "yuv420p", "-threads", "1", "-fflags", "+bitexact"]
     target += ["-f", suffix[1:]]
-    with replacing_file(path) as partial:
+    with replacing_file(path) as partial, TemporaryFile() as complaints:
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(),
             "-y",
@@ -58,9 +75,22 @@ def write_video(
             *target,
             str(partial),
         ]
-        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{path}: ffmpeg could not write it: {done.stderr.decode(errors='replace')}")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints) as ffmpeg:
+            pipe = ffmpeg.stdin
+            assert pipe is not None
+            try:
+                yield lambda frames: pipe.write(np.ascontiguousarray(frames).data)
+                pipe.close()
+            except BaseException as error:
+                ffmpeg.kill()
+                with suppress(BrokenPipeError):
+                    pipe.close()
+                if not isinstance(error, BrokenPipeError):  # of that ffmpeg says the reason
+                    raise
+        if ffmpeg.returncode:
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace")
+            raise RuntimeError(f"{path}: ffmpeg could not write it: {said}")
 
 
 def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> None:
@@ -74,16 +104,12 @@ def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> 
     images = [Image.fromarray(frame) for frame in _frames(clip)]
     ticks = [round(k * 100 / fps) for k in range(len(images) + 1)]
     delays = [10 * (end - begin) for begin, end in zip(ticks[:-1], ticks[1:], strict=True)]
+    whole = BytesIO()  # takes seconds to make; whoever is stopped meanwhile leaves no file behind
+    images[0].save(
+        whole, format="GIF", save_all=True, append_images=images[1:], duration=delays, loop=0, disposal=1
+    )
     with replacing_file(path) as partial:
-        images[0].save(
-            partial,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=delays,
-            loop=0,
-            disposal=1,
-        )
+        partial.write_bytes(whole.getbuffer())
 
 
 def tile(

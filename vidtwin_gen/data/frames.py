@@ -1,0 +1,140 @@
+"""The frames of a video, as a decode from the beginning numbers them: by decord's random access where that is
+known to be right, else by PyAV from a frame where decoding may begin."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import av
+import decord
+import numpy as np
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidtwin_gen.data.decoding import DecodingHangsError, UnreadableVideoError, guarded, opened
+from vidtwin_gen.data.video_index import VideoIndex, display_matrix, distrust_decord
+
+TICK = Fraction(1, 1000)  # a filter wants to know how long, which matters to none here
+
+# A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not be
+# collected in a forked data worker: decord's destructor joins a thread that the fork did not copy: abort.
+os.register_at_fork(after_in_child=gc.freeze)
+
+# What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors do.
+decord.logging.set_level(decord.logging.QUIET)
+
+
+def read_frames_at(path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+    """uint8 (F, H, W, C): the frame at each of `numbers`, which do not decrease.
+
+    Where decord fails PyAV decides: a frame is damaged only if a decode in order finds it so.
+
+    Raises:
+        UnreadableVideoError: one of them cannot be decoded.
+    """
+    if index.seekable:
+        try:
+            return guarded(path, partial(_by_decord, path, index, numbers))
+        except DecodingHangsError:
+            distrust_decord(path)
+        except UnreadableVideoError:
+            pass
+    return guarded(path, lambda: np.stack(list(frames_at(path, index, numbers))))
+
+
+def _by_decord(path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+    # One thread: the loader's workers are the parallelism. fault_tol: by default decord fills in for a frame
+    # that it cannot decode with a neighbour and says nothing; this little lets it replace none.
+    reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
+    times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
+        raise UnreadableVideoError(path, "decord sees other frames in it")
+    frames: list[np.ndarray] = []
+    for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
+        again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
+        frames.append(frames[-1] if again else _pixels(reader[number]))
+    return np.stack(frames)
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    """uint8 (H, W, C). At a few small widths (8, 16, 24, 48) decord takes the padding that ffmpeg puts at the
+    end of each line for further channels."""
+    height, width = frame.shape[:2]
+    lines = frame.asnumpy().reshape(height, -1)[:, : 3 * width]
+    return lines.reshape(height, width, 3)
+
+
+def frames_at(
+    path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """uint8 (H, W, C), one after the other: the frame at each of `numbers`, which do not decrease. One frame
+    is in memory at a time, however long the video is.
+
+    Raises:
+        UnreadableVideoError: the decoder meets damage on the way to one of them.
+    """
+    frames, last, graph = _numbered(path, index, numbers[0]), -1, None
+    for number in numbers:
+        if number != last:
+            last, frame = next((item for item in frames if item[0] >= number), (-1, None))
+            if frame is None or last != number:
+                raise UnreadableVideoError(path, f"damaged at frame {number}; fetch it again or remove it")
+            graph = graph or _conversion(frame, index)
+            graph.vpush(frame)
+            picture = graph.vpull().to_ndarray()
+        yield picture
+
+
+def _numbered(
+    path: str | os.PathLike[str], index: VideoIndex, begin: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with their numbers, from `begin` or some before it up to the first that is damaged."""
+    start = index.start_before(begin)
+    if start and index.stamps is not None:
+        numbers = {stamp: number for number, stamp in enumerate(index.stamps.tolist())}
+        with opened(path) as (container, stream):
+            container.seek(int(index.stamps[start]), stream=stream)
+            frames = _undamaged(container, stream)
+            first = next(frames, None)
+            if first is not None and numbers.get(first.pts, -1) <= start:  # else the seek went astray
+                yield from ((numbers.get(frame.pts, -1), frame) for frame in chain([first], frames))
+                return
+    with opened(path) as (container, stream):
+        yield from enumerate(_undamaged(container, stream))
+
+
+def _undamaged(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The frames up to the first that is damaged: others refer to it."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            yield from stream.codec_context.decode(None)  # what was complete before
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                return
+            yield frame
+
+
+def _conversion(frame: VideoFrame, index: VideoIndex) -> Graph:
+    """What makes RGB of such frames, of the size in the index: upright, with square pixels."""
+    graph, matrix = Graph(), display_matrix(frame)
+    graph.threads = 1
+    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=TICK)]
+    if matrix is not None:
+        mirrored, flipped = (matrix.sum(0) < 0).tolist()  # one number of each column is 0
+        nodes += [graph.add("transpose", "0")] if not matrix[0, 0] else []  # x for y, y for x
+        nodes += [graph.add("hflip")] if mirrored else []
+        nodes += [graph.add("vflip")] if flipped else []
+    nodes += [graph.add("scale", f"{index.width}:{index.height}"), graph.add("format", "rgb24")]
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+    return graph
