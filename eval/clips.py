@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -332,7 +333,7 @@ class GeneratedDataset(Dataset[Clips | str]):
 
 def find_videos(paths: Sequence[str | Path]) -> list[Path]:
     """Files as they are given, and of each folder the videos at any depth (by their suffix, hidden ones left
-    out), sorted, none twice.
+    out), sorted, none twice. Links are followed, as those of --data are.
 
     Raises:
         ValueError: no such file or folder, or a folder without a video.
@@ -347,7 +348,7 @@ def find_videos(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(f"{path} is neither a file nor a folder: name videos, or folders that hold some")
         videos = sorted(
             file
-            for file in path.rglob("*")
+            for file in _files_below(path)
             if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "." and file.is_file()
         )
         if not videos:
@@ -356,3 +357,16 @@ def find_videos(paths: Sequence[str | Path]) -> list[Path]:
             )
         found |= dict.fromkeys(videos)
     return list(found)
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Through links too, and through each folder once, where links go round."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (Path(folder, name) for name in names)

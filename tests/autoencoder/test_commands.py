@@ -175,6 +175,15 @@ def test_files_play_at_the_rate_that_was_sampled(
     assert duration == gif_ms
 
 
+def test_the_gif_is_of_the_first_frames_only(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoencoder.side_by_side.GIF_FRAMES", 3)
+    for name, num_shown in (("ten", 3), ("fast", 3)):  # of the second every other frame, over two windows
+        run("reconstruct", files / f"{name}.mp4", "--vae", files / "vae", "--out", tmp_path)
+        assert video_info(tmp_path / f"{name}_reconstruction.mp4").num_frames == 10
+        with Image.open(tmp_path / f"{name}_reconstruction.gif") as gif:
+            assert gif.n_frames == num_shown
+
+
 def test_a_sampled_video_shows_the_sampled_frames(files, model, tmp_path):
     run("reconstruct", files / "ten.mp4", "--vae", files / "vae", "--out", tmp_path, "--stride", 2)
     expected = reconstructed(files / "ten.mp4", model, stride=2)

@@ -15,7 +15,7 @@ from vidtwin_gen.draws import hash64
 logger = logging.getLogger(__name__)
 
 LISTS = "ucfTrainTestlist"
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 TEST_FRACTION = 0.2  # of the groups, where there are no lists
 GROUP = re.compile(r"(?P<group>.+_g\d+)_c\d+")
 
@@ -26,8 +26,9 @@ def build_index(
     """The videos `<root>/<class>/<video>`, a row each: path (absolute), class_name, label, group, split.
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
-    is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too), and classes keep the
-    official order; a file in no list is left out with a warning. Elsewhere a hash of the group
+    is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too, and folders in any
+    capitals: UCF-101 itself has HandstandPushups and HandStandPushups), and classes keep the official names
+    and order; a file in no list is left out with a warning. Elsewhere a hash of the group
     (`v_Biking_g07` of `v_Biking_g07_c02.avi`; without one, the file's own name) picks about a fifth of
     the groups, each independently of what else is there, and classes are sorted. Labels run from 0 over
     the classes present, alike in every split.
@@ -41,6 +42,7 @@ def build_index(
     files = _find_videos(root)
     lists = _find_lists(root, files)
     if lists is not None:
+        files = _by_official_name(files, lists)
         names, splits = _official_splits(lists, fold, files)
     else:
         names, splits = sorted(files), _hashed_splits(files)
@@ -106,7 +108,8 @@ def _find_lists(root: Path, files: Mapping[str, list[Path]]) -> Path | None:
         return root / LISTS
     beside = root.parent / LISTS
     # Lists beside a tree that has nothing to do with UCF-101 are somebody else's.
-    return beside if beside.is_dir() and set(_class_names(beside)) & set(files) else None
+    ours = beside.is_dir() and set(_class_names(beside)) & set(_by_official_name(files, beside))
+    return beside if ours else None
 
 
 def _class_names(lists: Path) -> list[str]:
@@ -114,6 +117,20 @@ def _class_names(lists: Path) -> list[str]:
     path = lists / "classInd.txt"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [line.split()[1] for line in lines if line.strip()]
+
+
+def _by_official_name(files: Mapping[str, list[Path]], lists: Path) -> dict[str, list[Path]]:
+    """The videos by class, each named as in classInd.txt, whatever the capitals of its folder."""
+    official = {name.casefold(): name for name in _class_names(lists)}
+    by_name: dict[str, list[Path]] = {}
+    for folder, videos in files.items():
+        by_name.setdefault(official.get(folder.casefold(), folder), []).extend(videos)
+    return by_name
+
+
+def _clip(path: str | Path) -> str:
+    """What files of one clip have in common: the stem, in any capitals."""
+    return Path(path).stem.casefold()
 
 
 def _official_splits(
@@ -128,20 +145,22 @@ def _official_splits(
         if not path.is_file():
             raise ValueError(f"{path} is missing; restore it, or rename {lists} for a split of our own")
         # "Biking/v_Biking_g08_c01.avi 11" in the train lists, without the number in the test lists
-        listed |= {Path(line.split()[0]).stem: part for line in path.read_text().splitlines() if line.strip()}
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        listed |= {_clip(words[0]): part for words in lines}
     official = _class_names(lists) or sorted(files)
-    names = [name for name in official if any(path.stem in listed for path in files.get(name, ()))]
+    names = [name for name in official if any(_clip(path) in listed for path in files.get(name, ()))]
     splits: dict[Path, str] = {}
     strays: list[str] = []
     found: dict[str, Path] = {}
-    for path in (path for videos in files.values() for path in videos):
-        if path.stem not in listed or path.parent.name not in names:
+    for name, path in ((name, path) for name, videos in files.items() for path in videos):
+        clip = _clip(path)
+        if clip not in listed or name not in names:
             strays.append(str(path))
             continue
-        if path.stem in found:
-            raise ValueError(f"{found[path.stem]} and {path} are one clip of UCF-101; keep one of them")
-        found[path.stem] = path
-        splits[path] = listed[path.stem]
+        if clip in found:
+            raise ValueError(f"{found[clip]} and {path} are one clip of UCF-101; keep one of them")
+        found[clip] = path
+        splits[path] = listed[clip]
     if strays:
         logger.warning("%d videos are in no list of %s and left out: %s", len(strays), lists, some(strays))
     if not splits:

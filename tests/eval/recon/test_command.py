@@ -235,6 +235,13 @@ def test_files_are_found_at_any_depth_and_once(videos):
     assert len(found) == len(set(found)) == 8 and found[-1].name == "notes.txt"  # named: taken at its word
 
 
+def test_links_to_folders_are_followed_and_may_go_round(videos, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link").symlink_to(videos)
+    (tmp_path / "set" / "round").symlink_to(tmp_path / "set")
+    assert len(find_videos([tmp_path / "set"])) == len(find_videos([videos]))
+
+
 def test_the_seed_decides_the_order_and_the_windows(videos):
     def drawn(seed):
         clips = RealClips.of_files([videos / "deep"], (4, 16, 16), seed=seed)

@@ -63,6 +63,16 @@ def test_official_split_of_a_partial_copy(tree):
     assert test["group"][2] == "v_Biking_g01" and Path(test["path"][0]).is_absolute()
 
 
+def test_a_class_is_known_in_any_capitals(tmp_path, caplog):
+    clips = [f"HandstandPushups/v_HandStandPushups_g0{k}_c01" for k in (1, 8)]  # UCF-101 has it both ways
+    official(tmp_path / "ucfTrainTestlist", clips[1:], clips[:1], ["Yoga", "HandstandPushups"])
+    touch(tmp_path, "HandStandPushups/v_HandStandPushups_g01_c01.avi")
+    touch(tmp_path, "HandStandPushups/v_HandstandPushups_g08_c01.avi")
+    train, test = build_index(tmp_path), build_index(tmp_path, split="test")
+    assert len(train) == len(test) == 1 and not caplog.text
+    assert train.features["label"].names == ["HandstandPushups"] == list(test["class_name"])
+
+
 def test_lists_beside_the_videos_count_and_those_of_others_do_not(tmp_path):
     official(tmp_path / "ucfTrainTestlist", TRAIN, TEST, CLASSES)
     touch(tmp_path / "UCF-101", *(f"{name}.avi" for name in TRAIN + TEST))
