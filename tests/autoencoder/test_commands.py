@@ -389,6 +389,20 @@ def test_a_bad_video_is_one_line_and_nothing_is_written(files, tmp_path, capfd, 
     assert {path.name for path in tmp_path.iterdir()} == {"videos"}
 
 
+def test_damage_inside_a_video_leaves_no_file(files, tmp_path, capfd):
+    noise = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8)
+    write_video(tmp_path / "hole.mp4", noise, fps=12)
+    content = bytearray((tmp_path / "hole.mp4").read_bytes())
+    hole = 2 * len(content) // 3
+    content[hole : hole + 5000] = bytes(5000)
+    (tmp_path / "hole.mp4").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        run("reconstruct", tmp_path / "hole.mp4", "--vae", files / "vae", "--out", tmp_path / "out")
+    error = capfd.readouterr().err.splitlines()[-1]  # after the bar
+    assert stop.value.code == 2 and "hole.mp4: damaged at frame" in error
+    assert not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -56,6 +56,7 @@ def _by_decord(path: str | os.PathLike[str], index: VideoIndex, numbers: Sequenc
     reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
     times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
+        distrust_decord(path)
         raise UnreadableVideoError(path, "decord sees other frames in it")
     frames: list[np.ndarray] = []
     for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs

@@ -31,7 +31,7 @@ class VideoInfo:
 
 
 def video_info(path: str | os.PathLike[str]) -> VideoInfo:
-    """Frame count, frame rate and size of a video; one frame is decoded. Raises UnreadableVideoError."""
+    """Frame count, frame rate and size of a video. Raises UnreadableVideoError."""
     index = video_index(path)
     return VideoInfo(index.num_frames, index.fps, index.height, index.width)
 

@@ -97,7 +97,7 @@ def video_index(path: str | os.PathLike[str]) -> VideoIndex:
 
 
 def distrust_decord(path: str | os.PathLike[str]) -> None:
-    """From here on this process reads the file without decord, which does not come back from it."""
+    """From here on this process reads the file without decord, which fails on it or does not come back."""
     _known[_key(path)] = replace(video_index(path), seekable=False)
 
 

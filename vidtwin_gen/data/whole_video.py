@@ -74,9 +74,8 @@ class VideoWindows:
         frames = frames_at(self.path, self.info, self.indices)  # decord would decode hundreds ahead
         for start in range(0, len(self.indices), self.num_frames):
             num_real = min(self.num_frames, len(self.indices) - start)
+            window: list[np.ndarray] = guarded(self.path, partial(list, islice(frames, num_real)))
             # frame by frame, since floats of the file's own resolution are large
-            shown = [
-                cover(from_uint8(torch.from_numpy(frame)[None]), self.size)
-                for frame in guarded(self.path, partial(list, islice(frames, num_real)))
-            ]
+            shown = [cover(from_uint8(torch.from_numpy(frame)[None]), self.size) for frame in window]
+            del window  # before the next one is read
             yield torch.cat(shown + shown[-1:] * (self.num_frames - num_real), dim=1), num_real
