@@ -94,11 +94,15 @@ def opened(
     Raises:
         UnreadableVideoError: no video stream, or of a codec without a decoder.
     """
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         if not isinstance(stream, av.video.stream.VideoStream):
             raise UnreadableVideoError(
                 path, "holds no video stream (sound only, or a broken header); remove it"
+            )
+        if stream.codec_context is None:
+            raise UnreadableVideoError(
+                path, "is of a codec that is not known here; re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
         stream.codec_context.thread_count = 1  # the loader's workers are the parallelism
         yield container, stream

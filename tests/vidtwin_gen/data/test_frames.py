@@ -96,6 +96,19 @@ def test_a_table_that_announces_two_thousand_million_frames(clip, tmp_path, tabl
             video_info(tmp_path / "crafted.mp4")
 
 
+def test_an_unknown_codec_is_named_as_such(clip, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    with pytest.raises(UnreadableVideoError, match="codec that is not known here; re-encode"):
+        video_info(tmp_path / "clip.mp4")
+
+
+def test_names_in_a_file_need_not_be_utf8(clip, tmp_path):
+    content = clip.read_bytes()
+    assert b"VideoHandler" in content
+    (tmp_path / "clip.mp4").write_bytes(content.replace(b"VideoHandler", b"\xff\xfeHandlers!!"))
+    assert read_numbers(tmp_path / "clip.mp4", 2, start=7) == [7, 8]
+
+
 def test_a_file_cut_short_is_refused_whatever_is_read_of_it(clip, tmp_path):
     (tmp_path / "short.mp4").write_bytes(clip.read_bytes()[:-200])
     with pytest.raises(UnreadableVideoError, match=r"lists 60 frames, \d+ are there"):
