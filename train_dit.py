@@ -43,7 +43,7 @@ from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
-from vidtwin_gen.training.run import Run
+from vidtwin_gen.training.run import training_run
 from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import weights_sha256
 
@@ -75,20 +75,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         [transformer], config, accelerator, config.learning_rate, config.max_train_steps
     )
     (wrapped,) = optimizer.modules
-    run = Run(transformer, [optimizer], config, accelerator, "train_dit", inputs=inputs)
-    for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
-        with run.forward_pass() as draw:
-            losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
-            run.log.add(losses | optimizer.step(losses["loss"]))
-        run.end_step()
-        if run.is_due(config.validation_steps):
-            with ema_weights(run.ema, transformer):
-                values = validate(transformer, rows["test"], metadata, config, accelerator)
-                pipeline = make_pipeline(transformer, vae, metadata, config)
-                save_samples(pipeline, config, run.step, accelerator)
-            run.report_validation(values)
-        run.save_checkpoint_if_due()
-    run.export("pipeline", lambda model: make_pipeline(model, vae, metadata, config))
+    with training_run(transformer, [optimizer], config, accelerator, "train_dit", inputs=inputs) as run:
+        for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
+            with run.forward_pass() as draw:
+                losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
+                run.log.add(losses | optimizer.step(losses["loss"]))
+            run.end_step()
+            if run.is_due(config.validation_steps):
+                with ema_weights(run.ema, transformer):
+                    values = validate(transformer, rows["test"], metadata, config, accelerator)
+                    pipeline = make_pipeline(transformer, vae, metadata, config)
+                    save_samples(pipeline, config, run.step, accelerator)
+                run.report_validation(values)
+            run.save_checkpoint_if_due()
+        run.export("pipeline", lambda model: make_pipeline(model, vae, metadata, config))
     push_if_asked(run.output_dir / "pipeline", config, accelerator)
 
 

@@ -45,7 +45,7 @@ from vidtwin_gen.training.config import model_arguments
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
-from vidtwin_gen.training.run import Run
+from vidtwin_gen.training.run import training_run
 from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -87,41 +87,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         (wrapped_discriminator,) = discriminator_optimizer.modules
         optimizers.append(discriminator_optimizer)
 
-    run = Run(vae, optimizers, config, accelerator, "train_vae")
-    for batch in run.loader(dataset, collate_fn=collate):
-        bad_videos.update(batch)
-        clips = batch["video"]
-        with run.forward_pass() as draw:
-            output = wrapped_vae(clips, sample_posterior=True, generator=draw.generator)
-            logvar = wrapped_logvar[0]() if wrapped_logvar else None
-            with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
-                losses = vidtwin_loss(
-                    output.sample,
-                    clips,
-                    output.latent_dist,
-                    config.kl_weight,
-                    config.mse_weight,
-                    lpips if config.lpips_weight else None,
-                    config.lpips_weight,
-                    logvar,
-                )
-            if config.gan_weight and run.step >= config.gan_start:
-                judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
-                run.log.add(judged | discriminator_optimizer.step(judged["discriminator_loss"]))
-                last_layer = vae.patch_output.linear.weight
-                losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
-                weight = config.gan_weight * losses["gan_adaptive_weight"]
-                losses["loss"] = losses["loss"] + weight * losses["gan"]
-            run.log.add(losses | optimizer.step(losses["loss"]))
-        run.end_step()
-        if run.is_due(config.validation_steps):
-            with ema_weights(run.ema, vae):
-                values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
-            run.report_validation(values)
-        run.save_checkpoint_if_due()
-    run.export("autoencoder", lambda model: model)
-    if run.had_steps_left:
-        accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
+    with training_run(vae, optimizers, config, accelerator, "train_vae") as run:
+        for batch in run.loader(dataset, collate_fn=collate):
+            bad_videos.update(batch)
+            clips = batch["video"]
+            with run.forward_pass() as draw:
+                output = wrapped_vae(clips, sample_posterior=True, generator=draw.generator)
+                logvar = wrapped_logvar[0]() if wrapped_logvar else None
+                with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
+                    losses = vidtwin_loss(
+                        output.sample,
+                        clips,
+                        output.latent_dist,
+                        config.kl_weight,
+                        config.mse_weight,
+                        lpips if config.lpips_weight else None,
+                        config.lpips_weight,
+                        logvar,
+                    )
+                if config.gan_weight and run.step >= config.gan_start:
+                    judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
+                    run.log.add(judged | discriminator_optimizer.step(judged["discriminator_loss"]))
+                    last_layer = vae.patch_output.linear.weight
+                    losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
+                    weight = config.gan_weight * losses["gan_adaptive_weight"]
+                    losses["loss"] = losses["loss"] + weight * losses["gan"]
+                run.log.add(losses | optimizer.step(losses["loss"]))
+            run.end_step()
+            if run.is_due(config.validation_steps):
+                with ema_weights(run.ema, vae):
+                    values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
+                run.report_validation(values)
+            run.save_checkpoint_if_due()
+        run.export("autoencoder", lambda model: model)
+        if run.had_steps_left:
+            accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
     push_if_asked(run.output_dir / "autoencoder", config, accelerator)
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that have their name only when they are complete; JSON; digests.
+"""Files and folders that have their name only when they are complete, or one owner; JSON; digests.
 
 Whatever the project writes is written beside its place and renamed, so that a reader, a crash or a full disk
 never meets half a file.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+LOCK, OWNER = ".lock", ".owner.json"
 
 
 @contextmanager
@@ -57,6 +64,38 @@ def check_new(path: str | Path) -> None:
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(f"{path} is there already and would be overwritten: name a new folder")
+
+
+@contextmanager
+def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
+    """The folder, made where there is none, is this process's alone as long as the context lasts.
+
+    The system releases the lock, a file that stays, when the process dies, however it does. Other machines
+    see it over NFS and Lustre, where these are not mounted with `nolock` or `localflock`.
+
+    Args:
+        way_out: beside waiting, the end of the error's sentence.
+
+    Raises:
+        ValueError: another process owns it; which, where and since when.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / LOCK), folder / OWNER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = "another process, just started"
+        if owner.is_file():
+            who = "process {pid} on {host} since {start}".format(**read_json(owner, "wait"))
+        raise ValueError(f"{folder} is in use by {who}: let it finish, or {way_out}") from None
+    try:
+        start = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname(), "start": start})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,6 +3,10 @@
 import hashlib
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +14,7 @@ from vidtwin_gen.files import (
     check_new,
     file_sha256,
     new_folder,
+    owned_folder,
     read_json,
     replacing_file,
     replacing_folder,
@@ -127,3 +132,24 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_has_one_owner_until_it_ends(tmp_path):
+    folder = tmp_path / "run"
+    own = "from vidtwin_gen.files import owned_folder\nwith owned_folder('run', ''): print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", own], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with (
+            pytest.raises(
+                ValueError, match=rf"run is in use by process {other.pid} on \S+ since 20.*: let it "
+            ),
+            owned_folder(folder, "name another one"),
+        ):
+            pass
+        other.kill()
+        assert other.wait() == -signal.SIGKILL
+    with owned_folder(folder, "name another one"):
+        assert json.loads((folder / ".owner.json").read_text())["pid"] == os.getpid()
+    assert contents(folder) == {".lock": ""}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from vidtwin_gen.training.fsdp import is_sharded
+from vidtwin_gen.training.manifest import damage_of, write_manifest
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -44,17 +47,35 @@ class Progress:
         self.step, self.skipped_steps = state["step"], state["skipped_steps"]
 
 
-def resume(accelerator: Accelerator, output_dir: Path, wanted: str) -> None:
+def resume(
+    accelerator: Accelerator, output_dir: Path, wanted: str, *, max_train_steps: int, limit: int
+) -> None:
     """Loads the checkpoint that `find_checkpoint` finds, if any, into all that accelerate has prepared or
-    registered.
+    registered. The first process looks for it, and all take what it found.
+
+    Args:
+        max_train_steps: at which the run ends. limit: checkpoints that are kept.
 
     Raises:
-        ValueError: as `find_checkpoint`; or it is of a run with other processes, or the other way of the two
-            with and without FSDP.
+        ValueError: as `find_checkpoint`; the checkpoint is past the run's end; or it is of a run with other
+            processes, other networks, or the other way of the two with and without FSDP.
     """
-    checkpoint = find_checkpoint(output_dir, wanted)
+    found: list[Path | ValueError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [find_checkpoint(output_dir, wanted)]
+        except ValueError as error:
+            found = [error]
+    (checkpoint,) = broadcast_object_list(found)
+    if isinstance(checkpoint, ValueError):
+        raise checkpoint
     if checkpoint is None:
         return
+    if _step_of(checkpoint) > max_train_steps:
+        raise ValueError(
+            f"{checkpoint} is past --max_train_steps {max_train_steps}: ask for {_step_of(checkpoint)} or "
+            f"more, or for an earlier one with --resume_from_checkpoint"
+        )
     was_sharded, sharded = any(checkpoint.glob("pytorch_model_fsdp*")), is_sharded(accelerator)
     if was_sharded != sharded:
         how = {True: "with FSDP", False: "without FSDP"}
@@ -66,15 +87,19 @@ def resume(accelerator: Accelerator, output_dir: Path, wanted: str) -> None:
     accelerator.print(f"resuming from {checkpoint}")
     if accelerator.is_main_process:
         # what lies past this one would else be taken for the latest of the new branch
-        found = _checkpoints(output_dir)
-        for later in found[found.index(checkpoint) + 1 :]:
+        for later in [path for path in _checkpoints(output_dir) if _step_of(path) > _step_of(checkpoint)]:
             print(f"removing {later}: the run goes on from {checkpoint.name}")
             shutil.rmtree(_without_name(later))
+        _keep_newest(output_dir, limit)
 
 
 def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume from: by name, the latest complete one, or None to start afresh. Raises
-    ValueError for a name that is not there."""
+    """The checkpoint to resume from: by name, the latest whole one, or None to start afresh. Damaged ones
+    that are later are told, and kept under another name.
+
+    Raises:
+        ValueError: `wanted` names a checkpoint that is not there, or that is damaged; or all are.
+    """
     found = _checkpoints(output_dir)
     if wanted == "none":
         if found:
@@ -82,19 +107,48 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
                 f"{output_dir} holds {found[-1].name}; to start afresh name another --output_dir"
             )
         return None
-    if wanted == "latest":
-        return found[-1] if found else None
-    names = [path.name for path in found]
-    if Path(wanted).name in names:
-        return output_dir / Path(wanted).name
-    raise ValueError(f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}")
+    if wanted != "latest":
+        names = [path.name for path in found]
+        if Path(wanted).name not in names:
+            raise ValueError(
+                f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}"
+            )
+        checkpoint = output_dir / Path(wanted).name
+        if damage := damage_of(checkpoint):
+            raise ValueError(
+                f"{checkpoint} is damaged, {damage}: without --resume_from_checkpoint the run goes on from "
+                "the newest whole one"
+            )
+        return checkpoint
+    return _newest_whole(found) if found else None
+
+
+def _newest_whole(found: list[Path]) -> Path:
+    damaged: dict[Path, str] = {}
+    for checkpoint in reversed(found):
+        if damage := damage_of(checkpoint):
+            damaged[checkpoint] = f"{checkpoint.name}: {damage}"
+            continue
+        for path, why in damaged.items():
+            names = (f"damaged-{path.name}" + (f".{number}" if number else "") for number in count())
+            aside = next(name for name in names if not path.with_name(name).exists())
+            print(f"passing over {why}; it is kept as {path.rename(path.with_name(aside)).name}")
+        return checkpoint
+    raise ValueError(
+        f"{found[0].parent} holds no whole checkpoint ({'; '.join(damaged.values())}): bring back a copy of "
+        "one, or start another --output_dir"
+    )
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:
     """The folder of every complete checkpoint, in order of their steps."""
-    found = {path: CHECKPOINT.fullmatch(path.name) for path in output_dir.glob("checkpoint-*")}
-    steps = {path: int(match[1]) for path, match in found.items() if match}
-    return sorted(steps, key=lambda path: steps[path])
+    return sorted(filter(_step_of, output_dir.glob("checkpoint-*")), key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    """0 where the name is no checkpoint's, which has at least one step."""
+    match = CHECKPOINT.fullmatch(checkpoint.name)
+    return int(match[1]) if match else 0
 
 
 def _without_name(checkpoint: Path) -> Path:
@@ -115,10 +169,15 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for old in _checkpoints(output_dir)[:-limit]:
-            _without_name(old)
-        for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
-            shutil.rmtree(path)
+        _keep_newest(output_dir, limit)
     return final
+
+
+def _keep_newest(output_dir: Path, limit: int) -> None:
+    for old in _checkpoints(output_dir)[:-limit]:
+        _without_name(old)
+    for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
+        shutil.rmtree(path)

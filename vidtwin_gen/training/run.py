@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,43 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader, Dataset
 
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
-from vidtwin_gen.files import replacing_folder
+from vidtwin_gen.files import owned_folder, replacing_folder
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import TrainingConfig, save_or_check_config
 from vidtwin_gen.training.ema import EMA, ema_weights
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
+
+
+@contextmanager
+def training_run(
+    model: ModelMixin,
+    optimizers: Sequence[SkippingOptimizer],
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    name: str,
+    *,
+    inputs: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
+    """A `Run`, with the same arguments, that owns its folder as long as the context lasts. SIGTERM, SIGUSR1
+    and Ctrl-C end it after the step at hand, with a checkpoint and the status that says so.
+
+    Raises:
+        ValueError: another process owns the folder, or as `Run`.
+        SystemExit: a signal came.
+    """
+    is_main = accelerator.is_main_process
+    way_out = "name another --output_dir"
+    stop, workers = StopSignal(), DataWorkers()
+    with owned_folder(config.output_dir, way_out) if is_main else nullcontext(), handled_by(stop):
+        try:
+            yield Run(model, optimizers, config, accelerator, name, stop, workers, inputs=inputs)
+        finally:
+            workers.may_end()
+        if stop.number:  # after the last step
+            raise SystemExit(status_of(stop.number))
 
 
 class Run:
@@ -32,6 +63,7 @@ class Run:
     Args:
         model: the one that is exported, prepared by its optimizer.
         optimizers: all that the loop steps, that of `model` first.
+        stop: what tells that a signal came. workers: what each data worker starts with.
         inputs: digests of what the run learns from, by the flag that names it; a resumed run needs the same.
 
     Raises:
@@ -45,9 +77,12 @@ class Run:
         config: TrainingConfig,
         accelerator: Accelerator,
         name: str,
+        stop: StopSignal,
+        workers: DataWorkers,
         *,
         inputs: Mapping[str, str] | None = None,
     ) -> None:
+        self.stop, self.workers, self.stopped_by = stop, workers, 0
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
         if accelerator.is_main_process:
@@ -57,7 +92,13 @@ class Run:
             accelerator.register_for_checkpointing(self.ema)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
-        resume(accelerator, self.output_dir, config.resume_from_checkpoint)
+        resume(
+            accelerator,
+            self.output_dir,
+            config.resume_from_checkpoint,
+            max_train_steps=config.max_train_steps,
+            limit=config.checkpoints_total_limit,
+        )
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
         self.had_steps_left = self.step < config.max_train_steps
@@ -83,6 +124,7 @@ class Run:
             sampler=range(self.step * self.batch_size, self.config.max_train_steps * self.batch_size),
             num_workers=self.config.dataloader_num_workers,
             collate_fn=collate_fn,
+            worker_init_fn=self.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         return self.accelerator.prepare(loader)
@@ -120,7 +162,9 @@ class Run:
         self.log.end_step(counts=not skipped)
         if skipped:
             self._report_skipped_step()
-        if self.is_due(self.config.logging_steps) or self.is_due(self.config.checkpointing_steps):
+        self.stopped_by = self._agreed_signal()
+        saved = self.is_due(self.config.checkpointing_steps) or self.stopped_by
+        if self.is_due(self.config.logging_steps) or saved:
             values = self.log.pop_means()  # no mean spans a checkpoint
             values["lr"] = self.optimizers[0].learning_rate
             if self.progress.skipped_steps:
@@ -153,12 +197,35 @@ class Run:
         self.log.write(self.step, self.step * self.batch_size, values)
         self.log.print(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
-    def save_checkpoint_if_due(self) -> None:
-        if self.is_due(self.config.checkpointing_steps):
-            self._save_checkpoint()
+    def _agreed_signal(self) -> int:
+        """The number of the signal that came to any process: all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.number
+        number = torch.tensor(self.stop.number, device=self.accelerator.device)
+        return int(self.accelerator.gather(number).max().item())
 
-    def _save_checkpoint(self) -> None:
-        save_checkpoint(self.accelerator, self.output_dir, self.step, self.config.checkpoints_total_limit)
+    def save_checkpoint_if_due(self) -> None:
+        """Every `checkpointing_steps`, and where a signal ends the run.
+
+        Raises:
+            SystemExit: a signal ends it.
+        """
+        stops = self.accelerator.sync_gradients and self.stopped_by
+        if not (self.is_due(self.config.checkpointing_steps) or stops):
+            return
+        checkpoint = self._save_checkpoint()
+        if stops:
+            self.log.close()
+            self.accelerator.print(
+                f"{signal.Signals(self.stopped_by).name} after step {self.step} of "
+                f"{self.config.max_train_steps}: {checkpoint} holds the state, the same command goes on"
+            )
+            self.accelerator.end_training()
+            raise SystemExit(status_of(self.stopped_by))
+
+    def _save_checkpoint(self) -> Path:
+        limit = self.config.checkpoints_total_limit
+        return save_checkpoint(self.accelerator, self.output_dir, self.step, limit)
 
     def export(self, name: str, result: Callable[[ModelMixin], ModelMixin | DiffusionPipeline]) -> None:
         """Ends the run and saves what it made, `result(model)` with the EMA's weights, in the folder `name`.

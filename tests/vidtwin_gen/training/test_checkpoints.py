@@ -14,6 +14,8 @@ import torch
 
 import train_dit
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, contents, metrics
+from vidtwin_gen.files import owned_folder
+from vidtwin_gen.training.checkpoints import find_checkpoint
 from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +60,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
 
 def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
     shutil.rmtree(copied / "checkpoint-12")
+    (copied / "checkpoint-10" / "manifest.json").unlink()  # as in a run of before there were any
     progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
     state = torch.load(progress)
     assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
@@ -99,6 +102,69 @@ def test_a_finished_run_is_left_as_it_is(script, run, copied):
     shutil.rmtree(export)  # killed before it was written
     SCRIPTS[script].main(run.argv(copied))
     assert contents(copied) == {path: data for path, data in before.items() if path.name != "note.txt"}
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    match how:
+        case "removed":
+            path.unlink()
+        case "emptied":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(data[: len(data) // 2])
+        case "flipped":
+            path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "cut", "flipped"])
+def test_whatever_is_damaged_is_passed_over_and_kept(how, run, copied, capsys):
+    for path in sorted((copied / "checkpoint-12").rglob("*")):
+        if path.is_dir() or (path.name == "manifest.json" and how == "removed"):
+            continue
+        name, before = path.relative_to(copied / "checkpoint-12"), path.read_bytes()
+        damage(path, how)
+        with pytest.raises(ValueError, match="checkpoint-12 is damaged, .*the newest whole one"):
+            find_checkpoint(copied, "checkpoint-12")
+        assert find_checkpoint(copied, "latest") == copied / "checkpoint-10"
+        told = capsys.readouterr().out
+        assert told.startswith(f"passing over checkpoint-12: {name}") and "damaged-checkpoint-12" in told
+        aside = copied / "damaged-checkpoint-12"
+        (aside / name).write_bytes(before)
+        aside.rename(copied / "checkpoint-12")
+        assert find_checkpoint(copied, "latest") == copied / "checkpoint-12"
+
+
+def test_a_run_goes_on_from_the_newest_whole_checkpoint(script, run, copied, capsys):
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    damaged = copied / "checkpoint-12" / "optimizer.bin"
+    (copied / "damaged-checkpoint-12").mkdir()  # of an earlier time
+    damage(damaged, "flipped")
+    bad = damaged.read_bytes()
+    SCRIPTS[script].main(run.argv(copied))
+    assert f"resuming from {copied / 'checkpoint-10'}" in capsys.readouterr().out
+    assert (copied / "damaged-checkpoint-12.1" / "optimizer.bin").read_bytes() == bad
+    assert metrics(copied) == metrics(run.output_dir)
+    assert weights_sha256((copied / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+
+    for name in ("checkpoint-10", "checkpoint-12"):
+        damage(copied / name / "scheduler.bin", "cut")
+    with pytest.raises(ValueError, match="no whole checkpoint .*checkpoint-12: scheduler.bin is not as"):
+        SCRIPTS[script].main(run.argv(copied))
+
+
+def test_the_second_run_in_a_folder_is_refused(script, run, copied):
+    before = contents(copied)
+    with (
+        owned_folder(copied, "wait"),
+        pytest.raises(
+            ValueError, match=f"in use by process {os.getpid()} on .* since 20.*another --output_dir"
+        ),
+    ):
+        SCRIPTS[script].main(run.argv(copied))
+    assert contents(copied) == before
 
 
 def test_another_run_does_not_resume(script, run, copied):

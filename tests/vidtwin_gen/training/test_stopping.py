@@ -1,0 +1,81 @@
+"""Signals: the step at hand is finished and saved, and the same command goes on."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
+from vidtwin_gen.training.stopping import SIGNALS, handled_by
+from vidtwin_gen.weights import weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "status"),
+    [("train_vae", "SIGTERM", 143), ("train_dit", "SIGUSR1", 138), ("train_dit", "SIGINT", 130)],
+)
+def test_a_signal_ends_the_step_and_saves_it(script, name, status, run, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    argv = run.argv(output_dir, checkpointing_steps=100, dataloader_num_workers=1)
+
+    def send():
+        """When a step is logged, to the whole group, as a terminal or a cluster does."""
+        log = output_dir / "metrics.jsonl"
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.002)
+        for pid in (*(child.pid for child in multiprocessing.active_children()), os.getpid()):
+            os.kill(pid, getattr(signal, name))
+
+    sender = threading.Thread(target=send, daemon=True)
+    with handled_by(lambda number, frame: None), pytest.raises(SystemExit) as stopped:
+        sender.start()
+        SCRIPTS[script].main(argv)
+    assert stopped.value.code == status
+    (checkpoint,) = checkpoints(output_dir)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"{name} after step ") and told.endswith("the same command goes on")
+    assert f"{output_dir / checkpoint} holds the state" in told
+    assert int(checkpoint.split("-")[1]) == metrics(output_dir)[-1]["step"] < 12
+
+    SCRIPTS[script].main(argv)
+    assert metrics(output_dir) == metrics(run.output_dir)
+    assert weights_sha256((output_dir / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
+    del stopped
+    assert not multiprocessing.active_children()
+
+
+def test_what_handled_signals_before_does_so_afterwards():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with handled_by(print):
+        assert {signal.getsignal(number) for number in SIGNALS} == {print}
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_child_ends_with_its_parent():
+    """A data worker, and a process as the demo starts it."""
+    parent = """if True:
+        import subprocess, sys, time
+        from vidtwin_gen.training.stopping import end_with_parent
+        command = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
+        child = subprocess.Popen(command, preexec_fn=end_with_parent, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        print(child.pid, flush=True)
+        time.sleep(60)"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        child = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{child} lives on")
