@@ -39,7 +39,7 @@ from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, unifor
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
-from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
+from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
@@ -69,14 +69,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     vae.to(accelerator.device)
 
-    inputs = {"latents": latents_sha256(config.latents)}
+    inputs = {"latents": latents_sha256(config.latents), "vae": metadata["autoencoder_sha256"]}
+    if config.init_from:
+        inputs["init_from"] = load_initial_weights(transformer, config.init_from, "transformer")
+    dataset = LatentDataset(rows["train"], seed=config.seed)
+    config.count_epochs(len(dataset), accelerator.num_processes)
     prepare_model(transformer, config, accelerator)
     optimizer = SkippingOptimizer(
         [transformer], config, accelerator, config.learning_rate, config.max_train_steps
     )
     (wrapped,) = optimizer.modules
     with training_run(transformer, [optimizer], config, accelerator, "train_dit", inputs=inputs) as run:
-        for batch in run.loader(LatentDataset(rows["train"], seed=config.seed), collate_fn=dict):
+        for batch in run.loader(dataset, collate_fn=dict):
             with run.forward_pass() as draw:
                 losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
                 run.log.add(losses | optimizer.step(losses["loss"]))

@@ -14,11 +14,13 @@ from vidtwin_gen.training.config import parse_config
 if __name__ == "__main__":
     parse_config(VAEConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -40,7 +42,7 @@ from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.quality import psnr, ssim
-from vidtwin_gen.training.accelerator import make_accelerator, prepare_model
+from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.config import model_arguments
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
@@ -66,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
     bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
+    inputs = {"data": index_sha256(index, test_index)}
+    if config.init_from:
+        inputs["init_from"] = load_initial_weights(vae, config.init_from, "autoencoder")
+    config.count_epochs(len(dataset), accelerator.num_processes)
     lpips = load_perceptual(config, accelerator)
     prepare_model(vae, config, accelerator)
     networks = [vae, LogVariance()] if config.learn_logvar else [vae]
@@ -87,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (wrapped_discriminator,) = discriminator_optimizer.modules
         optimizers.append(discriminator_optimizer)
 
-    with training_run(vae, optimizers, config, accelerator, "train_vae") as run:
+    with training_run(vae, optimizers, config, accelerator, "train_vae", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=collate):
             bad_videos.update(batch)
             clips = batch["video"]
@@ -123,6 +129,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.had_steps_left:
             accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
     push_if_asked(run.output_dir / "autoencoder", config, accelerator)
+
+
+def index_sha256(*indices: datasets.Dataset) -> str:
+    """The digest of what is learned from, wherever it lies: class, name, label and size of every video."""
+    digest = hashlib.sha256()
+    for index in indices:
+        for path, label in zip(index["path"], index["label"], strict=True):
+            place = Path(path)
+            size = place.stat().st_size if place.is_file() else None  # a link may lead nowhere
+            digest.update(f"{place.parent.name}/{place.name} {label} {size}\n".encode())
+    return digest.hexdigest()
 
 
 def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None:

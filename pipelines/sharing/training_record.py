@@ -21,11 +21,11 @@ from pipelines.sharing.metrics import SCALAR, metrics_of
 from pipelines.sharing.model_card import CARD, INDEX, SAVE_AGAIN, write_card
 from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.records import GeneratedRecord, read_result
-from vidtwin_gen.training.config import FREE_ON_RESUME
+from vidtwin_gen.training.config import FREE_ON_RESUME, PLACES
 
 Record = dict[str, Any]
 
-NOT_LEARNED = {"vae", "latents", *FREE_ON_RESUME}
+NOT_LEARNED = {*PLACES, *FREE_ON_RESUME}
 SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", "seed")
 
 

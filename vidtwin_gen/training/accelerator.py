@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.models.modeling_utils import ModelMixin
 
+from vidtwin_gen.files import read_json
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
 from vidtwin_gen.training.hub import repo_id
 from vidtwin_gen.training.trackers import check_tracker
+from vidtwin_gen.weights import weights_sha256
+
+WHITENING = ("latents_mean", "latents_std")  # in an autoencoder's config, of the latents that it had
 
 
 def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Accelerator:
@@ -48,6 +55,32 @@ def allow_tf32(device: torch.device) -> None:
     """Lets float32 matrix products on a GPU round their factors to 10 bits of mantissa."""
     if device.type == "cuda":  # the setting would reach a CPU's products, too
         torch.set_float32_matmul_precision("high")
+
+
+def load_initial_weights(model: ModelMixin, source: str, name: str) -> str:
+    """Gives the model the weights in `source`: its own saved folder, one that holds it as `name` (a pipeline,
+    a run), or a checkpoint, of which it is the average. Returns their digest.
+
+    Raises:
+        ValueError: there are none, or they are of another class or size.
+    """
+    folders = [Path(source) / part for part in ("", f"{name}_ema", name)]
+    folder = next((path for path in folders if (path / "config.json").is_file()), None)
+    if folder is None:
+        raise ValueError(
+            f"--init_from {source} holds no config.json, nor does {name}/ in it: name a saved model, a "
+            "pipeline, or a checkpoint"
+        )
+    saved, own = read_json(folder / "config.json", ""), json.loads(model.to_json_string())
+    differences = [
+        f"{key} is {saved.get(key)!r} there, {value!r} here"
+        for key, value in own.items()
+        if saved.get(key) != value and key not in ("_diffusers_version", "_name_or_path", *WHITENING)
+    ]
+    if differences:
+        raise ValueError(f"--init_from {source} is another model ({', '.join(differences)}): use its flags")
+    model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+    return weights_sha256(folder)
 
 
 def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accelerator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
 
-from vidtwin_gen.files import read_json, write_json
+from vidtwin_gen.files import read_json
 from vidtwin_gen.flags import OneLineErrors, user_errors
 
 Preset = Mapping[str, Any]
-METRICS = "metrics.jsonl"
+METRICS, RECORD = "metrics.jsonl", "run.json"
+END = "max_train_steps"
 
 
 def flag(default: Any, help: str) -> Any:  # noqa: A002
@@ -30,7 +32,9 @@ class TrainingConfig:
 
     output_dir: str = flag("", "folder of the run; the same command on the same folder resumes it")
     seed: int = flag(0, "seed of weights, data order and noise")
-    max_train_steps: int = flag(1000, "optimizer steps")
+    init_from: str = flag("", "folder of trained weights to start from: a model, a pipeline, a checkpoint")
+    max_train_steps: int = flag(1000, "optimizer steps; another number extends or shortens the run")
+    num_train_epochs: int = flag(0, "in place of --max_train_steps: passes over the training clips")
     train_batch_size: int = flag(8, "clips per process and forward pass")
     gradient_accumulation_steps: int = flag(1, "forward passes per optimizer step")
     gradient_checkpointing: bool = flag(False, "recompute activations to save memory")
@@ -53,10 +57,12 @@ class TrainingConfig:
     checkpointing_steps: int = flag(500, "optimizer steps between checkpoints")
     checkpoints_total_limit: int = flag(2, "checkpoints kept; older ones are removed")
     resume_from_checkpoint: str = flag("latest", "latest, none, or the name of a checkpoint in output_dir")
+    resume_anyway: bool = flag(False, "go on with other flags or data than the run began with")
     validation_steps: int = flag(500, "optimizer steps between validations")
     dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
     logging_steps: int = flag(20, "optimizer steps between lines of metrics.jsonl")
     report_to: str = flag("tensorboard", "a tracker of accelerate: tensorboard, wandb ...; all, or none")
+    tracker_project_name: str = flag("", "project of the tracker; left out: the name of the script")
     push_to_hub: bool = flag(False, "push what the run exports to the hub, too")
     hub_model_id: str = flag("", "repository to push to; left out: the name of output_dir, as your own")
     hub_token: str = field(
@@ -81,6 +87,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_train_epochs < 0:
+            raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
         if self.hub_token and self.report_to not in ("none", "tensorboard"):
@@ -88,6 +96,12 @@ class TrainingConfig:
                 f"--hub_token does not go with --report_to {self.report_to}: such a tracker may record the "
                 "command line, the token with it; `hf auth login` does without the flag"
             )
+
+    def count_epochs(self, num_samples: int, num_processes: int) -> None:
+        """`num_train_epochs` over so many clips, where there are any, become `max_train_steps`."""
+        if self.num_train_epochs:
+            batch_size = self.train_batch_size * self.gradient_accumulation_steps * num_processes
+            self.max_train_steps = math.ceil(self.num_train_epochs * num_samples / batch_size)
 
     def public(self) -> dict[str, Any]:
         """The flags that may be written down: all but the token."""
@@ -100,10 +114,13 @@ FREE_ON_RESUME = {
     "checkpointing_steps",
     "checkpoints_total_limit",
     "resume_from_checkpoint",
+    "resume_anyway",
+    "num_train_epochs",
     "validation_steps",
     "dataloader_num_workers",
     "logging_steps",
     "report_to",
+    "tracker_project_name",
     "push_to_hub",
     "hub_model_id",
     "hub_token",
@@ -120,6 +137,9 @@ FREE_ON_RESUME = {
     "num_inference_steps",
     "guidance_scale",
 }
+
+# Where a run does not say what lies there by a digest, the same place is the same data.
+PLACES = {"data", "vae", "latents", "init_from"}
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
@@ -152,35 +172,42 @@ def model_arguments(config: TrainingConfig, model_class: type) -> dict[str, Any]
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
-def save_or_check_config(
+def checked_record(
     config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
-) -> None:
-    """Writes `run.json`. Where a run stands that has logged a step, checks that this is the same one; a run
-    that never came so far, say for a flag that was wrong, leaves nothing to protect.
+) -> dict[str, Any]:
+    """What `run.json` is to say. Where a run stands that has logged a step, this has to be the same one, but
+    for its end; a run that never came so far, say for a flag that was wrong, leaves nothing to protect.
 
     Args:
-        inputs: digests of what the run learns from, by the flag that names it.
+        inputs: digests of what the run learns from, by the flag that names it. With one, the place may be
+            another.
 
     Raises:
-        ValueError: a flag that decides what is learned has another value than when the run began, or names
-            something whose content has changed.
+        ValueError: without `resume_anyway`, a flag that decides what is learned has another value than when
+            the run began, or names something whose content has changed.
     """
-    path = output_dir / "run.json"
+    path = output_dir / RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
-    if path.exists() and (output_dir / METRICS).exists():
-        defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        before = values | defaults | read_json(path, "name another --output_dir")  # a flag may be younger
-        changed = {
-            name: (before[name], value)
-            for name, value in values.items()
-            if name not in FREE_ON_RESUME and before[name] != value
-        }
-        if changed:
-            differences = ", ".join(
-                f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items()
-            )
-            raise ValueError(
-                f"{output_dir} holds another run ({differences}): use its flags or another --output_dir"
-            )
-        return
-    write_json(path, values)
+    if not (path.exists() and (output_dir / METRICS).exists()):
+        return values
+    recorded = read_json(path, "name another --output_dir")
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    before = values | defaults | recorded  # a flag may be younger
+    changed = {
+        name: (before[name], value)
+        for name, value in values.items()
+        if name not in FREE_ON_RESUME | {END}
+        and before[name] != value
+        and not (name in PLACES and f"{name} (sha256)" in recorded)
+        and not (name in PLACES and Path(before[name]).resolve() == Path(value).resolve())
+    }
+    differences = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+    if changed and not config.resume_anyway:
+        raise ValueError(
+            f"{output_dir} holds another run ({differences}): use its flags, go on with these by "
+            "--resume_anyway, or name another --output_dir"
+        )
+    if changed:
+        print(f"{output_dir} goes on as another run: {differences}")
+        return values
+    return values | recorded | {END: values[END]}

@@ -29,7 +29,7 @@ class MetricsLog:
         self.counts: dict[str, int] = {}
         self.of_this_step: list[tuple[str, torch.Tensor]] = []
         if config.report_to != "none":
-            accelerator.init_trackers(name, config=config.public())
+            accelerator.init_trackers(config.tracker_project_name or name, config=config.public())
         if accelerator.is_main_process and self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             write_text(self.path, "".join(f"{line}\n" for line in lines))

@@ -59,8 +59,17 @@ class SkippingOptimizer:
         *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
             *networks, optimizer, lr_scheduler
         )
+        self.settings = {name: v for name, v in self.optimizer.param_groups[0].items() if name != "params"}
         self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
         self.moved, self.learning_rate, self.log_prefix = True, learning_rate, log_prefix
+
+    def apply_flags(self) -> None:
+        """After a checkpoint was loaded: the settings and the schedule of this run's flags, which may have
+        another end than those of the run that saved it."""
+        schedule = self.lr_scheduler.scheduler
+        learning_rate = self.settings["initial_lr"] * schedule.lr_lambdas[0](schedule.last_epoch)
+        self.optimizer.param_groups[0] |= self.settings | {"lr": learning_rate}
+        schedule.base_lrs, schedule._last_lr = [self.settings["initial_lr"]], [learning_rate]
 
     def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
         """Backward from `loss`, and with the last of the passes that a step accumulates the step itself.

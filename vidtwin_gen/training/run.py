@@ -15,9 +15,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader, Dataset
 
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
-from vidtwin_gen.files import owned_folder, replacing_folder
+from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
-from vidtwin_gen.training.config import TrainingConfig, save_or_check_config
+from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import EMA, ema_weights
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog
@@ -85,8 +85,7 @@ class Run:
         self.stop, self.workers, self.stopped_by = stop, workers, 0
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
-        if accelerator.is_main_process:
-            save_or_check_config(config, self.output_dir, inputs)
+        record = checked_record(config, self.output_dir, inputs) if accelerator.is_main_process else {}
         self.ema = EMA(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
@@ -101,9 +100,25 @@ class Run:
         )
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
-        self.had_steps_left = self.step < config.max_train_steps
+        for optimizer in optimizers:
+            optimizer.apply_flags()
+        self.is_to_export = self.had_steps_left = self.step < config.max_train_steps
+        if accelerator.is_main_process:
+            self._write_record(record)
         self.num_passes = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, config, name, self.step)
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        """`run.json`; says what becomes of the schedule where the run has another end than before."""
+        path = self.output_dir / RECORD
+        before = read_json(path, "")[END] if self.step else self.config.max_train_steps
+        if before != self.config.max_train_steps:
+            self.is_to_export = True
+            print(
+                f"--{END} was {before}, is {self.config.max_train_steps}: from step {self.step} on the "
+                f"learning rate is that of --lr_scheduler {self.config.lr_scheduler} over the new number"
+            )
+        write_json(path, record)
 
     @property
     def step(self) -> int:
@@ -243,6 +258,6 @@ class Run:
 
     def _is_missing(self, folder: Path) -> bool:
         """Whether the folder is to be written, as the first process sees it: all have to agree."""
-        missing = self.accelerator.is_main_process and (self.had_steps_left or not folder.exists())
+        missing = self.accelerator.is_main_process and (self.is_to_export or not folder.exists())
         flag = torch.tensor(float(missing), device=self.accelerator.device)
         return self.accelerator.reduce(flag, "sum").item() > 0

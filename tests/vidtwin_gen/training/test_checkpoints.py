@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import train_dit
+import train_vae
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, contents, metrics
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.training.checkpoints import find_checkpoint
@@ -180,14 +181,22 @@ def test_another_run_does_not_resume(script, run, copied):
     assert contents(copied) == before
 
 
-def test_latents_encoded_anew_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
-    """The path is the same, and so is the autoencoder; the rows are not."""
+def test_latents_may_move_and_encoded_anew_they_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
+    """The autoencoder is the same, and so are the paths in the end; the rows are not."""
     output_dir = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
     latents = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
-    record = json.loads((output_dir / "run.json").read_text())
-    (output_dir / "run.json").write_text(json.dumps(record | {"latents": str(latents)}))
-    train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+    vae = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "vae"))
+    train_dit.main(tiny_dit_run.argv(output_dir, latents=latents, vae=vae))
     metadata = json.loads((latents / "latents.json").read_text())
     (latents / "latents.json").write_text(json.dumps(metadata | {"seed": 7}))
     with pytest.raises(ValueError, match=r"holds another run \(--latents \(sha256\) was .* is "):
         train_dit.main(tiny_dit_run.argv(output_dir, latents=latents))
+
+
+def test_videos_may_move_and_others_are_another_run(tiny_vae_run, synthetic_root, tmp_path):
+    output_dir = Path(shutil.copytree(tiny_vae_run.output_dir, tmp_path / "run"))
+    videos = Path(shutil.copytree(synthetic_root, tmp_path / "videos"))
+    train_vae.main(tiny_vae_run.argv(output_dir, data=videos))
+    next(videos.glob("*/*_g01_*")).write_bytes(b"another video")
+    with pytest.raises(ValueError, match=r"--data \(sha256\) was .*--resume_anyway"):
+        train_vae.main(tiny_vae_run.argv(output_dir, data=videos))

@@ -9,14 +9,15 @@ import pytest
 import train_dit
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
+from vidtwin_gen.files import write_json
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
     TrainingConfig,
+    checked_record,
     flag,
     model_arguments,
     parse_config,
-    save_or_check_config,
 )
 
 PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
@@ -128,38 +129,75 @@ def test_the_flags_of_stage_1_are_the_models_arguments():
     assert arguments.keys() | left_out == defaults.keys()
 
 
-def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path):
+def start(config, folder, **inputs):
+    """As a run does: checks, then writes `run.json`."""
+    write_json(folder / "run.json", checked_record(config, folder, inputs))
+
+
+def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path, capsys):
     folder = tmp_path / "deep" / "run"
     first = parse("--width", "16")
-    save_or_check_config(first, folder)
+    start(first, folder)
     assert json.loads((folder / "run.json").read_text()) == first.public()
     (folder / METRICS).write_text('{"step": 1}\n')
-    save_or_check_config(parse("--width", "16", "--logging_steps", "3"), folder)
-    with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags or another --output_dir"):
-        save_or_check_config(parse(), folder)
+    start(parse("--width", "16", "--logging_steps", "3"), folder)
+    with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags.*another --output_dir"):
+        start(parse(), folder)
     assert json.loads((folder / "run.json").read_text()) == first.public()
+    start(parse("--width", "16", "--max_train_steps", "7"), folder)
+    assert json.loads((folder / "run.json").read_text()) == first.public() | {"max_train_steps": 7}
+    start(parse("--resume_anyway"), folder)
+    assert "--width was 16, is 8" in capsys.readouterr().out
+    start(parse(), folder)
 
 
 def test_a_flag_may_be_younger_than_the_run(tmp_path):
-    save_or_check_config(parse(), tmp_path)
+    start(parse(), tmp_path)
     (tmp_path / METRICS).write_text('{"step": 1}\n')
     path = tmp_path / "run.json"
     older = json.loads(path.read_text())
     del older["use_8bit_adam"]
     path.write_text(json.dumps(older))
-    save_or_check_config(parse(), tmp_path)
     with pytest.raises(ValueError, match="--use_8bit_adam was False, is True"):
-        save_or_check_config(parse("--use_8bit_adam"), tmp_path)
+        start(parse("--use_8bit_adam"), tmp_path)
+    start(parse(), tmp_path)
+
+
+def test_data_may_move_and_may_not_change(tmp_path, monkeypatch):
+    """By its digest, or in a run without one by where it really lies."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    run = tmp_path / "run"
+    start(parse("--init_from", "here"), run)
+    (run / METRICS).write_text('{"step": 1}\n')
+    for place in (tmp_path / "here", "link/"):
+        start(parse("--init_from", str(place)), run)
+    with pytest.raises(ValueError, match="--init_from was 'here', is 'there'"):
+        start(parse("--init_from", "there"), run)
+    start(parse("--init_from", "here"), run, init_from="a")  # as younger runs have it
+    start(parse("--init_from", "there"), run, init_from="a")
+    with pytest.raises(ValueError, match=r"--init_from \(sha256\) was 'a', is 'b'"):
+        start(parse("--init_from", "here"), run, init_from="b")
+
+
+def test_epochs_are_steps():
+    config = parse("--num_train_epochs", "3", "--train_batch_size", "4", "--gradient_accumulation_steps", "2")
+    config.count_epochs(num_samples=33, num_processes=2)
+    assert config.max_train_steps == 7  # 99 clips of 16 a step
+    config = parse()
+    config.count_epochs(num_samples=33, num_processes=2)
+    assert config.max_train_steps == 1000
 
 
 def test_the_token_is_not_written_down(tmp_path):
     config = parse("--hub_token", "hf_secret", "--report_to", "none")
-    save_or_check_config(config, tmp_path)
+    start(config, tmp_path)
     assert config.hub_token == "hf_secret" and "hf_secret" not in repr(config)
     assert "hf_secret" not in (tmp_path / "run.json").read_text()
 
 
 def test_a_run_that_learned_nothing_may_be_corrected(tmp_path):
-    save_or_check_config(parse("--width", "16"), tmp_path)
-    save_or_check_config(parse("--width", "24"), tmp_path)
+    start(parse("--width", "16"), tmp_path)
+    start(parse("--width", "24"), tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["width"] == 24

@@ -1,0 +1,65 @@
+"""Where a run begins, at random or trained weights, and where it ends, as planned, later or earlier."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
+from vidtwin_gen.weights import weights_sha256
+
+SHORT = {"max_train_steps": 1, "checkpointing_steps": 1, "validation_steps": 1}
+
+
+def exported(output_dir: Path, script: str) -> str:
+    return weights_sha256((output_dir / WEIGHTS[script]).parent)
+
+
+def test_an_extended_run_ends_as_the_longer_one(script, run, tmp_path, capsys):
+    flags = {"lr_scheduler": "constant_with_warmup", "validation_steps": 2, "gradient_accumulation_steps": 1}
+    if script == "train_vae":
+        flags["gan_start"] = 1
+    SCRIPTS[script].main(run.argv(tmp_path / "whole", max_train_steps=4, **flags))
+    for steps in (2, 4):
+        SCRIPTS[script].main(run.argv(tmp_path / "parts", max_train_steps=steps, **flags))
+    assert "--max_train_steps was 2, is 4: from step 2 on" in capsys.readouterr().out
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert exported(tmp_path / "parts", script) == exported(tmp_path / "whole", script)
+
+
+def test_a_shortened_run_ends_earlier_and_a_schedule_follows(script, run, copied):
+    before = exported(copied, script)
+    with pytest.raises(ValueError, match="checkpoint-12 is past --max_train_steps 10: ask for 12 or more"):
+        SCRIPTS[script].main(run.argv(copied, max_train_steps=10))
+    assert exported(copied, script) == before
+    SCRIPTS[script].main(run.argv(copied, max_train_steps=10, resume_from_checkpoint="checkpoint-10"))
+    assert checkpoints(copied) == ["checkpoint-10"]
+    assert exported(copied, script) != before
+    SCRIPTS[script].main(run.argv(copied, max_train_steps=11))
+    (last,) = (line for line in metrics(copied) if line["step"] == 11 and "lr" in line)
+    # after 2 steps of warm-up the cosine over the 9 that are left, of which 8 are done
+    assert last["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 8 / 9)) / 2)
+
+
+def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path):
+    output_dir, constant = tmp_path / "run", {"lr_scheduler": "constant", "validation_steps": 2}
+    for steps, rate in ((2, 1e-3), (4, 1e-4)):
+        argv = tiny_dit_run.argv(output_dir, max_train_steps=steps, learning_rate=rate, **constant)
+        SCRIPTS["train_dit"].main([*argv, "--resume_anyway"])
+    assert [line["lr"] for line in metrics(output_dir) if "lr" in line] == [1e-3, 1e-3, 1e-4, 1e-4]
+
+
+def test_a_run_starts_from_trained_weights(script, run, tmp_path):
+    """A run's folder, its checkpoint, the saved model."""
+    model = (run.output_dir / WEIGHTS[script]).parent
+    trained = weights_sha256(model)
+    for source in (run.output_dir if script == "train_vae" else model.parent, model):
+        output_dir = tmp_path / source.name
+        # the first step of a warm-up has learning rate 0
+        argv = run.argv(output_dir, **SHORT, init_from=source, use_ema=False)
+        SCRIPTS[script].main(argv)
+        assert exported(output_dir, script) == trained
+    with pytest.raises(ValueError, match="hidden_size is 16 there, 32 here.*use its flags"):
+        SCRIPTS[script].main(run.argv(tmp_path / "wide", **SHORT, init_from=model, hidden_size=32))
+    with pytest.raises(ValueError, match="--init_from .*nowhere holds no config.json"):
+        SCRIPTS[script].main(run.argv(tmp_path / "none", **SHORT, init_from=tmp_path / "nowhere"))
