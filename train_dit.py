@@ -24,15 +24,12 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder import adapter
-from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.posterior import FlatGaussian
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sharing.training_record import training_record
+from pipelines.trained import load_inputs, make_pipeline
 from vidtwin_gen import diffusion
-from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256, load_latents
+from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256
 from vidtwin_gen.data.pixels import from_diffusers
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
@@ -45,7 +42,6 @@ from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.run import training_run
 from vidtwin_gen.training.trackers import log_picture
-from vidtwin_gen.weights import weights_sha256
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,7 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         [transformer], config, accelerator, config.learning_rate, config.max_train_steps
     )
     (wrapped,) = optimizer.modules
-    with training_run(transformer, [optimizer], config, accelerator, "train_dit", inputs=inputs) as run:
+    pipeline_of = partial(
+        make_pipeline,
+        vae=vae,
+        metadata=metadata,
+        config=config,
+        num_processes=accelerator.num_processes,
+    )
+    with training_run(transformer, [optimizer], config, accelerator, "transformer", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=dict):
             with run.forward_pass() as draw:
                 losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
@@ -88,32 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             if run.is_due(config.validation_steps):
                 with ema_weights(run.ema, transformer):
                     values = validate(transformer, rows["test"], metadata, config, accelerator)
-                    pipeline = make_pipeline(transformer, vae, metadata, config)
-                    save_samples(pipeline, config, run.step, accelerator)
+                    save_samples(pipeline_of(transformer), config, run.step, accelerator)
                 run.report_validation(values)
             run.save_checkpoint_if_due()
-        run.export("pipeline", lambda model: make_pipeline(model, vae, metadata, config))
+        run.export("pipeline", pipeline_of)
     push_if_asked(run.output_dir / "pipeline", config, accelerator)
-
-
-def load_inputs(
-    config: DiTConfig,
-) -> tuple[ModelMixin, dict[str, datasets.Dataset], dict[str, Any]]:
-    """The autoencoder, the latents' rows by split, and their metadata.
-
-    Raises:
-        ValueError: the latents were made by another autoencoder.
-    """
-    rows, metadata = load_latents(config.latents)
-    if weights_sha256(config.vae) != metadata["autoencoder_sha256"]:
-        raise ValueError(
-            f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
-            "encode again with this autoencoder"
-        )
-    vae = load_video_autoencoder(config.vae).requires_grad_(False)
-    if adapter.is_ours(vae):  # the pipeline's copy; of another class these would mean something else
-        vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
-    return vae, rows, metadata
 
 
 def diffusion_losses(
@@ -184,23 +166,6 @@ def validate(
         f"val_{name}": (accelerator.reduce(total, "sum") / len(dataset)).item()
         for name, total in sums.items()
     }
-
-
-def make_pipeline(
-    transformer: LatentTransformer, vae: ModelMixin, metadata: Mapping[str, Any], config: DiTConfig
-) -> VidTwinPipeline:
-    scheduler = diffusion.make_scheduler(config.objective, config.shift)
-    names = () if adapter.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
-    whitening = {name: metadata[name] for name in names}
-    return VidTwinPipeline(
-        vae,
-        transformer,
-        scheduler,
-        metadata["class_names"],
-        fps=metadata["fps"],
-        training=training_record(config, metadata),
-        **whitening,
-    )
 
 
 def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:

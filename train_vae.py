@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (wrapped_discriminator,) = discriminator_optimizer.modules
         optimizers.append(discriminator_optimizer)
 
-    with training_run(vae, optimizers, config, accelerator, "train_vae", inputs=inputs) as run:
+    with training_run(vae, optimizers, config, accelerator, "autoencoder", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=collate):
             bad_videos.update(batch)
             clips = batch["video"]

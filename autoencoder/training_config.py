@@ -22,6 +22,7 @@ class VAEConfig(TrainingConfig):
     ema_decay: float = flag(0.9999, "decay of the average, warmed up")
     checkpointing_steps: int = flag(5000, "optimizer steps between checkpoints")
     validation_steps: int = flag(5000, "optimizer steps between validations")
+    tracker_project_name: str = flag("train_vae", "project of the tracker, and title of the bar")
 
     data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
     fold: int = flag(1, "official split of UCF-101, 1 to 3")

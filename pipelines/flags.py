@@ -80,3 +80,14 @@ class CardFlags:
     )
     dataset: str | None = flag("name of the training data")
     license: str | None = flag("of the weights, as the hub spells it; left out: apache-2.0")
+
+
+@dataclass(kw_only=True)
+class CheckpointFlags:
+    """Of `python -m vidtwin_gen export`."""
+
+    checkpoint: str = flag("a folder checkpoint-<step> of train_vae.py or train_dit.py", required=True)
+    out: str = flag("folder for the autoencoder or the pipeline, new or empty", required=True)
+    no_ema: bool = flag("the weights of the last step, not their average", False, action="store_true")
+    vae: str | None = flag("of a pipeline: its autoencoder; left out: where the run had it")
+    latents: str | None = flag("of a pipeline: what it was trained on; left out: where the run had it")

@@ -1,4 +1,4 @@
-"""python -m vidtwin_gen demo | data | encode"""
+"""python -m vidtwin_gen demo | data | encode | export"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoencoder.encode.flags import EncodeFlags
+from pipelines.flags import CheckpointFlags
 from vidtwin_gen.demo import DemoFlags, demo
 from vidtwin_gen.flags import Verb, flag, run_verb
 
@@ -33,6 +34,11 @@ VERBS = {
         EncodeFlags,
         "autoencoder.encode.dataset:encode",
         "encode a data set into latents, once; the same command again continues",
+    ),
+    "export": Verb(
+        CheckpointFlags,
+        "pipelines.trained:export",
+        "the autoencoder or the pipeline of a checkpoint, as its run would have ended there",
     ),
 }
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from pipelines.flags import CardFlags
 from pipelines.sharing.metrics import SCALAR, metrics_of
 from pipelines.sharing.model_card import CARD, INDEX, SAVE_AGAIN, write_card
@@ -29,8 +27,8 @@ NOT_LEARNED = {*PLACES, *FREE_ON_RESUME}
 SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", "seed")
 
 
-def training_record(config: Any, latents: Mapping[str, Any]) -> Record:
-    """The record of a run of train_dit.py that ends in this process.
+def training_record(config: Any, latents: Mapping[str, Any], num_processes: int) -> Record:
+    """The record of a run of train_dit.py.
 
     Args:
         config: the run's flags, a dataclass. latents: what latents.json says. Lists in it, such as the class
@@ -40,7 +38,7 @@ def training_record(config: Any, latents: Mapping[str, Any]) -> Record:
     return {
         "data": {name: _without_place(value) for name, value in latents.items() if _is_plain(value)},
         "flags": {name: value for name, value in flags.items() if name not in NOT_LEARNED},
-        "num_processes": PartialState().num_processes,
+        "num_processes": num_processes,
     }
 
 

@@ -39,6 +39,8 @@ SMALLER: dict[str, list[str]] = {
         {"num_workers": 0, "num_frames": 5, "height": 16, "width": 16}
     ),
     "vidtwin_gen encode": ["--num_workers", "0"],
+    "vidtwin_gen export runs/ucf/vae_at_5000": ["--checkpoint", "runs/ucf/vae/checkpoint-2"],
+    "vidtwin_gen export": ["--checkpoint", "runs/ucf/dit/checkpoint-2"],
     "autoencoder": [],
     "pipelines card": [],
     "pipelines export": [],

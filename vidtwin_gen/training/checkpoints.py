@@ -1,20 +1,24 @@
-"""Checkpoints of a run: what they count, which to resume from; each has its name only when complete."""
+"""Checkpoints of a run: what they count, which to resume from; each has its name only when complete, and the
+digests of its files with it."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from vidtwin_gen.files import file_sha256, read_json, write_json
 from vidtwin_gen.training.fsdp import is_sharded
-from vidtwin_gen.training.manifest import damage_of, write_manifest
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+MANIFEST = "manifest.json"
 
 
 class Progress:
@@ -45,6 +49,12 @@ class Progress:
                 f"{self.num_processes}: resume with as many, or start another --output_dir"
             )
         self.step, self.skipped_steps = state["step"], state["skipped_steps"]
+
+
+def saved_progress(checkpoint: Path) -> dict[str, int]:
+    """What `Progress` saved there."""
+    saved = (torch.load(path, weights_only=True) for path in checkpoint.glob("custom_checkpoint_*.pkl"))
+    return next(state for state in saved if "num_processes" in state)
 
 
 def resume(
@@ -181,3 +191,31 @@ def _keep_newest(output_dir: Path, limit: int) -> None:
         _without_name(old)
     for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
         shutil.rmtree(path)
+
+
+def write_manifest(folder: Path) -> None:
+    """`manifest.json`: the sha256 of every file below `folder`, by its path from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = dict(zip([path.relative_to(folder).as_posix() for path in files], _digests(files), strict=True))
+    write_json(folder / MANIFEST, {"sha256": digests})
+
+
+def damage_of(folder: Path) -> str:
+    """What is not as the manifest says, "" where all is or where there is none, as in folders of before."""
+    if not (folder / MANIFEST).is_file():
+        return ""
+    try:
+        digests = read_json(folder / MANIFEST, "")["sha256"]
+    except (ValueError, KeyError):
+        return f"{MANIFEST} can't be read"
+    missing = [name for name in digests if not (folder / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    seen = _digests([folder / name for name in digests])
+    changed = [name for name, digest in zip(digests, seen, strict=True) if digest != digests[name]]
+    return f"{changed[0]} is not as it was written" if changed else ""
+
+
+def _digests(files: list[Path]) -> list[str]:
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to others
+        return list(pool.map(file_sha256, files))

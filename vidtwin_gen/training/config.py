@@ -62,7 +62,7 @@ class TrainingConfig:
     dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
     logging_steps: int = flag(20, "optimizer steps between lines of metrics.jsonl")
     report_to: str = flag("tensorboard", "a tracker of accelerate: tensorboard, wandb ...; all, or none")
-    tracker_project_name: str = flag("", "project of the tracker; left out: the name of the script")
+    tracker_project_name: str = flag("vidtwin_gen", "project of the tracker, and title of the bar")
     push_to_hub: bool = flag(False, "push what the run exports to the hub, too")
     hub_model_id: str = flag("", "repository to push to; left out: the name of output_dir, as your own")
     hub_token: str = field(

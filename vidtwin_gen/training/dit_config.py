@@ -17,6 +17,8 @@ Conditioning = Literal["adaln", "cross_attention"]
 class DiTConfig(TrainingConfig):
     """Flags of stage 2."""
 
+    tracker_project_name: str = flag("train_dit", "project of the tracker, and title of the bar")
+
     vae: str = flag("", "folder of the autoencoder that made the latents")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
     objective: Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")

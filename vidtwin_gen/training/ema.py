@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -17,34 +16,27 @@ from vidtwin_gen.training.fsdp import reshard
 
 class EMA(EMAModel):
     """diffusers' exponential moving average, also of weights that FSDP shards: each process averages its
-    shards, and what is saved is whole.
-
-    accelerate saves such an object from the first process only, whose shards every process would then load.
-    """
+    shards. Its weights are saved with the model's (`ModelFolders`), its counts in a file of accelerate's."""
 
     shadow_params: list[torch.Tensor]
 
     def state_dict(self) -> dict[str, Any]:
-        """All processes have to call it: the shards are gathered, one tensor after the other."""
-        return super().state_dict() | {"shadow_params": [_whole(shadow) for shadow in self.shadow_params]}
+        return {name: value for name, value in super().state_dict().items() if name != "shadow_params"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        like = self.shadow_params
-        super().load_state_dict(state_dict)
+        """Of a file of before the folders, with whole weights in it, too."""
+        super().load_state_dict(state_dict | {"shadow_params": None})
+        if "shadow_params" in state_dict:
+            self.set_weights(state_dict["shadow_params"])
+
+    def set_weights(self, weights: Iterable[torch.Tensor]) -> None:
+        """Takes whole weights, in the order of the model's parameters."""
         self.shadow_params = [
             distribute_tensor(whole, shards.device_mesh, shards.placements, src_data_rank=None)
             if isinstance(shards, DTensor)
-            else whole
-            for whole, shards in zip(self.shadow_params, like, strict=True)
+            else whole.detach().clone()
+            for whole, shards in zip(weights, self.shadow_params, strict=True)
         ]
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Of shards the whole tensor, on the CPU of the first process, and the shards themselves elsewhere."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    whole = tensor.full_tensor()
-    return whole.cpu() if dist.get_rank() == 0 else tensor
 
 
 @contextmanager

@@ -76,8 +76,11 @@ def whole_copy(model: Model, accelerator: Accelerator) -> Model | None:
     weights = accelerator.get_state_dict(model)
     if not accelerator.is_main_process:
         return None
-    # sharding puts classes of its own before the model's
-    model_class: Any = next(cls for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))
-    copy: Model = model_class.from_config(model.config)
+    copy: Model = model_class(model).from_config(model.config)
     copy.load_state_dict(weights)
     return copy.eval()
+
+
+def model_class(model: ModelMixin) -> Any:
+    """The model's own class: sharding puts some before it."""
+    return next(cls for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))

@@ -22,21 +22,21 @@ class MetricsLog:
     resuming, lines past the checkpoint are dropped: the run writes them anew.
     """
 
-    def __init__(self, accelerator: Accelerator, config: TrainingConfig, name: str, step: int) -> None:
+    def __init__(self, accelerator: Accelerator, config: TrainingConfig, step: int) -> None:
         self.accelerator = accelerator
         self.path = Path(config.output_dir) / METRICS
         self.sums: dict[str, torch.Tensor] = {}  # on the device
         self.counts: dict[str, int] = {}
         self.of_this_step: list[tuple[str, torch.Tensor]] = []
         if config.report_to != "none":
-            accelerator.init_trackers(config.tracker_project_name or name, config=config.public())
+            accelerator.init_trackers(config.tracker_project_name, config=config.public())
         if accelerator.is_main_process and self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             write_text(self.path, "".join(f"{line}\n" for line in lines))
         self.bar = tqdm(
             total=config.max_train_steps,
             initial=step,
-            desc=name,
+            desc=config.tracker_project_name,
             unit="step",
             disable=not accelerator.is_main_process,
         )

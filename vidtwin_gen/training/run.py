@@ -21,6 +21,7 @@ from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_rec
 from vidtwin_gen.training.ema import EMA, ema_weights
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog
+from vidtwin_gen.training.model_folders import ModelFolders
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
 
@@ -62,6 +63,7 @@ class Run:
 
     Args:
         model: the one that is exported, prepared by its optimizer.
+        name: of the model's kind, as a pipeline or a checkpoint has it.
         optimizers: all that the loop steps, that of `model` first.
         stop: what tells that a signal came. workers: what each data worker starts with.
         inputs: digests of what the run learns from, by the flag that names it; a resumed run needs the same.
@@ -89,6 +91,7 @@ class Run:
         self.ema = EMA(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
+        ModelFolders(model, self.ema, accelerator, name)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
         resume(
@@ -106,7 +109,7 @@ class Run:
         if accelerator.is_main_process:
             self._write_record(record)
         self.num_passes = self.step * config.gradient_accumulation_steps
-        self.log = MetricsLog(accelerator, config, name, self.step)
+        self.log = MetricsLog(accelerator, config, self.step)
 
     def _write_record(self, record: dict[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""

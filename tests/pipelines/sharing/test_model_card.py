@@ -221,7 +221,7 @@ def test_a_training_run_records_itself(tiny_dit_run, tiny_latents):
     assert "| batch, clips a step | 4 (4 × 1 × 1 processes) |" in text
     command = re.search(r"^```bash\n(python train_dit.py .*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
     config = parse_config(train_dit.DiTConfig, {}, shlex.split(command.replace("\\\n", ""))[2:])
-    flags = training_record(config, tiny_latents.metadata)["flags"]
+    flags = training_record(config, tiny_latents.metadata, 1)["flags"]
     assert flags == record["flags"] and config.output_dir == "RUN"
 
 

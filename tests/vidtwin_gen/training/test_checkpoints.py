@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoModel
 
 import train_dit
 import train_vae
@@ -154,6 +155,34 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(script, run, copied, cap
         damage(copied / name / "scheduler.bin", "cut")
     with pytest.raises(ValueError, match="no whole checkpoint .*checkpoint-12: scheduler.bin is not as"):
         SCRIPTS[script].main(run.argv(copied))
+
+
+def to_earlier_form(checkpoint, script):
+    """Without digests and folders of models: accelerate's files held all weights, the EMA's its own."""
+    (checkpoint / "manifest.json").unlink()
+    name = Path(WEIGHTS[script]).parent.name
+    for number in (1, 0):
+        path = checkpoint / f"model{f'_{number}' if number else ''}.safetensors"
+        if path.exists():
+            path.rename(checkpoint / f"model_{number + 1}.safetensors")
+    (checkpoint / name / Path(WEIGHTS[script]).name).rename(checkpoint / "model.safetensors")
+    average = AutoModel.from_pretrained(str(checkpoint / f"{name}_ema"))
+    counts = torch.load(checkpoint / "custom_checkpoint_0.pkl")
+    weights = [parameter.detach() for parameter in average.parameters()]
+    torch.save(counts | {"shadow_params": weights}, checkpoint / "custom_checkpoint_0.pkl")
+    for folder in (name, f"{name}_ema"):
+        shutil.rmtree(checkpoint / folder)
+
+
+def test_a_checkpoint_of_before_is_resumed(script, run, copied):
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    shutil.rmtree(copied / "checkpoint-12")
+    to_earlier_form(copied / "checkpoint-10", script)
+    SCRIPTS[script].main(run.argv(copied))
+    assert metrics(copied) == metrics(run.output_dir)
+    assert weights_sha256((copied / WEIGHTS[script]).parent) == weights_sha256(
+        (run.output_dir / WEIGHTS[script]).parent
+    )
 
 
 def test_the_second_run_in_a_folder_is_refused(script, run, copied):

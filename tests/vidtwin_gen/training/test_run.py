@@ -38,10 +38,15 @@ def test_a_run_leaves_what_it_promises(script, run):
         "step_0000012.png",
     ]
     # the average is exported, not the weights of the last step
-    last = load_file(run.output_dir / "checkpoint-12" / "model.safetensors")
     exported = load_file(run.output_dir / WEIGHTS[script])
+    name = Path(WEIGHTS[script]).parent.name
+    last, average = (
+        load_file(run.output_dir / "checkpoint-12" / folder / Path(WEIGHTS[script]).name)
+        for folder in (name, f"{name}_ema")
+    )
     assert last.keys() == exported.keys()
     assert any(not torch.equal(last[name], exported[name]) for name in last)
+    assert all(torch.equal(average[name], exported[name]) for name in exported)
 
 
 def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
@@ -184,7 +189,7 @@ def test_the_discriminator_begins_when_it_is_told_and_the_log_variance_learns(ti
     assert [line["step"] for line in lines if adversarial & line.keys()] == list(range(5, 13))
     # nothing is accumulated: two passes a step of the same weights
     checkpoint = tiny_vae_run.output_dir / "checkpoint-12"
-    trained, started = (load_file(checkpoint / f"model_{i}.safetensors") for i in (1, 2))
+    trained, started = (load_file(checkpoint / f"model{i}.safetensors") for i in ("", "_1"))
     assert lines[0]["logvar"] == 0 and trained["logvar"] < 0
     assert lines[-1]["logvar"] == pytest.approx(trained["logvar"].item(), abs=2e-3)
     torch.manual_seed(0)
@@ -218,7 +223,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
     state = torch.load(output_dir / name / "custom_checkpoint_1.pkl")
     assert state["skipped_steps"] == 3
     assert name == f"checkpoint-{state['step']}"
-    weights = load_file(output_dir / name / "model.safetensors")
+    weights = load_file(next((output_dir / name).glob("*_ema/*.safetensors")))
     assert all(value.isfinite().all() for value in weights.values())
     assert "(3 in a row, 3 in all)" in capsys.readouterr().out
     finite = [line for line in metrics(output_dir) if "loss" in line]

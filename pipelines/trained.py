@@ -1,0 +1,102 @@
+"""What a training makes: the pipeline of its parts, and the autoencoder or pipeline of any checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from diffusers import DiffusionPipeline
+from diffusers.models.modeling_utils import ModelMixin
+
+from autoencoder import adapter
+from autoencoder.loading import load_video_autoencoder
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from pipelines.flags import CheckpointFlags
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from pipelines.sharing.training_record import training_record
+from vidtwin_gen import diffusion
+from vidtwin_gen.data.latent_dataset import load_latents
+from vidtwin_gen.files import new_folder, read_json
+from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.training.checkpoints import damage_of, saved_progress
+from vidtwin_gen.training.config import RECORD
+from vidtwin_gen.training.dit_config import DiTConfig
+from vidtwin_gen.weights import weights_sha256
+
+
+def load_inputs(
+    config: DiTConfig,
+) -> tuple[ModelMixin, dict[str, datasets.Dataset], dict[str, Any]]:
+    """The autoencoder with the latents' whitening, the latents' rows by split, and their metadata. Raises
+    ValueError where the latents were made by another autoencoder.
+    """
+    rows, metadata = load_latents(config.latents)
+    if weights_sha256(config.vae) != metadata["autoencoder_sha256"]:
+        raise ValueError(
+            f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
+            "encode again with this autoencoder"
+        )
+    vae = load_video_autoencoder(config.vae).requires_grad_(False)
+    if adapter.is_ours(vae):  # the pipeline's copy; of another class these would mean something else
+        vae.register_to_config(**{name: metadata[name] for name in ("latents_mean", "latents_std")})
+    return vae, rows, metadata
+
+
+def make_pipeline(
+    transformer: LatentTransformer,
+    vae: ModelMixin,
+    metadata: Mapping[str, Any],
+    config: DiTConfig,
+    num_processes: int,
+) -> VidTwinPipeline:
+    """The pipeline of a DiT that so many processes trained on these latents of this autoencoder."""
+    names = () if adapter.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
+    return VidTwinPipeline(
+        vae,
+        transformer,
+        diffusion.make_scheduler(config.objective, config.shift),
+        metadata["class_names"],
+        fps=metadata["fps"],
+        training=training_record(config, metadata, num_processes),
+        **{name: metadata[name] for name in names},
+    )
+
+
+def load_checkpoint(flags: CheckpointFlags) -> AutoencoderVidTwin | DiffusionPipeline:
+    """The autoencoder, or the pipeline, that a run would have exported at its checkpoint.
+
+    Raises:
+        ValueError: it is no checkpoint with folders of models, or damaged; or as `load_inputs`.
+    """
+    checkpoint = Path(flags.checkpoint)
+    kinds = [kind for kind in ("autoencoder", "transformer") if (checkpoint / kind).is_dir()]
+    if not kinds:
+        raise ValueError(
+            f"{checkpoint} holds neither autoencoder/ nor transformer/: name a checkpoint-<step> of "
+            "train_vae.py or train_dit.py; one of version 0.1 gets them when its run goes on"
+        )
+    if damage := damage_of(checkpoint):
+        raise ValueError(f"{checkpoint} is damaged, {damage}: name another checkpoint")
+    average = checkpoint / f"{kinds[0]}_ema"
+    folder = checkpoint / kinds[0] if flags.no_ema or not average.is_dir() else average
+    if kinds == ["autoencoder"]:
+        return AutoencoderVidTwin.from_pretrained(folder)
+    record = read_json(checkpoint.parent / RECORD, "the checkpoint has to be in the folder of its run")
+    progress = saved_progress(checkpoint)
+    names = {field.name for field in dataclasses.fields(DiTConfig)}
+    known = {name: value for name, value in record.items() if name in names}
+    known |= {"vae": flags.vae or known["vae"], "latents": flags.latents or known["latents"]}
+    config = DiTConfig(**known | {"max_train_steps": progress["step"]})
+    vae, _, metadata = load_inputs(config)
+    transformer = LatentTransformer.from_pretrained(folder)
+    return make_pipeline(transformer, vae, metadata, config, progress["num_processes"])
+
+
+def export(flags: CheckpointFlags) -> None:
+    """python -m vidtwin_gen export"""
+    with new_folder(flags.out) as folder:
+        load_checkpoint(flags).save_pretrained(folder)
+    print(f"wrote {flags.out}")
