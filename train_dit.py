@@ -9,10 +9,13 @@ Writes checkpoints, metrics.jsonl, samples/ and, at the end, <output_dir>/pipeli
 
 from __future__ import annotations
 
+import signal
+
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would make a traceback of Ctrl-C
     parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json

@@ -8,10 +8,13 @@ Writes checkpoints, metrics.jsonl, samples/ and, at the end, the averaged model 
 
 from __future__ import annotations
 
+import signal
+
 from autoencoder.training_config import PRESETS, VAEConfig
 from vidtwin_gen.training.config import parse_config
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would make a traceback of Ctrl-C
     parse_config(VAEConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import hashlib

@@ -18,12 +18,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from types import FrameType
 from typing import Any, NoReturn
 
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
@@ -108,12 +111,35 @@ def run_verb(
 @contextmanager
 def user_errors(program: str | None = None) -> Iterator[None]:
     """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
-    with one line and exit status 2."""
+    with one line and exit status 2; Ctrl-C with one and status 130, also where a library makes another error
+    of it, or none. A second Ctrl-C ends it at once."""
+    name = program or Path(sys.argv[0]).name
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if in_main_thread else None
     try:
         yield
-    except (ValueError, FloatingPointError) as error:
-        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except KeyboardInterrupt:
+        interrupted = True
+    except Exception as error:
+        if not (interrupted or isinstance(error, (ValueError, FloatingPointError))):
+            raise
+        if not interrupted:
+            print(f"{name}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
+    if interrupted:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,9 @@
 """Command lines: flags are fields, and a user's mistake is one line."""
 
 import argparse
+import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +116,21 @@ def test_only_some_errors_are_the_users(capsys):
         assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
     with pytest.raises(TypeError), user_errors("train.py"):
         raise TypeError("ours")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError, None])
+def test_ctrl_c_is_told_whatever_becomes_of_it(error, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            if error:
+                raise error("a worker died") from None
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "encode: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_folder_is_known_by_a_file_in_it(tmp_path):

@@ -1,6 +1,8 @@
 """Fixtures of the tests that hold for both training scripts."""
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,11 @@ def run(script: str, request: pytest.FixtureRequest) -> Run:
 def copied(run: Run, tmp_path: Path) -> Path:
     """Its folder, copied to be written to."""
     return Path(shutil.copytree(run.output_dir, tmp_path / "copied"))
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """A script that is run as one takes it over."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
