@@ -6,19 +6,22 @@ import importlib
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from vidtwin_gen.files import read_json, write_json
+from vidtwin_gen.files import owned_folder, read_json, write_json
 from vidtwin_gen.flags import flag
+from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
 
 GUIDANCE_SCALE = 4.0  # of the generated clips
 NUM_INFERENCE_STEPS = 25
@@ -113,23 +116,33 @@ def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
 
 
 def demo(flags: DemoFlags) -> None:
-    """Runs the stages whose result is not there yet, so that the same command resumes, and reports. Raises
-    ValueError where `--out` holds a demo of another preset or other data."""
+    """Runs the stages whose result is not there yet, so that the same command resumes, and reports.
+
+    Raises:
+        ValueError: `--out` holds a demo of another preset or other data, or another process runs it.
+    """
     out = Path(flags.out)
     preset = flags.preset or ("cpu" if flags.data else "demo")
+    with owned_folder(out, "name another --out"):
+        run_stages(out, preset, flags.data)
+
+
+def run_stages(out: Path, preset: str, own_data: str | None) -> None:
+    """As `demo`, in a folder that is this process's alone."""
     record_path = out / "demo.json"
-    source = str(Path(flags.data).absolute()) if flags.data else None
+    source = str(Path(own_data).resolve()) if own_data else None
     record: dict[str, Any] = {"preset": preset, "data": source, "stages": {}, "peak_memory_mb": 0}
     if record_path.exists():
         earlier = read_json(record_path, "remove it, or name another --out")
+        moved = {"data": str(Path(earlier["data"]).resolve())} if earlier["data"] else {}
         for name in ("preset", "data"):
-            if earlier[name] != record[name]:
+            if (earlier | moved)[name] != record[name]:
                 raise ValueError(f"--out {out} holds a demo with {name} {earlier[name]}, not {record[name]}")
         record = earlier
     record["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     memory = PeakMemory()
     memory.start()
-    for stage in demo_stages(out, preset, flags.data):
+    for stage in demo_stages(out, preset, own_data):
         if stage.is_done:
             print(f"== {stage.name}: {stage.result} is there already", flush=True)
             continue
@@ -143,15 +156,32 @@ def demo(flags: DemoFlags) -> None:
 
 
 def run_stage(stage: Stage) -> None:
-    """Training in a process of its own, whose memory goes with it; the rest in this one."""
+    """Training in a process of its own, whose memory goes with it; the rest in this one. Signals go on to the
+    training, once each, as its session is its own; it ends when this process dies.
+
+    Raises:
+        SystemExit: the training failed or was ended, with its status.
+    """
     argv = list(map(str, stage.arguments))
     print(f"== {stage.name}\n$ {shlex.join(['python', '-m', stage.program, *argv])}", flush=True)
     if not stage.program.startswith("train_"):
         importlib.import_module(f"{stage.program}.__main__").main(argv)
         return
     command = [sys.executable, "-m", stage.program, *argv]
-    if code := subprocess.run(command, env={**TRAINING_ENVIRONMENT, **os.environ}, check=False).returncode:
-        sys.exit(f"{stage.program} ended with status {code}; the same command resumes the demo")
+    child = subprocess.Popen(
+        command,
+        env={**TRAINING_ENVIRONMENT, **os.environ},
+        start_new_session=True,
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),
+    )
+    with handled_by(lambda number, frame: child.send_signal(number)):
+        code = child.wait()
+    if code:
+        status = code if code > 0 else status_of(-code)
+        print(
+            f"{stage.program} ended with status {status}; the same command resumes the demo", file=sys.stderr
+        )
+        sys.exit(status)
 
 
 class PeakMemory(threading.Thread):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 import train_dit
@@ -19,6 +22,7 @@ from tests.builders.runs import DIT_FLAGS, VAE_FLAGS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import demo
 from vidtwin_gen.data import synthetic
+from vidtwin_gen.files import owned_folder
 
 SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
 
@@ -33,13 +37,17 @@ def test_the_demo_ends_in_a_report(
     monkeypatch.setitem(train_dit.PRESETS, "demo", DIT_FLAGS | SHORT)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
 
-    def train_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    class TrainHere:
         """In place of a process of its own, which would not see the presets above."""
-        assert command[:2] == [sys.executable, "-m"]
-        importlib.import_module(command[2]).main(command[3:])
-        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=train_here))
+        def __init__(self, command: list[str], **_: Any) -> None:
+            assert command[:2] == [sys.executable, "-m"]
+            importlib.import_module(command[2]).main(command[3:])
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(Popen=TrainHere))
     out = tmp_path / "demo"
     program.main(["data", "--out", str(out / "data"), "--clips_per_group", "1"])
     program.main(["demo", "--out", str(out)])
@@ -55,3 +63,51 @@ def test_the_demo_ends_in_a_report(
     assert capsys.readouterr().out.count("is there already") == 8
     (out / "eval" / "fvd.json").write_text('{"fvd": 1.0}')
     assert all(stage.is_done for stage in demo.demo_stages(out, "demo", own_data=None))
+
+
+STAND_IN = """if True:  # of a training: says what it got, and ends as a training does
+    import signal, sys, time
+    from vidtwin_gen.training.stopping import StopSignal, handled_by, status_of
+    stop = StopSignal()
+    with handled_by(stop):
+        print("trains", flush=True)
+        while not stop.number:
+            time.sleep(0.01)
+        sys.exit(status_of(stop.number))"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL"])
+def test_a_training_ends_with_the_demo(name: str, tmp_path: Path) -> None:
+    """It gets the signals, and the demo has its status; of one that nobody can handle it learns by itself."""
+    (tmp_path / "train_stand_in.py").write_text(STAND_IN)
+    run = (
+        "from pathlib import Path; from vidtwin_gen.demo import Stage, run_stage; "
+        "run_stage(Stage('training', Path('result'), 'train_stand_in', []))"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(demo.__file__).parents[1])])
+    with subprocess.Popen(
+        [sys.executable, "-c", run],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while process.stdout.readline() != "trains\n":
+            assert process.poll() is None
+        (child,) = psutil.Process(process.pid).children()
+        number = getattr(signal, name)
+        process.send_signal(number)
+        process.wait(60)
+        psutil.wait_procs([child], timeout=60)
+        assert not child.is_running()
+        if name == "SIGKILL":
+            return
+        assert process.returncode == 128 + number
+        told = process.stderr.read()
+        assert told == f"train_stand_in ended with status {128 + number}; the same command resumes the demo\n"
+
+
+def test_one_demo_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    with owned_folder(tmp_path, ""), pytest.raises(ValueError, match="in use by process.*another --out"):
+        demo.demo(demo.DemoFlags(out=str(tmp_path)))
