@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -37,6 +38,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
             "has more: launch it without FSDP, `accelerate launch --multi_gpu`"
         )
     accelerator = Accelerator(
+        # without a GPU, processes that torchrun started would else train apart
+        cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(),
         fsdp_plugin=plugin,
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

@@ -27,8 +27,6 @@ FSDP += ["--main_process_port", "0", "tests/fsdp_on_cpu.py"]
 def launch(launcher, script, argv):
     """Two processes of a script, and what they said."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    if launcher is DDP:
-        env["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, "-m", *launcher, script, *argv]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
