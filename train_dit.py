@@ -21,20 +21,21 @@ if __name__ == "__main__":
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from accelerate import Accelerator
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoder.model.posterior import FlatGaussian
+from eval.cost.dit import example
+from eval.cost.memory import predict_training_memory
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.trained import load_inputs, make_pipeline
 from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256
 from vidtwin_gen.data.pixels import from_diffusers
-from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
@@ -43,8 +44,8 @@ from vidtwin_gen.training.accelerator import load_initial_weights, make_accelera
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.pictures import save_samples
 from vidtwin_gen.training.run import training_run
-from vidtwin_gen.training.trackers import log_picture
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,6 +66,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
         accelerator.print(json.dumps(config.public(), indent=2))
         accelerator.print(f"{transformer.num_parameters():,} parameters, {num_tokens} tokens per clip")
+        peak = predicted_peak(transformer, config, accelerator) / 2**30
+        kernels = (
+            "" if accelerator.device.type == "cuda" else "; a GPU's kernels keep up to 1.4 times as much"
+        )
+        accelerator.print(
+            f"predicted peak {peak:.1f} GiB with {config.train_batch_size} clips a pass{kernels}"
+        )
         return
     vae.to(accelerator.device)
 
@@ -94,11 +102,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             if run.is_due(config.validation_steps):
                 with ema_weights(run.ema, transformer):
                     values = validate(transformer, rows["test"], metadata, config, accelerator)
-                    save_samples(pipeline_of(transformer), config, run.step, accelerator)
+                    sample_classes(pipeline_of(transformer), config, run.step, accelerator)
                 run.report_validation(values)
             run.save_checkpoint_if_due()
         run.export("pipeline", pipeline_of)
     push_if_asked(run.output_dir / "pipeline", config, accelerator)
+
+
+def predicted_peak(transformer: LatentTransformer, config: DiTConfig, accelerator: Accelerator) -> int:
+    """Bytes that a process needs for the DiT at the peak of a step; nothing is allocated to find out."""
+    with FakeTensorMode(), accelerator.device:
+        model, inputs = example(
+            transformer.layout,
+            lambda **_: LatentTransformer.from_config(transformer.config),
+            batch_size=config.train_batch_size,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+        model.forward = accelerator.autocast()(model.forward)  # type: ignore[method-assign]
+        amounts = predict_training_memory(model, inputs)
+    return amounts["peak"] + config.use_ema * amounts["parameters"]
 
 
 def diffusion_losses(
@@ -171,7 +193,7 @@ def validate(
     }
 
 
-def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:
+def sample_classes(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:
     """One clip per class, of the same noise at every validation: a picture of frames and an animation. All
     processes make them, since sharded weights need all, and the first one saves them."""
     pipeline.set_progress_bar_config(disable=True)
@@ -187,12 +209,8 @@ def save_samples(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accele
     if not accelerator.is_main_process:
         return
     clips = from_diffusers(torch.as_tensor(output[0]).cpu())
-    folder = Path(config.output_dir) / "samples"
-    folder.mkdir(exist_ok=True)
-    picture = filmstrip(clips)
-    picture.save(folder / f"step_{step:07d}.png")
-    log_picture(accelerator, picture, step)
-    write_gif(folder / f"step_{step:07d}.gif", tile(clips), fps=min(pipeline.config.fps, 50))
+    names = [pipeline.config.class_names[label] for label in labels]
+    save_samples(config.output_dir, step, accelerator, clips, names, clips, min(pipeline.config.fps, 50))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ from autoencoder.parts import decode_parts
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.data.writing import filmstrip, tile, write_gif
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
@@ -50,8 +49,8 @@ from vidtwin_gen.training.config import model_arguments
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.pictures import save_samples
 from vidtwin_gen.training.run import training_run
-from vidtwin_gen.training.trackers import log_picture
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -191,8 +190,18 @@ def validate(
                 pictured = True
                 parts = decode_parts(vae, latents[:4])
                 rate = config.fps or first_fps(dataset.paths) / config.stride
-                rows = [clips[:4], *(part.float() for part in parts.values())]
-                save_grid(rows, config, accelerator, step, min(rate, 50.0))
+                rows = torch.stack([clips[:4], *(part.float() for part in parts.values())])
+                rows = rows.clamp(-1, 1).cpu()  # (rows of a clip, clips, C, F, H, W)
+                save_samples(
+                    config.output_dir,
+                    step,
+                    accelerator,
+                    rows.transpose(0, 1).flatten(0, 1),
+                    ["original", *parts] * rows.shape[1],
+                    rows.flatten(0, 1),
+                    min(rate, 50.0),
+                    columns=rows.shape[1],
+                )
         distance = (
             lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean() if lpips else sums.new_zeros(())
         )
@@ -209,20 +218,6 @@ def validate(
         raise ValueError(f"none of {num_videos} held-out videos can be read: {bad_videos.summary()}")
     names = ("val_psnr", "val_ssim", "val_lpips") if lpips else ("val_psnr", "val_ssim")
     return {name: total / count for name, total in zip(names, totals, strict=False)}
-
-
-def save_grid(
-    rows: list[torch.Tensor], config: VAEConfig, accelerator: Accelerator, step: int, fps: float
-) -> None:
-    """Clips (B, C, F, H, W) after each other for each row, as a picture of frames and as an animation."""
-    folder = Path(config.output_dir) / "samples"
-    folder.mkdir(exist_ok=True)
-    by_row = torch.stack(rows).clamp(-1, 1).cpu()
-    picture = filmstrip(by_row.transpose(0, 1).flatten(0, 1))
-    picture.save(folder / f"step_{step:07d}.png")
-    log_picture(accelerator, picture, step)
-    cells = by_row.flatten(0, 1)
-    write_gif(folder / f"step_{step:07d}.gif", tile(cells, columns=by_row.shape[1]), fps)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,10 @@ class BadVideos:
         self._seen.update(batch["index"].tolist(), self.reasons)
         enough = len(self._seen) >= min(100, self.num_videos)
         if enough and len(self.reasons) > self.max_fraction * len(self._seen):
-            raise ValueError(f"too many bad files (limit {self.max_fraction:.0%}): {self.summary()}")
+            raise ValueError(
+                f"too many bad files (limit {self.max_fraction:.0%}, --max_bad_fraction sets another): "
+                f"{self.summary()}"
+            )
 
     def summary(self) -> str:
         """One line: how many, and the first few by name."""

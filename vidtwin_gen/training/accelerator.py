@@ -50,7 +50,10 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         accelerator.print("accelerate shards nothing on this device: training without FSDP")
     if config.allow_tf32:
         allow_tf32(accelerator.device)
-    set_seed(config.seed)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
+        torch.backends.cudnn.benchmark = False
+    set_seed(config.seed, deterministic=config.deterministic)
     return accelerator
 
 

@@ -49,10 +49,11 @@ class TrainingConfig:
     max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm; 0: they are not")
     max_skipped_steps: int = flag(20, "steps in a row lost to NaN or infinity at which the run stops")
     mixed_precision: str = flag("no", "no, bf16 or fp16")
+    deterministic: bool = flag(False, "on a GPU the same numbers again, slower; a CPU gives them anyway")
     allow_tf32: bool = flag(False, "float32 products of a GPU in TF32, faster and less exact; no CPU's")
     attention_backend: str = flag("", "of diffusers: native, flash, xformers ...; left out: its default")
     compile: bool = flag(False, "torch.compile the repeated blocks; needs a C++ compiler")
-    use_ema: bool = flag(True, "average the weights; the average is validated and exported")
+    use_ema: bool = flag(True, "validate and export an average of the weights; --no_use_ema: the last ones")
     ema_decay: float = flag(0.999, "decay of the average, warmed up")
     checkpointing_steps: int = flag(500, "optimizer steps between checkpoints")
     checkpoints_total_limit: int = flag(2, "checkpoints kept; older ones are removed")
@@ -128,6 +129,7 @@ FREE_ON_RESUME = {
     "gradient_checkpointing",
     "attention_backend",
     "allow_tf32",
+    "deterministic",
     "compile",
     "max_skipped_steps",
     "lpips_weights",

@@ -18,10 +18,9 @@ from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
-from vidtwin_gen.training.ema import EMA, ema_weights
+from vidtwin_gen.training.ema import EMA, ModelFolders, ema_weights
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog
-from vidtwin_gen.training.model_folders import ModelFolders
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
 

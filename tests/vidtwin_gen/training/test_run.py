@@ -1,27 +1,33 @@
 """Both training scripts: what a run leaves, what its losses are, and mistakes are told."""
 
 import math
+import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import train_dit
 import train_vae
 from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
+from eval.cost.tokenizers import vidtwin
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.draws import seed_pass
+from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.pictures import with_row_labels
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,7 +100,42 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
     SCRIPTS[script].main(run.argv(tmp_path / "dry", dry_run=True))
     told = capsys.readouterr().out
     assert '"hidden_size": 16' in told and "parameters" in told
+    assert script == "train_vae" or re.search(r"predicted peak 0\.0 GiB with 4 clips a pass", told)
     assert not list(tmp_path.iterdir())
+
+
+def test_presets_of_a_size_fit_a_card_of_80_gb(another_accelerator):
+    """At 1,008 tokens; a GPU was measured to keep 1.4 times what the kernels of a CPU do."""
+    for name in ("S", "B", "L", "XL", "paper"):
+        config = train_dit.DiTConfig(output_dir="run", vae="v", latents="l", **train_dit.PRESETS[name])
+        assert config.train_batch_size * config.gradient_accumulation_steps == 256
+    config = train_dit.DiTConfig(output_dir="run", vae="v", latents="l", **train_dit.PRESETS["B"])
+    sizes = {size: getattr(config, size) for size in ("hidden_size", "num_layers", "num_heads")}
+    with torch.device("meta"):
+        transformer = LatentTransformer(layout=vidtwin(1).layout.to_config(), num_classes=101, **sizes)
+    assert transformer.layout.num_tokens(1) == 1008
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    peak = train_dit.predicted_peak(transformer, config, accelerator)
+    assert 1.4 * peak / 2**30 == pytest.approx(37.4, rel=0.1)  # measured on an H200, without the average
+
+
+def test_deterministic_changes_no_number_of_a_cpu(script, run, tmp_path):
+    try:
+        argv = run.argv(tmp_path / "run", max_train_steps=1, checkpointing_steps=1, deterministic=True)
+        SCRIPTS[script].main(argv)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert metrics(tmp_path / "run")[0] == metrics(run.output_dir)[0]
+
+
+def test_rows_of_a_picture_have_their_labels():
+    picture = Image.new("RGB", (30, 60), "red")
+    labelled = with_row_labels(picture, ["", "Archery", ""])
+    margin = labelled.width - 30
+    assert labelled.crop((margin, 0, margin + 30, 60)).tobytes() == picture.tobytes()
+    dark = np.asarray(labelled.convert("L"))[:, :margin] < 128
+    assert dark[20:40].any() and not dark[:20].any() and not dark[40:].any()
 
 
 @pytest.mark.parametrize(
