@@ -42,10 +42,9 @@ def training_run(
         ValueError: another process owns the folder, or as `Run`.
         SystemExit: a signal came.
     """
-    is_main = accelerator.is_main_process
-    way_out = "name another --output_dir"
     stop, workers = StopSignal(), DataWorkers()
-    with owned_folder(config.output_dir, way_out) if is_main else nullcontext(), handled_by(stop):
+    owned = owned_folder(config.output_dir, "name another --output_dir")
+    with owned if accelerator.is_main_process else nullcontext(), handled_by(stop):
         try:
             yield Run(model, optimizers, config, accelerator, name, stop, workers, inputs=inputs)
         finally:
@@ -93,13 +92,8 @@ class Run:
         ModelFolders(model, self.ema, accelerator, name)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
-        resume(
-            accelerator,
-            self.output_dir,
-            config.resume_from_checkpoint,
-            max_train_steps=config.max_train_steps,
-            limit=config.checkpoints_total_limit,
-        )
+        wanted, limit = config.resume_from_checkpoint, config.checkpoints_total_limit
+        resume(accelerator, self.output_dir, wanted, max_train_steps=config.max_train_steps, limit=limit)
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
         for optimizer in optimizers:
@@ -113,12 +107,13 @@ class Run:
     def _write_record(self, record: dict[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
         path = self.output_dir / RECORD
-        before = read_json(path, "")[END] if self.step else self.config.max_train_steps
-        if before != self.config.max_train_steps:
+        end = self.config.max_train_steps
+        before = read_json(path, "")[END] if self.step and path.is_file() else end
+        if before != end:
             self.is_to_export = True
             print(
-                f"--{END} was {before}, is {self.config.max_train_steps}: from step {self.step} on the "
-                f"learning rate is that of --lr_scheduler {self.config.lr_scheduler} over the new number"
+                f"--{END} was {before}, is {end}: from step {self.step} on the learning rate is that of "
+                f"--lr_scheduler {self.config.lr_scheduler} over the new number"
             )
         write_json(path, record)
 

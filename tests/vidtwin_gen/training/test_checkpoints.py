@@ -93,6 +93,14 @@ def test_resuming_by_name_and_the_limit(script, run, copied):
     )
 
 
+def test_a_smaller_limit_counts_at_once_and_the_record_may_be_gone(tiny_vae_run, tmp_path):
+    copied = Path(shutil.copytree(tiny_vae_run.output_dir, tmp_path / "copied"))
+    (copied / "run.json").unlink()
+    train_vae.main(tiny_vae_run.argv(copied, checkpoints_total_limit=1))
+    assert checkpoints(copied) == ["checkpoint-12"]
+    assert (copied / "run.json").is_file()
+
+
 def test_a_finished_run_is_left_as_it_is(script, run, copied):
     # what `encode` writes into the autoencoder's config, say
     export = copied / Path(WEIGHTS[script]).parts[0]
