@@ -18,7 +18,9 @@ from pipelines.flags import CheckpointFlags
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
 from vidtwin_gen import diffusion
+from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import load_latents
+from vidtwin_gen.data.ucf101 import some
 from vidtwin_gen.files import new_folder, read_json
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, saved_progress
@@ -31,13 +33,18 @@ def load_inputs(
     config: DiTConfig,
 ) -> tuple[ModelMixin, dict[str, datasets.Dataset], dict[str, Any]]:
     """The autoencoder with the latents' whitening, the latents' rows by split, and their metadata. Raises
-    ValueError where the latents were made by another autoencoder.
-    """
+    ValueError where the latents were made by another autoencoder, or lack a class."""
     rows, metadata = load_latents(config.latents)
     if weights_sha256(config.vae) != metadata["autoencoder_sha256"]:
         raise ValueError(
             f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
             "encode again with this autoencoder"
+        )
+    empty = classes_without_rows(rows["train"]["label"], metadata["class_names"])
+    if empty and not config.allow_empty_classes:
+        raise ValueError(
+            f"--latents {config.latents} has no training rows of {some(empty)}, which a generator would not "
+            "learn: encode videos of them, or train as it is with --allow_empty_classes"
         )
     vae = load_video_autoencoder(config.vae).requires_grad_(False)
     if adapter.is_ours(vae):  # the pipeline's copy; of another class these would mean something else

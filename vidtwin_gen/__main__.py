@@ -1,14 +1,16 @@
-"""python -m vidtwin_gen demo | data | encode | export"""
+"""python -m vidtwin_gen demo | data | encode | export, and the door to every other program"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 from autoencoder.encode.flags import EncodeFlags
 from pipelines.flags import CheckpointFlags
 from vidtwin_gen.demo import DemoFlags, demo
-from vidtwin_gen.flags import Verb, flag, run_verb
+from vidtwin_gen.flags import Verb, flag, run_verb, user_errors
 
 
 @dataclass(kw_only=True)
@@ -43,8 +45,30 @@ VERBS = {
 }
 
 
+# Where only this program is on the path. The first word is a program, or a verb that only one program has.
+PROGRAMS = {
+    "train-vae": "train_vae:main",
+    "train-dit": "train_dit:main",
+    "eval": "eval.__main__:main",
+    "pipelines": "pipelines.__main__:main",
+    "autoencoder": "autoencoder.__main__:main",
+}
+OF_PIPELINES = ("generate", "edit", "mix", "card")
+ABOUT = (
+    f"Two-stage latent video diffusion. Other programs, with their own flags after the name: "
+    f"{', '.join(PROGRAMS)}; {', '.join(OF_PIPELINES)} without the name of theirs."
+)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    run_verb("python -m vidtwin_gen", "Two-stage latent video diffusion.", VERBS, argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in OF_PIPELINES:
+        words = ["pipelines", *words]
+    if words and words[0] in PROGRAMS:
+        with user_errors(words[0]):
+            resolve_name(PROGRAMS[words[0]])(words[1:])
+    else:
+        run_verb("python -m vidtwin_gen", ABOUT, VERBS, words)
 
 
 if __name__ == "__main__":

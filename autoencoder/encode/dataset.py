@@ -26,8 +26,9 @@ from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
+from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
-from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.ucf101 import build_index, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import find_device
@@ -48,6 +49,11 @@ def encode(flags: EncodeFlags) -> None:
     print(f"wrote {flags.out}: {metadata['num_rows']} rows")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")
+    for split in SPLITS:
+        files = [Path(flags.out, name) for name in metadata["files"] if name.startswith(f"{DATA}/{split}-")]
+        labels = [label for file in files for label in pq.read_table(file, columns=["label"])[0].to_pylist()]
+        if empty := classes_without_rows(labels, metadata["class_names"]):
+            print(f"no {split} rows of {some(empty)}: all of their videos were left out, or there are none")
 
 
 def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:

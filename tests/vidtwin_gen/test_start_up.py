@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vidtwin_gen.__main__ import main
 from vidtwin_gen._registration import _after_import
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,10 @@ assert not large, large
                 "encode --colour red",
                 "encode --vae v --data d --out o",
                 "demo --preset vast",
+                "eval --help",
+                "eval fvd --colour red",
+                "generate --colour red",
+                "pipelines export --help",
                 "data",
             ],
         ),
@@ -50,6 +55,21 @@ assert not large, large
 )
 def test_help_and_refusals_import_nothing_large(program, lines):
     subprocess.run([sys.executable, "-c", RUN_AND_LOOK, program, *lines], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train-vae", "--preset", "cpu", "--output_dir", "run"], "--data is required"),
+        (["train-dit", "--output_dir", "run"], "--vae and --latents are required"),
+        (["generate", "--pipeline", "none", "--out", "out"], "none does not exist"),
+    ],
+)
+def test_one_program_is_the_door_to_all(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train_vae", "train_dit"])

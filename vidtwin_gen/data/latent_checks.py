@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,10 @@ def check_rows(
         start += len(batch)
 
 
-def classes_without_rows(rows: datasets.Dataset, class_names: Sequence[str]) -> list[str]:
-    """The classes that no row of a split is of."""
-    counts = np.bincount(rows.with_format("numpy")["label"][:], minlength=len(class_names))
-    return [name for name, count in zip(class_names, counts, strict=True) if not count]
+def classes_without_rows(labels: Iterable[int], class_names: Sequence[str]) -> list[str]:
+    """The classes that no row of a split is of, from the labels of its rows."""
+    found = set(labels)
+    return [name for label, name in enumerate(class_names) if label not in found]
 
 
 def _place(files: Sequence[tuple[Path, int]], row: int) -> str:

@@ -22,6 +22,7 @@ class DiTConfig(TrainingConfig):
     vae: str = flag("", "folder of the autoencoder that made the latents")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
     objective: Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
+    allow_empty_classes: bool = flag(False, "train though the latents have no rows of some classes")
     sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
     class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
     logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")

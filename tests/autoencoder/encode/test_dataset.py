@@ -22,12 +22,14 @@ from autoencoder import __main__ as autoencoder_commands
 from autoencoder.encode.dataset import encode_dataset
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
+from pipelines.trained import load_inputs
 from tests.builders.runs import command_line
 from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.flags import add_flags
+from vidtwin_gen.training.dit_config import DiTConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -248,6 +250,19 @@ def test_a_bad_video_is_left_out_and_named(few_videos, vae_dir, tmp_path):
     rows, _ = load_latents(tmp_path / "latents")
     paths = [path for part in rows.values() for path in part["path"]]
     assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
+
+
+def test_a_class_that_is_gone_is_told_and_not_trained_on(few_videos, vae_dir, tmp_path, capsys):
+    for path in (few_videos / "PulsingRing").iterdir():
+        path.write_bytes(b"")
+    flags = {"vae": vae_dir, "data": few_videos, "out": tmp_path / "latents", "stride": 2}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    commands.main(["encode", *words, "--num_workers", "0", "--max_bad_fraction", "1"])
+    assert "no train rows of PulsingRing: all of their videos" in capsys.readouterr().out
+    config = {"output_dir": "run", "vae": str(vae_dir), "latents": str(tmp_path / "latents")}
+    with pytest.raises(ValueError, match="no training rows of PulsingRing.*--allow_empty_classes"):
+        load_inputs(DiTConfig(**config))
+    load_inputs(DiTConfig(**config, allow_empty_classes=True))
 
 
 def test_too_many_bad_videos_stop_it(few_videos, vae_dir, tmp_path):
