@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, flag, folder_with, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, positive
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -84,7 +84,7 @@ class ExtractionFlags(ExtractorFlags):
     batch_size: int = flag("clips at once; changes rounding only", 4, type=positive)
     num_workers: int = flag("processes that decode ahead", 1, type=int)
     device: str | None = flag(DEVICE)
-    out: Path = flag("JSON file to write", type=Path, required=True)
+    out: Path = flag("JSON file to write", type=file_to_write, required=True)
     features_dir: Path | None = flag(
         "where features stay as they are computed, so that the same command goes on after it was killed; "
         "left out: beside --out, named .features",
@@ -110,7 +110,7 @@ class AccuracyFlags(RealFlags):
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
     real_gifs: Path | None = flag("folder for a real clip of each class, shown by the report", type=Path)
     device: str | None = flag(DEVICE)
-    out: Path = flag("JSON file to write", type=Path, required=True)
+    out: Path = flag("JSON file to write", type=file_to_write, required=True)
 
 
 def frame_rate(stride: int | None, fps: float | None) -> str:

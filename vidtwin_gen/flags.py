@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -153,13 +154,24 @@ def positive(text: str) -> int:
     return number
 
 
+def file_to_write(text: str) -> Path:
+    """A path where a file can be written: what a command computes is not lost at its end."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, and a file is to be written")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} can't be written: {above} takes no files")
+    return path
+
+
 def path_ending(*suffixes: str, note: str = "") -> Callable[[str], Path]:
-    """A path with one of these suffixes, which say what is written there."""
+    """As `file_to_write`, a path with one of these suffixes, which say what is written there."""
 
     def path(text: str) -> Path:
         if Path(text).suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}{note}")
-        return Path(text)
+        return file_to_write(text)
 
     return path
 

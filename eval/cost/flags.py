@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.flags import VAE, pipeline_folder, vae_folder
-from vidtwin_gen.flags import DEVICE, flag, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, positive
 from vidtwin_gen.models.sizes import SIZES
 
 # the sizes of the network with which VidTwin's Figure 5 compares latents; that one has no modulation and 12.6
@@ -99,7 +99,7 @@ class CostFlags:
         False,
         action="store_true",
     )
-    markdown: Path | None = flag("with --tokenizers: also write the tables to this file", type=Path)
+    markdown: Path | None = flag("with --tokenizers: also write the tables to this file", type=file_to_write)
     device: str | None = flag(f"of --autoencoder and --measure; {DEVICE}")
     dtype: str | None = flag("of --autoencoder (default float32)", choices=("float32", "bfloat16"))
     repeats: int = flag("with --autoencoder or --measure: how often each pass is timed", 5, type=positive)
@@ -107,7 +107,7 @@ class CostFlags:
         "with --autoencoder: measure encode and decode only", False, action="store_true"
     )
     ratios: bool = flag("is now `python -m benchmarks.speed`", False, action="store_true")
-    out: Path = flag("JSON file to write", type=Path, required=True)
+    out: Path = flag("JSON file to write", type=file_to_write, required=True)
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from eval.flags import (
     vae_folder,
 )
 from eval.fvd.protocols import PROTOCOLS
-from vidtwin_gen.flags import DEVICE, flag, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, positive
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
@@ -69,7 +69,7 @@ class ReferenceFlags(ProtocolFlags):
     height: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
     width: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
     no_floors: bool = flag("no distance from other real clips", False, action="store_true")
-    out: Path = flag("safetensors file to write", type=Path, required=True)
+    out: Path = flag("safetensors file to write", type=file_to_write, required=True)
 
 
 @dataclass(kw_only=True)
@@ -98,4 +98,6 @@ class SelftestFlags(LPIPSFlags):
     weights: str | None = flag("a file of the I3D; left out, looked for as by the other verbs")
     weights_sha256: str | None = flag("the digest it must have, where it is no published one")
     device: str | None = flag(DEVICE)
-    out: Path | None = flag("JSON file to write; `passed` is null where checks were left out", type=Path)
+    out: Path | None = flag(
+        "JSON file to write; `passed` is null where checks were left out", type=file_to_write
+    )

@@ -76,6 +76,7 @@ def test_a_verb_may_name_its_function(capsys):
         ("measure clips --stride 1 --num_clips 0", "argument --num_clips: must be positive, got 0"),
         ("measure clips --stride 1 --num_clips two", "--num_clips: must be a whole number, got 'two'"),
         ("measure clips --stride 1 --out a.txt", "a.txt does not end in .html or .md; it is a page"),
+        (f"measure clips --stride 1 --out {__file__}/a.md", f"{__file__} takes no files"),
         ("measure clips --stride 1 --colour red", "unrecognized arguments: --colour red"),
         ("measure clips --stride 1 --command x", "unrecognized arguments: --command x"),
     ],
