@@ -22,6 +22,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,8 +113,9 @@ def run_verb(
 @contextmanager
 def user_errors(program: str | None = None) -> Iterator[None]:
     """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
-    with one line and exit status 2; Ctrl-C with one and status 130, also where a library makes another error
-    of it, or none. A second Ctrl-C ends it at once."""
+    with one line and exit status 2; what the system refuses (space, permission, memory) with one and status
+    1; Ctrl-C with one and status 130, also where a library makes another error of it, or none. A second
+    Ctrl-C ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
     name = program or Path(sys.argv[0]).name
     interrupted = False
 
@@ -130,17 +132,36 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         interrupted = True
     except Exception as error:
-        if not (interrupted or isinstance(error, (ValueError, FloatingPointError))):
+        refused = _refused_by_the_system(error)
+        if not (interrupted or refused or isinstance(error, (ValueError, FloatingPointError))):
             raise
         if not interrupted:
-            print(f"{name}: error: {error}", file=sys.stderr)
-            sys.exit(2)
+            if os.environ.get("VIDTWIN_GEN_TRACEBACK"):
+                traceback.print_exc()
+            print(f"{name}: error: {refused or error}", file=sys.stderr)
+            sys.exit(1 if refused else 2)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, before)
     if interrupted:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _refused_by_the_system(error: Exception) -> str:
+    """What to say of an error that is neither the user's nor ours, "" of another one."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; when that is mended, the same command goes on"
+    # torch's own class of out of memory is a RuntimeError, and its CPU has none
+    if (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error)
+        or "can't allocate memory" in str(error)
+    ):
+        said = str(error).splitlines() or ["of the CPU"]
+        return f"out of memory ({said[0]}); take smaller batches, or smaller clips"
+    return ""
 
 
 def positive(text: str) -> int:

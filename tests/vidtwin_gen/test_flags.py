@@ -97,6 +97,31 @@ def test_a_users_mistake_is_one_line(capsys):
         run("measure", "clips", "--stride", "1", "--num_clips", "12")
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; "),
+        (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
+        (MemoryError(), "out of memory (of the CPU)"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+            "out of memory (CUDA out of memory.",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):
+    def refuse():
+        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+            raise error
+        assert stopped.value.code == 1
+        return capsys.readouterr().err
+
+    said = refuse()
+    assert said.startswith(f"train.py: error: {line}") and said.count("\n") == 1
+    monkeypatch.setenv("VIDTWIN_GEN_TRACEBACK", "1")
+    assert refuse().startswith("Traceback")
+
+
 def test_help_lists_the_verbs_and_their_flags(capsys):
     for argv, words in (
         (["--help"], ["measures", "shows"]),
