@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
@@ -39,10 +42,19 @@ class FlatGaussian(DiagonalGaussianDistribution):
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)
 
 
+def _rebuilt(leaves: Iterable[Any], _: None) -> FlatGaussian:
+    (parameters,) = leaves
+    if isinstance(parameters, torch.Tensor):
+        return FlatGaussian(parameters)
+    posterior = FlatGaussian.__new__(FlatGaussian)  # torch also puts marks in place of the tensors
+    posterior.parameters = parameters
+    return posterior
+
+
 # so that torch.export and torch.compile take a model that returns one
 register_pytree_node(
     FlatGaussian,
     lambda posterior: ([posterior.parameters], None),
-    lambda leaves, _: FlatGaussian(*leaves),
+    _rebuilt,
     serialized_type_name="vidtwin_gen.FlatGaussian",
 )

@@ -178,7 +178,7 @@ def test_odd_sides_and_other_layouts_are_refused():
         with pytest.raises(ValueError, match=f"made for another latent than .*{complaint}"):
             VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
     transformer = LatentTransformer(layout.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
-    with pytest.raises(ValueError, match="expected 4 values, one per grid and channel"):
+    with pytest.raises(ValueError, match="latents_mean: expected 4 finite values, one per grid and channel"):
         VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), latents_mean=[0.0] * 3)
 
 

@@ -297,7 +297,7 @@ def test_saved_and_loaded_to_the_bit(model, tmp_path):
         ({"hidden_size": 18}, "hidden_size=18 must be a multiple of 4"),
         ({"num_heads": 3}, "num_heads=3"),
         ({"qformer_heads": 3}, "query_hidden_size=8 must be a multiple of qformer_heads=3"),
-        ({"dynamics_channels": 0}, "dynamics_x"),
+        ({"dynamics_channels": 0}, "dynamics_channels must be a whole number"),
         (
             {"structure_type": "conv"},
             "structure_type is one of qformer, convolution, frame_qformer; got 'conv'",
