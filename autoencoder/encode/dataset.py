@@ -9,7 +9,6 @@ import os
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -207,11 +206,7 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     """The whitening statistics of the training rows, and counts."""
     files = dict(sorted(folder.files.items()))
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
-    with TemporaryDirectory() as cache_dir:  # where even a stream leaves a lock
-        rows = datasets.load_dataset(
-            "parquet", data_files=train, split="train", streaming=True, cache_dir=cache_dir
-        )
-        mean, std = latent_statistics(rows, layout)
+    mean, std = latent_statistics(datasets.IterableDataset.from_parquet(train), layout)
     return {
         "latents_mean": mean,
         "latents_std": std,

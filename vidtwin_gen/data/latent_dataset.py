@@ -52,9 +52,10 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
             raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
         by_split[split] = names
     try:
-        # by files, not by folder: only so does `datasets` see that they have changed
+        # by files, not by folder: only so does `datasets` see that they have changed. load_dataset would
+        # also tell a counting service of it
         data_files = {split: [str(path / name) for name in names] for split, names in by_split.items()}
-        rows = datasets.load_dataset("parquet", data_files=data_files, cache_dir=_cache_dir(path))
+        rows = datasets.Dataset.from_parquet(data_files, cache_dir=_cache_dir(path))  # type: ignore[arg-type]
     except datasets.exceptions.DatasetGenerationError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"{path / DATA} can't be unpacked: {reason}; {DAMAGED}") from None

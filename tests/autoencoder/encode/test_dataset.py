@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -250,6 +251,22 @@ def test_a_bad_video_is_left_out_and_named(few_videos, vae_dir, tmp_path):
     rows, _ = load_latents(tmp_path / "latents")
     paths = [path for part in rows.values() for path in part["path"]]
     assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
+
+
+def test_nothing_leaves_the_machine(few_videos, vae_dir, tmp_path, monkeypatch):
+    """Not even a count of what was loaded, which `datasets` would send and not miss."""
+    asked = []
+
+    def refuse(self, address):
+        asked.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: refuse(None, address))
+    encode(vae_dir, few_videos, tmp_path / "latents")
+    load_latents(tmp_path / "latents")
+    assert asked == []
 
 
 def test_a_class_that_is_gone_is_told_and_not_trained_on(few_videos, vae_dir, tmp_path, capsys):
