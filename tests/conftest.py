@@ -24,6 +24,14 @@ torch.set_num_threads(1)  # of the few cores, so that times and numbers do not d
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+LONGEST = ("test_distributed.py", "test_checkpoints.py", "test_stopping.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """`made_once(name, make)`: the folder that `make(folder)` fills. The first of pytest-xdist's workers that

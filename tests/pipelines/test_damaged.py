@@ -102,7 +102,7 @@ def test_configurations(folder, capsys, file, values, message):
     assert message in refusal(folder, capsys)
 
 
-@pytest.mark.parametrize("text", ["null", "[]", "3", "", "{}", '{"_class_name": '])
+@pytest.mark.parametrize("text", ["null", "", "{}"])
 @pytest.mark.parametrize("file", ["model_index.json", "transformer/config.json"])
 def test_a_file_that_is_no_configuration(folder, capsys, file, text):
     (folder / file).write_text(text)

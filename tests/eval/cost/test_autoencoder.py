@@ -101,8 +101,8 @@ def test_where_no_peak_is_told_the_rest_is_measured(
 
 def test_memory_is_the_models_and_not_the_process_that_asks(tmp_path: Path) -> None:
     """A parent's own gigabyte changes nothing."""
-    config = TINY | {"num_frames": 8, "height": 64, "width": 64, "hidden_size": 128, "num_layers": 4}
-    workload = Workload(torch.device("cpu"), batch_size=2)
+    config = TINY | {"num_frames": 8, "height": 32, "width": 32, "hidden_size": 128, "num_layers": 2}
+    workload = Workload(torch.device("cpu"), batch_size=1)
 
     held = torch.ones(2**28)  # 1 GiB
     peak = measure_peaks(partial(make_passes, config, workload), partial(make_passes, SMALL, workload))
