@@ -19,7 +19,7 @@ def check_class_names(names: Sequence[str]) -> None:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            raise ValueError(f"the class name {name!r} is not UTF-8: rename its folder") from None
+            raise ValueError(f"the class name {name!r} is not UTF-8") from None
         if not name.strip() or size > MOST_BYTES:
             raise ValueError(f"a class name has 1 to {MOST_BYTES} bytes, {name[:40]!r}... has {size}")
         other = by_fold.setdefault(_folded(name), name)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import datasets
 
+from vidtwin_gen.data.names import check_class_names
 from vidtwin_gen.draws import hash64
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def build_index(
     the classes present, alike in every split.
 
     Raises:
-        ValueError: no videos, no such fold or split, lists missing, a leak between splits, an empty split.
+        ValueError: no videos, no such fold or split, lists missing, a leak between splits, an empty split, a
+            class name that a later step could not take.
     """
     root = Path(root).expanduser().absolute()
     if split not in ("train", "test", "all"):
@@ -46,6 +48,10 @@ def build_index(
         names, splits = _official_splits(lists, fold, files)
     else:
         names, splits = sorted(files), _hashed_splits(files)
+    try:
+        check_class_names(names)
+    except ValueError as error:
+        raise ValueError(f"{root}: {error}; rename the class's folder") from None
     rows = [
         {"path": str(path), "class_name": name, "label": label, "group": _group(path), "split": splits[path]}
         for label, name in enumerate(names)

@@ -127,6 +127,16 @@ def test_own_split_keeps_groups_together_and_is_independent(tmp_path):
     assert len(part) > 0
 
 
+@pytest.mark.parametrize("names", [("walk", "Walk"), ("x" * 240,)], ids=["case", "length"])
+def test_class_names_are_judged_before_anything_is_trained(names, tmp_path):
+    for name in names:
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            (tmp_path / name / f"{number}.mp4").touch()
+    with pytest.raises(ValueError, match=f"{tmp_path}: .*rename the class's folder"):
+        build_index(tmp_path, split="all")
+
+
 def test_trees_without_videos_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         build_index(tmp_path / "nowhere")
