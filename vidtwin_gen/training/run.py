@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
+from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import EMA, ModelFolders, ema_weights
@@ -241,13 +242,15 @@ class Run:
 
     def export(self, name: str, result: Callable[[ModelMixin], ModelMixin | DiffusionPipeline]) -> None:
         """Ends the run and saves what it made, `result(model)` with the EMA's weights, in the folder `name`.
-        One that is there from an earlier end is left alone."""
+        One that is there from an earlier end is left alone. Raises ValueError where they are not finite.
+        """
         self.log.close()
         folder = self.output_dir / name
         if self._is_missing(folder):
             with ema_weights(self.ema, self.model):
                 model = whole_copy(self.model, self.accelerator)
                 if model is not None and self.accelerator.is_main_process:
+                    check_finite(model.state_dict().items(), f"{folder} is not written")
                     with replacing_folder(folder) as partial:
                         result(model).save_pretrained(partial)
                     print(f"wrote {folder}")
