@@ -132,8 +132,9 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         interrupted = True
     except Exception as error:
-        refused = _refused_by_the_system(error)
-        if not (interrupted or refused or isinstance(error, (ValueError, FloatingPointError))):
+        mistake = isinstance(error, (ValueError, FloatingPointError))
+        refused = "" if mistake else _refused_by_the_system(error)
+        if not (interrupted or refused or mistake):
             raise
         if not interrupted:
             if os.environ.get("VIDTWIN_GEN_TRACEBACK"):

@@ -93,6 +93,10 @@ def test_a_users_mistake_is_one_line(capsys):
         run("measure", "clips", "--stride", "1", "--num_clips", "13")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "python -m program measure: error: 13 clips bring no luck: take 14\n"
+    with pytest.raises(SystemExit) as stopped, user_errors("cost"):
+        raise ValueError("the step ran out of memory while it was measured")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "cost: error: the step ran out of memory while it was measured\n"
     with pytest.raises(TypeError, match="ours"):
         run("measure", "clips", "--stride", "1", "--num_clips", "12")
 
