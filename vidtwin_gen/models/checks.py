@@ -65,9 +65,9 @@ class CheckedWeights:
     def _load_pretrained_model(
         cls, model: Any, state_dict: Any, files: Any, path: Any, loaded_keys: Any, **options: Any
     ) -> Any:
-        if options.get("ignore_mismatched_sizes"):
-            return super()._load_pretrained_model(model, state_dict, files, path, loaded_keys, **options)  # type: ignore[misc]
         result = super()._load_pretrained_model(model, state_dict, files, path, loaded_keys, **options)  # type: ignore[misc]
+        if options.get("ignore_mismatched_sizes"):
+            return result
         if options.get("hf_quantizer") is None:  # whose tensors are its own
             _, missing, unexpected, *_ = result
             for kind, names in (

@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import dataclass, fields
+from typing import get_args
 
 import pytest
 
@@ -10,6 +11,7 @@ import train_dit
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.files import write_json
+from vidtwin_gen.models.transformer import CONDITIONINGS
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
@@ -19,6 +21,7 @@ from vidtwin_gen.training.config import (
     model_arguments,
     parse_config,
 )
+from vidtwin_gen.training.dit_config import Conditioning
 
 PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
 
@@ -59,6 +62,10 @@ def test_a_wrong_value_is_one_line(argv, message, capsys):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_flag_offers_what_the_transformer_knows():
+    assert get_args(Conditioning) == CONDITIONINGS
 
 
 @pytest.mark.parametrize(
