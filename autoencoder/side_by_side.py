@@ -97,7 +97,7 @@ def reenact(flags: ReenactFlags) -> None:
         num_windows = min(len(first), len(second))
         pairs = zip(first, second, strict=False)
         for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
-            a, b = (clip[None].to(flags.device) for clip, _ in windows)  # (1, C, F, H, W)
+            a, b = (clip[None].to(device) for clip, _ in windows)  # (1, C, F, H, W)
             z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
             swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
             num_real = min(num for _, num in windows)
