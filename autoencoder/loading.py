@@ -10,11 +10,10 @@ from typing import Any
 import diffusers
 from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.weight_shapes import check_shapes, stored_shapes, weight_files
-from vidtwin_gen.files import read_json
+from vidtwin_gen.files import loading, read_json
 
 CONFIG = "config.json"
 WANTED = (
@@ -86,10 +85,8 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
     objection = _objection(model_class, config)
     if objection:
         raise ValueError(f"{folder / CONFIG} is of {name}, {objection}; {ANY_VIDEO}")
-    try:
+    with loading(f"{folder}: the {name}", "copy the folder again"):
         model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: the {name} can't be loaded, copy the folder again: {error}") from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

@@ -231,14 +231,14 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
         (missing, "1 tensors that config.json wants are missing: quant_conv.weight"),
         (
             missing | {"quant_conv.weight": torch.zeros(7)},
-            "can't be loaded, copy the folder again: .*quant_conv",
+            "can't be loaded, .*quant_conv.*; copy the folder again",
         ),
     ):
         save_file(wrong, file, metadata={"format": "pt"})
         with pytest.raises(ValueError, match=complaint):
             load_video_autoencoder(folder)
     file.unlink()
-    with pytest.raises(ValueError, match="can't be loaded, copy the folder again: .*no file named"):
+    with pytest.raises(ValueError, match="can't be loaded, .*no file named.*; copy the folder again"):
         load_video_autoencoder(folder)
     with pytest.raises(ValueError, match="nowhere does not exist; name the folder"):
         load_video_autoencoder(tmp_path / "nowhere")
