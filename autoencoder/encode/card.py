@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from vidtwin_gen.data.names import markdown
+from vidtwin_gen.files import write_text
 from vidtwin_gen.latents import LatentLayout
 
 TEMPLATE = """---
@@ -175,7 +176,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
         decode=decode,
         markdown=markdown,
     )
-    card.save(folder / "README.md")
+    write_text(folder / "README.md", str(card))
 
 
 def command_line(about: Mapping[str, Any], vae: str, data: str, out: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from eval.diagnose.channel_statistics import DEAD_BELOW, GridStatistics
-from eval.report.figures import COLOURS
+from eval.report.figures import COLOURS, write_figure
 
 BARS_AT_MOST = 64  # of more channels the numbers below their bars would overlap
 
@@ -64,8 +64,7 @@ def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Pa
         fontsize=8,
         frameon=False,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
 
 
 def plot_swaps(rows: Sequence[tuple[str, torch.Tensor]], path: Path, num_frames: int = 8) -> None:
@@ -84,5 +83,4 @@ def plot_swaps(rows: Sequence[tuple[str, torch.Tensor]], path: Path, num_frames:
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         axes.spines[:].set_visible(False)
     figure.subplots_adjust(left=labels / figure_width, right=1, top=1, bottom=0, hspace=0.06)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)

@@ -23,8 +23,8 @@ from eval.fvd.flags import SensitivityFlags
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
+from eval.report.figures import write_figure
 from vidtwin_gen.devices import processes
-from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import SensitivityResult
 
 Distortion = Callable[[torch.Tensor, float], torch.Tensor]
@@ -153,5 +153,4 @@ def plot(result: SensitivityResult, path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    with replacing_file(path) as partial:
-        figure.savefig(partial, dpi=110, format=path.suffix[1:])
+    write_figure(path, figure)

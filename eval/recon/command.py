@@ -14,7 +14,7 @@ from eval.clips import ClipDraw, RealClips
 from eval.recon.flags import ReconFlags
 from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
-from vidtwin_gen.data.writing import filmstrip, tile, write_gif
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_png
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
@@ -110,7 +110,7 @@ def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> N
         by_clip.append(torch.stack([pixels, *decoded.values()], dim=1).clamp(-1, 1).cpu())
     kinds = torch.cat(by_clip)  # (N, kinds, C, F, H, W)
     write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), subject.real.gif_fps)
-    filmstrip(list(kinds.flatten(0, 1))).save(path.with_suffix(".png"))
+    write_png(path.with_suffix(".png"), filmstrip(list(kinds.flatten(0, 1))))
 
 
 def describe(result: ReconResult, real: RealClips) -> str:

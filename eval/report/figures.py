@@ -12,6 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from vidtwin_gen.files import replacing_file
+
 COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c", "#a5526e", "#707070")
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
 MAX_CURVES = 8
@@ -55,7 +57,7 @@ def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: 
             for colour, label in zip(cycle(COLOURS), logs, strict=False)
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
 
 
 def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, path: Path) -> None:
@@ -81,7 +83,7 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
         axes.set_yticks(places, [label for label, _ in rows], fontsize=8)
         _tidy(axes)
     panels[0].invert_yaxis()
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,13 @@ def plot_quality(panels: Sequence[Panel], path: Path) -> None:
         axes.set_xlabel(panel.cost_axis, fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)
         _tidy(axes)
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
+
+
+def write_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
+    """In the format that the suffix names."""
+    with replacing_file(path) as partial:
+        figure.savefig(partial, dpi=dpi, format=path.suffix[1:])
 
 
 def _grid(

@@ -55,7 +55,6 @@ def write_report(
         out = found[0].folder if len(found) == 1 else found[0].folder.resolve().parent / "report"
     out = Path(out)
     figures = out / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     comparison = compare(found)
     pictures = [reconstructions(found), generated_clips(found), loss_curves(found, figures)]
     numbers = [

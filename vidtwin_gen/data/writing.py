@@ -112,6 +112,11 @@ def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> 
         partial.write_bytes(whole.getbuffer())
 
 
+def write_png(path: str | Path, picture: Image.Image) -> None:
+    with replacing_file(path) as partial:
+        picture.save(partial, format="PNG")
+
+
 def tile(
     clips: torch.Tensor | Sequence[torch.Tensor], columns: int | None = None, border: int = 2
 ) -> torch.Tensor:

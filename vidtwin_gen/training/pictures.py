@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image, ImageDraw, ImageFont
 
-from vidtwin_gen.data.writing import filmstrip, tile, write_gif
+from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_png
 from vidtwin_gen.training.trackers import log_picture
 
 
@@ -26,9 +26,8 @@ def save_samples(
     """`step_<step>.png`, a row of frames for each of `clips` (B, C, F, H, W) with its label, and `.gif`, the
     `cells` (N, C, F, H, W) in so many columns."""
     folder = Path(output_dir) / "samples"
-    folder.mkdir(exist_ok=True)
     picture = with_row_labels(filmstrip(clips), labels)
-    picture.save(folder / f"step_{step:07d}.png")
+    write_png(folder / f"step_{step:07d}.png", picture)
     log_picture(accelerator, picture, step)
     write_gif(folder / f"step_{step:07d}.gif", tile(cells, columns), fps)
 
