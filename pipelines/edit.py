@@ -15,18 +15,24 @@ from pipelines.sampling import (
     frame_rate,
     load_pipeline,
     sample,
+    sampling_command,
     sampling_record,
     write_clip,
 )
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
 from vidtwin_gen.data.video import read_clip
-from vidtwin_gen.data.writing import filmstrip, tile
-from vidtwin_gen.files import new_folder, write_json
+from vidtwin_gen.data.writing import filmstrip, tile, write_png
+from vidtwin_gen.files import is_done, new_folder, write_json
+
+EDITED, MIXED = "edited.json", "mixed.json"
 
 
 def edit(flags: EditFlags) -> None:
     """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
+    command = sampling_command(flags)
+    if is_done(flags.out, EDITED, command):
+        return
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
@@ -45,18 +51,21 @@ def edit(flags: EditFlags) -> None:
     out, fps = Path(flags.out), frame_rate(pipe, flags)
     record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "keep": flags.keep}
     record |= {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class}
-    record |= {"num_resamples": flags.num_resamples} | sampling_record(pipe, flags, fps)
+    record |= {"num_resamples": flags.num_resamples} | sampling_record(pipe, flags, fps, command)
     with new_folder(out) as partial:
         for name, shown in clips.items():
             write_clip(partial / name, shown, fps, flags)
-        filmstrip(list(clips.values())).save(partial / "filmstrip.png")
-        write_json(partial / "edited.json", record | {"rows": list(clips)})
+        write_png(partial / "filmstrip.png", filmstrip(list(clips.values())))
+        write_json(partial / EDITED, record | {"rows": list(clips)})
     print(f"{len(edits)} videos with the {flags.keep} of {flags.video} in {out}; rows of filmstrip.png:")
     print(", ".join(clips))
 
 
 def mix(flags: MixFlags) -> None:
     """Generated clips of two classes, and each one's Structure with the other's Dynamics, side by side."""
+    command = sampling_command(flags)
+    if is_done(flags.out, MIXED, command):
+        return
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     if len(ids) != 2:
@@ -75,8 +84,8 @@ def mix(flags: MixFlags) -> None:
     with new_folder(out) as partial:
         for number, clips in enumerate(rows):
             write_clip(partial / f"mix_{number:04d}", tile(clips, columns=4), fps, flags)
-        filmstrip(list(rows.flatten(0, 1))).save(partial / "filmstrip.png")
-        write_json(partial / "mixed.json", record | sampling_record(pipe, flags, fps))
+        write_png(partial / "filmstrip.png", filmstrip(list(rows.flatten(0, 1))))
+        write_json(partial / MIXED, record | sampling_record(pipe, flags, fps, command))
     print(f"{len(rows)} mixtures in {out}, columns, and rows of filmstrip.png: {', '.join(shown)}")
 
 

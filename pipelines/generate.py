@@ -23,21 +23,28 @@ from pipelines.sampling import (
     frame_rate,
     load_pipeline,
     sample,
+    sampling_command,
     sampling_record,
     write_clip,
 )
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
-from vidtwin_gen.files import new_folder
+from vidtwin_gen.files import is_done, new_folder, reserve
 from vidtwin_gen.records import GeneratedRecord
+
+RECORD = "generated.json"
 
 
 def generate(flags: GenerateFlags) -> None:
     """Write `<out>/<Class>/<Class>_0000.mp4` ..., `clips.safetensors` and `generated.json`.
 
     clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
-    what metrics read, since a video codec changes FVD. The folder has its name when all videos are done.
+    what metrics read, since a video codec changes FVD. The folder has its name when all videos are done, and
+    is left as it is when the command is repeated.
     """
+    command = sampling_command(flags)
+    if is_done(flags.out, RECORD, command):
+        return
     pipe = load_pipeline(flags)
     counts = videos_per_class(pipe, flags)
     ids = list(counts)
@@ -60,14 +67,14 @@ def generate(flags: GenerateFlags) -> None:
             progress.update(len(batch))
         all_frames.flush()
         record = GeneratedRecord(
-            **sampling_record(pipe, flags, fps),
+            **sampling_record(pipe, flags, fps, command),
             class_names=[class_names[label] for label in ids],
             class_labels=ids,
             num_videos_per_class=None if flags.labels_from else flags.num_videos_per_class,
             labels_from=flags.labels_from.name if flags.labels_from else None,
             num_videos=len(clips),
         )
-        record.write(partial / "generated.json")
+        record.write(partial / RECORD)
     print(f"{len(clips)} videos of {len(ids)} classes in {out}")
 
 
@@ -125,5 +132,5 @@ def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> 
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header + np.asarray(labels, dtype="<i8").tobytes())
         begin = file.tell()
-        file.truncate(8 + len(header) + end)
+        reserve(file, 8 + len(header) + end)
     return np.memmap(path, dtype=np.uint8, mode="r+", offset=begin, shape=shape)

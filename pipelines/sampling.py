@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pipelines.schedulers import check_scheduler
 from vidtwin_gen.data.writing import write_gif, write_video
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
-from vidtwin_gen.files import check_new, loading, read_json
+from vidtwin_gen.files import file_sha256, loading, read_json
 
 WANTED = "name with --pipeline the folder of a saved pipeline"
 COPY = "copy again the whole folder that save_pretrained wrote"
@@ -25,10 +27,9 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     """The saved pipeline --pipeline on --device. Raises ValueError where there is no such folder, where what
-    it holds does not go together, or where --out is not empty."""
+    it holds does not go together."""
     folder = Path(flags.pipeline)
     check_scheduler_files(folder)
-    check_new(flags.out)
     with loading(f"--pipeline {folder}", COPY):
         pipe = VidTwinPipeline.from_pretrained(folder)
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
@@ -118,7 +119,27 @@ def sampling_options(flags: SamplingFlags) -> dict[str, Any]:
     }
 
 
-def sampling_record(pipe: VidTwinPipeline, flags: SamplingFlags, fps: float) -> dict[str, Any]:
+def sampling_command(flags: SamplingFlags) -> dict[str, Any]:
+    """What the files of a command follow from, as JSON by the names of flags; content by its digest. Raises
+    ValueError where --pipeline is no pipeline."""
+    folder, values = Path(flags.pipeline), vars(flags)
+    index = read_json(folder / "model_index.json", WANTED)
+    index.pop("training", None)  # what a model card says
+    digests = [
+        file_sha256(*sorted(filter(Path.is_file, folder.glob("*/*")))),
+        hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest(),
+    ]
+    command = {name: values[name] for name in values.keys() - {"out", "device", "batch_size"}}
+    command |= {"pipeline": " ".join(digest[:16] for digest in digests)}
+    for name in {"video", "labels_from"} & command.keys():
+        if command[name] and Path(command[name]).is_file():  # else it is refused where it is read
+            command[name] = file_sha256(command[name])[:16]
+    return json.loads(json.dumps(command, sort_keys=True, default=str))
+
+
+def sampling_record(
+    pipe: VidTwinPipeline, flags: SamplingFlags, fps: float, command: dict[str, Any]
+) -> dict[str, Any]:
     """What every command records."""
     return {
         "pipeline": Path(flags.pipeline).resolve().name,
@@ -126,6 +147,7 @@ def sampling_record(pipe: VidTwinPipeline, flags: SamplingFlags, fps: float) -> 
         **sampling_options(flags),
         "seed": flags.seed,
         "fps": fps,
+        "command": command,
     }
 
 

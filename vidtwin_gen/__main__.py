@@ -25,8 +25,7 @@ class DataFlags:
 def data(flags: DataFlags) -> None:
     from vidtwin_gen.data.synthetic import write_dataset
 
-    root = write_dataset(flags.out, seed=flags.seed, clips_per_group=flags.clips_per_group)
-    print(f"wrote {root}")
+    write_dataset(flags.out, seed=flags.seed, clips_per_group=flags.clips_per_group)
 
 
 VERBS = {

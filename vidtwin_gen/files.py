@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -41,14 +41,17 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `path` when all went well."""
-    final = Path(path)
+    """A folder to write to, `partial-` and the name, which takes the place of `path` when all went well. What
+    a writer that died has left there is removed. Raises ValueError where another process writes there."""
+    final = Path(path).absolute()  # "." has no name
     partial = final.with_name(f"partial-{final.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    with owned_folder(partial, "name another folder"):
+        for left in partial.iterdir():
+            if left.name not in (LOCK, OWNER):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        yield partial
+        shutil.rmtree(final, ignore_errors=True)
+        rename_owned(partial, final)
 
 
 @contextmanager
@@ -56,6 +59,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """As `replacing_folder`, where nothing is to be replaced. Raises ValueError as `check_new` does."""
     check_new(path)
     with replacing_folder(path) as partial:
+        check_new(path)  # once more: another process may have finished it before this one owned `partial`
         yield partial
 
 
@@ -64,6 +68,45 @@ def check_new(path: str | Path) -> None:
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(f"{path} is there already and would be overwritten: name a new folder")
+
+
+def is_done(path: str | Path, record: str, command: Mapping[str, Any]) -> bool:
+    """Whether the same command has made the folder `path`, which is then said.
+
+    Args:
+        record: name of the JSON object in it, whose `command` is the one that made it.
+        command: what the folder follows from, as JSON, by the names of flags; content by its digest.
+
+    Raises:
+        ValueError: another command has made the folder, or it is not new.
+    """
+    file = Path(path) / record
+    before = read_json(file, "name a new folder").get("command") if file.is_file() else None
+    if before is None:
+        check_new(path)
+        return False
+    if changed := changed_flags(before, command):
+        raise ValueError(
+            f"{path} is there already, of another command ({changed}): repeat that one, or name a new folder"
+        )
+    print(f"{path} is done already, by the same command")
+    return True
+
+
+def changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which flags have another value now, "" where none has."""
+    return ", ".join(
+        f"--{name} was {before.get(name)!r}, is {value!r}"
+        for name, value in now.items()
+        if before.get(name) != value
+    )
+
+
+def rename_owned(folder: Path, path: Path) -> None:
+    """Gives a folder that this process owns its name, and leaves no trace of the ownership in it."""
+    folder.rename(path)
+    for name in (OWNER, LOCK):
+        (path / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -96,6 +139,20 @@ def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def reserve(file: IO[bytes], num_bytes: int) -> None:
+    """Makes the file so long, on the disk too where the system can: a file that is mapped into memory and
+    finds the disk full ends the process without a word. Raises OSError where there is no room for it."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        file.truncate(num_bytes)
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        free = shutil.disk_usage(file.name).free
+        reason = f"{error.strerror}, it takes {num_bytes:,} bytes and {free:,} are free"
+        raise OSError(error.errno, reason, file.name) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

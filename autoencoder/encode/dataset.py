@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from functools import partial
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from vidtwin_gen.data.ucf101 import build_index, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import find_device
-from vidtwin_gen.files import write_json
+from vidtwin_gen.files import is_done, read_json, write_json
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.partial_folder import PartialFolder
+from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -45,7 +45,7 @@ def encode(flags: EncodeFlags) -> None:
     vae = load_video_autoencoder(flags.vae)
     vae = vae.to(find_device(flags.device))
     metadata = encode_dataset(vae, flags)
-    print(f"wrote {flags.out}: {metadata['num_rows']} rows")
+    print(f"{flags.out}: {metadata['num_rows']} rows")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")
     for split in SPLITS:
@@ -67,16 +67,17 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     statistics are those of the training rows, as stored.
 
     Until all is done the finished files, of `windows_per_file` windows each, stand in `<out>.partial`: the
-    same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted.
+    same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted; one
+    that is done already is left as it is.
     `batch_size`, `num_workers` and `max_bad_fraction` may differ then.
 
     Args:
         vae: what `flags.vae` holds, on its device.
 
     Raises:
-        ValueError: `out` is not empty, or `<out>.partial` holds another encoding (see PartialFolder); too
-            many unreadable files; latents that are not finite, or not in `dtype`; a number below 1; or one of
-            `build_index`'s complaints.
+        ValueError: `out` is of another call or not empty, or `<out>.partial` holds another encoding (see
+            partial_folder); too many unreadable files; latents that are not finite, or not in `dtype`; a
+            number below 1; or one of `build_index`'s complaints.
 
     Returns:
         What is also written as `latents.json`: layout, statistics, geometry, flags, counts, files with their
@@ -89,12 +90,14 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     index = build_index(root, split="all", fold=flags.fold)
     splits = {split: build_index(root, split=split, fold=flags.fold) for split in SPLITS}
     about = _describe(encoder, index, flags)
-    command = {
+    command = about["command"] = {
         "vae": f"{about['autoencoder_sha256'][:16]} for {'x'.join(map(str, size))}",
         "data": _digest(index, root),
         **_settings(flags),
     }
-    with PartialFolder(flags.out, command) as folder:
+    if is_done(flags.out, METADATA, command):
+        return read_json(Path(flags.out) / METADATA, "encode again")
+    with partial_folder(flags.out, command) as folder:
         bad_videos = {
             split: encode_split(folder, RowEncoder(encoder, part, root, split, flags), flags)
             for split, part in splits.items()
@@ -108,7 +111,6 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         write_card(
             folder.path, metadata, vae=Path(flags.vae).name, data=root.name, decode=encoder.decode_example
         )
-        folder.finish()
     return metadata
 
 
@@ -155,7 +157,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
                 skipped += batch["skipped"]
                 bar.update(len(batch["index"]))
             about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
-            folder.add(name, partial(_write, rows.table(encoded)), about)
+            _add(folder, name, rows.table(encoded), about)
     return bad_videos
 
 
@@ -221,18 +223,19 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     }
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _add(folder: PartialFolder, name: str, table: pa.Table, about: Mapping[str, Any]) -> None:
     """Of floats the first bytes compress, when they stand together, and hardly anything else does; written as
     a dictionary they would grow."""
     latents = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    pq.write_table(
-        table,
-        path,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=[name for name in table.column_names if name not in latents],
-        use_byte_stream_split=[f"{name}.list.element" for name in latents],
-    )
+    with folder.adding(name, about) as path:
+        pq.write_table(
+            table,
+            path,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            use_dictionary=[name for name in table.column_names if name not in latents],
+            use_byte_stream_split=[f"{name}.list.element" for name in latents],
+        )
 
 
 def _digest(index: datasets.Dataset, root: Path) -> str:
@@ -240,6 +243,7 @@ def _digest(index: datasets.Dataset, root: Path) -> str:
     digest = hashlib.sha256(json.dumps(index.features["label"].names).encode())
     for row in index:
         path = Path(row["path"])
-        line = [path.relative_to(root).as_posix(), row["label"], row["split"], path.stat().st_size]
+        size = path.stat().st_size if path.exists() else None  # of a link that leads nowhere
+        line = [path.relative_to(root).as_posix(), row["label"], row["split"], size]
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]

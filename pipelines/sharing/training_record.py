@@ -36,7 +36,11 @@ def training_record(config: Any, latents: Mapping[str, Any], num_processes: int)
     """
     flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
-        "data": {name: _without_place(value) for name, value in latents.items() if _is_plain(value)},
+        "data": {
+            name: _without_place(value)
+            for name, value in latents.items()
+            if _is_plain(value) and name != "command"  # of the same values, and digests
+        },
         "flags": {name: value for name, value in flags.items() if name not in NOT_LEARNED},
         "num_processes": num_processes,
     }

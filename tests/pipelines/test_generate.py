@@ -1,16 +1,24 @@
 """`python -m pipelines generate`: what it writes, resumes and refuses."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipelines.__main__ import main
+from pipelines.flags import CardFlags
+from pipelines.generate import create_clip_file
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import clip_generator
+from pipelines.sharing.training_record import card
 from tests.builders.pipelines import build_pipeline, generate
+from tests.builders.scripts import contents
 from vidtwin_gen.data.video import video_info
+from vidtwin_gen.files import new_folder
 
 
 @pytest.fixture
@@ -51,6 +59,47 @@ def test_generate_writes_videos_tensors_and_a_record(folder, tmp_path):
     record = json.loads((out / "generated.json").read_text())
     assert record["class_names"] == ["Billiards", "BabyCrawling"] and record["num_videos"] == 4
     assert record["pipeline"] == "pipeline" and record["seed"] == 0 and record["fps"] == 8
+
+
+def test_the_same_command_is_done_and_another_refused(folder, tmp_path, capsys):
+    pipeline, out = Path(shutil.copytree(folder, tmp_path / "pipeline")), tmp_path / "out"
+    argv = command(pipeline, out, "--class_labels", "1", "--num_videos_per_class", "1")
+    main(argv)
+    before = contents(out)
+    card(CardFlags(pipeline=str(pipeline), dataset="UCF-101"))  # of which no clip depends
+    main([*argv, "--batch_size", "3"])
+    assert f"{out} is done already" in capsys.readouterr().out
+    config = pipeline / "scheduler" / "scheduler_config.json"
+    for change, message in (
+        (["--seed", "1"], "(--seed was 0, is 1)"),
+        (["--guidance_scale", "2"], "(--guidance_scale was 4.0, is 2.0)"),
+        ([], "(--pipeline was "),
+    ):
+        if not change:
+            config.write_text(config.read_text().replace('"shift": 1.0', '"shift": 2.0'))
+        with pytest.raises(SystemExit) as stop:
+            main([*argv, *change])
+        assert stop.value.code == 2 and f"of another command {message}" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_a_second_start_deletes_nothing(folder, tmp_path, capsys):
+    with new_folder(tmp_path / "out") as partial:
+        (partial / "Archery.gif").touch()
+        with pytest.raises(SystemExit):
+            main(command(folder, tmp_path / "out"))
+        said = capsys.readouterr().err
+        assert f"partial-out is in use by process {os.getpid()} on " in said and "since 2" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Archery.gif"]
+
+
+def test_room_is_made_before_anything_is_sampled(tmp_path):
+    """A mapped file that finds the disk full ends the process without a word."""
+    path = tmp_path / "clips.safetensors"
+    frames = create_clip_file(path, [3, 1], (8, 16, 16, 3))
+    assert path.stat().st_blocks * 512 >= frames.nbytes
+    with pytest.raises(OSError, match=r"it takes 9,\d{3},\d{3},\d{3},\d{3},\d{3} bytes and .* are free"):
+        create_clip_file(path, [3, 1], (4_611_686_018, 1000, 1000))
 
 
 def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):

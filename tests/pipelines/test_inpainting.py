@@ -227,7 +227,7 @@ def command(verb, saved, out, *options):
     return [verb, *flags, "--device", "cpu", *options]
 
 
-def test_the_edit_command(saved, tmp_path):
+def test_the_edit_command(saved, tmp_path, capsys):
     options = ["--video", str(saved / "clip.mp4"), "--keep", "structure", "--class_labels", "archery", "2"]
     options += ["--num_videos_per_class", "2", "--stride", "2", "--start", "3", "--format", "both"]
     main(command("edit", saved, tmp_path / "out", *options))
@@ -243,6 +243,11 @@ def test_the_edit_command(saved, tmp_path):
     assert Image.open(tmp_path / "out" / "filmstrip.png").size == (8 * 18 - 2, 6 * 18 - 2)
     info = video_info(tmp_path / "out" / "Archery_0001.mp4")
     assert (info.num_frames, info.height, info.width) == (8, 16, 16)
+    main(command("edit", saved, tmp_path / "out", *options))
+    assert "is done already" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(command("edit", saved, tmp_path / "out", *options, "--start", "4"))
+    assert "of another command (--start was 3, is 4)" in capsys.readouterr().err
 
 
 def test_the_mix_command(saved, tmp_path):

@@ -60,9 +60,21 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert contents(path) == {"a": "first"}
     with replacing_folder(path) as partial:
-        assert not list(partial.iterdir())  # nothing of the one that failed
+        assert not (partial / "b").exists()  # nothing of the one that failed
         write_text(partial / "b", "second")
     assert contents(tmp_path) == {"export/b": "second"}
+
+
+def test_a_second_writer_of_a_folder_is_refused(tmp_path):
+    with new_folder(tmp_path / "out") as partial:
+        write_text(partial / "a", "first")
+        for second in (new_folder, replacing_folder):
+            with (
+                pytest.raises(ValueError, match="partial-out is in use by process"),
+                second(tmp_path / "out"),
+            ):
+                raise AssertionError("not to be reached")
+    assert contents(tmp_path) == {"out/a": "first"}
 
 
 def test_a_new_folder_overwrites_nothing(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vidtwin_gen.data.writing import write_video
-from vidtwin_gen.files import replacing_folder, write_text
+from vidtwin_gen.files import new_folder, write_text
 
 FPS = 25.0
 HEIGHT, WIDTH = 48, 64
@@ -151,10 +151,11 @@ def write_dataset(
     root = Path(root)
     recipe = f"seed={seed} clips_per_group={clips_per_group} num_frames={num_frames}\n"
     marker = root / "SYNTHETIC.txt"
-    if marker.exists() and marker.read_text() == recipe:
+    if marker.exists() and marker.read_text(encoding="utf-8") == recipe:
+        print(f"{root} is done already, by the same command")
         return root
     if root.exists() and any(root.iterdir()):
-        seen = marker.read_text().strip() if marker.exists() else "files of another origin"
+        seen = marker.read_text(encoding="utf-8").strip() if marker.exists() else "files of another origin"
         raise ValueError(
             f"{root} holds {seen}, not {recipe.strip()}: name an empty folder or remove this one"
         )
@@ -164,7 +165,7 @@ def write_dataset(
         for group in range(1, NUM_GROUPS + 1)
         for clip in range(1, clips_per_group + 1)
     ]
-    with replacing_folder(root) as partial:
+    with new_folder(root) as partial:
 
         def write(job: tuple[int, str, int, int]) -> None:
             label, name, group, clip = job
@@ -175,6 +176,7 @@ def write_dataset(
             list(tqdm(pool.map(write, jobs), total=len(jobs), desc="drawing clips", unit="clip"))
         _write_split_lists(partial / "ucfTrainTestlist", jobs)
         write_text(partial / marker.name, recipe)
+    print(f"wrote {root}")
     return root
 
 

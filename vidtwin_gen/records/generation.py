@@ -17,10 +17,12 @@ class GeneratedRecord(Result):
         class_names, class_labels: of the classes that clips were made of, in the order of the clips.
         num_videos_per_class: None where `labels_from`, the name of a file, said how many.
         num_videos: of all classes.
+        command: what the clips follow from, by the names of flags.
     """
 
     kind: ClassVar[str] = "generated"
     written_by: ClassVar[str] = "python -m pipelines generate"
+    optional: ClassVar[tuple[str, ...]] = ("command",)  # of earlier versions
 
     pipeline: str
     scheduler: str
@@ -34,6 +36,7 @@ class GeneratedRecord(Result):
     num_videos_per_class: int | None
     labels_from: str | None
     num_videos: int
+    command: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

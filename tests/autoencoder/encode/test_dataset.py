@@ -16,7 +16,6 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
@@ -29,6 +28,7 @@ from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.files import owned_folder
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.dit_config import DiTConfig
 
@@ -204,9 +204,9 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
         with pytest.raises(SystemExit):
             commands.main(encode_command(vae_dir, few_videos, killed, **flags))
         assert f"files of another command ({message}" in capsys.readouterr().err
-    with FileLock(partial / "partial.lock"), pytest.raises(SystemExit):
+    with owned_folder(partial, ""), pytest.raises(SystemExit):
         commands.main(encode_command(vae_dir, few_videos, killed))
-    assert "another process is writing to it" in capsys.readouterr().err
+    assert "killed.partial is in use by process" in capsys.readouterr().err
 
     commands.main(encode_command(vae_dir, few_videos, killed))
     for name, stat in before.items():
@@ -216,6 +216,13 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
     (tmp_path / "whole").mkdir()
     commands.main(encode_command(vae_dir, few_videos, tmp_path / "whole/killed"))
     assert contents(killed) == contents(tmp_path / "whole/killed")
+    done = contents(killed)
+    commands.main(encode_command(vae_dir, few_videos, killed, batch_size=2))
+    assert f"{killed} is done already" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        commands.main(encode_command(vae_dir, few_videos, killed, seed=1))
+    assert "of another command (--seed was 0, is 1)" in capsys.readouterr().err
+    assert contents(killed) == done
     assert 2 <= len(before) < len(contents(killed)) - 2
 
 
@@ -237,9 +244,13 @@ def test_a_finished_file_that_changed_is_made_again(few_videos, vae_dir, tmp_pat
     assert contents(tmp_path / "out") == contents(tmp_path / "whole" / "out")
 
 
-def test_a_bad_video_is_left_out_and_named(few_videos, vae_dir, tmp_path):
+@pytest.mark.parametrize("kind", ["damaged", "dangling link"])
+def test_a_bad_video_is_left_out_and_named(kind, few_videos, vae_dir, tmp_path):
     bad = few_videos / "PulsingRing" / "v_PulsingRing_g00_c01.avi"  # another, the very first
-    bad.write_bytes(b"RIFF, but not for long")
+    if kind == "damaged":
+        bad.write_bytes(b"RIFF, but not for long")
+    else:
+        bad.symlink_to("nowhere.avi")
     # a limit that is passed first, raised when the command is repeated
     with pytest.raises(ValueError, match="too many bad files"):
         encode(vae_dir, few_videos, tmp_path / "latents", windows_per_file=10)
@@ -296,7 +307,7 @@ def test_what_is_there_is_not_overwritten(few_videos, vae_dir, tmp_path):
     for name in ("out", "other.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is not empty: name another --out"):
+    with pytest.raises(ValueError, match="is there already"):
         encode(vae_dir, few_videos, tmp_path / "out")
     with pytest.raises(ValueError, match=r"other.partial holds thesis.tex and no partial.json"):
         encode(vae_dir, few_videos, tmp_path / "other")

@@ -290,7 +290,14 @@ def test_reconstructions_are_shown_by_kind_and_frame_by_frame(tmp_path):
         write_video(tmp_path / "videos" / f"{number}.mp4", clip * 2 - 1, fps=8)
     gif = tmp_path / "eval" / "recon.gif"
     flags = {"vae": tmp_path / "vae", "videos": tmp_path / "videos", "gif": gif, "gif_clips": 3}
-    record = run("recon", tmp_path / "r.json", **flags, **{"batch_size": 2, "no-lpips": True})
+    flags |= {"batch_size": 2, "no-lpips": True}
+    gif.with_suffix(".png").mkdir(parents=True)
+    with pytest.raises(SystemExit) as stop:
+        run("recon", tmp_path / "r.json", **flags)
+    assert stop.value.code == 1
+    assert not (tmp_path / "r.json").exists()  # which says that the pictures are there, too
+    gif.with_suffix(".png").rmdir()
+    record = run("recon", tmp_path / "r.json", **flags)
     assert record["both"]["psnr"]["num_clips"] == 6
     with Image.open(gif) as grid, Image.open(gif.with_suffix(".png")) as strip:
         # 2 pixels between pictures of 16 x 24

@@ -89,10 +89,11 @@ def test_the_same_seed_writes_the_same_bytes(small, tmp_path):
     assert all(other[path] != first[path] for path in first if path.suffix == ".avi")
 
 
-def test_a_finished_one_is_left_and_another_refused(small, tmp_path):
+def test_a_finished_one_is_left_and_another_refused(small, tmp_path, capsys):
     root = write_dataset(tmp_path / "videos", **small)
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert write_dataset(root, **small) == root
+    assert f"{root} is done already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == times
     with pytest.raises(ValueError, match=r"holds seed=0 .*, not seed=1 .*: name an empty folder or remove"):
         write_dataset(root, seed=1, **small)
