@@ -24,7 +24,7 @@ from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import tile, video_writer, write_gif
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
-from vidtwin_gen.quality import psnr, ssim
+from vidtwin_gen.quality import SSIM_WINDOWS, psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError
 
 GIF_FPS = 50  # viewers slow down anything faster
@@ -37,7 +37,7 @@ PROTOCOL = {
 }
 METRICS = {
     "psnr": "dB, data range 1 on frames in [0, 1], mean over frames",
-    "ssim": "Gaussian window 11, sigma 1.5, data range 1 on frames in [0, 1], mean over frames",
+    "ssim": f"windows {SSIM_WINDOWS}; data range 1 on frames in [0, 1], mean over frames",
     "lpips": "version 0.1 on VGG16, mean over frames",
 }
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 # dB: a squared error of 1e-10 on [0, 1]; without a bound one frame without error makes every mean infinite.
 PSNR_AT_MOST = 100.0
+SSIM_SIDE = 11  # of the window, in pixels
+SSIM_WINDOWS = f"{SSIM_SIDE}x{SSIM_SIDE} Gaussian, sigma 1.5, those inside the frame ('valid')"
 # Frames (N, 3, H, W) twice, float in [-1, 1] -> (N,) distances.
 PerceptualNetwork = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -28,17 +30,23 @@ def psnr_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torc
 
 
 def ssim_per_frame(reconstruction: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Structural similarity (Wang et al., 2004; Gaussian window 11, sigma 1.5) of each frame. Arguments as
-    for `psnr_per_frame`; measured on [0, 1], data_range 1: SSIM depends on the offset.
+    """Structural similarity (Wang et al., 2004) of each frame, the mean over colours and over `SSIM_WINDOWS`,
+    as the original and VidTwin's script have it. Arguments as for `psnr_per_frame`; measured on [0, 1],
+    data_range 1: SSIM depends on the offset.
 
     Raises:
-        ValueError: also for sides below 6, half of the window.
+        ValueError: also for frames smaller than a window.
     """
     a, b = _frames(reconstruction, original)
-    if min(a.shape[-2:]) < 6:
-        raise ValueError(f"SSIM needs frames of at least 6x6, got {a.shape[-2]}x{a.shape[-1]}")
-    values = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-    return rearrange(values, "(b f) -> b f", b=len(original))
+    if min(a.shape[-2:]) < SSIM_SIDE:
+        raise ValueError(
+            f"SSIM needs frames of at least {SSIM_SIDE}x{SSIM_SIDE}, got {a.shape[-2]}x{a.shape[-1]}"
+        )
+    _, padded = structural_similarity_index_measure(
+        a, b, data_range=1.0, sigma=1.5, reduction="none", return_full_image=True
+    )  # (B F, C, H, W), the frame mirrored at its borders
+    inside = slice(SSIM_SIDE // 2, -(SSIM_SIDE // 2))
+    return reduce(padded[..., inside, inside], "(b f) c h w -> b f", "mean", b=len(original))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_png
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
-from vidtwin_gen.quality import lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
+from vidtwin_gen.quality import SSIM_WINDOWS, lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 from vidtwin_gen.records import ReconResult
 
 # (B, C, F, H, W) twice -> (B, F); LPIPS, which needs a network, stands beside them
@@ -51,7 +51,8 @@ def measure_recon(flags: ReconFlags) -> None:
         sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else PARTS[:1])}
     if extractor is not None:
         sizes |= dict.fromkeys(("real", "reconstructed"), extractor.dim)
-    draws, values = subject.measure_each_once(sizes, measure, measured="recon", lpips=subject.lpips)
+    about = {"measured": "recon", "lpips": subject.lpips, "ssim": SSIM_WINDOWS}
+    draws, values = subject.measure_each_once(sizes, measure, **about)
     if not processes().is_main_process:
         return
     summaries: dict[str, Any] = {part: {} for part in parts}
@@ -60,7 +61,8 @@ def measure_recon(flags: ReconFlags) -> None:
         if metric:
             summaries[part][metric] = summarize(of_frames)
     rfvd = subject.distance(values, "reconstructed") if flags.fvd else None
-    result = ReconResult(**summaries, **subject.conditions(values["origin"]), rfvd=rfvd)
+    conditions = subject.conditions(values["origin"])
+    result = ReconResult(**summaries, **conditions, ssim_windows=SSIM_WINDOWS, rfvd=rfvd)
     if flags.per_clip:
         write_rows(flags.per_clip, per_clip_rows(real, draws, values))
     if flags.gif:

@@ -13,13 +13,15 @@ from eval.report.runs import Record, Run
 from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult
 
 NONE = "–"
-KINDS = "FRACT"  # Fréchet distance, reconstruction, accuracy, cost, time
+KINDS = "FRSACT"  # Fréchet distance, reconstruction, SSIM, accuracy, cost, time
 GENERATED, REAL, RECONSTRUCTED = "FVD, generated", "FVD, real against real (floor)", "rFVD, reconstructions"
 SEEDS = {"seed", "seeds"}  # all of a protocol that two comparable numbers may differ in
 FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
 # what a floor has of the distance that it belongs to, unless it says otherwise
 INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
 PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
+# of SSIM in records that do not say it; written out, since the module that measures it needs torch
+EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 # what in a record besides its numbers says how they came about
 RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
@@ -188,7 +190,10 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
             interval = f" ± {value['ci95']:.3f} (95 %)" if value["ci95"] is not None else ""
             text = f"{value['mean']:.3f}{interval}, N = {value['num_clips']:,}"
             fixed = protocol | {"num_clips": value["num_clips"]} | {"classes": run.class_names}
-            yield Measured(f"{unit}, {title}", value["mean"], text, "R", fixed)
+            kind = "R"
+            if key == "ssim":
+                kind, fixed = "S", {"windows": recon.ssim_windows or EARLIER_SSIM_WINDOWS} | fixed
+            yield Measured(f"{unit}, {title}", value["mean"], text, kind, fixed)
 
 
 def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:

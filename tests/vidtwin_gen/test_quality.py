@@ -66,6 +66,32 @@ def test_equal_clips_have_ssim_one_and_noise_lowers_both() -> None:
     assert (psnr(noisy[0], original) > psnr(noisy[1], original)).all()
 
 
+def test_ssim_is_its_definition_over_the_windows_inside_the_frame() -> None:
+    original, noisy = clips(2).double(), (clips(2) + 0.4 * clips(3)).double()
+    a, b = ((x.clamp(-1, 1)[1, :, 3] + 1) / 2 for x in (noisy, original))  # (C, H, W)
+    at = torch.arange(11.0, dtype=torch.float64) - 5
+    window = torch.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for top in range(16 - 10):
+        for left in range(20 - 10):
+            x, y = (frame[:, top : top + 11, left : left + 11] for frame in (a, b))
+            mean_x, mean_y = ((window * part).sum((1, 2)) for part in (x, y))
+            var_x, var_y = ((window * part**2).sum((1, 2)) for part in (x, y))
+            var_x, var_y = var_x - mean_x**2, var_y - mean_y**2
+            covariance = (window * x * y).sum((1, 2)) - mean_x * mean_y
+            luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+            values.append(luminance * (2 * covariance + 0.03**2) / (var_x + var_y + 0.03**2))
+    expected = torch.stack(values).mean().float()
+    torch.testing.assert_close(ssim_per_frame(noisy, original)[1, 3], expected, atol=1e-5, rtol=0)
+
+
+def test_ssim_of_a_frame_of_one_window_and_of_a_flat_clip() -> None:
+    flat = torch.full((1, 3, 2, 11, 11), 0.25)
+    assert ssim_per_frame(flat, flat).tolist() == [[1.0, 1.0]]
+    assert ssim_per_frame(-flat, flat).max() < 1
+
+
 def test_uint8_and_float_are_one_scale() -> None:
     levels = [((clips(seed) + 1) * 127.5).round().to(torch.uint8) for seed in (0, 1)]
     floats = [level / 127.5 - 1 for level in levels]
@@ -78,8 +104,8 @@ def test_a_mix_of_types_or_shapes_is_refused() -> None:
         psnr(clips(), clips().to(torch.uint8))
     with pytest.raises(ValueError, match="two equal shapes"):
         ssim(clips(), clips()[:1])
-    with pytest.raises(ValueError, match="at least 6x6, got 5x20"):
-        ssim(clips()[..., :5, :], clips()[..., :5, :])
+    with pytest.raises(ValueError, match="at least 11x11, got 10x20"):
+        ssim(clips()[..., :10, :], clips()[..., :10, :])
 
 
 def test_a_summary_has_the_interval_of_its_clips() -> None:

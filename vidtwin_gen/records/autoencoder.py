@@ -42,15 +42,24 @@ class AutoencoderResult(Result):
 @dataclass(frozen=True, kw_only=True)
 class ReconResult(AutoencoderResult):
     """both: the reconstruction; structure, dynamics: each part alone, of our latents. Each has `psnr`, `ssim`
-    and `lpips` with `mean`, `ci95`, `num_clips` and `per_frame`."""
+    and `lpips` with `mean`, `ci95`, `num_clips` and `per_frame`.
+
+    ssim_windows: those that SSIM is the mean of; None: around every pixel, with mirrored borders.
+    """
 
     kind: ClassVar[str] = "recon"
     written_by: ClassVar[str] = "python -m eval recon"
-    optional: ClassVar[tuple[str, ...]] = (*AutoencoderResult.optional, "structure", "dynamics")
+    optional: ClassVar[tuple[str, ...]] = (
+        *AutoencoderResult.optional,
+        "structure",
+        "dynamics",
+        "ssim_windows",
+    )
 
     both: dict[str, dict[str, Any]]
     structure: dict[str, dict[str, Any]] | None = None
     dynamics: dict[str, dict[str, Any]] | None = None
+    ssim_windows: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

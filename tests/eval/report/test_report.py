@@ -187,6 +187,16 @@ def test_two_data_sets_share_no_protocol(tmp_path: Path) -> None:
     assert list(comparison.protocols) == ["F1", "F2"]
 
 
+def test_ssim_of_other_windows_stands_in_another_row(tmp_path: Path) -> None:
+    for name, windows in (("earlier", None), ("now", "11x11, 'valid'")):
+        recon_result(ssim_windows=windows).write(tmp_path / name / "eval/recon.json")
+    text = write_report([tmp_path / "earlier", tmp_path / "now"]).with_suffix(".md").read_text()
+    (psnr,) = table_rows(text, "PSNR (dB), reconstruction")
+    earlier, now = table_rows(text, "SSIM, reconstruction")
+    assert "–" not in psnr and earlier[3] == now[2] == "–"
+    assert "from S1 in windows (11x11, 'valid', not 11x11 Gaussian, sigma 1.5, around every pixel" in text
+
+
 def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path: Path) -> None:
     names = ["ApplyEyeMakeup", "YoYo", *map(str, range(99))]
     magvit = dataclasses.replace(
