@@ -15,7 +15,7 @@ from benchmarks.gpu_commands import run_command
 from benchmarks.gpu_rows import Rows
 from benchmarks.gpu_smoke import TINY_DIT, TINY_VAE
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import RealClips
+from eval.real_clips import RealClips
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.files import write_json
 

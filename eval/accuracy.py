@@ -14,15 +14,23 @@ from einops import rearrange
 from torch import nn
 from tqdm.auto import tqdm
 
-from eval.clips import RealClips, read_generated
 from eval.flags import AccuracyFlags, frame_rate
+from eval.generated_clips import read_generated
+from eval.real_clips import RealClips
 from vidtwin_gen.data.writing import write_gif
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.records import AccuracyResult
 
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
-    generated = read_generated(flags.generated)
+    generated = read_generated(
+        flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
+    )
+    if generated.names is None:
+        raise ValueError(
+            f"--generated {generated.path}: nothing says the classes of its clips; name a folder of "
+            "<class>/<video>"
+        )
     shape = generated.shape
     train, test = (
         RealClips.of_split(
@@ -42,8 +50,10 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         seed=flags.seed,
         device=find_device(flags.device),
     )
+    # as small as the classifier sees them: together they may be larger than memory
+    made = torch.cat([shrink(generated.frames[i][None], model.max_size) for i in range(len(labels))])
     sides: dict[str, dict[str, Any]] = {}
-    for side, clips, wanted in (("generated", generated.frames, labels), ("real", test_clips, test_labels)):
+    for side, clips, wanted in (("generated", made, labels), ("real", test_clips, test_labels)):
         value, confusion = accuracy(model, clips, wanted)
         sides[side] = {"accuracy": value, "num_clips": len(clips), "confusion": confusion.tolist()}
     result = AccuracyResult(
@@ -55,6 +65,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         frame_rate=frame_rate(flags.stride, flags.fps),
         num_steps=flags.num_steps,
         horizontal_flip=flags.horizontal_flip,
+        note=generated.note,
         **sides,
     )
     if flags.real_gifs:
@@ -64,7 +75,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
                 write_gif(flags.real_gifs / f"{name}.gif", clip[0], test.gif_fps)
     result.write(flags.out)
     print(
-        f"class accuracy {sides['generated']['accuracy']:.1%} of {len(generated.frames)} generated clips, "
+        f"class accuracy {sides['generated']['accuracy']:.1%} of {len(made)} generated clips, "
         f"{sides['real']['accuracy']:.1%} of {len(test_clips)} real held-out clips"
     )
 

@@ -13,10 +13,13 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from eval.clips import ClipDraw, Clips, GeneratedClips, GeneratedDataset, RealClips, RealDataset
+from eval.clips import Clips
 from eval.feature_store import FeatureStore
 from eval.flags import ExtractionFlags
 from eval.fvd.features import FeatureExtractor
+from eval.generated_clips import GeneratedClips
+from eval.real_clips import ClipDraw, RealClips
+from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.devices import processes
 
 
@@ -26,6 +29,23 @@ class View:
 
     store: FeatureStore
     measure: Callable[[Clips], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ReadClips(Dataset[Clips | str]):
+    """What `read` gives for each of `arguments`; of a video that gives no clip, what is wrong with it."""
+
+    read: Callable[..., Clips]
+    arguments: Sequence[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.arguments)
+
+    def __getitem__(self, index: int) -> Clips | str:
+        try:
+            return self.read(*self.arguments[index])
+        except VideoError as error:
+            return str(error)
 
 
 def as_read(clips: Clips) -> torch.Tensor:
@@ -72,7 +92,8 @@ class Extraction:
         while True:
             draws = list(draw())
             keys = [real.key(one) for one in draws]
-            errors = self._compute(RealDataset(real, draws, more_sizes), keys, list(views.values()), title)
+            clips = ReadClips(real.read, [(one, *more_sizes) for one in draws])
+            errors = self._compute(clips, keys, list(views.values()), title)
             if not errors:
                 return draws, {name: self._gather(view.store, keys) for name, view in views.items()}
             real.bad |= {draws[index].row: error for index, error in errors.items()}
@@ -80,9 +101,11 @@ class Extraction:
     def generated(
         self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int], view: View
     ) -> torch.Tensor:
-        """(N, D), of the chosen clips of a file."""
+        """(N, D), of the chosen clips. Raises ValueError for videos that give no clip."""
         keys = [str(index) for index in chosen]
-        self._compute(GeneratedDataset(generated, chosen, size), keys, [view], "generated clips")
+        clips = ReadClips(generated.read, [(index, size) for index in chosen])
+        if errors := self._compute(clips, keys, [view], "generated clips"):
+            raise ValueError(f"--generated: {'; '.join(sorted(errors.values())[:3])}")
         return self._gather(view.store, keys)
 
     def _compute(

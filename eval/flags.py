@@ -12,6 +12,7 @@ from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, positive
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 ExtractorName = Literal["i3d", "videomae"]
+CLIPS_FILE = "clips.safetensors"  # of `python -m pipelines generate`
 
 VAE = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or "
@@ -32,15 +33,18 @@ def data_folder(text: str) -> Path:
     return Path(text)
 
 
-def generated_file(text: str) -> Path:
-    path = Path(text)
-    for file in (path, path.with_name("generated.json")):
+def generated_clips(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.is_dir() and not (path / CLIPS_FILE).exists():
+        return path
+    tensors = path / CLIPS_FILE if path.is_dir() else path
+    for file in (tensors, tensors.with_name("generated.json")):
         if not file.is_file():
             raise argparse.ArgumentTypeError(
-                f"{file} is missing; name the clips.safetensors that "
+                f"{file} is missing; name a folder of videos, or the {CLIPS_FILE} that "
                 "`python -m pipelines generate --pipeline ... --out ...` writes beside generated.json"
             )
-    return path
+    return tensors
 
 
 @dataclass(kw_only=True)
@@ -103,8 +107,12 @@ class LPIPSFlags:
 @dataclass(kw_only=True)
 class AccuracyFlags(RealFlags):
     generated: Path = flag(
-        "clips.safetensors of `python -m pipelines generate`", type=generated_file, required=True
+        f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, <class>/<video>, "
+        "read as the real ones",
+        type=generated_clips,
+        required=True,
     )
+    num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
     num_clips: int | None = flag("real clips to train on, and to test on, at most", type=positive)
     num_steps: int = flag("training steps of the classifier", 160, type=positive)
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")

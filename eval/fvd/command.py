@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from statistics import fmean, stdev
 from typing import Any
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import RESIZE, GeneratedClips, read_generated
+from eval.clips import RESIZE
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
 from eval.fvd.networks import extractor_of
-from eval.fvd.protocols import Selection
+from eval.fvd.protocols import PROTOCOLS, WITHOUT_CLASSES, Selection
 from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
+from eval.generated_clips import GeneratedClips, read_generated
 from vidtwin_gen.devices import find_device, processes
 from vidtwin_gen.records import FVDResult, distance_json
 from vidtwin_gen.weights import MissingWeightsError
 
 
 def measure_fvd(flags: FVDFlags) -> None:
-    generated = [read_generated(path) for path in flags.generated]
     reference = read_reference(flags.reference) if flags.reference else None
+    generated = read_sets(flags, reference)
     settings = settings_of(flags, generated[0], reference)
     check_sets(settings.protocol, generated)
     real = settings.real_clips(flags.data) if flags.data else None
@@ -64,7 +66,8 @@ def measure_fvd(flags: FVDFlags) -> None:
     size = settings.protocol.shape[1:]
     values = []
     for clips, indices in zip(generated, chosen, strict=True):
-        view = extraction.features(extractor, generated=clips.sha256, size=size, resize=RESIZE)
+        about = {"generated": clips.sha256, "size": size, "resize": RESIZE, **clips.reading}
+        view = extraction.features(extractor, **about)
         features = extraction.generated(clips, indices, size, view)
         values.append(distance_of_sums(reference.sums, FeatureSums.of(features, "generated")))
     if not processes().is_main_process:
@@ -78,8 +81,12 @@ def measure_fvd(flags: FVDFlags) -> None:
         }
         for clips, value in zip(generated, values, strict=True)
     ]
+    record = dataclasses.replace(settings.record(extractor), codec=generated[0].codec)
+    if generated[0].names is None:
+        record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
     result = FVDResult(
-        **distance_json(fmean(values), settings.record(extractor)),
+        **distance_json(fmean(values), record),
+        note=generated[0].note,
         std=stdev(values) if len(values) > 1 else None,
         num_seeds=len(values),
         num_seeds_of_protocol=settings.protocol.num_seeds,
@@ -93,6 +100,18 @@ def measure_fvd(flags: FVDFlags) -> None:
     )
     result.write(flags.out)
     print(describe(result))
+
+
+def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedClips]:
+    """The sets of generated clips; of videos, clips of the length and rate of the protocol. Errors as
+    `read_generated`."""
+    known = PROTOCOLS.get(flags.protocol or "") or (reference.protocol if reference else None)
+    stride, fps, num_frames = flags.stride, flags.fps, flags.num_frames
+    if known and stride is None and fps is None:
+        stride, fps = known.stride, known.fps
+    seed = flags.seed if flags.seed is not None else reference.protocol.seed if reference else 0
+    length = num_frames or (known.num_frames if known else None)
+    return [read_generated(path, length, stride=stride, fps=fps, seed=seed) for path in flags.generated]
 
 
 def write_missing(flags: FVDFlags, reason: str) -> None:
@@ -111,7 +130,7 @@ def settings_of(flags: FVDFlags, clips: GeneratedClips, reference: Reference | N
         name = reference.protocol.name if reference and not flags.num_samples else f"quick-{count}"
     elif flags.num_samples and name != f"quick-{flags.num_samples}":
         raise ValueError(f"--num_samples {flags.num_samples} and --protocol {name}: give one of them")
-    selection: Selection = "classes" if reference else "generated"
+    selection: Selection = "classes" if reference or clips.names is None else "generated"
     return choose_settings(flags, name, clips.shape, selection, reference.protocol if reference else None)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.flags import (
+    CLIPS_FILE,
     SPLITS,
     ExtractionFlags,
     LPIPSFlags,
@@ -15,7 +16,7 @@ from eval.flags import (
     RealFlags,
     Split,
     data_folder,
-    generated_file,
+    generated_clips,
     pipeline_folder,
     vae_folder,
 )
@@ -40,10 +41,14 @@ class ProtocolFlags(RateFlags, ExtractionFlags):
 @dataclass(kw_only=True)
 class FVDFlags(ProtocolFlags):
     generated: list[Path] = flag(
-        "clips.safetensors of `python -m pipelines generate`; several, of different seeds, give a mean",
-        type=generated_file,
+        f"the {CLIPS_FILE} of `python -m pipelines generate`, or a folder of videos of any generator, "
+        "<class>/<video> or without classes, read as the real ones; several, of different seeds, give a mean",
+        type=generated_clips,
         required=True,
         nargs="+",
+    )
+    num_frames: int | None = flag(
+        "of a clip of those videos; left out: the protocol's, or all", type=positive
     )
     reference: Path | None = flag(
         "real statistics, the file that `python -m eval reference` wrote, in place of --data", type=Path

@@ -18,6 +18,7 @@ REAL_SELECTION: dict[Selection, str] = {
 }
 FIRST_OF_CLASS = "of each class the first ones, as many as real clips"
 ANY = "at random"
+WITHOUT_CLASSES = "at random, of clips whose classes are not known"
 QUICK = re.compile(r"quick-(\d+)")
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import ClipDraw, Clips, RealClips, fit
+from eval.clips import Clips, fit
 from eval.extraction import Extraction, View
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import FeatureExtractor, check_length
@@ -22,6 +22,7 @@ from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import PROTOCOLS, quick_count
 from eval.fvd.selection import Settings, check_classes, choose_settings, draws_of, floor_objection, real_names
+from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.records import FVDProtocol

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eval.clips import RESIZE, ClipDraw, GeneratedClips, RealClips
+from eval.clips import RESIZE
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.flags import ProtocolFlags
 from eval.fvd.protocols import (
@@ -23,6 +23,8 @@ from eval.fvd.protocols import (
     quick,
     quick_count,
 )
+from eval.generated_clips import GeneratedClips
+from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.records import FVDProtocol
 
 
@@ -93,8 +95,8 @@ def choose_settings(
     num_clips = quick_count(protocol_name)
     if num_clips is None:
         protocol = PROTOCOLS[protocol_name]
-        for name in ("split", "stride", "fps"):
-            given, expected = getattr(flags, name), getattr(protocol, name)
+        for name in ("split", "stride", "fps", "num_frames"):
+            given, expected = getattr(flags, name, None), getattr(protocol, name)
             if given is not None and given != expected:
                 raise ValueError(
                     f"--{name} {given}: {protocol.name} is defined with {expected}; leave the flag out, or "
@@ -172,8 +174,8 @@ def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str
 
 
 def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> None:
-    """Raises ValueError where files hold clips of several sizes, or the same clips twice; too few of them for
-    the protocol, or of another length."""
+    """Raises ValueError where files hold clips of several sizes, or the same clips twice, or too few for the
+    protocol."""
     first, files = generated[0], dict[str, Path]()
     for clips in generated:
         if clips.shape != first.shape:
@@ -187,15 +189,13 @@ def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> N
             raise ValueError(
                 f"--generated {other} and {clips.path} are the same clips: generate with another --seed"
             )
-    for clips in generated:
-        count, num_frames = clips.frames.shape[:2]
-        if num_frames != protocol.num_frames:
+        if (clips.codec, clips.names is None) != (first.codec, first.names is None):
             raise ValueError(
-                f"--generated {clips.path}: clips of {num_frames} frames, and --protocol {protocol.name} "
-                f"compares clips of {protocol.num_frames}; a distance between clips of unequal length means "
-                "nothing"
+                f"--generated {first.path} ({first.codec}) and {clips.path} ({clips.codec}): sets of one "
+                "mean have one codec, and all or none have classes"
             )
-        if count < protocol.num_clips:
+    for clips in generated:
+        if (count := len(clips.frames)) < protocol.num_clips:
             raise ValueError(
                 f"--generated {clips.path} holds {count} clips, --protocol {protocol.name} wants "
                 f"{protocol.num_clips}: generate more, or measure with --protocol quick-{count}; none is "
@@ -206,7 +206,7 @@ def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> N
 def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> list[str]:
     """The classes of the clips on each side, where no reference says them."""
     protocol = settings.protocol
-    if protocol.selection != "generated":
+    if protocol.selection != "generated" or clips.names is None:
         return real_names(protocol, real)
     names = [clips.names[index] for index in _order(settings, clips)[: protocol.num_clips]]
     check_classes(protocol, real, names)
@@ -214,11 +214,14 @@ def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> 
 
 
 def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str]) -> list[int]:
-    """Of the generated clips the first ones of each class, as many as `wanted` has of it.
+    """Of the generated clips the first ones of each class, as many as `wanted` has of it; of clips without
+    classes as many, at random.
 
     Raises:
         ValueError: too few of a class.
     """
+    if clips.names is None:
+        return _order(settings, clips)[: len(wanted)]
     left = Counter(wanted)
     have = Counter(clips.names)
     short = {name: count for name, count in left.items() if have[name] < count}
@@ -240,6 +243,6 @@ def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str
 
 
 def _order(settings: Settings, clips: GeneratedClips) -> list[int]:
-    if settings.protocol.selection != "generated":
+    if settings.protocol.selection != "generated" and clips.names is not None:
         return list(range(len(clips.names)))
-    return torch.randperm(len(clips.names), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    return torch.randperm(len(clips.frames), generator=torch.Generator().manual_seed(settings.seed)).tolist()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eval.clips import ClipDraw, RealClips
+from eval.real_clips import ClipDraw, RealClips
 from eval.recon.flags import ReconFlags
 from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8

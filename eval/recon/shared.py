@@ -13,7 +13,7 @@ import torch
 from autoencoder.adapter import ClipSize
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS, load_lpips
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import RESIZE, ClipDraw, Clips, RealClips
+from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, View, identity
 from eval.feature_store import FeatureStore
 from eval.flags import frame_rate
@@ -22,6 +22,7 @@ from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
+from eval.real_clips import ClipDraw, RealClips
 from eval.recon.flags import AutoencoderFlags
 from vidtwin_gen.devices import find_device, processes
 from vidtwin_gen.quality import PSNR_AT_MOST

@@ -77,11 +77,12 @@ class FVDResult(Result):
         fvd: mean over the `generated` sets, `std` over them where there are several.
         protocol: an `FVDProtocol`. floor: real clips against other real ones. floors: that, and
             reconstructions against real ones, each with what it was measured on or its own `reason`.
-        install: the line to type where weights are missing.
+        install: the line to type where weights are missing. note: what a codec of the generated clips does.
     """
 
     kind: ClassVar[str] = "fvd"
     written_by: ClassVar[str] = "python -m eval fvd"
+    optional: ClassVar[tuple[str, ...]] = ("note",)
 
     fvd: float | None
     num_real: int | None = None
@@ -100,6 +101,7 @@ class FVDResult(Result):
     skipped_videos: list[str] | None = None
     reason: str | None = None
     install: str | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
         needed = (self.num_real, self.num_generated, self.protocol)

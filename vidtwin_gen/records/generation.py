@@ -44,10 +44,12 @@ class AccuracyResult(Result):
     """How often a classifier trained on real clips recognises generated ones, beside real held-out ones.
 
     generated, real: `accuracy`, `num_clips` and `confusion` (a row a class asked for, a column a class seen).
+    note: what a codec of the generated clips does.
     """
 
     kind: ClassVar[str] = "accuracy"
     written_by: ClassVar[str] = "python -m eval accuracy"
+    optional: ClassVar[tuple[str, ...]] = ("note",)
 
     class_names: list[str]
     num_train: int
@@ -59,3 +61,4 @@ class AccuracyResult(Result):
     horizontal_flip: bool
     generated: dict[str, Any]
     real: dict[str, Any]
+    note: str | None = None

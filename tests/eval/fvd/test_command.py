@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from eval.__main__ import main
-from eval.clips import RealClips
 from eval.fvd import networks
+from eval.generated_clips import read_generated
+from eval.real_clips import RealClips
 from tests.builders.clips import (
+    CLASS_NAMES,
     SHAPE,
     drifting_clips,
     refused,
@@ -25,6 +27,7 @@ from tests.builders.clips import (
 )
 from tests.builders.extractors import FilterResponses
 from tests.builders.processes import run_in_processes
+from vidtwin_gen.data.writing import write_video
 
 
 def test_one_number_whatever_the_batches_order_and_workers(
@@ -186,6 +189,38 @@ def test_sets_that_cannot_be_compared_are_refused(
     )
     assert all(word in said for word in words), said
     assert extractor.num_seen == 0
+
+
+def test_videos_of_any_generator_are_measured(
+    extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a file of the same frames is, with the codec in the record; without classes, too."""
+    videos = tmp_path / "videos"
+    for name in CLASS_NAMES:
+        for number in range(4):
+            write_video(videos / name / f"{number}.mp4", drifting_clips(4, 9)[number], fps=8)
+    frames = read_generated(videos).frames
+    tensors = write_generated(tmp_path / "tensors")
+    labels = torch.arange(3).repeat_interleave(4)
+    save_file({"frames": torch.stack([frames[i] for i in range(12)]), "labels": labels}, tensors)
+    flags = {"data": data, "split": "all", "no_floors": True}
+    same = run("fvd", tmp_path / "tensors.json", generated=tensors, **flags)
+    record = run("fvd", tmp_path / "videos.json", generated=videos, **flags)
+    assert record["fvd"] == pytest.approx(same["fvd"], rel=1e-9)
+    assert record["protocol"] | {"codec": "none"} == same["protocol"]
+    assert record["protocol"]["codec"] in record["note"] and "note" not in same
+
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted(videos.glob("*/*.mp4")):
+        (flat / f"{path.parent.name}_{path.name}").symlink_to(path)
+    record = run("fvd", tmp_path / "flat.json", generated=flat, num_samples=5, **flags)
+    assert record["num_generated"] == 5 and "not known" in record["protocol"]["generated_selection"]
+    assert sum(record["class_counts"].values()) == 5
+    said = refused(capsys, "fvd", tmp_path / "mixed.json", generated=[flat, tensors], **flags)
+    assert "one codec" in said
+    said = refused(capsys, "fvd", tmp_path / "short.json", generated=tensors, num_frames=3, **flags)
+    assert "clips of 4 frames" in said and "clips of 3" in said
 
 
 def in_process(rank: int, words: list[str], folder: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.clips import RealClips
 from eval.fvd.reference import read_reference
+from eval.real_clips import RealClips
 from pipelines.generate import read_counts
 from tests.builders.clips import SHAPE, add_protocol, refused, run, save_autoencoder
 from tests.builders.extractors import FilterResponses

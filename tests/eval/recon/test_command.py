@@ -13,9 +13,10 @@ from PIL import Image
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
-from eval.clips import RealClips, find_videos
+from eval.clips import find_videos
 from eval.fvd import networks
 from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.real_clips import RealClips
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install

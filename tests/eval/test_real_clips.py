@@ -1,66 +1,14 @@
-"""Files of generated clips, draws of real ones, and what is kept of their features."""
+"""Draws of real clips, and what is kept of their features."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from eval.clips import RealClips, read_generated
 from eval.feature_store import FeatureStore
-
-FRAMES = torch.zeros(3, 2, 4, 4, 3, dtype=torch.uint8)
-LABELS = torch.tensor([7, 7, 9])
-TOLD = {"class_labels": [7, 9], "class_names": ["Left", "Right"], "seed": 5}
-
-
-def write(folder: Path, tensors: dict[str, torch.Tensor], told: Any) -> Path:
-    save_file(tensors, folder / "clips.safetensors")
-    (folder / "generated.json").write_text(told if isinstance(told, str) else json.dumps(told))
-    return folder / "clips.safetensors"
-
-
-def test_clips_have_the_names_of_their_labels(tmp_path: Path) -> None:
-    clips = read_generated(write(tmp_path, {"frames": FRAMES, "labels": LABELS}, TOLD))
-    assert clips.names == ["Left", "Left", "Right"] and clips.seed == 5
-    assert torch.equal(clips.frames, FRAMES)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "told", "words"),
-    [
-        ({"frames": FRAMES.float()}, TOLD, ("clips.safetensors", "uint8", "torch.float32")),
-        ({"frames": FRAMES[0]}, TOLD, ("(N, F, H, W, 3)", "(2, 4, 4, 3)")),
-        ({"frames": FRAMES.permute(0, 1, 4, 2, 3).contiguous()}, TOLD, ("(3, 2, 3, 4, 4)",)),
-        ({"labels": LABELS[:2]}, TOLD, ("a label for each of 3 clips", "(2,)")),
-        ({"labels": LABELS + 1}, TOLD, ("generated.json has no name for label 8",)),
-        ({"video": FRAMES, "frames": None}, TOLD, ("clips.safetensors can't be read", "frames")),
-        ({}, {"class_names": ["Left"]}, ("generated.json can't be read", "class_labels")),
-        ({}, TOLD | {"class_names": ["Left"]}, ("generated.json can't be read",)),
-        ({}, [1], ("generated.json can't be read",)),
-        ({}, '{"class_labels": [7', ("generated.json can't be read", "JSONDecodeError")),
-    ],
-)
-def test_other_files_are_refused_by_name(
-    tensors: dict[str, Any], told: Any, words: tuple[str, ...], tmp_path: Path
-) -> None:
-    whole = {"frames": FRAMES, "labels": LABELS} | tensors
-    path = write(tmp_path, {name: value for name, value in whole.items() if value is not None}, told)
-    with pytest.raises(ValueError) as error:
-        read_generated(path)
-    for word in (*words, str(tmp_path), "python -m pipelines generate"):
-        assert word in str(error.value)
-
-
-def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, {"frames": FRAMES, "labels": LABELS}, TOLD)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"clips.safetensors can't be read \(SafetensorError"):
-        read_generated(path)
+from eval.real_clips import RealClips
 
 
 def real_clips(root: Path) -> RealClips:

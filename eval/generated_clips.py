@@ -1,0 +1,197 @@
+"""The generated clips that are measured: a file of ours, or a folder of videos of any generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from eval.clips import Clips, find_videos, fit
+from vidtwin_gen.data.decoding import VideoError, opened
+from vidtwin_gen.data.video import read_frames
+from vidtwin_gen.data.whole_video import VideoWindows
+from vidtwin_gen.draws import seeded_generator
+from vidtwin_gen.files import file_sha256
+
+ANEW = "write both files anew with `python -m pipelines generate`"
+CODEC_NOTE = (
+    "the generated clips were decoded from videos ({codec}). A lossy codec smooths detail and adds blocks, "
+    "which the measure sees as the generator's doing: it may move up or down, the more the harder the videos "
+    "are compressed. Compare it with measures of videos written alike only; without a codec are "
+    "clips.safetensors, almost so H.264 at -crf 0"
+)
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Videos as clips (F, H, W, C) uint8 in their own size: of each a window that its name and the seed
+    choose, read when it is asked for."""
+
+    root: Path
+    paths: Sequence[Path]
+    num_frames: int
+    stride: int | None
+    fps: float | None
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Raises VideoError as `read_frames`."""
+        path = self.paths[index]
+        window = seeded_generator(self.seed, path.relative_to(self.root).as_posix())
+        raw = read_frames(path, self.num_frames, stride=self.stride, fps=self.fps, generator=window)
+        return torch.from_numpy(raw.frames)
+
+
+@dataclass(frozen=True)
+class GeneratedClips:
+    """`frames[i]` (F, H, W, C) uint8 of each clip, and the class name asked for of each, None where nothing
+    says it.
+
+    Args:
+        frames: a tensor mapped from the file `path`, or the videos of the folder `path`.
+        shape: (num_frames, height, width) of a clip.
+        codec: of the videos, "none" of a tensor. reading: what features of the clips depend on besides
+            `sha256`.
+    """
+
+    path: Path
+    frames: torch.Tensor | VideoFiles
+    shape: tuple[int, int, int]
+    names: list[str] | None
+    seed: int | None = None
+    codec: str = "none"
+    reading: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        if isinstance(self.frames, torch.Tensor):
+            return file_sha256(self.path)
+        names = [path.relative_to(self.path).as_posix() for path in self.frames.paths]
+        lines = (f"{file_sha256(self.path / name)}  {name}\n" for name in names)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def note(self) -> str | None:
+        """What a result of these clips says of their codec."""
+        return None if self.codec == "none" else CODEC_NOTE.format(codec=self.codec)
+
+    def read(self, index: int, size: tuple[int, int]) -> Clips:
+        """Clip `index` at (height, width). Raises VideoError as `read_frames`."""
+        clip = self.frames[index]
+        return Clips((fit(clip, size),), torch.tensor([0, *clip.shape[1:3]]))
+
+
+def read_generated(
+    path: str | Path,
+    num_frames: int | None = None,
+    *,
+    stride: int | None = None,
+    fps: float | None = None,
+    seed: int = 0,
+) -> GeneratedClips:
+    """The clips.safetensors that `python -m pipelines generate` writes, with generated.json beside it for the
+    names of the labels; or of a folder the videos, `<class>/<video>` or without classes, in order of name.
+
+    Args:
+        num_frames: of a clip; None: all its frames.
+        stride, fps: as for real clips, for videos: a file of ours has the frames that are compared.
+        seed: of the windows.
+
+    Raises:
+        ValueError: files that are damaged or hold something else, clips of another length, or videos of
+            several sizes.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _of_videos(path, num_frames, stride, fps, seed)
+    clips = _of_file(path)
+    if num_frames not in (None, clips.shape[0]):
+        raise ValueError(
+            f"--generated {path}: clips of {clips.shape[0]} frames, and clips of {num_frames} are compared; "
+            "a distance between clips of unequal length means nothing"
+        )
+    return clips
+
+
+def _of_file(path: Path) -> GeneratedClips:
+    reading = beside = path.with_name("generated.json")
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        names = dict(zip(record["class_labels"], record["class_names"], strict=True))
+        seed = record.get("seed")
+        reading = path
+        tensors = load_file(path)
+        frames, labels = tensors["frames"], tensors["labels"]
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{reading} can't be read ({type(error).__name__}: {error}); {ANEW}") from None
+    if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != 3:
+        raise ValueError(
+            f"{path}: expected frames (N, F, H, W, 3) of uint8, got {tuple(frames.shape)} of "
+            f"{frames.dtype}; {ANEW}"
+        )
+    if labels.shape != frames.shape[:1]:
+        raise ValueError(
+            f"{path}: expected a label for each of {len(frames)} clips, got {tuple(labels.shape)}; {ANEW}"
+        )
+    if nameless := sorted(set(labels.tolist()) - names.keys()):
+        raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
+    _, num_frames, height, width, _ = frames.shape
+    return GeneratedClips(
+        path, frames, (num_frames, height, width), [names[label] for label in labels.tolist()], seed
+    )
+
+
+def _of_videos(
+    root: Path, num_frames: int | None, stride: int | None, fps: float | None, seed: int
+) -> GeneratedClips:
+    paths = find_videos([root])
+    depths = {len(path.relative_to(root).parts) for path in paths}
+    if depths not in ({1}, {2}):
+        raise ValueError(
+            f"--generated {root}: expected <class>/<video> throughout, or videos and no folders; "
+            f"{paths[0].relative_to(root)} and {paths[-1].relative_to(root)} are neither"
+        )
+    bad: list[str] = []
+    codecs, shapes = set[str](), dict[tuple[int, int, int], Path]()
+    for path in paths:
+        try:
+            video = VideoWindows(path, num_frames or 1, size=1, stride=stride, fps=fps)
+        except VideoError as error:
+            bad.append(str(error))
+            continue
+        with opened(path) as (_, stream):
+            codecs.add(f"{stream.codec.canonical_name} {stream.codec_context.pix_fmt}")
+        length = num_frames or len(video.indices)
+        shapes.setdefault((length, video.info.height, video.info.width), path)
+    if bad:
+        raise ValueError(
+            f"--generated {root}: {len(bad)} of {len(paths)} can't be read: {'; '.join(bad[:3])}"
+        )
+    if len(shapes) > 1:
+        (one, first), (other, second) = list(shapes.items())[:2]
+        raise ValueError(
+            f"--generated {root}: {first.name} gives a clip of {'x'.join(map(str, one))} (frames, height, "
+            f"width), {second.name} one of {'x'.join(map(str, other))}: a generator has one size; "
+            "--num_frames takes a window of each"
+        )
+    shape = next(iter(shapes))
+    how: dict[str, Any] = {"stride": stride, "fps": fps, "seed": seed}
+    return GeneratedClips(
+        root,
+        VideoFiles(root, paths, shape[0], **how),
+        shape,
+        [path.parent.name for path in paths] if depths == {2} else None,
+        codec=", ".join(sorted(codecs)),
+        reading={"num_frames": shape[0], **how},
+    )

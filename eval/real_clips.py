@@ -1,0 +1,214 @@
+"""The real clips that are measured: draws of windows of the videos of a split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from eval.clips import RESIZE, Clips, find_videos, fit
+from eval.flags import Split
+from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.video import first_fps, read_frames
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """A real clip to be read: its video's row in the index, and the number of its window."""
+
+    row: int
+    number: int
+
+
+class RealClips:
+    """Clips of real videos, (F, H, W, C) uint8, in an order that the seed decides.
+
+    Which clip a draw is depends on the seed, its video and its turn, not on what was read before, so that
+    processes can share the draws. A bad or short file goes into `bad`, and draws made afterwards pass over
+    it; those of other videos stay the same.
+
+    Args:
+        root: folder above all videos, None where they have none in common.
+        paths: of the videos. names: the class of each. class_names: all classes.
+        shape: (num_frames, height, width) of a clip.
+        stride, fps: how densely frames are taken, as for `read_clip`.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        paths: Sequence[str],
+        names: Sequence[str],
+        class_names: Sequence[str],
+        shape: Sequence[int],
+        *,
+        stride: int | None = None,
+        fps: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.root, self.paths, self.names = root, list(paths), list(names)
+        self.class_names = list(class_names)
+        self.num_frames, self.size = shape[0], (shape[1], shape[2])
+        self.stride, self.fps = stride, fps
+        self.num_videos = len(self.names)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
+        self.position = {row: position for position, row in enumerate(self.order)}
+        self.bad: dict[int, str] = {}
+
+    @classmethod
+    def of_split(
+        cls, data: str | Path, shape: Sequence[int], split: Split, *, fold: int = 1, **how: Any
+    ) -> RealClips:
+        """Of the videos `<data>/<class>/<video>` of an official split. Errors as `build_index`."""
+        index = build_index(data, split=split, fold=fold)
+        root, class_names = Path(data).expanduser().absolute(), index.features["label"].names
+        return cls(root, list(index["path"]), list(index["class_name"]), class_names, shape, **how)
+
+    @classmethod
+    def of_files(cls, paths: Sequence[str | Path], shape: Sequence[int], **how: Any) -> RealClips:
+        """Of files, and of all videos below folders, as one class. Errors as `find_videos`."""
+        videos = [str(video) for video in find_videos(paths)]
+        return cls(None, videos, ["videos"] * len(videos), ["videos"], shape, **how)
+
+    @property
+    def skipped(self) -> list[str]:
+        """The bad files that draws have met, each with what is wrong with it."""
+        return sorted(self.bad.values())
+
+    @property
+    def good(self) -> list[int]:
+        """The videos that are not known to be bad, in the order of the draws."""
+        return [row for row in self.order if row not in self.bad]
+
+    @property
+    def rows(self) -> dict[str, list[int]]:
+        """The good videos of each class, in the order of the draws."""
+        return self._by_class(self.good)
+
+    @property
+    def gif_fps(self) -> float:
+        """The clips' frame rate, or the 50 a second that viewers of GIFs keep up with."""
+        rate = self.fps if self.fps is not None else first_fps(self.paths) / (self.stride or 1)
+        return min(rate, 50.0)
+
+    def label(self, name: str) -> int:
+        if name not in self.class_names:
+            raise ValueError(
+                f"a generated clip is of class {name!r}, the data has {', '.join(self.class_names)}: name "
+                "the --data that the generator was trained on"
+            )
+        return self.class_names.index(name)
+
+    def of_classes(self, names: Sequence[str]) -> list[ClipDraw]:
+        """A draw for each class named: every video once before any again with another window."""
+        rows, drawn, draws = self.rows, Counter[str](), []
+        for name in names:
+            self.label(name)
+            of_class = rows[name]
+            if not of_class:
+                raise ValueError(
+                    f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}"
+                )
+            turn, at = divmod(drawn[name], len(of_class))
+            draws.append(self._draw(of_class[at], turn))
+            drawn[name] += 1
+        return draws
+
+    def of_videos(self, count: int) -> list[ClipDraw]:
+        """So many draws: every video once before any again with another window."""
+        good = self.good
+        if not good:
+            raise ValueError(f"no video is left to measure with; {'; '.join(self.skipped[-3:])}")
+        return [self._draw(good[number % len(good)], number // len(good)) for number in range(count)]
+
+    def _draw(self, row: int, turn: int) -> ClipDraw:
+        return ClipDraw(row, self.position[row] + turn * self.num_videos)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What a clip depends on besides its key."""
+        rate = {"stride": self.stride or 1} if self.fps is None else {"fps": self.fps}
+        drawn = {"seed": self.generator.initial_seed(), "num_videos": self.num_videos}
+        return {"num_frames": self.num_frames, "size": list(self.size), "resize": RESIZE, **rate, **drawn}
+
+    def key(self, draw: ClipDraw) -> str:
+        """A name for what this draw reads, by the file's place below the root, its size and its time."""
+        stat = Path(self.paths[draw.row]).stat()
+        return f"{self._name(draw)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
+
+    def sha256(self, draws: Sequence[ClipDraw]) -> str:
+        """Which videos and which of their windows these are; the same for every copy of the data."""
+        lines = (f"{self._name(draw)} draw {draw.number}\n" for draw in draws)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _name(self, draw: ClipDraw) -> str:
+        path = Path(self.paths[draw.row])
+        return (path.relative_to(self.root) if self.root else path.absolute()).as_posix()
+
+    def read(self, draw: ClipDraw, *more_sizes: tuple[int, int]) -> Clips:
+        """The clip of a draw, and the same at other sizes; it is decoded once.
+
+        Raises:
+            VideoError: as `read_clip`.
+        """
+        window = self.generator.clone_state()
+        torch.randint(2, (draw.number,), generator=window)  # the windows of the draws before: one number each
+        raw = read_frames(
+            self.paths[draw.row], self.num_frames, fps=self.fps, stride=self.stride, generator=window
+        )
+        frames = torch.from_numpy(raw.frames)
+        origin = torch.tensor([raw.start, *frames.shape[1:3]])
+        return Clips(tuple(fit(frames, size) for size in (self.size, *more_sizes)), origin)
+
+    def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clips (N, F, H, W, C) of all classes in turn, at most one a video, with labels (N,)."""
+        names = self.even_names(num_clips)
+        draws = self.of_classes(names)
+        clips: list[torch.Tensor] = []
+        for number in tqdm(range(len(names)), desc="reading real clips", unit="clip"):
+            while len(clips) == number:
+                try:
+                    clips += self.read(draws[number]).frames
+                except VideoError as error:
+                    self.bad[draws[number].row] = str(error)
+                    draws = self.of_classes(names)
+        return torch.stack(clips), torch.tensor([self.label(name) for name in names])
+
+    def each_once(self, num_clips: int | None) -> list[ClipDraw]:
+        """A draw of each video, at most `num_clips`, all classes in turn; the windows are numbered in this
+        order.
+
+        Raises:
+            ValueError: no video gives a clip.
+        """
+        if len(self.bad) == self.num_videos:
+            raise ValueError(f"none of {self.num_videos} videos gives a clip: {'; '.join(self.skipped[-3:])}")
+        numbers = {row: number for number, row in enumerate(self._in_turn(self.order))}
+        return [ClipDraw(row, numbers[row]) for row in self._in_turn(self.good)[:num_clips]]
+
+    def even_names(self, num_clips: int | None) -> list[str]:
+        """Class names in turns, as many of each as it has videos, until there are `num_clips`."""
+        names = [self.names[row] for row in self._in_turn(self.good)]
+        if num_clips is not None and num_clips > len(names):
+            print(f"the split holds {len(names)} videos: measuring those instead of {num_clips}")
+        return names[:num_clips]
+
+    def _in_turn(self, rows: Sequence[int]) -> list[int]:
+        """These rows, of each class the next one in turn."""
+        turns = zip_longest(*self._by_class(rows).values())
+        return [row for turn in turns for row in turn if row is not None]
+
+    def _by_class(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        of_class: dict[str, list[int]] = {name: [] for name in self.class_names}
+        for row in rows:
+            of_class[self.names[row]].append(row)
+        return of_class
