@@ -72,7 +72,10 @@ def diagnose(flags: DiagnoseFlags) -> None:
         if shown:
             plot_swaps(shown, flags.figure.with_stem(f"{flags.figure.stem}_swap"))
     result.write(flags.out)
-    report(result)
+    for name, found in result.in_words().items():
+        print(f"{name}: {found}")
+    if result.skipped_videos:
+        print(f"skipped {len(result.skipped_videos)} videos, listed in the record")
 
 
 def temporal_distances(subject: Subject, values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -146,25 +149,3 @@ def swapped(
         rows += [(f"pair {i + 1}: A", first), ("B", second)]
         rows += [(f"A with {name} of B", clips[i]) for name, clips in shown.items()]
     return record, rows
-
-
-def report(result: DiagnoseResult) -> None:
-    """Prints the numbers, a line each."""
-    if result.skipped_videos:
-        print(f"skipped {len(result.skipped_videos)} videos, listed in the record")
-    for letter, distance in (("r", result.rfvd), ("t", result.tfvd)):
-        if distance is not None:
-            value = distance["fvd"]
-            shown = f"{value:.1f}" if value is not None else f"not measured: {distance['reason']}"
-            flag = ", rank-deficient" if distance.get("rank_deficient") else ""
-            print(f"{letter}FVD {shown} (N = {result.num_clips}{flag})")
-    for name, grid in result.channels.items():
-        dead = f"{sum(grid['dead'])} of {len(grid['dead'])} channels dead"
-        print(f"{name}: {dead}, KL {grid['kl_per_clip']:.0f} nats a clip")
-    levels = ", ".join(f"{row['level']:g}: {row['psnr']['mean']:.2f}" for row in result.noise)
-    print(f"PSNR in dB with noise of so many standard deviations on the latent: {levels}")
-    for name, sources in (result.swap["distances"] or {}).items():
-        print(
-            f"{name} taken from another clip: PSNR {sources['own']['psnr']['mean']:.2f} dB to the clip, "
-            f"{sources['partner']['psnr']['mean']:.2f} dB to the other"
-        )

@@ -123,11 +123,8 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     if flags.figure:
         plot(result, flags.figure)
     result.write(flags.out)
-    flag = ", rank-deficient" if result.rank_deficient else ""
-    print(f"N = {result.num_clips} real clips{flag}, against themselves {result.identical:.2e}")
-    for name, curve in distortions.items():
-        points = ", ".join(f"{at:g}: {value:.1f}" for at, value in curve["fvd"])
-        print(f"{name} ({curve['unit']}): {points}; {'monotone' if curve['monotone'] else 'NOT monotone'}")
+    for name, found in result.in_words().items():
+        print(f"{name}: {found}")
 
 
 def _distorted(clips: Clips, distortion: Distortion, level: float) -> torch.Tensor:

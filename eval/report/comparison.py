@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "
 # of SSIM in records that do not say it; written out, since the module that measures it needs torch
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+ACCURACY = "Class accuracy, generated"
+HEADLINE = {GENERATED, REAL, ACCURACY, *(f"{unit}, {PARTS['both']}" for unit in UNITS.values())}
 # what in a record besides its numbers says how they came about
 RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
 ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
@@ -78,6 +81,16 @@ class Comparison:
 
 def compare(runs: Sequence[Run]) -> Comparison:
     return Comparison({run.name: list(measurements(run)) for run in runs})
+
+
+def headline(comparison: Comparison) -> Table:
+    """The few numbers that a run is judged by: a row for each under each protocol."""
+    numbers = {
+        run: [number for number in numbers if number.quantity in HEADLINE]
+        for run, numbers in comparison.measured.items()
+    }
+    few = merged_table(dataclasses.replace(comparison, measured=numbers))
+    return dataclasses.replace(few, headline=True)
 
 
 def merged_table(comparison: Comparison) -> Table:
@@ -199,7 +212,7 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
 def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
     protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | {"classes": run.class_names}
     for side, title in (
-        (result.generated, "Class accuracy, generated"),
+        (result.generated, ACCURACY),
         (result.real, "Class accuracy, real held-out"),
     ):
         share, count = side["accuracy"], side["num_clips"]

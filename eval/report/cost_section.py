@@ -21,7 +21,7 @@ from eval.report.comparison import (
 )
 from eval.report.figures import Panel, plot_cost, plot_quality
 from eval.report.page import Section, Table
-from eval.report.pictures import Picture
+from eval.report.pictures import Picture, PictureRow
 from eval.report.published import PublishedGroup
 from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
@@ -75,7 +75,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             "says measured: attention is included; memory is float32 with Adam, its peak in a training step."
         )
     for i, alike in enumerate(_grouped(rows, SETUP), 1):
-        section.body.append(_table(alike))
+        section.body += _tables(alike)
         for compared in _grouped(alike, ("patch_size",)):
             if len(compared) < 2:
                 continue
@@ -87,7 +87,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             ]
             plot_cost(bars, at, path)
             caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
-            section.body.append([Picture(path, caption, plot=True)])
+            section.body.append(PictureRow([Picture(path, caption, plot=True)]))
     unpublished = {
         f"{entry['name']} ({entry['missing']}; {entry['source']})": None
         for run in runs
@@ -132,7 +132,7 @@ def quality_section(
     ):
         plot_quality(panels, folder / name)
         picture = Picture(folder / name, f"{caption}. Panels do not compare", plot=True)
-        section.body.append([picture])
+        section.body.append(PictureRow([picture]))
     return section
 
 
@@ -171,16 +171,11 @@ def _all_rows(runs: Sequence[Run]) -> list[ShownRow]:
     ]
 
 
-def _table(rows: Sequence[ShownRow]) -> Table:
-    """The caption says for which clips and which transformer all rows are."""
+def _tables(rows: Sequence[ShownRow]) -> list[Table]:
+    """What is counted of each row, and in a table of its own what only some have besides. The caption says
+    for which clips and which transformer all rows are."""
     first = rows[0].row
-    clips = {_words(shown.row.clip_shape) for shown in rows}
     checkpointing = ", gradient checkpointing" if first.gradient_checkpointing else ""
-    of_clips = f" of {clips.pop()} clips" if len(clips) == 1 else ""
-    caption = (
-        f"latents{of_clips}, depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} "
-        f"heads, batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
-    )
     columns: dict[str, Callable[[CostRow], str]] = {
         "clip": lambda row: _words(row.clip_shape),
         "patch": lambda row: _words(row.patch_size),
@@ -192,20 +187,27 @@ def _table(rows: Sequence[ShownRow]) -> Table:
         "GFLOPs training": lambda row: f"{row.training_flops / 1e9:,.3f}",
         "MiB training": lambda row: f"{row.peak_bytes / 2**20:,.1f}",
     }
-    further = [dict(_further({name: getattr(shown.row, name) for name in FURTHER})) for shown in rows]
-    names = list(dict.fromkeys(name for cells in further for name in cells))
-    return Table(
-        ("latents", *columns, *names),
-        [
-            (
-                shown.name,
-                *(cell(shown.row) for cell in columns.values()),
-                *(cells.get(name, NONE) for name in names),
-            )
-            for shown, cells in zip(rows, further, strict=True)
-        ],
-        caption,
+    alike = [
+        f"{name} {columns.pop(name)(first)}, "
+        for name in ("clip", "patch")
+        if len({columns[name](shown.row) for shown in rows}) == 1
+    ]
+    caption = (
+        f"latents of {''.join(alike)}depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} "
+        f"heads, batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
     )
+    counted = [(shown.name, *(cell(shown.row) for cell in columns.values())) for shown in rows]
+    tables = [Table(("latents", *columns), counted, caption)]
+    further = [dict(_further({name: getattr(shown.row, name) for name in FURTHER})) for shown in rows]
+    if names := list(dict.fromkeys(name for cells in further for name in cells)):
+        more = [
+            (shown.name, *(cells.get(name, NONE) for name in names))
+            for shown, cells in zip(rows, further, strict=True)
+        ]
+        tables.append(
+            Table(("latents", *names), more, "the same, measured and as the paper's Figure 5 counts")
+        )
+    return tables
 
 
 def _further(value: Any, name: str = "") -> list[tuple[str, str]]:

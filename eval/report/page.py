@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from eval.report.pictures import MAX_CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Picture, embed
+from eval.report.pictures import CLIP_EDGE, MAX_WIDTH, PAGE_LIMIT, Picture, PictureRow, embed
 from vidtwin_gen.data.names import markdown
 
 LONG = 40  # characters from which a cell is kept from becoming too narrow
@@ -18,11 +18,13 @@ LONG = 40  # characters from which a cell is kept from becoming too narrow
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are plain text. `caption` says what the table is of, where the heading above does not."""
+    """Cells are plain text. `caption` says what the table is of, where the heading above does not. In a
+    `headline` what stands before the first comma of a cell is large."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    headline: bool = False
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Section:
     the page opens it on demand."""
 
     title: str
-    body: list[str | Table | list[Picture]] = field(default_factory=list)
+    body: list[str | Table | PictureRow] = field(default_factory=list)
     folded: bool = False
 
 
@@ -49,8 +51,10 @@ def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
                 lines.append("|" + "---|" * len(part.header))
                 lines += [_markdown_row(row) for row in part.rows]
             else:
+                lines += [f"**{markdown(part.label)}**", ""] if part.label else []
                 lines += [
-                    f"![{markdown(picture.caption)}]({_link(picture.path, folder)})" for picture in part
+                    f"![{markdown(_alternative(part, picture))}]({_link(picture.path, folder)})"
+                    for picture in part.pictures
                 ]
             lines.append("")
     return "\n".join(lines)
@@ -59,20 +63,25 @@ def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
 def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) -> str:
     """One HTML page with its pictures inside, up to `limit` bytes of them, and no address of anything
     outside. What had no room is named at the end."""
-    pictures = [
-        picture for section in sections for part in section.body if isinstance(part, list) for picture in part
-    ]
+    rows = [part for section in sections for part in section.body if isinstance(part, PictureRow)]
+    pictures = [picture for row in rows for picture in row.pictures]
     embedded, left_out = embed(pictures, limit)
     limits = (
         f"Pictures on this page take at most {limit / 2**20:.3g} MB; larger clips are shrunk to "
-        f"{MAX_CLIP_EDGE} pixels in height and larger pictures to {MAX_WIDTH} in width, their files are not."
+        f"{CLIP_EDGE} pixels in height and larger pictures to {MAX_WIDTH} in width, and compressed; their "
+        "files are not."
     )
     if left_out:
         limits += f" Left out for want of room: {', '.join(f'`{path.as_posix()}`' for path in left_out)}."
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"text": html.escape, "inline": _inline}
+    environment.globals["alternative"] = _alternative
     page = environment.from_string(_PAGE)
     return page.render(title=title, sections=sections, embedded=embedded, limits=limits, long=LONG) + "\n"
+
+
+def _alternative(row: PictureRow, picture: Picture) -> str:
+    return f"{row.label}, {picture.caption}" if row.label else picture.caption
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -100,7 +109,7 @@ _PAGE = """<!doctype html>
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e7ea; --soft: #9aa4ae; --paper: #15191d; --line: #30373e; }
 }
-body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper);
+body { margin: 0 auto; max-width: 68rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper);
   color: var(--ink); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; font-weight: 650; margin: 0 0 1.5rem; }
 section { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1rem; }
@@ -113,8 +122,16 @@ code { font: .88em ui-monospace, monospace; background: color-mix(in srgb, var(-
 .row { display: flex; flex-wrap: wrap; gap: .75rem; margin: .75rem 0; }
 figure { margin: 0; max-width: 100%; }
 img { max-width: 100%; height: auto; }
-figure.gif { width: min-content; min-width: min(100%, 7.5rem); }
-figure.gif img { image-rendering: pixelated; max-width: min(100vw - 2.5rem, 59.5rem); border-radius: 3px; }
+figure.gif { width: min-content; }
+figure.gif img { image-rendering: pixelated; max-width: min(100vw - 2.5rem, 68rem); border-radius: 3px; }
+.clips { display: inline-block; vertical-align: top; max-width: 100%; margin-right: 1.5rem; }
+h3 { font-size: .95rem; font-weight: 550; margin: .75rem 0 0; }
+.clips .row { margin: .35rem 0 .5rem; }
+@media (max-width: 48rem) {
+  .clips { display: block; margin-right: 0; }
+  .clips figure.gif { width: calc((100% - 1.5rem) / 3); }
+  .clips figure.gif img { width: 100%; max-width: 100%; }
+}
 figure.png img, figure.plot img { background: #fff; border-radius: 4px; }
 figure.plot { overflow-x: auto; }
 figure.plot img { max-width: max(100%, 38rem); }
@@ -127,6 +144,7 @@ th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
   vertical-align: top; overflow-wrap: normal; }
 td { min-width: 4.5rem; }
 td.long { min-width: 13rem; }
+td b { display: block; font-size: 1.35rem; font-weight: 650; line-height: 1.3; }
 thead th { color: var(--soft); font-weight: 550; }
 tbody th { font-weight: 400; min-width: 9rem; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
@@ -154,18 +172,23 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 {%- for row in part.rows %}
 <tr><th scope="row">{{ row[0]|text }}</th>
 {%- for cell in row[1:] %}
-<td{{ ' class="long"' if cell|length > long }}>{{ cell|text }}</td>
+{%- if part.headline %}<td><b>{{ cell.partition(", ")[0]|text }}</b> {{ cell.partition(", ")[2]|text }}</td>
+{%- else %}<td{{ ' class="long"' if cell|length > long }}>{{ cell|text }}</td>
+{%- endif %}
 {%- endfor %}
 </tr>
 {%- endfor %}
 </tbody></table></div>
-{% elif part|selectattr("path", "in", embedded)|list %}
-<div class="row">
-{%- for picture in part|selectattr("path", "in", embedded) %}
-<figure class="{{ "plot" if picture.plot else picture.kind }}"><img alt="{{ picture.caption|text }}" \
+{% elif part.pictures|selectattr("path", "in", embedded)|list %}
+<div class="{{ "clips" if part.label else "row" }}">
+{%- if part.label %}<h3>{{ part.label|text }}</h3><div class="row">{% endif %}
+{%- for picture in part.pictures|selectattr("path", "in", embedded) %}
+<figure class="{{ "plot" if picture.plot else picture.kind }}"><img \
+alt="{{ alternative(part, picture)|text }}" \
 width="{{ embedded[picture.path].width }}" height="{{ embedded[picture.path].height }}" \
 src="{{ embedded[picture.path].address }}"><figcaption>{{ picture.caption|text }}</figcaption></figure>
 {%- endfor %}
+{%- if part.label %}</div>{% endif %}
 </div>
 {% else %}
 

@@ -15,6 +15,7 @@ from eval.report.comparison import (
     RECONSTRUCTED,
     Comparison,
     compare,
+    headline,
     merged_table,
     protocol_table,
 )
@@ -23,13 +24,13 @@ from eval.report.figures import plot_curves
 from eval.report.flags import ReportFlags
 from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
-from eval.report.pictures import Picture
+from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups, published_section
 from eval.report.runs import STAGES, Run, not_here, prefix, read_runs
 from vidtwin_gen.files import write_text
 
 GIFS_PER_CLASS = 4  # of one run; several share them
-MAX_CLASSES = 16
+MAX_GIFS = 80  # of all classes, but one of each at least
 
 
 def report(flags: ReportFlags) -> None:
@@ -66,7 +67,7 @@ def write_report(
         timings(found),
     ]
     first, second = (pictures, numbers) if len(found) == 1 else (numbers, pictures)
-    sections = [what_it_is(found), *first, *second]
+    sections = [what_it_is(found, comparison), *first, *second]
     title = f"vidtwin-gen: report of {'a run' if len(found) == 1 else f'{len(found)} runs'}"
     write_text(out / "report.md", to_markdown(sections, out, title))
     page = out / "report.html"
@@ -74,13 +75,15 @@ def write_report(
     return page
 
 
-def what_it_is(runs: Sequence[Run]) -> Section:
+def what_it_is(runs: Sequence[Run], comparison: Comparison) -> Section:
+    few = headline(comparison)
     section = Section(
         "What this is",
         [
+            *([few] if few.rows else []),
             "A video autoencoder (VidTwin, arXiv 2412.17726) that splits a clip into Structure and Dynamics, "
             "and a diffusion transformer that generates both from a class label. This page shows what "
-            f"{'one run' if len(runs) == 1 else f'{len(runs)} runs'} of the two stages gave."
+            f"{'one run' if len(runs) == 1 else f'{len(runs)} runs'} of the two stages gave.",
         ],
     )
     presets = [(run.name, (run.demo or {}).get("preset", NONE)) for run in runs]
@@ -97,7 +100,7 @@ def reconstructions(runs: Sequence[Run]) -> Section:
         gif = run.folder / "eval" / "recon.gif"
         caption = "Rows: original; reconstruction; from Structure alone; from Dynamics alone"
         if gif.is_file():
-            section.body.append([Picture(gif, f"{prefix(run, runs)}{caption}", 4)])
+            section.body.append(PictureRow([Picture(gif, f"{prefix(run, runs)}{caption}", 4)]))
         else:
             section.body.append(not_here(run, runs, "eval/recon.gif"))
     return section
@@ -116,17 +119,17 @@ def generated_clips(runs: Sequence[Run]) -> Section:
             settings = [f"{name.replace('_', ' ')} {getattr(run.generated, name)}" for name in names]
             text = f"Not selected: the first clips of each class ({', '.join(settings)})."
             section.body.append(prefix(run, runs) + text)
-    count = max(1, GIFS_PER_CLASS // len(runs))
-    for class_name in classes[:MAX_CLASSES]:
+    of_class = min(GIFS_PER_CLASS, MAX_GIFS // max(1, len(classes)))
+    count = max(1, of_class // len(runs))
+    for class_name in classes:
         row = [
-            Picture(path, f"{class_name}, {'generated' if len(runs) == 1 else run.name}")
+            Picture(path, "generated" if len(runs) == 1 else run.name, first=number == 0)
             for run in runs
-            for path in clips[run.name].get(class_name, ())[:count]
+            for number, path in enumerate(clips[run.name].get(class_name, ())[:count])
         ]
         real = [path for run in runs if (path := run.real_clip(class_name))]
-        section.body.append([*row, *(Picture(path, f"{class_name}, real") for path in real[:1])])
-    if len(classes) > MAX_CLASSES:
-        section.body.append(f"{len(classes) - MAX_CLASSES} further classes are not shown.")
+        row += [Picture(path, "real", first=True) for path in real[:1]]
+        section.body.append(PictureRow(row, class_name))
     return section
 
 
@@ -139,7 +142,7 @@ def loss_curves(runs: Sequence[Run], folder: Path) -> Section:
             path = folder / f"{stage}_loss.png"
             plot_curves(logs, title, path)
             caption = f"{title}: what {'its log holds' if len(runs) == 1 else 'the logs hold'}, over steps"
-            section.body.append([Picture(path, caption, plot=True)])
+            section.body.append(PictureRow([Picture(path, caption, plot=True)]))
     if len(runs) > 1:
         section.body.append("Losses compare only where data, latents and weights of the loss are the same.")
     return section
@@ -161,6 +164,8 @@ def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
         for record, piece in ((run.recon, "recon"), (run.fvd, "fvd"), (run.accuracy, "accuracy")):
             if not record:
                 section.body.append(not_here(run, runs, f"eval/{piece}.json"))
+        notes = dict.fromkeys(result.note for result in (*run.fvd, run.accuracy) if result and result.note)
+        section.body += [f"{prefix(run, runs)}{note}." for note in notes]
         section.body += [
             f"{prefix(run, runs)}{title}: not measured. {reason}".rstrip()
             for title, reason in dict.fromkeys(_unmeasured(run))

@@ -36,8 +36,8 @@ COMMANDS = {
     "eval/cost.json": "python -m eval cost",
     "demo.json": "python -m vidtwin_gen demo",
 }
-# results that only some runs have: shown as they are, with the pictures whose names begin alike
-OPTIONAL: dict[str, tuple[type[Result], str]] = {
+# results that only some runs have, with the pictures whose names begin alike
+OPTIONAL: dict[str, tuple[type[DiagnoseResult | SensitivityResult], str]] = {
     "diagnose": (DiagnoseResult, "Diagnosis of the latent"),
     "sensitivity": (SensitivityResult, "What the distance is sensitive to"),
 }
@@ -60,7 +60,7 @@ class Run:
     cost: CostResult | None
     generated: GeneratedRecord | None
     logs: dict[str, list[Record]]
-    optional: dict[str, Result]
+    optional: dict[str, DiagnoseResult | SensitivityResult]
 
     @property
     def class_names(self) -> list[str] | None:

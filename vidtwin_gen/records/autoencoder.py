@@ -90,3 +90,38 @@ class DiagnoseResult(AutoencoderResult):
         if self.tfvd is None:
             del value["tfvd_minus_rfvd"]
         return value
+
+    def in_words(self) -> dict[str, str]:
+        """What was found, for people: the name of a number, and the number."""
+        words = {
+            "clips": f"{self.num_clips}, {self.split or 'no'} split, {self.resolution}, {self.frame_rate}",
+            "PSNR": _decibels(self.reconstruction_psnr),
+            "PSNR with midpoints in time": _decibels(self.midpoints_psnr),
+        }
+        for name, distance in (("rFVD", self.rfvd), ("tFVD", self.tfvd)):
+            if distance is not None and distance["fvd"] is not None:
+                flag = ", rank-deficient" if distance["rank_deficient"] else ""
+                words[name] = f"{distance['fvd']:.1f}{flag}"
+            elif distance is not None:
+                words[name] = f"not measured: {distance['reason']}"
+        if self.tfvd_minus_rfvd is not None:
+            words["tFVD less rFVD"] = f"{self.tfvd_minus_rfvd:.1f}"
+        for name, grid in self.channels.items():
+            words[f"{name}: dead channels"] = f"{sum(grid['dead'])} of {len(grid['dead'])}"
+            words[f"{name}: KL"] = f"{grid['kl_per_clip']:.0f} nats a clip"
+        for row in self.noise:
+            name = f"PSNR with noise of {row['level']:g} standard deviations on the latent"
+            words[name] = _decibels(row["psnr"])
+        for name, sources in (self.swap["distances"] or {}).items():
+            own, partner = (sources[side]["psnr"]["mean"] for side in ("own", "partner"))
+            words[f"{name} taken from another clip"] = (
+                f"PSNR {own:.2f} dB to the clip, {partner:.2f} dB to the other"
+            )
+        if self.swap["distances"] is None:
+            words["parts taken from another clip"] = f"not measured: {self.swap['reason']}"
+        return words
+
+
+def _decibels(summary: dict[str, Any]) -> str:
+    interval = f" ± {summary['ci95']:.2f} (95 %)" if summary["ci95"] is not None else ""
+    return f"{summary['mean']:.2f}{interval} dB"

@@ -133,6 +133,15 @@ class SensitivityResult(Result):
     protocol: dict[str, Any]
     skipped_videos: list[str]
 
+    def in_words(self) -> dict[str, str]:
+        """What was found, for people: the name of a number, and the number."""
+        flag = ", rank-deficient" if self.rank_deficient else ""
+        words = {f"{self.num_clips} real clips against themselves": f"{self.identical:.2g}{flag}"}
+        for name, curve in self.distortions.items():
+            points = ", ".join(f"{value:.1f} at {level:g}" for level, value in curve["fvd"])
+            words[f"{name}, {curve['unit']}"] = points + ("" if curve["monotone"] else "; NOT monotone")
+        return words
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelftestResult(Result):

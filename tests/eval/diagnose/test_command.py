@@ -223,7 +223,7 @@ def test_what_a_latent_or_a_clip_has_no_part_of_is_named(videos, tmp_path, monke
     assert record["layout"][0]["shape"][0] == 2
     assert record["tfvd"]["fvd"] is None and "three steps in time" in record["tfvd"]["reason"]
     assert record["rfvd"]["num_real"] == 3 and record["tfvd_minus_rfvd"] is None
-    assert "tFVD not measured: no grid" in capsys.readouterr().out
+    assert "tFVD: not measured: no grid" in capsys.readouterr().out
 
     words[words.index("--num_frames") + 1] = "1"
     main([*words, "--videos", str(videos), "--no-fvd"])

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from eval.report import pictures
 from eval.report.comparison import Measured, compare, differing_fields, merged_table
 from eval.report.cost_section import cost_section, quality_panels
 from eval.report.page import Section, to_html
 from eval.report.published import published_groups
-from eval.report.report import write_report
+from eval.report.report import generated_clips, write_report
 from eval.report.runs import read_runs
 from tests.builders.results import (
     PROTOCOL,
@@ -31,7 +31,15 @@ from tests.builders.results import (
     recon_result,
 )
 from vidtwin_gen.data.writing import write_gif
-from vidtwin_gen.records import CostResult, CostRow, FVDProtocol, FVDResult, SensitivityResult
+from vidtwin_gen.records import (
+    CostResult,
+    CostRow,
+    DiagnoseResult,
+    FVDProtocol,
+    FVDResult,
+    SensitivityResult,
+)
+from vidtwin_gen.records.autoencoder import AutoencoderResult
 
 OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 <scaled>", num_tokens=300)
 
@@ -149,7 +157,7 @@ def test_the_markdown_links_to_files_that_exist(which: str, request: pytest.Fixt
 
 
 def test_numbers_stand_in_one_row_only_under_one_protocol(several: Path) -> None:
-    text = (several / "report.md").read_text()
+    text = (several / "report.md").read_text().partition("## Metrics")[2]
     assert "| quantity | protocol | first | renamed | third |" in text
     same, other = table_rows(text, "FVD, generated")
     count = "N = 32 real, 32 generated, rank-deficient"
@@ -191,6 +199,7 @@ def test_ssim_of_other_windows_stands_in_another_row(tmp_path: Path) -> None:
     for name, windows in (("earlier", None), ("now", "11x11, 'valid'")):
         recon_result(ssim_windows=windows).write(tmp_path / name / "eval/recon.json")
     text = write_report([tmp_path / "earlier", tmp_path / "now"]).with_suffix(".md").read_text()
+    text = text.partition("## Metrics")[2]
     (psnr,) = table_rows(text, "PSNR (dB), reconstruction")
     earlier, now = table_rows(text, "SSIM, reconstruction")
     assert "–" not in psnr and earlier[3] == now[2] == "–"
@@ -276,8 +285,8 @@ def test_floors_and_seeds_stand_beside_the_distance(tmp_path: Path) -> None:
 def test_bars_are_relative_to_the_named_baseline(run: Path, tmp_path: Path) -> None:
     for baseline, name in (("", "VidTwin (this run)"), ("magvit", "MAGVIT-v2 <scaled>")):
         section = cost_section(read_runs([run]), tmp_path, baseline)
-        (pictures,) = (part for part in section.body if isinstance(part, list))
-        assert f"multiples of what {name} takes" in pictures[0].caption
+        (row,) = (part for part in section.body if isinstance(part, pictures.PictureRow))
+        assert f"multiples of what {name} takes" in row.pictures[0].caption
     with pytest.raises(ValueError, match=r"--baseline none: .* MAGVIT-v2 <scaled>, VidTwin \(this run\)"):
         cost_section(read_runs([run]), tmp_path, "none")
 
@@ -295,7 +304,7 @@ def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: P
         num_clips=8,
         rank_deficient=True,
         identical=0.5,
-        distortions={"blur": {"fvd": [[level, 77.25] for level in range(20)]}},
+        distortions={"blur": {"unit": "pixels", "fvd": [[1, 7.25], [2, 77.25]], "monotone": True}},
         protocol=PROTOCOL.to_json(),
         skipped_videos=[],
     ).write(tmp_path / "eval/sensitivity.json")
@@ -304,27 +313,114 @@ def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: P
     assert "| measured peak (MiB) | measured seconds forward | figure 5 macs padded |" in text
     assert "| 2.0 | 0.25 | 161 |" in text and "| – | – | – |" in text
     assert "Video-LaViT (the shape of its latents; its repository)" in text
-    assert "| identical | 0.5 |" in text and "| distortions, blur, fvd | 20 values, in the file |" in text
+    assert "| 8 real clips against themselves | 0.5, rank-deficient |" in text
+    assert "| blur, pixels | 7.2 at 1, 77.2 at 2 |" in text
     assert "sensitivity_curves.png" in text
 
 
 def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> None:
-    noise = torch.randint(256, (2, 192, 96, 3), dtype=torch.uint8)
+    noise = torch.randint(256, (2, 320, 96, 3), dtype=torch.uint8)
     for name in ("a", "b"):
         write_gif(tmp_path / f"{name}.gif", noise, fps=8)
     shown = [pictures.Picture(tmp_path / f"{name}.gif", name) for name in ("a", "b")]
     embedded, left_out = pictures.embed(shown)
-    assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(64, 128)}
+    assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(48, 160)}
     size = len(embedded[tmp_path / "a.gif"].address)
     assert size < (tmp_path / "a.gif").stat().st_size
     embedded, left_out = pictures.embed(shown, limit=size + 1)
     assert list(embedded) == [tmp_path / "a.gif"] and left_out == [tmp_path / "b.gif"]
-    with Image.open(
-        io.BytesIO(base64.b64decode(embedded[tmp_path / "a.gif"].address.partition(",")[2]))
-    ) as gif:
-        assert gif.n_frames == 2 and gif.info["duration"] == 120 and gif.info["loop"] == 0
-    page = to_html([Section("Clips", [shown])], "title", limit=size + 1)
+    kind, _, data = embedded[tmp_path / "a.gif"].address.partition(";base64,")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as clip:
+        assert kind == "data:image/webp" and clip.n_frames == 2 and clip.info["loop"] == 0
+        durations = []
+        for frame in ImageSequence.Iterator(clip):
+            frame.load()  # WebP tells it then
+            durations.append(frame.info["duration"])
+        assert sum(durations) == 250  # two frames of 8 a second, in hundredths
+    page = to_html([Section("Clips", [pictures.PictureRow(shown)])], "title", limit=size + 1)
     assert f"want of room: <code>{(tmp_path / 'b.gif').as_posix()}" in page and page.count("<img") == 1
+
+
+def test_no_picture_grows_when_it_is_shrunk(tmp_path: Path) -> None:
+    """A wide picture of two colours is smaller as it is than with all colours between them."""
+    flat, photo = tmp_path / "flat.png", tmp_path / "photo.png"
+    bars = (torch.arange(1300) % 8 < 4).to(torch.uint8).expand(40, -1)
+    Image.fromarray(bars.numpy() * 255).convert("1").save(flat)
+    Image.effect_noise((1300, 200), 90).convert("RGB").save(photo)
+    embedded, _ = pictures.embed([pictures.Picture(path, path.stem) for path in (flat, photo)])
+    for path in (flat, photo):
+        data = base64.b64decode(embedded[path].address.partition(",")[2])
+        assert len(data) <= path.stat().st_size and embedded[path].width == 1200
+    assert embedded[flat].address.startswith("data:image/png")
+    assert embedded[photo].address.startswith("data:image/webp")
+
+
+def test_every_class_is_shown_before_anything_else(tmp_path: Path) -> None:
+    """Also where the page has room for little: on labelled rows, real clips beside generated ones."""
+    run, names = tmp_path / "run", [f"Class{number:02}" for number in range(20)]
+    noise = torch.randint(256, (4, 40, 40, 3), dtype=torch.uint8)
+    for name in names:
+        for path in (*(f"generated/{name}/{name}_{i}.gif" for i in range(3)), f"eval/real/{name}.gif"):
+            write_gif(run / path, noise, fps=8)
+    write_gif(run / "eval/recon.gif", torch.randint(256, (4, 400, 800, 3), dtype=torch.uint8), fps=8)
+    section = generated_clips(read_runs([run]))
+    rows = [part for part in section.body if isinstance(part, pictures.PictureRow)]
+    assert [row.label for row in rows] == names
+    captions = [[picture.caption for picture in row.pictures] for row in rows]
+    assert captions == [[*["generated"] * 3, "real"]] * 20
+    both = [pictures.Picture(run / "eval/recon.gif", "", 4), *(p for row in rows for p in row.pictures)]
+    full, _ = pictures.embed(both)
+    size = max(len(full[picture.path].address) for picture in both[1:])
+    embedded, left_out = pictures.embed(both, limit=41 * size)
+    assert run / "eval/recon.gif" in left_out
+    for name in names:
+        assert {run / f"generated/{name}/{name}_0.gif", run / f"eval/real/{name}.gif"} <= embedded.keys()
+    assert f"<h3>{names[-1]}</h3>" in to_html([section], "title")
+
+
+def test_the_numbers_that_a_run_is_judged_by_stand_first(run: Path, several: Path) -> None:
+    text = (run / "report.md").read_text().partition("## Metrics")[0]
+    assert table_rows(text, "FVD, generated")[0][1:] == [
+        "F1 quick-32",
+        "321.5, N = 32 real, 32 generated, rank-deficient",
+    ]
+    assert table_rows(text, "PSNR (dB), reconstruction") and table_rows(text, "Class accuracy, generated")
+    assert not table_rows(text, "Tokens of a clip")
+    assert "<b>321.5</b> N = 32 real" in (run / "report.html").read_text()
+    page = (several / "report.html").read_text()
+    assert page.index("<b>222.2</b>") < page.index("Generated clips")
+
+
+def test_a_diagnosis_is_shown_in_words(tmp_path: Path) -> None:
+    of_psnr = {"mean": 21.5, "ci95": 0.25, "num_clips": 8}
+    recon = recon_result().to_json()
+    conditions = {f.name: recon[f.name] for f in dataclasses.fields(AutoencoderResult) if f.name in recon}
+    DiagnoseResult(
+        **conditions,
+        num_clips=8,
+        layout=[],
+        reconstruction_psnr=of_psnr,
+        midpoints_psnr=of_psnr | {"ci95": None},
+        channels={"structure": {"dead": [True, False], "kl_per_clip": 99.6}},
+        dead_below_nats=0.01,
+        noise=[{"level": 0.5, "psnr": of_psnr}],
+        swap={"distances": {"structure": {"own": {"psnr": of_psnr}, "partner": {"psnr": {"mean": 9.0}}}}},
+    ).write(tmp_path / "eval/diagnose.json")
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    for row in (
+        "| PSNR | 21.50 ± 0.25 (95 %) dB |",
+        "| structure: dead channels | 1 of 2 |",
+        "| structure: KL | 100 nats a clip |",
+        "| PSNR with noise of 0.5 standard deviations on the latent | 21.50 ± 0.25 (95 %) dB |",
+        "| structure taken from another clip | PSNR 21.50 dB to the clip, 9.00 dB to the other |",
+    ):
+        assert row in text, row
+
+
+def test_what_a_codec_does_stands_below_the_numbers(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOL, codec="h264 yuv420p")
+    fvd_result(50.0, protocol, note="h264 moves it").write(tmp_path / "eval/fvd.json")
+    assert "\nh264 moves it.\n" in write_report(tmp_path).with_suffix(".md").read_text()
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
