@@ -131,10 +131,10 @@ def write_reconstructions(vae_dir: Path, data: Path, out: Path, device: torch.de
     """A clip of each test video, encoded and decoded, in the files that `pipelines generate` writes."""
     autoencoder = MeasuredAutoencoder.load(vae_dir, device)
     real = RealClips.of_split(data, autoencoder.shape, "test", stride=2)
-    clips, labels = real.labelled(None)
-    decoded = [autoencoder.reconstruct(part) for part in clips.split(32)]
+    parts = [(autoencoder.reconstruct(clips), labels) for clips, labels in real.labelled(None, 32)]
+    decoded, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     out.mkdir(parents=True, exist_ok=True)
-    save_file({"frames": torch.cat(decoded), "labels": labels}, out / "clips.safetensors")
+    save_file({"frames": decoded, "labels": labels}, out / "clips.safetensors")
     names = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
     write_json(out / "generated.json", names | {"seed": 0})
 

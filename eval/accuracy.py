@@ -6,8 +6,13 @@ held-out clips, without which the first number means nothing.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -20,6 +25,11 @@ from eval.real_clips import RealClips
 from vidtwin_gen.data.writing import write_gif
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.records import AccuracyResult
+
+BATCH_SIZE = 16  # clips that are in memory at their full size
+MAX_SIZE = 32  # pixels a side that the classifier sees at most
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
@@ -39,26 +49,33 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         for split in ("train", "test")
     )
     labels = torch.tensor([train.label(name) for name in generated.names])
-    train_clips, train_labels = train.labelled(flags.num_clips)
-    test_clips, test_labels = test.labelled(flags.num_clips)
-    model = train_classifier(
-        train_clips,
-        train_labels,
-        len(train.class_names),
-        num_steps=flags.num_steps,
-        horizontal_flip=flags.horizontal_flip,
-        seed=flags.seed,
-        device=find_device(flags.device),
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=flags.out.parent) as file:
+        clips = store_shrunken(train.labelled(flags.num_clips, BATCH_SIZE), file)
+        model = train_classifier(
+            *clips,
+            len(train.class_names),
+            num_steps=flags.num_steps,
+            horizontal_flip=flags.horizontal_flip,
+            seed=flags.seed,
+            device=find_device(flags.device),
+        )
+    real: Batches = test.labelled(flags.num_clips, BATCH_SIZE)
+    if flags.real_gifs:
+        real = with_gifs(real, flags.real_gifs, test.class_names, test.gif_fps)
+    of_generated = (
+        (torch.stack([generated.frames[index] for index in part.tolist()]), labels[part])
+        for part in torch.arange(len(labels)).split(BATCH_SIZE)
     )
-    # as small as the classifier sees them: together they may be larger than memory
-    made = torch.cat([shrink(generated.frames[i][None], model.max_size) for i in range(len(labels))])
     sides: dict[str, dict[str, Any]] = {}
-    for side, clips, wanted in (("generated", made, labels), ("real", test_clips, test_labels)):
-        value, confusion = accuracy(model, clips, wanted)
-        sides[side] = {"accuracy": value, "num_clips": len(clips), "confusion": confusion.tolist()}
+    for side, batches in (("generated", of_generated), ("real", real)):
+        value, confusion = accuracy(model, batches)
+        count = int(confusion.sum())
+        sides[side] = {"accuracy": value, "interval": interval(value, count), "num_clips": count}
+        sides[side]["confusion"] = confusion.tolist()
     result = AccuracyResult(
         class_names=train.class_names,
-        num_train=len(train_clips),
+        num_train=len(clips[0]),
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, shape)),
@@ -68,16 +85,47 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         note=generated.note,
         **sides,
     )
-    if flags.real_gifs:
-        for label, name in enumerate(test.class_names):
-            clip = test_clips[test_labels == label][:1]
-            if len(clip):
-                write_gif(flags.real_gifs / f"{name}.gif", clip[0], test.gif_fps)
     result.write(flags.out)
     print(
-        f"class accuracy {sides['generated']['accuracy']:.1%} of {len(made)} generated clips, "
-        f"{sides['real']['accuracy']:.1%} of {len(test_clips)} real held-out clips"
+        f"class accuracy {result.text('generated')} of {sides['generated']['num_clips']} generated clips, "
+        f"{result.text('real')} of {sides['real']['num_clips']} real held-out clips"
     )
+
+
+def store_shrunken(batches: Batches, file: IO[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips as small as the classifier sees them, (N, F, h, w, C) uint8 mapped from the file, and labels
+    (N,): so memory does not grow with the number of clips."""
+    labels, shape = [], torch.Size()
+    for clips, of_batch in batches:
+        shrunken = shrink(clips, MAX_SIZE)
+        file.write(shrunken.numpy().tobytes())
+        labels.append(of_batch)
+        shape = shrunken.shape[1:]
+    file.flush()
+    all_labels = torch.cat(labels)
+    mapped = np.memmap(file, np.uint8, "r+", shape=(len(all_labels), *shape))
+    return torch.from_numpy(mapped), all_labels
+
+
+def with_gifs(
+    batches: Batches, folder: Path, names: Sequence[str], fps: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same batches; the first clip of each class is written to the folder."""
+    missing = set(range(len(names)))
+    for clips, labels in batches:
+        for clip, label in zip(clips, labels.tolist(), strict=True):
+            if label in missing:
+                missing.remove(label)
+                write_gif(folder / f"{names[label]}.gif", clip, fps)
+        yield clips, labels
+
+
+def interval(share: float, count: int) -> list[float]:
+    """The 95 % confidence interval of a share of `count` clips (Wilson, 1927): it also has a width where all
+    of them are right."""
+    z = 1.96**2 / count
+    centre, half = share + z / 2, math.sqrt(z * (share * (1 - share) + z / 4))
+    return [(centre - half) / (1 + z), (centre + half) / (1 + z)]
 
 
 class ClipClassifier(nn.Module):
@@ -85,12 +133,11 @@ class ClipClassifier(nn.Module):
     class may be an appearance or a motion.
 
     Shapes: (B, F, H, W, C) uint8 clips, F >= 2 -> (B, num_classes) logits. Frames are averaged down to
-    at most 32 x 32.
+    at most MAX_SIZE x MAX_SIZE.
     """
 
-    def __init__(self, num_classes: int, channels: int = 3, width: int = 32, max_size: int = 32) -> None:
+    def __init__(self, num_classes: int, channels: int = 3, width: int = 32) -> None:
         super().__init__()
-        self.max_size = max_size
         self.space_1 = nn.Conv3d(2 * channels, width, (1, 6, 6), stride=(1, 4, 4), padding=(0, 1, 1))
         self.time_1 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
         self.norm_1 = nn.BatchNorm3d(width)
@@ -111,7 +158,7 @@ class ClipClassifier(nn.Module):
         """(B, F, H, W, C) uint8 -> (B, 2C, F - 1, h, w) float: frames in [-1, 1], and what changes before the
         next one."""
         _check_clips(clips)
-        frames = rearrange(shrink(clips, self.max_size).float() / 127.5 - 1, "b f h w c -> b c f h w")
+        frames = rearrange(shrink(clips, MAX_SIZE).float() / 127.5 - 1, "b f h w c -> b c f h w")
         return torch.cat([frames[:, :, :-1], frames.diff(dim=2)], dim=1)
 
 
@@ -150,7 +197,6 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ClipClassifier(num_classes, channels=clips.shape[-1]).to(device)
-    clips = torch.cat([shrink(part, model.max_size) for part in clips.split(64)])
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_steps)
@@ -159,7 +205,8 @@ def train_classifier(
         while len(order) < batch_size:  # every clip once before any again
             order = torch.cat([order, torch.randperm(len(clips), generator=generator)])
         batch, order = order[:batch_size], order[batch_size:]
-        logits = model(_augment(clips[batch], horizontal_flip, generator).to(device))
+        augmented = _augment(shrink(clips[batch], MAX_SIZE), horizontal_flip, generator)
+        logits = model(augmented.to(device))
         loss = F.cross_entropy(logits, labels[batch].to(device), label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
@@ -169,17 +216,17 @@ def train_classifier(
 
 
 @torch.no_grad()
-def accuracy(
-    model: ClipClassifier, clips: torch.Tensor, labels: torch.Tensor, batch_size: int = 64
-) -> tuple[float, torch.Tensor]:
-    """The fraction of clips (N, F, H, W, C) that are recognised, and the confusion matrix (K, K) int64: row =
-    label asked for, column = class seen."""
+def accuracy(model: ClipClassifier, batches: Batches) -> tuple[float, torch.Tensor]:
+    """Of batches of clips (B, F, H, W, C) and labels (B,), the fraction that is recognised and the confusion
+    matrix (K, K) int64: row = label asked for, column = class seen."""
     num_classes = model.head.out_features
-    _check_labels(clips, labels, num_classes)
-    device = model.head.weight.device
-    seen = torch.cat([model(batch.to(device)).argmax(1).cpu() for batch in clips.split(batch_size)])
-    pairs = torch.bincount(labels * num_classes + seen, minlength=num_classes**2)
-    return (seen == labels).double().mean().item(), pairs.view(num_classes, num_classes)
+    confusion = torch.zeros(num_classes**2, dtype=torch.long)
+    for clips, labels in batches:
+        _check_labels(clips, labels, num_classes)
+        seen = model(clips.to(model.head.weight.device)).argmax(1).cpu()
+        confusion += torch.bincount(labels * num_classes + seen, minlength=num_classes**2)
+    confusion = confusion.view(num_classes, num_classes)
+    return confusion.trace().item() / confusion.sum().item(), confusion
 
 
 def _augment(clips: torch.Tensor, horizontal_flip: bool, generator: torch.Generator) -> torch.Tensor:

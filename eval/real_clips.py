@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -169,19 +169,23 @@ class RealClips:
         origin = torch.tensor([raw.start, *frames.shape[1:3]])
         return Clips(tuple(fit(frames, size) for size in (self.size, *more_sizes)), origin)
 
-    def labelled(self, num_clips: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clips (N, F, H, W, C) of all classes in turn, at most one a video, with labels (N,)."""
+    def labelled(self, num_clips: int | None, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of clips (B, F, H, W, C) of all classes in turn, at most one a video, and labels (B,)."""
         names = self.even_names(num_clips)
         draws = self.of_classes(names)
-        clips: list[torch.Tensor] = []
+        clips: list[Clips] = []
         for number in tqdm(range(len(names)), desc="reading real clips", unit="clip"):
-            while len(clips) == number:
+            read = len(clips) + 1
+            while len(clips) < read:
                 try:
-                    clips += self.read(draws[number]).frames
+                    clips.append(self.read(draws[number]))
                 except VideoError as error:
                     self.bad[draws[number].row] = str(error)
                     draws = self.of_classes(names)
-        return torch.stack(clips), torch.tensor([self.label(name) for name in names])
+            if len(clips) == batch_size or number + 1 == len(names):
+                labels = [self.label(name) for name in names[number + 1 - len(clips) : number + 1]]
+                yield Clips.batch(clips).frames[0], torch.tensor(labels)
+                clips = []
 
     def each_once(self, num_clips: int | None) -> list[ClipDraw]:
         """A draw of each video, at most `num_clips`, all classes in turn; the windows are numbered in this

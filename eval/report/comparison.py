@@ -211,12 +211,9 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
 
 def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
     protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | {"classes": run.class_names}
-    for side, title in (
-        (result.generated, ACCURACY),
-        (result.real, "Class accuracy, real held-out"),
-    ):
-        share, count = side["accuracy"], side["num_clips"]
-        yield Measured(title, share, f"{share:.1%}, N = {count:,}", "A", protocol)
+    for side, title in (("generated", ACCURACY), ("real", "Class accuracy, real held-out")):
+        share, count = getattr(result, side)["accuracy"], getattr(result, side)["num_clips"]
+        yield Measured(title, share, f"{result.text(side)}, N = {count:,}", "A", protocol)
 
 
 def _cost(cost: CostResult) -> Iterator[Measured]:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from eval.accuracy import accuracy, shrink, train_classifier
+import eval.accuracy
+from eval.accuracy import accuracy, interval, shrink, train_classifier
+from eval.clips import ClipDraw, Clips, RealClips
+from tests.builders.commands import run
+from tests.builders.results import accuracy_result, generated_record
 
 
 def moving_squares(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,11 +38,11 @@ def moving_squares(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
 def test_the_direction_of_motion_is_learned_and_reproducible() -> None:
     train, test = moving_squares(16, seed=0), moving_squares(8, seed=1)
     model = train_classifier(*train, num_classes=4, num_steps=40, batch_size=16)
-    value, confusion = accuracy(model, *test)
+    value, confusion = accuracy(model, [test])
     assert value >= 0.9
     assert confusion.sum(1).tolist() == [8] * 4
     assert confusion.trace().item() / confusion.sum().item() == pytest.approx(value)
-    reverse = accuracy(model, test[0].flip(1), test[1])[0]
+    reverse = accuracy(model, [(test[0].flip(1), test[1])])[0]
     assert reverse < 0.2  # the same frames backwards are other classes: it is not the look that is told apart
 
     state = torch.random.get_rng_state()
@@ -59,3 +69,47 @@ def test_labels_that_do_not_fit_are_refused() -> None:
         train_classifier(clips, labels[:2], num_classes=4)
     with pytest.raises(ValueError, match="uint8"):
         train_classifier(clips.float(), labels, num_classes=4)
+
+
+def test_memory_does_not_grow_with_the_number_of_clips(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the real clips a batch or two are there at their full size at any time."""
+    names = sorted(path.name for path in synthetic_root.iterdir())[:2]
+    frames = torch.zeros(2, 4, 48, 40, 3, dtype=torch.uint8)
+    save_file({"frames": frames, "labels": torch.tensor([0, 1])}, tmp_path / "clips.safetensors")
+    record = generated_record(class_names=names, class_labels=[0, 1])
+    record.write(tmp_path / "generated.json")
+    read, batch, made, held = RealClips.read, Clips.batch, [], []
+
+    def watched_read(real: RealClips, draw: ClipDraw, *more_sizes: Any) -> Clips:
+        held.append(sum(tensor.numel() for ref in made if (tensor := ref()) is not None) / frames[0].numel())
+        clip = read(real, draw, *more_sizes)
+        made.append(weakref.ref(clip.frames[0]))
+        return clip
+
+    def watched_batch(clips: Sequence[Clips]) -> Clips:
+        whole = batch(clips)
+        made.append(weakref.ref(whole.frames[0]))
+        return whole
+
+    monkeypatch.setattr(RealClips, "read", watched_read)
+    monkeypatch.setattr(Clips, "batch", watched_batch)
+    monkeypatch.setattr(eval.accuracy, "BATCH_SIZE", 3)
+    flags = {"data": synthetic_root, "generated": tmp_path / "clips.safetensors"}
+    flags |= {"num_steps": 1, "num_clips": 24}
+    result = run("accuracy", tmp_path / "accuracy.json", **flags, real_gifs=tmp_path / "real")
+    assert result["num_train"] == result["real"]["num_clips"] == 24
+    assert len(held) == 48 and 2 <= max(held) <= 4 * 3  # and not 24 or 48
+    assert len(list((tmp_path / "real").glob("*.gif"))) == 8
+
+
+def test_an_accuracy_has_an_interval() -> None:
+    # Agresti and Coull, 1998: of 10 clips 8, and all
+    assert interval(0.8, 10) == pytest.approx([0.490, 0.943], abs=5e-4)
+    assert interval(1.0, 10) == pytest.approx([0.722, 1.0], abs=5e-4)
+    sides = {"accuracy": 0.8, "num_clips": 10, "confusion": [[8]]}
+    assert (
+        accuracy_result(real=sides | {"interval": interval(0.8, 10)}).text("real") == "80.0% (49.0% to 94.3%)"
+    )
+    assert accuracy_result(real=sides).text("real") == "80.0%"  # of before

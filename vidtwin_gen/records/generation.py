@@ -43,7 +43,8 @@ class GeneratedRecord(Result):
 class AccuracyResult(Result):
     """How often a classifier trained on real clips recognises generated ones, beside real held-out ones.
 
-    generated, real: `accuracy`, `num_clips` and `confusion` (a row a class asked for, a column a class seen).
+    generated, real: `accuracy`, its 95 % confidence `interval` over clips (results of before have none),
+    `num_clips` and `confusion` (a row a class asked for, a column a class seen).
     note: what a codec of the generated clips does.
     """
 
@@ -62,3 +63,9 @@ class AccuracyResult(Result):
     generated: dict[str, Any]
     real: dict[str, Any]
     note: str | None = None
+
+    def text(self, side: str) -> str:
+        """The accuracy of "generated" or "real" clips, with its interval where there is one."""
+        found = getattr(self, side)
+        low, high = found.get("interval", (None, None))
+        return f"{found['accuracy']:.1%}" + (f" ({low:.1%} to {high:.1%})" if low is not None else "")
