@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.weight_shapes import check_shapes, stored_shapes, weight_files
 from vidtwin_gen.files import loading, read_json
+from vidtwin_gen.weights import model_folder
 
 CONFIG = "config.json"
 WANTED = (
@@ -70,13 +71,15 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
 
 
 def load_video_autoencoder(folder: str | Path) -> ModelMixin:
-    """Ours or any video autoencoder of diffusers, whichever the folder's config names; in evaluation mode.
+    """Ours or any video autoencoder of diffusers, whichever the config in a folder, or in a model of the hub
+    (see `model_folder`), names; in evaluation mode.
 
     Raises:
-        ValueError: as `load_folder`; a class that is no video autoencoder, or whose decoder takes more than a
-            latent or draws noise of its own; weights that are missing or do not fit.
+        ValueError: as `load_folder` and `model_folder`; a class that is no video autoencoder, or whose
+            decoder takes more than a latent or draws noise of its own; weights that are missing or do not
+            fit.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     config = read_json(folder / CONFIG, ANY_VIDEO)
     name = config.get("_class_name")
     if name == AutoencoderVidTwin.__name__:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from huggingface_hub import (
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
+    snapshot_download,
     try_to_load_from_cache,
 )
 
@@ -142,19 +144,11 @@ class PublishedWeights:
         """From the cache of the hub's tools, or else from the hub."""
         if self.hub is None:
             raise MissingWeightsError(self._ways_out())
-        repo, file, revision = self.hub.repo, self.hub.file, self.hub.revision
-        cached = try_to_load_from_cache(repo, file, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
         try:
-            if not constants.is_offline_mode():
-                # asked once: the download itself would try for half a minute to reach a hub that is not there
-                get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=HUB_TIMEOUT_S)
-            fetched = hf_hub_download(repo, file, revision=revision)
+            return Path(_cached_or_fetched(self.hub.repo, self.hub.file, self.hub.revision))
         except Exception as error:  # of the hub's own classes, of httpx and of the disk
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise MissingWeightsError(self._ways_out(f" (now {type(error).__name__}: {reason})")) from error
-        return Path(fetched)
 
     @property
     def _cache_names(self) -> list[str]:
@@ -187,13 +181,60 @@ def _sha256(path: str, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def weights_sha256(model_dir: str | Path) -> str:
+def _cached_or_fetched(repo: str, file: str, revision: str | None = None) -> str:
+    """A file of the hub, by its path in the cache of the hub's tools."""
+    cached = try_to_load_from_cache(repo, file, revision=revision)
+    if isinstance(cached, str):
+        return cached
+    if not constants.is_offline_mode():
+        # asked once: the download itself would try for half a minute to reach a hub that is not there
+        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=HUB_TIMEOUT_S)
+    return hf_hub_download(repo, file, revision=revision)
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a saved model: a path as it is; `owner/name`, or `owner/name/subfolder` as of the
+    autoencoder of a pipeline, where there is no such path: out of the cache of the hub's tools, into which it
+    is fetched first.
+
+    Raises:
+        ValueError: neither the cache nor the hub has such a model.
+    """
+    # owner/ that is a folder here: a path with a slip, of which the hub has nothing
+    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", str(name))
+    if Path(name).exists() or not is_name or Path(str(name).split("/")[0]).exists():
+        return Path(name)
+    return _fetched_folder(str(name))
+
+
+@lru_cache
+def _fetched_folder(name: str) -> Path:
+    """Asked once a process."""
+    repo, below = "/".join(name.split("/")[:2]), "".join(f"{part}/" for part in name.split("/")[2:])
+    try:
+        config = _cached_or_fetched(repo, f"{below}config.json")  # first: a pipeline has none, and gigabytes
+        root = Path(config).parents[below.count("/")]  # is named by its commit
+        kept = [f"{below}config.json", f"{below}*.safetensors", f"{below}*.safetensors.index.json"]
+        others = ["*.fp16.*", *([] if below else ["*/*"])]
+        snapshot_download(repo, revision=root.name, allow_patterns=kept, ignore_patterns=others)
+    except Exception as error:  # of the hub's own classes, of httpx and of the disk
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(
+            f"{name} is no folder, and no {below}config.json of {repo} came from the hub or its cache "
+            f"({type(error).__name__}: {reason}); correct the path or the name (of a pipeline: "
+            f"OWNER/NAME/vae), or, without a network, run `hf download {repo} --include '{below}*'` where "
+            "there is one and copy its cache (HF_HOME) here, which HF_HUB_OFFLINE=1 reads"
+        ) from error
+    return root / below
+
+
+def weights_sha256(model: str | Path) -> str:
     """The digest of a saved model's safetensors files: says which autoencoder made a set of latents. Those of
     a variant (`model.fp16.safetensors`) count only where there are no others. Raises ValueError where there
-    are none."""
-    files = sorted(Path(model_dir).glob("*.safetensors"))
+    are none, or as `model_folder`."""
+    files = sorted(model_folder(model).glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{model_dir}: no .safetensors file; expected a folder written by save_pretrained")
+        raise ValueError(f"{model}: no .safetensors file; expected a folder written by save_pretrained")
     return file_sha256(*([path for path in files if path.name.count(".") == 1] or files))
 
 

@@ -12,7 +12,10 @@ from vidtwin_gen.flags import DEVICE, flag
 class EncodeFlags:
     """Which videos become latents by which autoencoder, and how the latents are stored."""
 
-    vae: str = flag("folder of the autoencoder, ours or diffusers'", required=True)
+    vae: str = flag(
+        "the autoencoder, ours or diffusers': a folder, or OWNER/NAME or OWNER/NAME/SUBFOLDER on the hub",
+        required=True,
+    )
     data: str = flag("folder of videos", required=True)
     out: str = flag("folder for the latents, new or empty", required=True)
     fold: int = flag("official split, 1 to 3", 1, type=int)

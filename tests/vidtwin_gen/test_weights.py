@@ -1,17 +1,29 @@
 """Published weights: found in the order that is promised, verified, read without running them."""
 
 import hashlib
+import json
 import os
 import pickle
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 
+from autoencoder.loading import load_video_autoencoder
 from tests.builders.hub import running_hub
-from vidtwin_gen.weights import HubFile, MissingWeightsError, PublishedWeights, cache_folder
+from vidtwin_gen import __main__ as program
+from vidtwin_gen.weights import (
+    HubFile,
+    MissingWeightsError,
+    PublishedWeights,
+    cache_folder,
+    model_folder,
+    weights_sha256,
+)
 
 ARRAYS = {"a": {"b/c": np.arange(3.0), "d": np.ones((2, 2), dtype=np.float32)}}
 CONTENT = pickle.dumps(ARRAYS)
@@ -176,3 +188,39 @@ def test_what_is_no_pickle_of_arrays_is_refused(content, words, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         published().read(path, digest(content))
+
+
+def test_an_autoencoder_has_a_name_on_the_hub(tiny_latents, synthetic_root, tmp_path, monkeypatch, capsys):
+    """Fetched once, alone of its pipeline, and then read out of the cache."""
+    files = shutil.copytree(tiny_latents.vae_dir, tmp_path / "pushed" / "vae").parent
+    for extra in ("vae/model.fp16.safetensors", "transformer/model.safetensors", "model.safetensors"):
+        (files / extra).parent.mkdir(exist_ok=True)
+        (files / extra).write_bytes(b"gigabytes")
+    with running_hub() as hub:
+        reach(monkeypatch, hub.url)
+        hub.put_folder("user/pipeline", files)
+        load_video_autoencoder("user/pipeline/vae")
+        fetched = [path.name for path in (tmp_path / "home").rglob("snapshots/*/*/*")]
+        assert sorted(fetched) == ["config.json", "diffusion_pytorch_model.safetensors"]
+        with pytest.raises(ValueError, match="no config.json of user/pipeline .*OWNER/NAME/vae"):
+            model_folder("user/pipeline")  # a pipeline's root
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert weights_sha256("user/pipeline/vae") == weights_sha256(tiny_latents.vae_dir)
+    data = shutil.copytree(synthetic_root / "PulsingRing", tmp_path / "videos" / "PulsingRing").parent
+    flags = ["--data", str(data), "--stride", "2", "--num_workers", "0", "--out", str(tmp_path / "latents")]
+    program.main(["encode", "--vae", "user/pipeline/vae", *flags])
+    about = json.loads((tmp_path / "latents" / "latents.json").read_text())
+    assert about["autoencoder_sha256"] == tiny_latents.metadata["autoencoder_sha256"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        program.main(["encode", "--vae", "user/none", *flags])
+    (told,) = capsys.readouterr().err.splitlines()
+    for word in ("user/none is no folder", "hf download user/none", "HF_HOME", "HF_HUB_OFFLINE=1"):
+        assert word in told
+
+
+def test_a_path_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for path in ("runs/vae", "/nowhere/vae", "./runs/vae", "../runs/vae", "~/vae", "vae"):
+        assert model_folder(path) == Path(path)

@@ -19,7 +19,7 @@ class DiTConfig(TrainingConfig):
 
     tracker_project_name: str = flag("train_dit", "project of the tracker, and title of the bar")
 
-    vae: str = flag("", "folder of the autoencoder that made the latents")
+    vae: str = flag("", "the autoencoder that made the latents, as `encode` takes it")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
     objective: Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
     allow_empty_classes: bool = flag(False, "train though the latents have no rows of some classes")
