@@ -18,17 +18,18 @@ from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.presets import preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.autoencoder import Workload, autoencoder_cost, describe
+from eval.cost.crossover import crossovers, published_configs
 from eval.cost.dit import dit_cost, example
 from eval.cost.flags import FIGURE_5_DIT, OF_THE_DIT, CostFlags
 from eval.cost.geometry import Tokenizer
 from eval.cost.measured_step import free_memory, measure_step
 from eval.cost.table import sentences, sources, tables
-from eval.cost.tokenizers import find, magvit_v2, unpublished
+from eval.cost.tokenizers import find, magvit_v2, published, unpublished
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_text
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
-from vidtwin_gen.records import AutoencoderCostResult, CostResult, CostRow, Result
+from vidtwin_gen.records import AutoencoderCostResult, CostResult, CostRow, Crossover, Result
 
 # of a saved DiT's config, what its cost depends on and a row says
 SIZES_OF_A_ROW = (*OF_THE_DIT, "mlp_ratio", "conditioning")
@@ -111,13 +112,22 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     rows = count_rows(flags, tokenizers, sizes, patch_sizes, make_model)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
     lines += sentences(rows) or [tables(rows)]
+    crossed: list[Crossover] = []
+    if adapter.is_ours(vae) and not left_out:
+        configs = {tokenizers[0].name: vae.config, **dict(published_configs(["vidtwin-1"]))}
+        crossed = crossovers(configs, patch_sizes)
+    lines += map(str, crossed)
     paper_size_rows = None
     if flags.paper_size:
         published, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
         paper_size_rows = count_rows(flags, published, figure_5, patch_sizes, make_model)
         lines += sentences(paper_size_rows)
     result = CostResult(
-        command=flags.command, rows=rows, not_counted=left_out, paper_size_rows=paper_size_rows
+        command=flags.command,
+        rows=rows,
+        not_counted=left_out,
+        paper_size_rows=paper_size_rows,
+        crossovers=crossed,
     )
     return result, "\n".join(lines)
 
@@ -128,13 +138,18 @@ def of_tokenizers(flags: CostFlags) -> tuple[CostResult, str]:
     left_out = unpublished() if names == ["all"] else []
     rows = count_rows(flags, find(names), flags.sizes, flags.patch_size or [1], _make_model(flags))
     table = tables(rows, left_out)
+    crossed: list[Crossover] = []
+    if "magvit-v2" in names or names == ["all"]:
+        counted = list(published()) if names == ["all"] else names
+        crossed = crossovers(dict(published_configs(counted)), flags.patch_size or [1])
     if flags.markdown:
         made_by = f"Made by `{flags.command}`."
-        parts = ["# What a DiT costs on published latents", made_by, EXPLANATION, table, sources(rows)]
+        parts = ["# What a DiT costs on published latents", made_by, EXPLANATION, table]
+        parts += [f"{line}." for line in crossed] + [sources(rows)]
         write_text(flags.markdown, "\n\n".join(parts) + "\n")
     not_published = [asdict(entry) for entry in left_out]
-    result = CostResult(command=flags.command, rows=rows, not_published=not_published)
-    return result, "\n".join([table, *sentences(rows)])
+    result = CostResult(command=flags.command, rows=rows, not_published=not_published, crossovers=crossed)
+    return result, "\n".join([table, *sentences(rows), *map(str, crossed)])
 
 
 def count_rows(

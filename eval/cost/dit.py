@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from math import prod
 from typing import Any
 
 import torch
@@ -122,7 +124,13 @@ def dit_cost(
             "num_tokens": {"padded": padded, "floored": floored},
             "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
         }
-    num_tokens = tokenizer.layout.num_tokens(patch_size)
+    layout, patches = tokenizer.layout, tokenizer.layout.patch_sizes(patch_size)
+    grids = [
+        asdict(grid)
+        | {"num_elements": grid.num_elements, "num_tokens": prod(grid.token_shape(patches[grid.name]))}
+        for grid in layout.grids
+    ]
+    num_tokens = layout.num_tokens(patch_size)
     crossed = conditioning == "cross_attention"
     of_tokenizer = ("source", "clip_shape", "frames_taken", "printed_rate", "verdict", "remark")
     return CostRow(
@@ -130,7 +138,7 @@ def dit_cost(
         **{name: getattr(tokenizer, name) for name in of_tokenizer},
         size=size,
         tokenizer=tokenizer.name,
-        num_elements=tokenizer.layout.num_elements,
+        num_elements=layout.num_elements,
         compression_rate=tokenizer.compression_rate,
         num_codes=tokenizer.codebook_size,
         bit_rate=tokenizer.bit_rate,
@@ -142,6 +150,7 @@ def dit_cost(
         training_flops=training,
         training_memory_bytes=memory,
         figure_5=figure_5,
+        grids=grids,
     )
 
 

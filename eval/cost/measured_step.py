@@ -20,6 +20,7 @@ from torch import nn
 from eval.cost.memory import attention_kernel
 from eval.cost.timing import interleaved, spread
 
+PRELOAD = [__name__, "autoencoder.model.vidtwin", "vidtwin_gen.models.transformer"]
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 Make = Callable[[], tuple[nn.Module, Mapping[str, torch.Tensor]]]
@@ -92,7 +93,10 @@ def can_measure_memory(device: str) -> bool:
 def _in_fresh_process(device: str, function: Callable[..., Any], *arguments: Any) -> Any:
     if not can_measure_memory(device):
         raise ValueError(f"the peak of a process is read from {STATUS}, which only Linux has; measure there")
-    context = multiprocessing.get_context("spawn")
+    # a CPU's processes are forked from one that has imported what they need and done nothing with it; CUDA
+    # does not outlive a fork
+    context = multiprocessing.get_context("spawn" if _on_gpu(device) else "forkserver")
+    context.set_forkserver_preload(PRELOAD)
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(function, *arguments).result()

@@ -88,6 +88,8 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             plot_cost(bars, at, path)
             caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
             section.body.append(PictureRow([Picture(path, caption, plot=True)]))
+    crossovers = [str(crossover) for run in runs for crossover in (run.cost and run.cost.crossovers) or ()]
+    section.body += [f"{line}." for line in dict.fromkeys(crossovers)]
     unpublished = {
         f"{entry['name']} ({entry['missing']}; {entry['source']})": None
         for run in runs

@@ -19,6 +19,7 @@ class CostRow:
     many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
     gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
     `measured` is the same step as it was made, `peak_bytes` and `seconds`, or the `reason` why it was not.
+    `grids` is the layout: of each grid the name, axes, shape and channels, its elements and its tokens.
     """
 
     size: str
@@ -50,6 +51,7 @@ class CostRow:
     training_memory_bytes: dict[str, int]
     figure_5: dict[str, Any] | None
     measured: dict[str, Any] | None = None
+    grids: list[dict[str, Any]] | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -62,23 +64,52 @@ class CostRow:
 
     def to_json(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
-        return row if self.measured is not None else {k: v for k, v in row.items() if k != "measured"}
+        return {k: v for k, v in row.items() if v is not None or k not in ("measured", "grids")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossover:
+    """From which size of square clips on the latents of one autoencoder are fewer tokens than another's.
+
+    cheaper_from: the side in pixels, from which on it is so up to `largest`; None: at no size up to there.
+    num_tokens: of the two at that side, or at `largest`. num_frames, patch_size: of all sizes.
+    """
+
+    tokenizer: str
+    other: str
+    num_frames: int
+    patch_size: int
+    largest: int
+    cheaper_from: int | None
+    num_tokens: list[int]
+
+    def __str__(self) -> str:
+        side = self.cheaper_from or self.largest
+        where = "for clips from {0}×{0} on" if self.cheaper_from else "at no size of clip up to {0}×{0}"
+        ours, theirs = self.num_tokens
+        return (
+            f"{self.tokenizer}, down-sampled as it is, is cheaper than {self.other} {where.format(side)} "
+            f"({self.num_frames} frames, patch {self.patch_size}; {ours:,} and {theirs:,} tokens there), "
+            "whatever the DiT: fewer tokens are fewer FLOPs"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostResult(Result):
     """rows: the tokenizers under each DiT. paper_size_rows: VidTwin's setting 1 and MAGVIT-v2 at the paper's
-    clip. not_counted, not_published: the tokenizers that have no row, each with the reason."""
+    clip. not_counted, not_published: the tokenizers that have no row, each with the reason. crossovers: at
+    which sizes of clips VidTwin's latents are the cheaper ones."""
 
     kind: ClassVar[str] = "cost"
     written_by: ClassVar[str] = "python -m eval cost"
-    optional: ClassVar[tuple[str, ...]] = ("paper_size_rows", "not_counted", "not_published")
+    optional: ClassVar[tuple[str, ...]] = ("paper_size_rows", "not_counted", "not_published", "crossovers")
 
     command: str
     rows: list[CostRow]
     paper_size_rows: list[CostRow] | None = None
     not_counted: list[dict[str, Any]] | None = None
     not_published: list[dict[str, Any]] | None = None
+    crossovers: list[Crossover] | None = None
 
     def to_json(self) -> dict[str, Any]:
         value = super().to_json()
@@ -90,11 +121,11 @@ class CostResult(Result):
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str, way_out: str) -> Self:
         try:
-            for name in ("rows", "paper_size_rows"):
+            for name, kind in (("rows", CostRow), ("paper_size_rows", CostRow), ("crossovers", Crossover)):
                 if name in value:
-                    value[name] = [CostRow(**row) for row in value[name]]
+                    value[name] = [kind(**row) for row in value[name]]
         except TypeError as error:
-            raise ValueError(f"{where}: {name} are no rows of costs ({error}); {way_out}") from None
+            raise ValueError(f"{where}: {name} are not those of costs ({error}); {way_out}") from None
         return super().from_json(value, where, way_out)
 
 

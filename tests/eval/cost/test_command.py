@@ -12,9 +12,10 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
+from eval.cost import command
 from eval.cost.command import measure_row
 from eval.cost.dit import dit_flops
-from eval.cost.flags import CostFlags
+from eval.cost.flags import FIGURE_5_DIT, CostFlags
 from eval.cost.table import tables
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from tests.builders.autoencoders import WAN_CONFIG, build_autoencoder
@@ -43,30 +44,42 @@ def rows_of(record: dict[str, Any], key: str = "rows") -> list[tuple[str, int, i
 
 
 def test_cost_counts_several_patch_sizes_and_the_papers_size(
-    vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    vae: AutoencoderVidTwin,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline, out = save_pipeline(vae, tmp_path / "pipeline", patch_size=2), tmp_path / "eval/cost.json"
+    monkeypatch.setattr(command, "FIGURE_5_DIT", SIZES)  # the six layers take seconds to count
+    assert FIGURE_5_DIT == {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
     record = run("cost", pipeline=pipeline, patch_size=[1, 2], out=out)
     by_two = [("VidTwin", 2, vae.layout.num_tokens(2)), ("MAGVIT-v2", 2, 1 * 1 * 2)]
     by_one = [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3)]
     assert rows_of(record) == [*by_one, *by_two] and "paper_size_rows" not in record
-    assert capsys.readouterr().out.count(" than MAGVIT-v2") == 2
+    told = capsys.readouterr().out
+    assert told.count(" GFLOPs forward") == 2
+    for row in record["rows"]:  # what a sentence says can be checked
+        assert sum(grid["num_tokens"] for grid in row["grids"]) == row["num_tokens"]
+        assert sum(grid["num_elements"] for grid in row["grids"]) == row["num_elements"]
+    assert [(found["tokenizer"], found["patch_size"]) for found in record["crossovers"]] == [
+        (name, patch) for patch in (1, 2) for name in ("VidTwin (this run)", "VidTwin (setting 1)")
+    ]
+    assert told.count("at no size of clip up to ") == 2 and "for clips from 32×32 on" in told
 
     record = run("cost", pipeline=pipeline, paper_size=True, out=out)
     assert rows_of(record) == by_two  # the pipeline's own patch size
     # arXiv 2412.17726, appendix C: 4 x 28 x 28 positions against 16 x 7 x 7 and two times 16 x 7
     assert rows_of(record, "paper_size_rows") == [("VidTwin", 2, 192), ("MAGVIT-v2", 2, 392)]
-    assert {row["num_layers"] for row in record["rows"]} == {1}
     for row in record["paper_size_rows"]:
-        assert (row["num_layers"], row["hidden_size"], row["num_heads"]) == (6, 512, 8)
-        assert row["clip_shape"] == [16, 224, 224]
+        assert {name: row[name] for name in SIZES} == SIZES and row["clip_shape"] == [16, 224, 224]
 
     main(["report", str(tmp_path)])
     page = (tmp_path / "report.html").read_text()
     assert "latents of 4×16×24 clips, depth 1, width 16" in page
-    assert "latents of 16×224×224 clips, depth 6, width 512" in page and "paper size" in page
+    assert "latents of 16×224×224 clips, depth 1, width 16" in page and "paper size" in page
     cost = page.partition("<h2>Cost</h2>")[2].partition("</section>")[0]
     assert cost.count("<tr>") == (1 + 2) + (1 + 2)
+    assert "at no size of clip up to" in cost and "for clips from 96×96 on" in cost
 
 
 def test_published_latents_are_counted_and_measured_in_one_table(
@@ -87,11 +100,11 @@ def test_published_latents_are_counted_and_measured_in_one_table(
         and "184 or 128 | 2.32 or 1.61" in printed
     )
     assert printed.count("times fewer FLOPs and") == 1
-    (command,) = (line for line in page.read_text().splitlines() if line.startswith("Made by"))
-    assert command == f"Made by `{record['command']}`."
+    (made_by,) = (line for line in page.read_text().splitlines() if line.startswith("Made by"))
+    assert made_by == f"Made by `{record['command']}`."
     page.unlink()
-    main(shlex.split(command.removeprefix("Made by `").removesuffix("`."))[3:])  # after python -m eval
-    assert command in page.read_text()
+    main(shlex.split(made_by.removeprefix("Made by `").removesuffix("`."))[3:])  # after python -m eval
+    assert made_by in page.read_text() and "for clips from 96×96 on" in page.read_text()
 
     small["batch_size"] = 10**9
     said = refused(capsys, "cost", tmp_path / "none.json", tokenizers="vidtwin-1", **small, measure=True)
