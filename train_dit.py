@@ -41,7 +41,6 @@ from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
-from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import save_samples
@@ -100,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 run.log.add(losses | optimizer.step(losses["loss"]))
             run.end_step()
             if run.is_due(config.validation_steps):
-                with ema_weights(run.ema, transformer):
+                with run.validation():
                     values = validate(transformer, rows["test"], metadata, config, accelerator)
                     sample_classes(pipeline_of(transformer), config, run.step, accelerator)
                 run.report_validation(values)

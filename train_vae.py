@@ -46,7 +46,6 @@ from vidtwin_gen.flags import user_errors
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.config import model_arguments
-from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import save_samples
@@ -123,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 run.log.add(losses | optimizer.step(losses["loss"]))
             run.end_step()
             if run.is_due(config.validation_steps):
-                with ema_weights(run.ema, vae):
+                with run.validation():
                     values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
                 run.report_validation(values)
             run.save_checkpoint_if_due()

@@ -18,6 +18,7 @@ import pytest
 import train_dit
 import train_vae
 from eval.fvd.i3d import I3D_WEIGHTS
+from tests.builders.results import accuracy_result, fvd_result
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS
 from vidtwin_gen import __main__ as program
 from vidtwin_gen import demo
@@ -56,11 +57,22 @@ def test_the_demo_ends_in_a_report(
         assert "Class accuracy, generated" in page and "MAGVIT-v2" in page and "Not here" not in page
         assert "FVD, generated: not measured." in page
     record = json.loads((out / "demo.json").read_text())
-    assert len(record["stages"]) == 8 and record["peak_memory_mb"] > 0
+    assert len(record["stages"]) == 9 and record["peak_memory_mb"] > 0
 
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "stage 1 of 10: data: " in told and "stage 2 of 10: the autoencoder, ~" in told
+    assert told.count(" minutes left, judged by another machine\n") == 1  # the first; then there is a pace
+    assert told.count(" minutes left\n") == 8
+    share = json.loads((out / "eval" / "accuracy.json").read_text())["generated"]
+    low, high = share["interval"]
+    assert f"{share['accuracy']:.1%} ({low:.1%} to {high:.1%}) of 4 generated clips" in told
+    assert "another machine" in told and "78.1 %" in told
+    assert (out / "generated_seed_1" / "clips.safetensors").read_bytes() != (
+        out / "generated" / "clips.safetensors"
+    ).read_bytes()
+
     program.main(["demo", "--out", str(out)])  # nothing is done twice, but for the FVD that is wanting
-    assert capsys.readouterr().out.count("is there already") == 8
+    assert capsys.readouterr().out.count("is there already") == 9
     (out / "eval" / "fvd.json").write_text('{"fvd": 1.0}')
     assert all(stage.is_done for stage in demo.demo_stages(out, "demo", own_data=None))
 
@@ -111,3 +123,28 @@ def test_a_training_ends_with_the_demo(name: str, tmp_path: Path) -> None:
 def test_one_demo_at_a_time_in_a_folder(tmp_path: Path) -> None:
     with owned_folder(tmp_path, ""), pytest.raises(ValueError, match="in use by process.*another --out"):
         demo.demo(demo.DemoFlags(out=str(tmp_path)))
+
+
+def test_the_time_left_is_by_the_pace_of_this_machine(tmp_path: Path) -> None:
+    stages = demo.demo_stages(tmp_path, "demo", own_data=None)
+    assert {stage.name for stage in stages} == set(demo.SECONDS)
+    in_all = sum(demo.SECONDS.values()) / 60
+    assert demo.time_left(stages, {}, "demo") == f"~{in_all:.0f} minutes left, judged by another machine"
+    slow = {"data": 10 * demo.SECONDS["data"]}
+    assert demo.time_left(stages[1:], slow, "demo") == f"~{10 * (in_all - 27 / 60):.0f} minutes left"
+    trained = {"stage 1, the autoencoder": 9 * demo.SECONDS["stage 1, the autoencoder"]}
+    assert demo.time_left(stages[-1:], trained, "long") == "~1 minutes left"
+
+
+def test_the_numbers_are_told_with_their_spread(tmp_path: Path) -> None:
+    accuracy_result(generated={"accuracy": 0.75, "interval": [0.6, 0.86], "num_clips": 64}).write(
+        tmp_path / "accuracy.json"
+    )
+    for result, told in (
+        (fvd_result(840.2, std=12.6, num_seeds=2), "FVD 840 ± 13 over 2 seeds"),
+        (fvd_result(840.2), "FVD 840, one seed"),
+    ):
+        result.write(tmp_path / "fvd.json")
+        assert demo.numbers(tmp_path).startswith(
+            f"class accuracy 75.0% (60.0% to 86.0%) of 64 generated clips; {told}\n"
+        )

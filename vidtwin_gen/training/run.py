@@ -206,6 +206,15 @@ class Run:
         last = self.step == self.config.max_train_steps
         return self.accelerator.sync_gradients and (self.step % every == 0 or last)
 
+    @contextmanager
+    def validation(self) -> Iterator[None]:
+        """Inside, the model has the EMA's weights, where there is one; the bar says why it stands still."""
+        title = self.config.tracker_project_name
+        self.log.bar.set_description(f"{title}, validating")
+        with ema_weights(self.ema, self.model):
+            yield
+        self.log.bar.set_description(title)
+
     def report_validation(self, values: Mapping[str, float]) -> None:
         self.log.write(self.step, self.step * self.batch_size, values)
         self.log.print(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))

@@ -335,13 +335,15 @@ def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):
     assert exported.keys() == load_file(tiny_dit_run.output_dir / weights).keys()
 
 
-def test_weights_that_are_not_finite_are_not_exported(tiny_dit_run, tmp_path, monkeypatch):
-    """A step whose gradients are finite may still end past what float32 holds."""
+def test_weights_that_are_not_finite_are_not_exported(tiny_dit_run, tmp_path, monkeypatch, capsys):
+    """A step whose gradients are finite may still end past what float32 holds. A bar at its end says why it
+    stands still."""
     monkeypatch.setattr(torch.optim.AdamW, "step", spoil_first_weight)
     argv = tiny_dit_run.argv(tmp_path / "run", max_train_steps=1, validation_steps=1, use_ema="false")
     with pytest.raises(ValueError, match="pipeline is not written: .* holds NaN or infinity"):
         train_dit.main(argv)
     assert not (tmp_path / "run" / "pipeline").exists()
+    assert "train_dit, validating: 100%" in capsys.readouterr().err
 
 
 def spoil_first_weight(optimizer, closure=None):
