@@ -91,6 +91,7 @@ def _webp(image: Image.Image, size: tuple[int, int]) -> bytes:
     for frame in ImageSequence.Iterator(image):
         durations.append(frame.info.get("duration", 100))
         frames.append(frame.convert("RGB").resize(size, Image.Resampling.LANCZOS))
-    file, rest = io.BytesIO(), {"append_images": frames[1:], "duration": durations}
+    file = io.BytesIO()
+    rest = {"append_images": frames[1:], "duration": durations}
     frames[0].save(file, "WEBP", quality=85, **({"save_all": True, **rest} if len(frames) > 1 else {}))
     return file.getvalue()

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 import eval.accuracy
 from eval.accuracy import accuracy, interval, shrink, train_classifier
-from eval.clips import ClipDraw, Clips, RealClips
+from eval.clips import Clips
+from eval.real_clips import ClipDraw, RealClips
 from tests.builders.commands import run
 from tests.builders.results import accuracy_result, generated_record
 
