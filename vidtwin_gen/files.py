@@ -6,6 +6,7 @@ never meets half a file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 LOCK, OWNER = ".lock", ".owner.json"
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk, to whoever writes
 
 
 @contextmanager
@@ -30,13 +32,33 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     It is this writer's own: of several processes that write one file, the last one's stands.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent)
     partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.touch()  # where there is no writing, not all libraries say so
     try:
-        yield partial
+        with writing(final):
+            yield partial
         partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Whatever a library raises inside of a disk that takes no more, each in words of its own, becomes one
+    OSError that names `place`."""
+    try:
+        yield
+    except Exception as error:
+        said = f"{error} {error.__cause__}"
+        refusals = {os.strerror(number): number for number in REFUSALS if os.strerror(number) in said}
+        if "inline_container" in said:  # torch.save; it does not say more
+            refusals = {"torch can't write all of it, the disk may be full": errno.EIO}
+        named = isinstance(error, OSError) and str(error.filename).startswith(str(place))
+        if named or not refusals:
+            raise
+        reason, number = refusals.popitem()
+        raise OSError(number, reason, str(place)) from error
 
 
 @contextmanager
@@ -49,7 +71,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         for left in partial.iterdir():
             if left.name not in (LOCK, OWNER):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        yield partial
+        with writing(partial):
+            yield partial
         shutil.rmtree(final, ignore_errors=True)
         rename_owned(partial, final)
 
@@ -61,6 +84,14 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     with replacing_folder(path) as partial:
         check_new(path)  # once more: another process may have finished it before this one owned `partial`
         yield partial
+
+
+def make_folder(path: Path) -> None:
+    """Raises ValueError where there is a file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{path} is a file, and a folder is to be written: name another") from None
 
 
 def check_new(path: str | Path) -> None:
@@ -123,7 +154,7 @@ def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
         ValueError: another process owns it; which, where and since when.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock, owner = FileLock(folder / LOCK), folder / OWNER
     try:
         lock.acquire(timeout=0)

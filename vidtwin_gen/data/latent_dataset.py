@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from vidtwin_gen.data.latent_checks import check_metadata, check_rows
 from vidtwin_gen.draws import EpochOrder
-from vidtwin_gen.files import file_sha256, read_json
+from vidtwin_gen.files import file_sha256, read_json, writing
 from vidtwin_gen.partial_folder import RECORD
 
 METADATA = "latents.json"
@@ -55,7 +55,9 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         # by files, not by folder: only so does `datasets` see that they have changed. load_dataset would
         # also tell a counting service of it
         data_files = {split: [str(path / name) for name in names] for split, names in by_split.items()}
-        rows = datasets.Dataset.from_parquet(data_files, cache_dir=_cache_dir(path))  # type: ignore[arg-type]
+        cache = _cache_dir(path)
+        with writing(cache or datasets.config.HF_DATASETS_CACHE):
+            rows = datasets.Dataset.from_parquet(data_files, cache_dir=cache)  # type: ignore[arg-type]
     except datasets.exceptions.DatasetGenerationError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"{path / DATA} can't be unpacked: {reason}; {DAMAGED}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ def video_writer(
 
     Raises:
         ValueError: an odd size or another suffix.
-        RuntimeError: ffmpeg stopped.
+        OSError: ffmpeg stopped.
     """
     height, width = size
     suffix = Path(path).suffix.lower()
@@ -89,8 +90,10 @@ def video_writer(
                     raise
         if ffmpeg.returncode:
             complaints.seek(0)
-            said = complaints.read().decode(errors="replace")
-            raise RuntimeError(f"{path}: ffmpeg could not write it: {said}")
+            said = " ".join(complaints.read().decode(errors="replace").split())
+            raise OSError(
+                errno.EIO, f"{path}: ffmpeg ended with status {ffmpeg.returncode}, {said or 'silent'}"
+            )
 
 
 def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> None:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from vidtwin_gen.files import file_sha256, read_json, write_json
+from vidtwin_gen.files import file_sha256, read_json, write_json, writing
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -176,7 +176,8 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    with writing(partial):
+        accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_manifest(partial)

@@ -147,7 +147,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     write_video(path, numbered_frames(4), fps=8)
     first = path.read_bytes()
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")
-    with pytest.raises(RuntimeError, match=r"clip\.mp4"):
+    with pytest.raises(OSError, match=r"clip\.mp4: ffmpeg ended with status 1"):
         write_video(path, numbered_frames(9), fps=8)
     assert path.read_bytes() == first and list(tmp_path.iterdir()) == [path]
 
