@@ -189,14 +189,14 @@ def _tables(rows: Sequence[ShownRow]) -> list[Table]:
         "GFLOPs training": lambda row: f"{row.training_flops / 1e9:,.3f}",
         "MiB training": lambda row: f"{row.peak_bytes / 2**20:,.1f}",
     }
-    alike = [
-        f"{name} {columns.pop(name)(first)}, "
-        for name in ("clip", "patch")
-        if len({columns[name](shown.row) for shown in rows}) == 1
-    ]
+    alike = ""
+    for name, words in (("clip", " of {} clips"), ("patch", ", patch {}")):
+        if len(cells := {columns[name](shown.row) for shown in rows}) == 1:
+            del columns[name]
+            alike += words.format(*cells)
     caption = (
-        f"latents of {''.join(alike)}depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} "
-        f"heads, batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
+        f"latents{alike}, depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} heads, "
+        f"batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
     )
     counted = [(shown.name, *(cell(shown.row) for cell in columns.values())) for shown in rows]
     tables = [Table(("latents", *columns), counted, caption)]

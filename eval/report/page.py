@@ -19,7 +19,7 @@ LONG = 40  # characters from which a cell is kept from becoming too narrow
 @dataclass(frozen=True)
 class Table:
     """Cells are plain text. `caption` says what the table is of, where the heading above does not. In a
-    `headline` what stands before the first comma of a cell is large."""
+    `headline` the numbers that begin the cells from the third column on are large."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -144,7 +144,7 @@ th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px sol
   vertical-align: top; overflow-wrap: normal; }
 td { min-width: 4.5rem; }
 td.long { min-width: 13rem; }
-td b { display: block; font-size: 1.35rem; font-weight: 650; line-height: 1.3; }
+td b { font-size: 1.35rem; font-weight: 650; line-height: 1.2; margin-right: .3rem; }
 thead th { color: var(--soft); font-weight: 550; }
 tbody th { font-weight: 400; min-width: 9rem; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
@@ -172,9 +172,10 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 {%- for row in part.rows %}
 <tr><th scope="row">{{ row[0]|text }}</th>
 {%- for cell in row[1:] %}
-{%- if part.headline %}<td><b>{{ cell.partition(", ")[0]|text }}</b> {{ cell.partition(", ")[2]|text }}</td>
-{%- else %}<td{{ ' class="long"' if cell|length > long }}>{{ cell|text }}</td>
-{%- endif %}
+<td{{ ' class="long"' if cell|length > long and not part.headline }}>
+{%- if part.headline and loop.index > 1 %}
+{% set number, _, rest = cell.partition(" ") %}<b>{{ number.rstrip(",")|text }}</b> {{ rest|text }}
+{%- else %}{{ cell|text }}{% endif %}</td>
 {%- endfor %}
 </tr>
 {%- endfor %}

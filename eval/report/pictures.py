@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-CLIP_EDGE = 160  # pixels; a lower clip is shown larger, by a whole factor, a higher one is shrunk
+CLIP_EDGE = 192  # pixels; a lower clip is shown larger, by a whole factor, a higher one is shrunk
 MAX_WIDTH = 1200  # of any picture, and of a clip that is shown larger
 PAGE_LIMIT = 8 * 2**20  # bytes of all pictures of a page, as the base64 that stands in it
 

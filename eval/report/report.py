@@ -78,7 +78,7 @@ def write_report(
 def what_it_is(runs: Sequence[Run], comparison: Comparison) -> Section:
     few = headline(comparison)
     section = Section(
-        "What this is",
+        "In short",
         [
             *([few] if few.rows else []),
             "A video autoencoder (VidTwin, arXiv 2412.17726) that splits a clip into Structure and Dynamics, "

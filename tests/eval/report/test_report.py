@@ -319,12 +319,12 @@ def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: P
 
 
 def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> None:
-    noise = torch.randint(256, (2, 320, 96, 3), dtype=torch.uint8)
+    noise = torch.randint(256, (2, 384, 96, 3), dtype=torch.uint8)
     for name in ("a", "b"):
         write_gif(tmp_path / f"{name}.gif", noise, fps=8)
     shown = [pictures.Picture(tmp_path / f"{name}.gif", name) for name in ("a", "b")]
     embedded, left_out = pictures.embed(shown)
-    assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(48, 160)}
+    assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(48, 192)}
     size = len(embedded[tmp_path / "a.gif"].address)
     assert size < (tmp_path / "a.gif").stat().st_size
     embedded, left_out = pictures.embed(shown, limit=size + 1)
