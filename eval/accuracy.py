@@ -64,7 +64,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
     if flags.real_gifs:
         real = with_gifs(real, flags.real_gifs, test.class_names, test.gif_fps)
     of_generated = (
-        (torch.stack([generated.frames[index] for index in part.tolist()]), labels[part])
+        (torch.stack([generated.clip(index) for index in part.tolist()]), labels[part])
         for part in torch.arange(len(labels)).split(BATCH_SIZE)
     )
     sides: dict[str, dict[str, Any]] = {}

@@ -31,64 +31,57 @@ CODEC_NOTE = (
 
 
 @dataclass(frozen=True)
-class VideoFiles:
-    """Videos as clips (F, H, W, C) uint8 in their own size: of each a window that its name and the seed
-    choose, read when it is asked for."""
-
-    root: Path
-    paths: Sequence[Path]
-    num_frames: int
-    stride: int | None
-    fps: float | None
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        """Raises VideoError as `read_frames`."""
-        path = self.paths[index]
-        window = seeded_generator(self.seed, path.relative_to(self.root).as_posix())
-        raw = read_frames(path, self.num_frames, stride=self.stride, fps=self.fps, generator=window)
-        return torch.from_numpy(raw.frames)
-
-
-@dataclass(frozen=True)
 class GeneratedClips:
-    """`frames[i]` (F, H, W, C) uint8 of each clip, and the class name asked for of each, None where nothing
-    says it.
+    """Clips and the class name asked for of each, None where nothing says it.
 
     Args:
-        frames: a tensor mapped from the file `path`, or the videos of the folder `path`.
-        shape: (num_frames, height, width) of a clip.
-        codec: of the videos, "none" of a tensor. reading: what features of the clips depend on besides
-            `sha256`.
+        path: the file or folder. shape: (num_frames, height, width) of a clip.
+        frames: (N, F, H, W, C) uint8, mapped from a file; None for the `videos` of a folder, of each of which
+            a window is taken that its name and `window_seed` choose, at `rate` (stride, fps).
+        codec: of the videos.
     """
 
     path: Path
-    frames: torch.Tensor | VideoFiles
     shape: tuple[int, int, int]
     names: list[str] | None
     seed: int | None = None
+    frames: torch.Tensor | None = None
+    videos: Sequence[Path] = ()
+    rate: dict[str, Any] = field(default_factory=dict)
+    window_seed: int = 0
     codec: str = "none"
-    reading: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.videos if self.frames is None else self.frames)
 
     @cached_property
     def sha256(self) -> str:
-        if isinstance(self.frames, torch.Tensor):
+        if self.frames is not None:
             return file_sha256(self.path)
-        names = [path.relative_to(self.path).as_posix() for path in self.frames.paths]
-        lines = (f"{file_sha256(self.path / name)}  {name}\n" for name in names)
+        lines = (f"{file_sha256(path)}  {path.relative_to(self.path).as_posix()}\n" for path in self.videos)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What a clip depends on besides `sha256`."""
+        return {"window_seed": self.window_seed, "shape": self.shape, **self.rate} if self.videos else {}
 
     @property
     def note(self) -> str | None:
         """What a result of these clips says of their codec."""
-        return None if self.codec == "none" else CODEC_NOTE.format(codec=self.codec)
+        return CODEC_NOTE.format(codec=self.codec) if self.videos else None
+
+    def clip(self, index: int) -> torch.Tensor:
+        """(F, H, W, C) uint8. Raises VideoError as `read_frames`."""
+        if self.frames is not None:
+            return self.frames[index]
+        path = self.videos[index]
+        window = seeded_generator(self.window_seed, path.relative_to(self.path).as_posix())
+        return torch.from_numpy(read_frames(path, self.shape[0], **self.rate, generator=window).frames)
 
     def read(self, index: int, size: tuple[int, int]) -> Clips:
-        """Clip `index` at (height, width). Raises VideoError as `read_frames`."""
-        clip = self.frames[index]
+        """A clip at (height, width). Raises VideoError as `read_frames`."""
+        clip = self.clip(index)
         return Clips((fit(clip, size),), torch.tensor([0, *clip.shape[1:3]]))
 
 
@@ -147,9 +140,8 @@ def _of_file(path: Path) -> GeneratedClips:
     if nameless := sorted(set(labels.tolist()) - names.keys()):
         raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
     _, num_frames, height, width, _ = frames.shape
-    return GeneratedClips(
-        path, frames, (num_frames, height, width), [names[label] for label in labels.tolist()], seed
-    )
+    asked = [names[label] for label in labels.tolist()]
+    return GeneratedClips(path, (num_frames, height, width), asked, seed, frames)
 
 
 def _of_videos(
@@ -185,13 +177,12 @@ def _of_videos(
             f"width), {second.name} one of {'x'.join(map(str, other))}: a generator has one size; "
             "--num_frames takes a window of each"
         )
-    shape = next(iter(shapes))
-    how: dict[str, Any] = {"stride": stride, "fps": fps, "seed": seed}
     return GeneratedClips(
         root,
-        VideoFiles(root, paths, shape[0], **how),
-        shape,
+        next(iter(shapes)),
         [path.parent.name for path in paths] if depths == {2} else None,
+        videos=paths,
+        rate={"stride": stride, "fps": fps},
+        window_seed=seed,
         codec=", ".join(sorted(codecs)),
-        reading={"num_frames": shape[0], **how},
     )

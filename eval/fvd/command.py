@@ -82,7 +82,7 @@ def measure_fvd(flags: FVDFlags) -> None:
         for clips, value in zip(generated, values, strict=True)
     ]
     record = dataclasses.replace(settings.record(extractor), codec=generated[0].codec)
-    if generated[0].names is None:
+    if any(clips.names is None for clips in generated):
         record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
     result = FVDResult(
         **distance_json(fmean(values), record),
@@ -126,7 +126,7 @@ def settings_of(flags: FVDFlags, clips: GeneratedClips, reference: Reference | N
     """Raises ValueError where flags contradict one another."""
     name = flags.protocol
     if name is None:
-        count = flags.num_samples or len(clips.frames)
+        count = flags.num_samples or len(clips)
         name = reference.protocol.name if reference and not flags.num_samples else f"quick-{count}"
     elif flags.num_samples and name != f"quick-{flags.num_samples}":
         raise ValueError(f"--num_samples {flags.num_samples} and --protocol {name}: give one of them")

@@ -178,24 +178,19 @@ def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> N
     protocol."""
     first, files = generated[0], dict[str, Path]()
     for clips in generated:
-        if clips.shape != first.shape:
-            sizes = ["x".join(map(str, c.shape)) for c in (first, clips)]
+        if (clips.shape, clips.codec) != (first.shape, first.codec):
+            one, other = (f"{'x'.join(map(str, c.shape))}, codec {c.codec}" for c in (first, clips))
             raise ValueError(
-                f"--generated {first.path} holds clips of {sizes[0]} (frames, height, width) and "
-                f"{clips.path} of {sizes[1]}: seeds of one generator have one size"
+                f"--generated {first.path} holds clips of {one} (frames, height, width) and {clips.path} of "
+                f"{other}: seeds of one generator have one size and one codec"
             )
-        other = files.setdefault(clips.sha256, clips.path)
-        if other is not clips.path:
+        same = files.setdefault(clips.sha256, clips.path)
+        if same is not clips.path:
             raise ValueError(
-                f"--generated {other} and {clips.path} are the same clips: generate with another --seed"
-            )
-        if (clips.codec, clips.names is None) != (first.codec, first.names is None):
-            raise ValueError(
-                f"--generated {first.path} ({first.codec}) and {clips.path} ({clips.codec}): sets of one "
-                "mean have one codec, and all or none have classes"
+                f"--generated {same} and {clips.path} are the same clips: generate with another --seed"
             )
     for clips in generated:
-        if (count := len(clips.frames)) < protocol.num_clips:
+        if (count := len(clips)) < protocol.num_clips:
             raise ValueError(
                 f"--generated {clips.path} holds {count} clips, --protocol {protocol.name} wants "
                 f"{protocol.num_clips}: generate more, or measure with --protocol quick-{count}; none is "
@@ -244,5 +239,5 @@ def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str
 
 def _order(settings: Settings, clips: GeneratedClips) -> list[int]:
     if settings.protocol.selection != "generated" and clips.names is not None:
-        return list(range(len(clips.names)))
-    return torch.randperm(len(clips.frames), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+        return list(range(len(clips)))
+    return torch.randperm(len(clips), generator=torch.Generator().manual_seed(settings.seed)).tolist()
