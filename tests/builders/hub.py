@@ -56,7 +56,7 @@ def running_hub():
             yield hub
         finally:
             hub.shutdown()
-            thread.join()
+            thread.join(10)
 
 
 class _Handler(BaseHTTPRequestHandler):

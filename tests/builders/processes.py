@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 
 
 def _join(
@@ -16,7 +17,7 @@ def _join(
 ) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    PartialState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
     function(rank, *arguments)
     state = PartialState()
     assert state.num_processes == count

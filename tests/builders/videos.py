@@ -12,7 +12,9 @@ from vidtwin_gen.data.pixels import to_uint8
 
 def ffmpeg(*arguments: object) -> None:
     subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)],
+        check=True,
+        timeout=120,
     )
 
 

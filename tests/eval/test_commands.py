@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_and_refusals_import_nothing_large() -> None:
-    subprocess.run([sys.executable, "-c", HELP_AND_REFUSALS], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", HELP_AND_REFUSALS], cwd=ROOT, check=True, timeout=240)
 
 
 @pytest.mark.parametrize(

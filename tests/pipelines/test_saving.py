@@ -71,6 +71,7 @@ def test_a_new_process_generates_the_same_video(pipe, folder, tmp_path):
         cwd=ROOT,
         check=True,
         capture_output=True,
+        timeout=240,
     )
     name, frames = torch.load(tmp_path / "frames.pt")
     assert name == "VidTwinPipeline"
@@ -137,4 +138,4 @@ for first in MODULES.split():
 
 
 def test_any_module_may_be_imported_first():
-    subprocess.run([sys.executable, "-c", ANY_ORDER], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", ANY_ORDER], cwd=ROOT, check=True, timeout=240)

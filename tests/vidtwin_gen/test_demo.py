@@ -17,6 +17,8 @@ import pytest
 
 import train_dit
 import train_vae
+from eval.cost import command as cost
+from eval.flags import AccuracyFlags
 from eval.fvd.i3d import I3D_WEIGHTS
 from tests.builders.results import accuracy_result, fvd_result
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS
@@ -37,6 +39,9 @@ def test_the_demo_ends_in_a_report(
     monkeypatch.setitem(train_vae.PRESETS, "demo", VAE_FLAGS | SHORT | {"num_validation_videos": 2})
     monkeypatch.setitem(train_dit.PRESETS, "demo", DIT_FLAGS | SHORT)
     monkeypatch.setenv(I3D_WEIGHTS.variable, str(tmp_path / "no-such-file"))
+    # the paper's sizes take seconds to count, and the classifier to train
+    monkeypatch.setattr(cost, "FIGURE_5_DIT", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
+    monkeypatch.setattr(AccuracyFlags.__dataclass_fields__["num_steps"], "default", 2)
 
     class TrainHere:
         """In place of a process of its own, which would not see the presets above."""

@@ -161,7 +161,7 @@ def test_a_folder_has_one_owner_until_it_ends(tmp_path):
         ):
             pass
         other.kill()
-        assert other.wait() == -signal.SIGKILL
+        assert other.wait(30) == -signal.SIGKILL
     with owned_folder(folder, "name another one"):
         assert json.loads((folder / ".owner.json").read_text())["pid"] == os.getpid()
     assert contents(folder) == {".lock": ""}

@@ -54,7 +54,7 @@ assert not large, large
     ],
 )
 def test_help_and_refusals_import_nothing_large(program, lines):
-    subprocess.run([sys.executable, "-c", RUN_AND_LOOK, program, *lines], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", RUN_AND_LOOK, program, *lines], cwd=ROOT, check=True, timeout=240)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_training_script_answers_before_it_imports_torch(script):
     """Its parser is transformers', which imports numpy and no torch."""
     look = RUN_AND_LOOK.replace('{"torch", "numpy", "diffusers", "transformers", "datasets"}', '{"torch"}')
     lines = ["--help", "--colour red", "--preset vast", "--output_dir run", "--mixed_precision int4"]
-    subprocess.run([sys.executable, "-c", look, script, *lines], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", look, script, *lines], cwd=ROOT, check=True, timeout=240)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def killed(few_videos, vae_dir, tmp_path):
         assert process.is_alive()
         time.sleep(0.002)
     process.kill()
-    process.join()
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
     return tmp_path / "killed"
 
@@ -376,6 +376,7 @@ def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("epoch")]

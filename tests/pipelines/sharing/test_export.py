@@ -67,6 +67,7 @@ def run_without_package(code, *words, cwd, **variables):
         env={**os.environ, "HF_HOME": str(cwd / "hf"), "OMP_NUM_THREADS": "1", **variables},
         capture_output=True,
         text=True,
+        timeout=240,
     )
     assert result.returncode == 0, result.stderr
     return result
@@ -146,7 +147,10 @@ def test_exported_code_is_whole(code, tmp_path):
     checks = ["check", "--isolated", "--line-length=110", "--select=E,F,I", "--output-format=concise"]
     for words in (checks, ["format", "--isolated", "--line-length=110", "--check"]):
         result = subprocess.run(
-            [sys.executable, "-m", "ruff", *words, "--no-cache", str(path)], capture_output=True, text=True
+            [sys.executable, "-m", "ruff", *words, "--no-cache", str(path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert result.returncode == 0, result.stdout + result.stderr
 

@@ -75,6 +75,7 @@ def test_what_is_pushed_comes_back(saved, tmp_path):
             env={**os.environ, **settings, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
             capture_output=True,
             text=True,
+            timeout=240,
         )
         assert result.returncode == 0, result.stderr
         assert [request for request in hub.unknown if not request.startswith("GET /api/agent")] == []

@@ -294,7 +294,7 @@ def test_a_split_without_rows_is_told(copied, split):
 
 
 def load_and_tell(path, begin, queue):
-    begin.wait()
+    begin.wait(60)
     rows, _ = load_latents(path)
     queue.put((sum(rows["train"]["label"][:]), rows["train"].cache_files[0]["filename"]))
 
@@ -307,7 +307,8 @@ def test_processes_that_load_at_once_agree(copied):
         process.start()
     told = [queue.get(timeout=60) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(60)
+        assert process.exitcode == 0
     assert len(set(told)) == 1
     assert Path(told[0][1]).is_relative_to(copied / ".cache")
 

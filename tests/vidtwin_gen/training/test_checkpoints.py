@@ -39,7 +39,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
         while process.poll() is None and not checkpoints(output_dir) and time.monotonic() < deadline:
             time.sleep(0.002)
         process.kill()
-    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
 
     done = int((checkpoints(output_dir) or ["checkpoint-0"])[-1].split("-")[-1])
     assert 0 < done < 12

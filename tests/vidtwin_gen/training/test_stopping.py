@@ -71,6 +71,7 @@ def test_a_child_ends_with_its_parent():
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
         child = int(process.stdout.readline())
         process.kill()
+        process.wait(30)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
