@@ -1,13 +1,13 @@
-"""benchmarks/gpu.py as far as it can be rehearsed without a GPU."""
+"""benchmarks/gpu as far as it can be rehearsed without a GPU."""
 
 import json
 
 import pytest
 import torch
 
-from benchmarks.gpu import main
-from benchmarks.gpu_commands import CommandError, run_command
-from benchmarks.gpu_rows import Rows
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.commands import CommandError, run_command
+from benchmarks.gpu.rows import Rows
 
 
 def test_speed_is_measured_row_by_row(tmp_path, monkeypatch):

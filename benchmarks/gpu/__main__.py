@@ -16,8 +16,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_smoke, gpu_speed, gpu_train
-from benchmarks.gpu_rows import Rows
+from benchmarks.gpu.rows import Rows
+from benchmarks.gpu.sizes import TINY, Sizes
+from benchmarks.gpu.smoke import smoke
+from benchmarks.gpu.speed import measure_speed
+from benchmarks.gpu.train import measure, train
 
 PARTS = ("smoke", "speed", "train", "measure")
 
@@ -45,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     rows = Rows(args.out / f"{args.part}.json", device, args.seconds)
     if args.part == "speed":
-        gpu_speed.measure_speed(rows, gpu_speed.TINY if args.tiny else gpu_speed.Sizes(), device)
+        measure_speed(rows, TINY if args.tiny else Sizes(), device)
     else:
-        run = {"smoke": gpu_smoke.smoke, "train": gpu_train.train, "measure": gpu_train.measure}
+        run = {"smoke": smoke, "train": train, "measure": measure}
         run[args.part](rows, args.data, args.work or args.out / "work", tiny=args.tiny)
     rows.finish()
 

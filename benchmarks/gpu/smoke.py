@@ -6,8 +6,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from benchmarks.gpu_commands import run_command
-from benchmarks.gpu_rows import Rows
+from benchmarks.gpu.commands import run_command
+from benchmarks.gpu.rows import Rows
 
 TINY_VAE = ["--preset", "ucf101-10", "--hidden_size", 48, "--num_layers", 1, "--patch_size", 16]
 TINY_VAE += ["--structure_base_channels", 16, "--discriminator_channels", 8, "--train_batch_size", 2]

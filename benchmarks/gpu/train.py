@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.gpu_commands import run_command
-from benchmarks.gpu_rows import Rows
-from benchmarks.gpu_smoke import TINY_DIT, TINY_VAE
+from benchmarks.gpu.commands import run_command
+from benchmarks.gpu.rows import Rows
+from benchmarks.gpu.smoke import TINY_DIT, TINY_VAE
 from eval.autoencoder import MeasuredAutoencoder
 from eval.real_clips import RealClips
 from vidtwin_gen.data.ucf101 import build_index

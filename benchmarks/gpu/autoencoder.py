@@ -1,0 +1,174 @@
+"""Steps of the autoencoder, with and without the networks of its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from autoencoder.losses.discriminator import PatchDiscriminator
+from autoencoder.losses.perceptual import LPIPS
+from autoencoder.losses.terms import adversarial_losses, discriminator_losses, frames_of, vidtwin_loss
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from benchmarks.gpu.sizes import Sizes
+from benchmarks.gpu.timing import (
+    Autocast,
+    Step,
+    autocast,
+    compile_blocks,
+    fill_zeros,
+    kernel_times,
+    measured,
+    onto,
+    timed,
+)
+from eval.cost.dit import count_flops, count_step
+from eval.cost.memory import predict_training_memory
+from eval.cost.timing import spread
+
+
+def make_autoencoder(sizes: Sizes, device: torch.device) -> AutoencoderVidTwin:
+    model = AutoencoderVidTwin(**sizes.autoencoder).to(device)
+    fill_zeros(model)
+    return model
+
+
+def random_clips(model: AutoencoderVidTwin, count: int, device: torch.device) -> torch.Tensor:
+    config = model.config
+    shape = (config.in_channels, config.num_frames, config.height, config.width)
+    return torch.rand(count, *shape, device=device) * 2 - 1
+
+
+def autoencoder_flops(sizes: Sizes) -> dict[str, int]:
+    """Of encode, decode and a training step of a batch, without its networks."""
+    with FakeTensorMode():
+        model = AutoencoderVidTwin(**sizes.autoencoder)
+        clips = random_clips(model, 1, torch.device("cpu"))
+        latents = torch.zeros(1, model.layout.num_elements)
+        flops = {"training": count_step(lambda: model(clips).sample)[1]}
+        model.eval().requires_grad_(False)
+        flops["encode"] = count_flops(lambda: model.encode(clips).latent_dist.parameters)
+        flops["decode"] = count_flops(lambda: model.decode(latents).sample)
+    return {name: sizes.clips * value for name, value in flops.items()}
+
+
+def autoencoder_pass(
+    name: str, sizes: Sizes, flops: int, device: torch.device, ceiling: float
+) -> dict[str, Any]:
+    """Encode or decode in bf16."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = make_autoencoder(sizes, device).eval().requires_grad_(False).to(dtype)
+    clips = random_clips(model, sizes.clips, device).to(dtype)
+    latents = torch.randn(sizes.clips, model.layout.num_elements, device=device).to(dtype)
+    passes: dict[str, Step] = {
+        "encode": lambda: model.encode(clips).latent_dist.parameters,
+        "decode": lambda: model.decode(latents).sample,
+    }
+    row = measured(passes[name], sizes.repeats, device, flops=flops, ceiling=ceiling)
+    frames = sizes.clips * model.config.num_frames
+    return row | {"batch_size": sizes.clips, "frames_per_second": frames / row["seconds"]["median"]}
+
+
+def autoencoder_training(
+    sizes: Sizes,
+    flops: int,
+    device: torch.device,
+    ceiling: float,
+    *,
+    whole: bool = False,
+    checkpointing: bool = False,
+    compiled: bool = False,
+    lpips_autocast: bool = True,
+    kernels: bool = False,
+) -> dict[str, Any]:
+    """A step of stage 1 in bf16 as train_vae makes it, with L1 and KL, or with LPIPS and GAN as well (LPIPS'
+    weights are random, which costs the same). `mfu` counts the autoencoder's FLOPs alone; `flops_of_all` are
+    those of the whole step, the networks and what is computed again included."""
+    torch._dynamo.reset()
+    model = make_autoencoder(sizes, device).train()
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    if compiled:
+        compile_blocks(model)
+    clips = random_clips(model, sizes.clips, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
+    discriminator = PatchDiscriminator().to(device) if whole else None
+    opponent = torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
+
+    def step() -> None:
+        with autocast(device):
+            output = model(clips, sample_posterior=True)
+        reconstruction = output.sample.float()
+        with autocast(device, lpips_autocast):
+            losses = vidtwin_loss(
+                reconstruction, clips, output.latent_dist, 1e-3, lpips=lpips, lpips_weight=0.05
+            )
+        loss = losses["loss"]
+        if discriminator is not None and opponent is not None:
+            opponent.zero_grad()
+            with autocast(device):
+                discriminator_losses(discriminator, clips, reconstruction)["discriminator_loss"].backward()
+            opponent.step()
+            with autocast(device):
+                last_layer = model.patch_output.linear.weight
+                adversarial = adversarial_losses(discriminator, reconstruction, losses["nll"], last_layer)
+            loss = loss + 0.05 * adversarial["gan_adaptive_weight"] * adversarial["gan"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    if kernels:
+        return kernel_times(step, device)
+    row: dict[str, Any] = {"batch_size": sizes.clips}
+    row |= measured(step, sizes.repeats, device, flops=flops, ceiling=ceiling)
+    if not compiled:
+        row["flops_of_all"] = count_flops(step)
+        row["of_matmul_rate"] = row["flops_of_all"] / row["seconds"]["median"] / ceiling
+    if not compiled and not whole:
+        row["predicted_peak_bytes"] = predicted_autoencoder_peak(sizes, device, checkpointing)
+        if device.type == "cuda":
+            row["predicted_over_measured"] = row["predicted_peak_bytes"] / row["peak_memory_bytes"]
+    return row
+
+
+def predicted_autoencoder_peak(sizes: Sizes, device: torch.device, checkpointing: bool) -> int:
+    with FakeTensorMode():
+        model = onto(AutoencoderVidTwin(**sizes.autoencoder), device)
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        inputs = {"sample": random_clips(model, sizes.clips, device)}
+        return predict_training_memory(Autocast(Reconstruction(model), device), inputs)["peak"]
+
+
+class Reconstruction(nn.Module):
+    """`model` with its output unwrapped."""
+
+    def __init__(self, model: AutoencoderVidTwin) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        return self.model(sample, sample_posterior=True, return_dict=False)[0]
+
+
+def lpips_pass(
+    sizes: Sizes, frames: int, device: torch.device, in_bf16: bool, channels_last: bool
+) -> dict[str, Any]:
+    """The perceptual term alone on the frames of a batch: its forward and backward pass."""
+    network = LPIPS().to(device).eval().requires_grad_(False)
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    height, width = sizes.autoencoder.get("height", 224), sizes.autoencoder.get("width", 224)
+    first = frames_of(torch.randn(1, 3, frames, height, width, device=device)).requires_grad_()
+    second = frames_of(torch.randn(1, 3, frames, height, width, device=device))
+
+    def step() -> None:
+        first.grad = None
+        with autocast(device, in_bf16):
+            network(first, second).mean().backward()
+
+    seconds = spread(timed(step, sizes.repeats, device))
+    return {"num_frames": frames, "seconds": seconds.to_json()}
