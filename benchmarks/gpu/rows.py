@@ -52,8 +52,8 @@ class Rows:
         self.rows[name] = row
         self.write()
         print(f"{name}: {json.dumps(row)}", flush=True)
-        gc.collect()
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # of which the next row wants all
+            gc.collect()
             torch.cuda.empty_cache()
 
     def write(self) -> None:

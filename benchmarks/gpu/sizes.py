@@ -51,7 +51,7 @@ class Sizes:
 
 
 SMALL = LatentLayout((LatentGrid("video", ("time", "width"), (4, 4), 4),))
-TINY_DIT = {"hidden_size": 32, "num_layers": 2, "num_heads": 2}
+TINY_DIT = {"hidden_size": 32, "num_layers": 1, "num_heads": 2}
 TINY = Sizes(
     autoencoder={"num_frames": 2, "height": 32, "width": 32, "hidden_size": 32, "num_layers": 1}
     | {"num_heads": 2, "num_queries": 2, "qformer_layers": 1, "qformer_intermediate_size": 32},
