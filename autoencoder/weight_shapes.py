@@ -44,6 +44,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def stored_shapes(path: Path) -> dict[str, Sequence[int]]:
     """Read from the header, which also says how long the file should be."""
+    path.open("rb").close()  # of one without permission safetensors says that it is not there
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118

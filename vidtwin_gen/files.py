@@ -34,6 +34,8 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     final = Path(path)
     make_folder(final.parent)
     partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
     partial.touch()  # where there is no writing, not all libraries say so
     try:
         with writing(final):
@@ -222,6 +224,32 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object; {way_out}")
     return value
+
+
+def read_text(path: str | Path) -> str:
+    """Raises ValueError where it is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): write it anew") from None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, none where there is no file. The last one may be cut, of a training that is
+    going on or was killed. Raises ValueError where another one is no JSON object with a step."""
+    records = []
+    lines = read_text(path).splitlines(keepends=True) if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or not line.endswith("\n"):
+            continue
+        try:
+            records.append(json.loads(line))
+            records[-1]["step"] + 0
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number}, can't be read as JSON with a step ({error!r}): delete that line"
+            ) from None
+    return records
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -154,6 +155,8 @@ def _refused_by_the_system(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; when that is mended, the same command goes on"
+    if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
+        return f"{error.args[0][0][2]}; when that is mended, the same command goes on"
     # torch's own class of out of memory is a RuntimeError, and its CPU has none
     if (
         isinstance(error, MemoryError)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vidtwin_gen.files import read_json
+from vidtwin_gen.files import read_json, read_log
 from vidtwin_gen.records import (
     AccuracyResult,
     CostResult,
@@ -128,7 +127,7 @@ def read_run(folder: str | Path, name: str) -> Run:
         accuracy=_read(AccuracyResult, results / "accuracy.json"),
         cost=_read(CostResult, results / "cost.json"),
         generated=_read(GeneratedRecord, folder / "generated" / "generated.json"),
-        logs={stage: _read_log(folder / stage / "metrics.jsonl") for stage in STAGES},
+        logs={stage: read_log(folder / stage / "metrics.jsonl") for stage in STAGES},
         optional={
             stem: record
             for stem, (kind, _) in OPTIONAL.items()
@@ -166,20 +165,3 @@ def _read(kind: type[R], path: Path) -> R | None:
 def _read_demo(path: Path) -> Record | None:
     way_out = f"write it anew with `{COMMANDS['demo.json']}`, or delete it"
     return read_json(path, way_out) if path.is_file() else None
-
-
-def _read_log(path: Path) -> list[Record]:
-    """The complete lines: a training that is going on may be writing the last one."""
-    if not path.is_file():
-        return []
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if not line.strip() or not line.endswith("\n"):
-            continue
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}, can't be read as JSON ({error}): delete that line"
-            ) from None
-    return records

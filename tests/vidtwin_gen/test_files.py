@@ -4,11 +4,16 @@ import hashlib
 import json
 import math
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from vidtwin_gen.files import (
     check_new,
@@ -16,6 +21,7 @@ from vidtwin_gen.files import (
     new_folder,
     owned_folder,
     read_json,
+    read_log,
     replacing_file,
     replacing_folder,
     write_json,
@@ -63,6 +69,73 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         assert not (partial / "b").exists()  # nothing of the one that failed
         write_text(partial / "b", "second")
     assert contents(tmp_path) == {"export/b": "second"}
+
+
+LARGE = torch.zeros(2**15)
+
+
+@pytest.fixture
+def full_disk():
+    """As near as a test comes to one: no file may grow past 32 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text("x" * 2**17),
+        lambda path: save_file({"x": LARGE}, path),
+        lambda path: torch.save(LARGE, path),
+        lambda path: Image.effect_noise((512, 512), 50).save(path, format="PNG"),
+        lambda path: shutil.copy2(torch.__file__, path),
+    ],
+    ids=["text", "safetensors", "torch", "picture", "copy"],
+)
+def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, full_disk):
+    """Each library has words of its own for it, and some name another file."""
+    path = tmp_path / "result"
+    write_text(path, "first")
+    with (
+        pytest.raises(OSError, match="File too large|may be full") as refusal,
+        replacing_file(path) as partial,
+    ):
+        write(partial)
+    assert refusal.value.filename == str(path) and contents(tmp_path) == {"result": "first"}
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_folder(tmp_path, full_disk):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "large").symlink_to(torch.__file__)
+    with pytest.raises(OSError, match="File too large") as refusal, new_folder(tmp_path / "out") as partial:
+        shutil.copytree(tmp_path / "source", partial / "copy")
+    assert refusal.value.filename == str(tmp_path / "partial-out") and not (tmp_path / "out").exists()
+
+
+def test_a_place_that_takes_nothing_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, error, message in (
+        (tmp_path / "file" / "a", ValueError, "file is a file, and a folder is to be written"),
+        (tmp_path / "folder", IsADirectoryError, "folder"),
+    ):
+        with pytest.raises(error, match=message), replacing_file(path):
+            raise AssertionError("not to be reached")
+    with pytest.raises(ValueError, match="is a file, and a folder"), owned_folder(tmp_path / "file", ""):
+        raise AssertionError("not to be reached")
+
+
+@pytest.mark.parametrize("line", ["3", "[1]", "null", "{}", '{"step": "x"}', '{"step": '])
+def test_a_line_of_a_log_is_an_object_with_a_step(line, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_log(path) == []
+    path.write_text('{"step": 1}\n{"step": 2, "lo')  # being written
+    assert read_log(path) == [{"step": 1}]
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(ValueError, match="metrics.jsonl, line 2, can't be read .* delete that line"):
+        read_log(path)
 
 
 def test_a_second_writer_of_a_folder_is_refused(tmp_path):

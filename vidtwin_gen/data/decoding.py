@@ -59,6 +59,8 @@ def guarded(path: str | os.PathLike[str], read: Callable[[], Result]) -> Result:
         raise UnreadableVideoError(path, "no such file; check the path")
     if os.path.getsize(path) == 0:
         raise UnreadableVideoError(path, "the file is empty; fetch it again or remove it")
+    if not os.access(path, os.R_OK):
+        raise UnreadableVideoError(path, "no permission to read it; give it, or leave the file out")
     results: list[Result] = []
     errors: list[Exception] = []
 

@@ -12,6 +12,7 @@ import datasets
 
 from vidtwin_gen.data.names import check_class_names
 from vidtwin_gen.draws import hash64
+from vidtwin_gen.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,11 @@ def _find_videos(root: Path) -> dict[str, list[Path]]:
         videos = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.name[0] != "."]
         if videos:
             files[folder.name] = sorted(videos)
+    for path in (path for videos in files.values() for path in videos):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(path)!r} is not UTF-8: rename it, or set PYTHONUTF8=1") from None
     if not files:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise ValueError(
@@ -121,8 +127,10 @@ def _find_lists(root: Path, files: Mapping[str, list[Path]]) -> Path | None:
 def _class_names(lists: Path) -> list[str]:
     """The second word of each line of classInd.txt; none without the file."""
     path = lists / "classInd.txt"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [line.split()[1] for line in lines if line.strip()]
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
+    if wrong := [words for words in lines if len(words) != 2]:
+        raise ValueError(f"{path} has the line {' '.join(wrong[0])!r}, expected a number and a class name")
+    return [name for _, name in lines]
 
 
 def _by_official_name(files: Mapping[str, list[Path]], lists: Path) -> dict[str, list[Path]]:
@@ -151,7 +159,7 @@ def _official_splits(
         if not path.is_file():
             raise ValueError(f"{path} is missing; restore it, or rename {lists} for a split of our own")
         # "Biking/v_Biking_g08_c01.avi 11" in the train lists, without the number in the test lists
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
         listed |= {_clip(words[0]): part for words in lines}
     official = _class_names(lists) or sorted(files)
     names = [name for name in official if any(_clip(path) in listed for path in files.get(name, ()))]

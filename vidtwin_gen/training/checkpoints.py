@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from vidtwin_gen.files import file_sha256, read_json, write_json, writing
+from vidtwin_gen.files import file_sha256, loading, read_json, write_json, writing
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -93,7 +93,8 @@ def resume(
             f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
             "same configuration of accelerate, or start another --output_dir"
         )
-    accelerator.load_state(str(checkpoint))
+    with loading(checkpoint, "name an earlier one with --resume_from_checkpoint"):
+        accelerator.load_state(str(checkpoint))
     accelerator.print(f"resuming from {checkpoint}")
     if accelerator.is_main_process:
         # what lies past this one would else be taken for the latest of the new branch
@@ -152,7 +153,7 @@ def _newest_whole(found: list[Path]) -> Path:
 
 def _checkpoints(output_dir: Path) -> list[Path]:
     """The folder of every complete checkpoint, in order of their steps."""
-    return sorted(filter(_step_of, output_dir.glob("checkpoint-*")), key=_step_of)
+    return sorted(filter(_step_of, filter(Path.is_dir, output_dir.glob("checkpoint-*"))), key=_step_of)
 
 
 def _step_of(checkpoint: Path) -> int:
@@ -203,6 +204,8 @@ def write_manifest(folder: Path) -> None:
 
 def damage_of(folder: Path) -> str:
     """What is not as the manifest says, "" where all is or where there is none, as in folders of before."""
+    if not any(folder.iterdir()):
+        return "it is empty"
     if not (folder / MANIFEST).is_file():
         return ""
     try:

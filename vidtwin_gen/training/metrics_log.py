@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from vidtwin_gen.files import write_text
+from vidtwin_gen.files import read_log, write_text
 from vidtwin_gen.training.config import METRICS, TrainingConfig
 
 
@@ -31,7 +30,7 @@ class MetricsLog:
         if config.report_to != "none":
             accelerator.init_trackers(config.tracker_project_name, config=config.public())
         if accelerator.is_main_process and self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            lines = [json.dumps(line) for line in read_log(self.path) if line["step"] <= step]
             write_text(self.path, "".join(f"{line}\n" for line in lines))
         self.bar = tqdm(
             total=config.max_train_steps,
@@ -66,7 +65,7 @@ class MetricsLog:
     def write(self, step: int, samples: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "samples": samples, **values}) + "\n")
         self.accelerator.log(dict(values), step=step)
 
@@ -77,10 +76,3 @@ class MetricsLog:
 
     def close(self) -> None:
         self.bar.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line that was being written when the run was killed
-        return math.inf

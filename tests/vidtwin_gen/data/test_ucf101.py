@@ -1,6 +1,7 @@
 """The index and its splits on small trees of files; the stream on real ones."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,27 @@ def test_class_names_are_judged_before_anything_is_trained(names, tmp_path):
             (tmp_path / name / f"{number}.mp4").touch()
     with pytest.raises(ValueError, match=f"{tmp_path}: .*rename the class's folder"):
         build_index(tmp_path, split="all")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9/1.mp4", b"cafe/caf\xe9.mp4"], ids=["class", "video"])
+def test_a_name_that_is_not_utf8_is_refused_by_name(name, tmp_path):
+    touch(tmp_path, os.fsdecode(name), "walk/1.mp4")
+    with pytest.raises(ValueError, match=r"caf\\udce9.* is not UTF-8: rename it"):
+        build_index(tmp_path, split="all")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("classInd.txt", b"1\n", "classInd.txt has the line '1', expected a number and a class name"),
+        ("classInd.txt", b"1 caf\xe9\n", "classInd.txt is not UTF-8"),
+        ("trainlist01.txt", b"caf\xe9.avi 1\n", "trainlist01.txt is not UTF-8"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(file, content, message, tree):
+    (tree / "ucfTrainTestlist" / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        build_index(tree)
 
 
 def test_trees_without_videos_are_refused(tmp_path):

@@ -145,6 +145,15 @@ def test_whatever_is_damaged_is_passed_over_and_kept(how, run, copied, capsys):
         assert find_checkpoint(copied, "latest") == copied / "checkpoint-12"
 
 
+def test_an_empty_folder_is_passed_over_and_a_file_is_none(tmp_path, capsys):
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-2" / "model.safetensors").touch()
+    (tmp_path / "checkpoint-6").touch()
+    assert find_checkpoint(tmp_path, "latest") == tmp_path / "checkpoint-2"
+    assert "checkpoint-4: it is empty" in capsys.readouterr().out
+
+
 def test_a_run_goes_on_from_the_newest_whole_checkpoint(script, run, copied, capsys):
     shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
     damaged = copied / "checkpoint-12" / "optimizer.bin"
