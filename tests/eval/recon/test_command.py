@@ -311,5 +311,5 @@ def test_reconstructions_are_shown_by_kind_and_frame_by_frame(tmp_path):
             difference = np.asarray(shown, dtype=float) - np.asarray(original, dtype=float)
             assert np.abs(difference).mean() < 12  # a GIF has 256 colours
     main(["report", str(tmp_path)])
-    # rows of 17 or 18 pixels: nine times as large is the last whole factor that shows no more than 160
-    assert 'width="684"' in (tmp_path / "report.html").read_text()
+    # rows of 17 or 18 pixels: ten times as large is the last whole factor that shows at most 192
+    assert 'width="760"' in (tmp_path / "report.html").read_text()
