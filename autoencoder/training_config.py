@@ -88,6 +88,11 @@ class VAEConfig(TrainingConfig):
                 "--mixed_precision fp16 scales the gradients of one loss, and with a discriminator there are "
                 "two: take bf16, or --gan_weight 0"
             )
+        if min(self.height, self.width) < 11:  # quality.SSIM_SIDE, which a test compares
+            raise ValueError(
+                f"--height {self.height} and --width {self.width}: the windows of validation's SSIM take 11 "
+                "pixels a side or more"
+            )
         smallest = 3 * 2**self.discriminator_layers
         if self.gan_weight and min(self.height, self.width) < smallest:
             raise ValueError(
