@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, flag
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_to_write
 
 
 @dataclass(kw_only=True)
@@ -19,12 +20,13 @@ class VideoFlags:
         "folder for the .mp4 of all frames and the .gif of the first 100; a GIF plays at most 50 a "
         "second, so of a faster video it shows every second frame, or fewer, at the right speed",
         required=True,
+        type=folder_to_write,
     )
     fps: float | None = flag(
         "sample the video at this rate; left out: every frame, at its own rate", type=float, excludes="rate"
     )
     stride: int | None = flag("or take every stride-th frame", type=int, excludes="rate")
-    json: str | None = flag("also write the numbers and how they were made to this file")
+    json: Path | None = flag("also write the numbers and how they were made to this file", type=file_to_write)
     device: str | None = flag(DEVICE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -46,7 +45,6 @@ METRICS = {
 def reconstruct(flags: ReconstructFlags) -> None:
     """A video beside its reconstruction and the decodes of each part of its latent, and the quality of the
     reconstruction."""
-    check_places(flags)
     device = find_device(flags.device)
     vae = load_autoencoder(flags.vae).to(device)
     video = _windows(flags.video, vae, flags)
@@ -83,7 +81,6 @@ def reconstruct(flags: ReconstructFlags) -> None:
 @torch.inference_mode()
 def reenact(flags: ReenactFlags) -> None:
     """Two videos, and each one's Structure with the other's Dynamics, over the shorter length."""
-    check_places(flags)
     device = find_device(flags.device)
     vae = load_autoencoder(flags.vae).to(device)
     first, second = [_windows(path, vae, flags) for path in (flags.a, flags.b)]
@@ -197,18 +194,5 @@ def _write_record(flags: VideoFlags, files: list[Path], record: dict[str, Any]) 
     """Writes the record where --json says; returns the names of all files."""
     if flags.json:
         write_json(flags.json, record)
-        files = [*files, Path(flags.json)]
+        files = [*files, flags.json]
     return ", ".join(map(str, files))
-
-
-def check_places(flags: VideoFlags) -> None:
-    """Raises ValueError where --out or --json cannot be written. Nothing is made yet."""
-    folders = {"--out": Path(flags.out)}
-    if flags.json:
-        folders["--json"] = Path(flags.json).parent
-        if Path(flags.json).is_dir():
-            raise ValueError(f"--json {flags.json} is a folder; name a file")
-    for name, folder in folders.items():
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise ValueError(f"{name} {folder}: {existing} is no folder that can be written to; name another")

@@ -53,14 +53,13 @@ def writing(place: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         said = f"{error} {error.__cause__}"
-        refusals = {os.strerror(number): number for number in REFUSALS if os.strerror(number) in said}
+        reason = next((reason for reason in map(os.strerror, REFUSALS) if reason in said), "")
         if "inline_container" in said:  # torch.save; it does not say more
-            refusals = {"torch can't write all of it, the disk may be full": errno.EIO}
+            reason = "torch can't write all of it, the disk may be full"
         named = isinstance(error, OSError) and str(error.filename).startswith(str(place))
-        if named or not refusals:
+        if named or not reason:
             raise
-        reason, number = refusals.popitem()
-        raise OSError(number, reason, str(place)) from error
+        raise OSError(errno.EIO, reason, str(place)) from error
 
 
 @contextmanager

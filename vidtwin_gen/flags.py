@@ -190,6 +190,12 @@ def file_to_write(text: str) -> Path:
     return path
 
 
+def folder_to_write(text: str) -> str:
+    """A folder that is there or can be made, and takes files."""
+    file_to_write(f"{text}/file")
+    return text
+
+
 def path_ending(*suffixes: str, note: str = "") -> Callable[[str], Path]:
     """As `file_to_write`, a path with one of these suffixes, which say what is written there."""
 

@@ -146,7 +146,8 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
     channels = [(grid.name, channel) for grid in layout.grids for channel in range(grid.channels)]
     # `datasets` keeps what it has read under folder and configuration name, and does not look at the files
     # again: the name changes when they do
-    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+    known = {name: value for name, value in about.items() if name != "command"}
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
     card_data = DatasetCardData(
         pretty_name=f"Latents of {data}",
         license="other",
