@@ -74,7 +74,6 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         with writing(partial):
             yield partial
-        shutil.rmtree(final, ignore_errors=True)
         rename_owned(partial, final)
 
 
@@ -135,8 +134,16 @@ def changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def rename_owned(folder: Path, path: Path) -> None:
-    """Gives a folder that this process owns its name, and leaves no trace of the ownership in it."""
-    folder.rename(path)
+    """Gives a folder that this process owns its name, in place of what is there, and leaves no trace of the
+    ownership in it. An empty working directory stays, as a shell stands in it: what is in the folder goes
+    there, JSON last."""
+    if path == Path.cwd() and not any(path.iterdir()):
+        for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
+            file.rename(path / file.name)
+        folder.rmdir()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+        folder.rename(path)
     for name in (OWNER, LOCK):
         (path / name).unlink(missing_ok=True)
 

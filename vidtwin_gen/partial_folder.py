@@ -50,8 +50,7 @@ def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[Part
     with owned_folder(path, "name another --out"):
         check_new(out)  # once more: another process may have finished it before this one owned the folder
         yield PartialFolder(path, command)
-        if final.exists():
-            final.rmdir()
+        check_new(out)
         rename_owned(path, final)
         (final / RECORD).unlink()
 

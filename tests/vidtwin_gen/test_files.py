@@ -150,6 +150,20 @@ def test_a_second_writer_of_a_folder_is_refused(tmp_path):
     assert contents(tmp_path) == {"out/a": "first"}
 
 
+def test_the_working_directory_can_be_the_new_folder(tmp_path, monkeypatch):
+    """Where a shell stands in it: it stays the same directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(".") as partial:
+        (partial / "about.json").write_text("{}")
+        (partial / "clips").mkdir()
+        assert not os.listdir(".")
+    assert sorted(os.listdir(".")) == ["about.json", "clips"]
+    assert os.listdir(tmp_path) == ["here"]
+    with pytest.raises(ValueError, match="is there already"), new_folder("."):
+        pass
+
+
 def test_a_new_folder_overwrites_nothing(tmp_path):
     path = tmp_path / "out"
     path.mkdir()
