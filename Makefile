@@ -14,7 +14,7 @@ FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
 
-.PHONY: demo test clean
+.PHONY: demo test faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m vidtwin_gen demo --out $(DEMO) $(FLAGS)
@@ -24,6 +24,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# Full disks, signals, two at once, damaged checkpoints, for every command that writes: half an hour.
+faults: $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults $(FLAGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -93,6 +93,9 @@ def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, i
         raise ValueError(f"--labels_from {flags.labels_from}: {error}") from None
 
 
+MOST_CLIPS = 10**6  # of a class
+
+
 def read_counts(path: Path) -> dict[str, int]:
     """How many clips of each class a file of reference statistics was measured on, or a JSON file names.
     Raises ValueError for any other file."""
@@ -103,8 +106,8 @@ def read_counts(path: Path) -> dict[str, int]:
             with safe_open(path, framework="pt") as file:
                 names = json.loads(file.metadata()["class_names"])
                 counts = dict(Counter(names[label] for label in file.get_tensor("labels").tolist()))
-        if not counts or not all(isinstance(count, int) and count > 0 for count in counts.values()):
-            raise ValueError("expected a number from 1 on for each class")
+        if not counts or not all(type(count) is int and 0 < count <= MOST_CLIPS for count in counts.values()):
+            raise ValueError(f"expected a number from 1 to {MOST_CLIPS} for each class")
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"--labels_from {path} can't be read ({error!r}): name a file that `python -m eval reference` "

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 
+from autoencoder.loading import load_video_autoencoder
 from pipelines.flags import SamplingFlags
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
@@ -19,6 +21,8 @@ from vidtwin_gen.data.writing import write_gif, write_video
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
 from vidtwin_gen.files import file_sha256, loading, read_json
+from vidtwin_gen.models.checks import check_arguments
+from vidtwin_gen.models.transformer import LatentTransformer
 
 WANTED = "name with --pipeline the folder of a saved pipeline"
 COPY = "copy again the whole folder that save_pretrained wrote"
@@ -30,8 +34,11 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     it holds does not go together."""
     folder = Path(flags.pipeline)
     check_scheduler_files(folder)
+    vae = load_video_autoencoder(folder / "vae")
+    with loading(f"--pipeline {folder}/transformer", COPY):
+        transformer = LatentTransformer.from_pretrained(folder / "transformer")
     with loading(f"--pipeline {folder}", COPY):
-        pipe = VidTwinPipeline.from_pretrained(folder)
+        pipe = VidTwinPipeline.from_pretrained(folder, vae=vae, transformer=transformer)
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
     pipe = pipe.to(find_device(flags.device))
     pipe.set_progress_bar_config(disable=True)
@@ -40,8 +47,8 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
 
 def check_scheduler_files(folder: Path) -> None:
     """Raises ValueError where a saved pipeline's scheduler is of another class than its index says, which
-    diffusers would take for one of that class, or has another scale of timesteps, of which it would make a
-    table of any length."""
+    diffusers would take for one of that class, has settings of another type, or has another scale of
+    timesteps, of which it would make a table of any length."""
     index = read_json(folder / "model_index.json", WANTED)
     config = read_json(folder / "scheduler" / "scheduler_config.json", COPY)
     found, named = config.get("_class_name"), index.get("scheduler")
@@ -49,6 +56,10 @@ def check_scheduler_files(folder: Path) -> None:
         raise ValueError(
             f"--pipeline {folder}: model_index.json names {named}, its scheduler is {found}; {COPY}"
         )
+    try:
+        check_arguments(getattr(diffusers, str(found), object), config)
+    except ValueError as error:
+        raise ValueError(f"--pipeline {folder}/scheduler: {error}; {COPY}") from None
     if config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS) != NUM_TRAIN_TIMESTEPS:
         raise ValueError(
             f"--pipeline {folder}: the scheduler's num_train_timesteps must be {NUM_TRAIN_TIMESTEPS}, got "

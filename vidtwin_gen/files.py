@@ -242,19 +242,20 @@ def read_text(path: str | Path) -> str:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, none where there is no file. The last one may be cut, of a training that is
-    going on or was killed. Raises ValueError where another one is no JSON object with a step."""
+    going on or was killed. Raises ValueError where another one is no JSON object of numbers with a step."""
     records = []
     lines = read_text(path).splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip() or not line.endswith("\n"):
             continue
         try:
-            records.append(json.loads(line))
-            records[-1]["step"] + 0
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path}, line {number}, can't be read as JSON with a step ({error!r}): delete that line"
-            ) from None
+            record = json.loads(line)
+            numbers = [type(value) in (int, float) for value in record.values()]
+            if not all(numbers) or type(record.get("step")) is not int:
+                raise ValueError("a value is no number, or there is no step")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}, can't be read ({error}): delete that line") from None
+        records.append(record)
     return records
 
 

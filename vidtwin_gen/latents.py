@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 LARGEST_GRID = 2**28
+LARGEST_STATISTIC = 1e6  # of a channel: latents of autoencoders are numbers about 1
 PatchSize = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 
 
@@ -35,6 +36,8 @@ class LatentGrid:
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
         object.__setattr__(self, "shape", tuple(self.shape))
+        if not all(isinstance(name, str) and name.isidentifier() for name in (self.name, *self.axes)):
+            raise ValueError(f"a grid's name and axes must be words, got {self.name!r} and {self.axes}")
         if len(self.axes) != len(self.shape) or not self.shape:
             raise ValueError(
                 f"grid {self.name!r}: axes {self.axes} and shape {self.shape} must be of one length"
@@ -197,7 +200,10 @@ class LatentLayout:
         return latents * scale + shift
 
     def check_whitening(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Raises ValueError unless there are as many as `whiten` needs, finite, and deviations above 0."""
+        """Raises ValueError unless there are both or neither, as many as `whiten` needs, of numbers that a
+        channel may have, and deviations above 0."""
+        if (mean is None) != (std is None):
+            raise ValueError("latents_mean and latents_std go together, and one is missing")
         for name, values in (("latents_mean", mean), ("latents_std", std)):
             if values is None:
                 continue
@@ -207,6 +213,8 @@ class LatentLayout:
                 raise ValueError(f"{name}: {error}") from None
             if name == "latents_std" and not (numbers > 0).all():
                 raise ValueError(f"{name} must be above 0, got {list(values)}")
+            if numbers.abs().max() > LARGEST_STATISTIC:
+                raise ValueError(f"{name} must be at most {LARGEST_STATISTIC:g}, got {list(values)}")
 
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""

@@ -31,7 +31,7 @@ from vidtwin_gen.data.ucf101 import build_index, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import find_device
-from vidtwin_gen.files import is_done, read_json, write_json
+from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.weights import weights_sha256
@@ -217,7 +217,11 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
             for split in SPLITS
         },
         "files": {
-            name: {"num_rows": file["num_rows"], "num_bytes": file["num_bytes"]}
+            name: {
+                "num_rows": file["num_rows"],
+                "num_bytes": file["num_bytes"],
+                "sha256": file_sha256(folder.path / name),
+            }
             for name, file in files.items()
         },
     }

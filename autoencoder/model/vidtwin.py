@@ -103,8 +103,7 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         check_arguments(AutoencoderVidTwin, config)
         check_config(config)
         self.layout = latent_layout(config)
-        if latents_mean is not None or latents_std is not None:
-            self.layout.check_whitening(latents_mean, latents_std)
+        self.layout.check_whitening(latents_mean, latents_std)
         self.patch_embed = PatchEmbed(config)
         self.encoder = SpaceTimeTrunk(config)
         self.structure_encoder = components.structure_encoder(config)

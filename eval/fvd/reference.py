@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,22 @@ from eval.fvd.selection import Settings, check_classes, choose_settings, draws_o
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
+from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.records import FVDProtocol
+from vidtwin_gen.records.fvd import Distance
+from vidtwin_gen.records.json_types import check_type
+from vidtwin_gen.records.result import make
+
+
+class About(TypedDict):
+    """What stands beside the sums in a file of statistics."""
+
+    protocol: dict[str, Any]
+    class_names: list[str]
+    skipped_videos: list[str]
+    num_real_videos: int
+    clips_sha256: str
+    floor: Distance
 
 
 @dataclass(frozen=True)
@@ -95,9 +110,20 @@ def read_reference(path: str | Path) -> Reference:
         with safe_open(path, framework="pt") as file:
             about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        class_names, labels = about["class_names"], tensors["labels"].tolist()
+        protocol = make(FVDProtocol, about["protocol"], "its protocol", "measure it again")
+        check_type("its metadata", about, About)
+        check_finite(tensors.items(), "its sums")
+        class_names, dim = about["class_names"], protocol.feature_dim
+        shapes = {"sum": (dim,), "outer": (dim, dim), "labels": (protocol.num_real,)}
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+            raise ValueError(f"expected tensors {shapes}")
+        labels = tensors["labels"].tolist()
+        if {tensors["sum"].dtype, tensors["outer"].dtype} != {torch.float64} or not all(
+            type(label) is int and 0 <= label < len(class_names) for label in labels
+        ):
+            raise ValueError("expected sums of float64, and labels of its class_names")
         return Reference(
-            protocol=FVDProtocol(**about["protocol"]),
+            protocol=protocol,
             sums=FeatureSums(tensors["sum"], tensors["outer"], len(labels), "real"),
             names=[class_names[label] for label in labels],
             skipped=about["skipped_videos"],

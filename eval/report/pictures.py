@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
+from vidtwin_gen.files import loading
+
 CLIP_EDGE = 192  # pixels; a lower clip is shown larger, by a whole factor, a higher one is shrunk
 MAX_WIDTH = 1200  # of any picture, and of a clip that is shown larger
 PAGE_LIMIT = 8 * 2**20  # bytes of all pictures of a page, as the base64 that stands in it
@@ -58,7 +60,8 @@ def embed(pictures: Sequence[Picture], limit: int = PAGE_LIMIT) -> tuple[dict[Pa
     for picture in sorted(pictures, key=lambda picture: (not picture.first, not picture.plot)):
         if picture.path in embedded:
             continue
-        shown = _embed(picture, share)
+        with loading(picture.path, "make the picture again, or delete it"):
+            shown = _embed(picture, share)
         if len(shown.address) > room:
             left_out.append(picture.path)
             continue

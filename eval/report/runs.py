@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from vidtwin_gen.files import read_json, read_log
 from vidtwin_gen.records import (
@@ -18,9 +18,21 @@ from vidtwin_gen.records import (
     Result,
     SensitivityResult,
 )
+from vidtwin_gen.records.json_types import check_type
 
 Record = dict[str, Any]
 R = TypeVar("R", bound=Result)
+
+
+class DemoRecord(TypedDict, total=False):
+    """demo.json."""
+
+    preset: str
+    data: str | None
+    stages: dict[str, float]
+    peak_memory_mb: float
+    machine: str
+
 
 STAGES = {"vae": "Stage 1, autoencoder", "dit": "Stage 2, generator"}
 # what writes each piece; a report says so where the piece is missing
@@ -164,4 +176,10 @@ def _read(kind: type[R], path: Path) -> R | None:
 
 def _read_demo(path: Path) -> Record | None:
     way_out = f"write it anew with `{COMMANDS['demo.json']}`, or delete it"
-    return read_json(path, way_out) if path.is_file() else None
+    record = read_json(path, way_out) if path.is_file() else None
+    if record is not None:
+        try:
+            check_type(path.name, record, DemoRecord)
+        except ValueError as error:
+            raise ValueError(f"{path.parent}: {error}; {way_out}") from None
+    return record

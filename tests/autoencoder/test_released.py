@@ -249,3 +249,11 @@ def test_without_a_network_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(convert, "hf_hub_download", download)
     with pytest.raises(ValueError, match=r"microsoft/vidtwin can't be fetched.*copy checkpoints/"):
         AutoencoderVidTwin.from_released("microsoft/vidtwin")
+
+
+def test_a_flipped_bit_is_refused(checkpoint, tmp_path):
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.ckpt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"flipped\.ckpt can't be read as a checkpoint"):
+        convert.read_checkpoint(tmp_path / "flipped.ckpt")

@@ -53,5 +53,5 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 
 def generate(pipe: VidTwinPipeline, class_labels: Any = "Archery", **options: Any) -> Any:
     """Frames in three steps, (B, F, C, H, W) in [0, 1] unless the options say otherwise."""
-    defaults = {"num_inference_steps": 3, "output_type": "pt", "generator": seeded(0)[0]}
-    return pipe(class_labels, **defaults | options).frames
+    defaults: dict[str, Any] = {"num_inference_steps": 3, "output_type": "pt", "generator": seeded(0)[0]}
+    return pipe(class_labels, **defaults | options).frames  # type: ignore[union-attr]

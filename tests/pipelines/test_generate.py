@@ -111,8 +111,8 @@ def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
     assert record["class_names"] == ["Billiards", "Archery"] and record["labels_from"] == "counts.json"
     for text, word in (
         ('{"Archry": 1}', "'Archery'"),
-        ('{"Archery": 0}', "from 1 on"),
-        ("[]", "from 1 on"),
+        ('{"Archery": 0}', "from 1 to"),
+        ("[]", "from 1 to"),
         ("{", "can't be read"),
     ):
         counts.write_text(text)

@@ -47,8 +47,8 @@ def test_a_result_comes_back_as_it_went(tmp_path):
     [
         ({"kind": "length"}, r"kind 'length', expected 'weight of a test'; .*`python -m scales`"),
         ({"kind": None}, r"kind None, expected 'weight of a test'"),
-        ({"grams": ...}, r"weight\.json has no grams; write it anew with `python -m scales`"),
-        ({"ounces": 1.0}, r"weight\.json has an unknown ounces; "),
+        ({"grams": ...}, r"weight\.json: it has no grams; write it anew with `python -m scales`"),
+        ({"ounces": 1.0}, r"weight\.json: it has an unknown ounces; "),
     ],
 )
 def test_another_result_is_refused(change, message, tmp_path):

@@ -4,40 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
+from vidtwin_gen.data.names import check_class_names
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.records.json_types import check_type
 
+LARGEST = 2**40  # of a size or a count
 MOST_FPS = 1000
 # In standard deviations of the whitening. Whitened latents are about normal; float16 ends at 65504.
 FARTHEST = 1e4
 LOGVAR_RANGE = (-30.0, 20.0)  # to which diffusers' Gaussians clamp it
 
 
+class FileOfRows(TypedDict):
+    num_rows: int
+    num_bytes: int
+
+
+class RowsBySplit(TypedDict):
+    train: int
+    test: int
+
+
+class _Needed(TypedDict):
+    files: dict[str, FileOfRows]
+    layout: list[dict[str, Any]]
+    latents_mean: list[float]
+    latents_std: list[float]
+    class_names: list[str]
+    fps: float
+    autoencoder_sha256: str
+
+
+class Metadata(_Needed, total=False):
+    """`latents.json`, of whatever version."""
+
+    num_frames: int
+    height: int
+    width: int
+    fold: int
+    stride: int | None
+    windows_per_video: int
+    flip: bool
+    dtype: Literal["float32", "float16"]
+    windows_per_file: int
+    seed: int
+    autoencoder_class: str
+    num_rows: RowsBySplit
+    bad_videos: list[str]
+
+
+AT_LEAST_1 = ("num_frames", "height", "width", "fold", "stride", "windows_per_video", "windows_per_file")
+
+
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """Raises ValueError unless `latents.json` holds a layout, whitening for it, class names and a frame
     rate, each of its kind."""
-    for name in ("layout", "latents_mean", "latents_std", "class_names", "fps", "autoencoder_sha256"):
-        if metadata.get(name) is None:
-            raise ValueError(f"{name} must be there, got none")
+    check_type("it", metadata, Metadata)
+    counts = {name: metadata.get(name) for name in AT_LEAST_1}
+    for name, about in metadata["files"].items():
+        counts |= {f"{name}: {key}": number for key, number in about.items() if key.startswith("num_")}
+    for name, number in counts.items():
+        if number is not None and not (name.endswith("num_rows") or 1 <= number <= LARGEST):
+            raise ValueError(f"{name} must be from 1 to {LARGEST}, got {number}")
+    for split, number in metadata.get("num_rows", {}).items():
+        found = sum(about["num_rows"] for name, about in metadata["files"].items() if f"/{split}-" in name)
+        if found and number != found:
+            raise ValueError(f"num_rows counts {number} {split} rows, its files have {found}")
     LatentLayout.from_config(metadata["layout"]).check_whitening(
         metadata["latents_mean"], metadata["latents_std"]
     )
-    for name, about in metadata["files"].items():
-        numbers = [about.get(key) if isinstance(about, dict) else None for key in ("num_rows", "num_bytes")]
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"of {name} num_rows and num_bytes must be known, got {about!r}")
-    names, fps = metadata["class_names"], metadata["fps"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names must be a list of words, got {names!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"class_names must differ, got {names}")
-    if not (type(fps) in (int, float) and 0 < fps <= MOST_FPS):
-        raise ValueError(f"fps must be a number above 0, at most {MOST_FPS}, got {fps!r}")
+    check_class_names(metadata["class_names"])
+    if not metadata["class_names"]:
+        raise ValueError("class_names must name a class")
+    if not 0 < metadata["fps"] <= MOST_FPS:
+        raise ValueError(f"fps must be a number above 0, at most {MOST_FPS}, got {metadata['fps']!r}")
+
+
+def check_schema(schema: pa.Schema, layout: LatentLayout) -> None:
+    """Raises ValueError where a file of rows has not the columns that training reads, each of its type."""
+    for name in ("mean", "logvar"):
+        kind: Any = schema.field(name).type if name in schema.names else pa.null()
+        is_right = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
+        if not is_right or kind.list_size != layout.num_elements:
+            raise ValueError(f"its {name} must be {layout.num_elements} floating point numbers, is {kind}")
+    for name, is_right in (("label", pa.types.is_integer), ("class_name", pa.types.is_string)):
+        kind = schema.field(name).type if name in schema.names else pa.null()
+        if not is_right(kind):
+            raise ValueError(f"its {name} is {kind}")
 
 
 def check_rows(
@@ -49,27 +108,19 @@ def check_rows(
         files: the parquet files that the rows came from, in order, with their numbers of rows.
 
     Raises:
-        ValueError: a column is of another type, a label is not that of its class's name, or a number is not
-            finite or far from what it can be; names the file and the row in it.
+        ValueError: a label is not that of its class's name, or a number is not finite or far from what it can
+            be; names the file and the row in it.
     """
     layout, names = LatentLayout.from_config(metadata["layout"]), np.array(metadata["class_names"])
     mean, std = (layout.expand_channels(metadata[f"latents_{name}"]).numpy() for name in ("mean", "std"))
     table: pa.Table = rows.with_format("arrow")[:]  # mapped, not read
-    for name in ("mean", "logvar"):
-        kind = table.schema.field(name).type
-        if not (pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)):
-            raise ValueError(f"{files[0][0]}: the column {name} is of {kind}, not of floating point numbers")
-        if kind.list_size != layout.num_elements:
-            raise ValueError(
-                f"{files[0][0]}: {name} has {kind.list_size} numbers, the layout {layout.num_elements}"
-            )
     start = 0
     for batch in table.to_batches():
         arrays = {
             name: batch[name].flatten().to_numpy().reshape(len(batch), -1).astype(np.float32)
             for name in ("mean", "logvar")
         }
-        labels = batch["label"].to_numpy(zero_copy_only=False)
+        labels = batch["label"].fill_null(-1).to_numpy(zero_copy_only=False)
         known = (labels >= 0) & (labels < len(names))
         right = known & (
             names[np.where(known, labels, 0)] == batch["class_name"].to_numpy(zero_copy_only=False)

@@ -13,9 +13,10 @@ import pyarrow
 import torch
 from pyarrow import parquet
 
-from vidtwin_gen.data.latent_checks import check_metadata, check_rows
+from vidtwin_gen.data.latent_checks import check_metadata, check_rows, check_schema
 from vidtwin_gen.draws import EpochOrder
 from vidtwin_gen.files import file_sha256, read_json, writing
+from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import RECORD
 
 METADATA = "latents.json"
@@ -43,8 +44,9 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
     path = Path(path)
     metadata = _read_metadata(path)
     files: Mapping[str, Mapping[str, int]] = metadata["files"]
+    layout = LatentLayout.from_config(metadata["layout"])
     for name, about in files.items():
-        _check_file(path / name, about)
+        _check_file(path / name, about, layout)
     by_split = {}
     for split in ("train", "test"):
         names = [name for name in files if name.startswith(f"{DATA}/{split}-")]
@@ -82,7 +84,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"{path}: no {METADATA}; expected a folder written by `python -m vidtwin_gen encode`"
         )
     metadata = read_json(path / METADATA, DAMAGED)
-    if not isinstance(metadata.get("files"), dict):
+    if metadata.get("files") is None:
         raise ValueError(f"{path / METADATA} names no files, as an earlier version wrote it: encode again")
     try:
         check_metadata(metadata)
@@ -91,18 +93,21 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _check_file(path: Path, about: Mapping[str, int]) -> None:
-    """Whether a file of rows is there, whole, and has the rows that it should have."""
+def _check_file(path: Path, about: Mapping[str, Any], layout: LatentLayout) -> None:
+    """Whether a file of rows is there, as it was written, and has the rows that it should have."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; {DAMAGED}")
     if path.stat().st_size != about["num_bytes"]:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, not {about['num_bytes']}; {DAMAGED}")
     try:
-        num_rows = parquet.read_metadata(path).num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} can't be read as parquet: {error}; {DAMAGED}") from None
-    if num_rows != about["num_rows"]:
-        raise ValueError(f"{path} has {num_rows} rows, {METADATA} says {about['num_rows']}; {DAMAGED}")
+        found = parquet.read_metadata(path)
+        check_schema(found.schema.to_arrow_schema(), layout)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}; {DAMAGED}") from None
+    if found.num_rows != about["num_rows"]:
+        raise ValueError(f"{path} has {found.num_rows} rows, {METADATA} says {about['num_rows']}; {DAMAGED}")
+    if "sha256" in about and about["sha256"] != file_sha256(path):  # folders of before have none
+        raise ValueError(f"{path} is not as it was written; {DAMAGED}")
 
 
 def _cache_dir(path: Path) -> str | None:

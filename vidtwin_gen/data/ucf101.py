@@ -12,7 +12,6 @@ import datasets
 
 from vidtwin_gen.data.names import check_class_names
 from vidtwin_gen.draws import hash64
-from vidtwin_gen.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +126,24 @@ def _find_lists(root: Path, files: Mapping[str, list[Path]]) -> Path | None:
 def _class_names(lists: Path) -> list[str]:
     """The second word of each line of classInd.txt; none without the file."""
     path = lists / "classInd.txt"
-    lines = [line.split() for line in read_text(path).splitlines() if line.strip()] if path.is_file() else []
-    if wrong := [words for words in lines if len(words) != 2]:
-        raise ValueError(f"{path} has the line {' '.join(wrong[0])!r}, expected a number and a class name")
-    return [name for _, name in lines]
+    lines = _lines(path) if path.exists() else []
+    if bad := [line for line in lines if len(line.split()) != 2]:
+        raise ValueError(f"{path}: expected a number and a name in each line, got {bad[0]!r:.80}")
+    names = [line.split()[1] for line in lines]
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError(f"{path} names a class twice: {some(sorted(names))}")
+    return names
+
+
+def _lines(path: Path) -> list[str]:
+    """Those of a list that are not empty. Raises ValueError where it is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read as a list: {error}; copy it again") from None
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _by_official_name(files: Mapping[str, list[Path]], lists: Path) -> dict[str, list[Path]]:
@@ -159,7 +172,7 @@ def _official_splits(
         if not path.is_file():
             raise ValueError(f"{path} is missing; restore it, or rename {lists} for a split of our own")
         # "Biking/v_Biking_g08_c01.avi 11" in the train lists, without the number in the test lists
-        lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
+        lines = [line.split() for line in _lines(path)]
         listed |= {_clip(words[0]): part for words in lines}
     official = _class_names(lists) or sorted(files)
     names = [name for name in official if any(_clip(path) in listed for path in files.get(name, ()))]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import safe_open
+
+from vidtwin_gen.records.json_types import check_type
 
 LARGEST_SIZE = 2**16
 MOST_LAYERS = 1000
@@ -16,24 +18,24 @@ LARGEST_TABLE = 2**31  # numbers that a model may compute before it has weights:
 
 
 def check_arguments(model_class: type, config: Mapping[str, Any]) -> None:
-    """Raises ValueError where an argument of a model's constructor is of another type than it is annotated
-    with, not finite, or a size that no machine has; what fits together is the model's own question."""
+    """Raises ValueError where an argument of a constructor is of another type than it is annotated with, or
+    not finite; of a model's sizes also where no machine has them. What fits together is the class's own
+    question."""
+    hints = get_type_hints(model_class.__init__)  # type: ignore[misc]
     for name, parameter in inspect.signature(model_class).parameters.items():
-        kind, value = parameter.annotation, config.get(name)
-        if kind == "int":
-            least = 0 if name.endswith("_down_blocks") else 1
-            most = MOST_LAYERS if name.endswith(("_layers", "_blocks")) else LARGEST_SIZE
-            fits = type(value) is int and least <= value <= most
-            expected = f"a whole number from {least} to {most}"
-        elif kind == "float":
-            fits = type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
-            expected = "a number from 0 on"
-        elif kind in ("bool", "str"):
-            fits, expected = type(value).__name__ == kind, {"bool": "true or false", "str": "a word"}[kind]
-        else:
+        value = config.get(name, parameter.default)
+        if name not in hints or (type(value) is type(parameter.default) and value == parameter.default):
             continue
-        if not fits:
-            raise ValueError(f"{name} must be {expected}, got {value!r}")
+        check_type(name, value, hints[name])
+        if not issubclass(model_class, torch.nn.Module):
+            continue
+        low, high = 0, LARGEST_SIZE
+        if hints[name] is int:
+            low = 0 if name.endswith("_down_blocks") else 1
+            high = MOST_LAYERS if name.endswith(("_layers", "_blocks")) else LARGEST_SIZE
+        if type(value) in (int, float) and not low <= value <= high:
+            kind = "whole number" if hints[name] is int else "number"
+            raise ValueError(f"{name} must be a {kind} from {low} to {high}, got {value!r}")
 
 
 def check_table(what: str, *sizes: int) -> None:

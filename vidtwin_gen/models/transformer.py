@@ -140,7 +140,7 @@ class LatentTransformer(
         self,
         layout: list[dict[str, Any]],
         num_classes: int,
-        patch_size: int | dict[str, Any] = 1,
+        patch_size: int | list[int] | dict[str, Any] = 1,
         hidden_size: int = 384,
         num_layers: int = 12,
         num_heads: int = 6,

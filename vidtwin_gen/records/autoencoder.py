@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
 
+from vidtwin_gen.records.fvd import Distance
 from vidtwin_gen.records.result import Result
+
+
+class _Quality(TypedDict):
+    mean: float
+    ci95: float | None
+    num_clips: int
+
+
+# Of clips: the mean over them, half of its 95 % interval (None of one clip), and more.
+Quality = Annotated[dict[str, Any], _Quality]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,7 @@ class AutoencoderResult(Result):
     source_sizes: dict[str, int]
     skipped_videos: list[str]
     lpips: dict[str, Any]
-    rfvd: dict[str, Any] | None = None
+    rfvd: Distance | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +67,9 @@ class ReconResult(AutoencoderResult):
         "ssim_windows",
     )
 
-    both: dict[str, dict[str, Any]]
-    structure: dict[str, dict[str, Any]] | None = None
-    dynamics: dict[str, dict[str, Any]] | None = None
+    both: dict[str, Quality]
+    structure: dict[str, Quality] | None = None
+    dynamics: dict[str, Quality] | None = None
     ssim_windows: str | None = None
 
 
@@ -78,7 +89,7 @@ class DiagnoseResult(AutoencoderResult):
     layout: list[dict[str, Any]]
     reconstruction_psnr: dict[str, Any]
     midpoints_psnr: dict[str, Any]
-    tfvd: dict[str, Any] | None = None
+    tfvd: Distance | None = None
     tfvd_minus_rfvd: float | None = None
     channels: dict[str, dict[str, Any]]
     dead_below_nats: float

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from vidtwin_gen.records.result import Result
+from vidtwin_gen.records.result import Result, make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +120,9 @@ class CostResult(Result):
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str, way_out: str) -> Self:
-        try:
-            for name, kind in (("rows", CostRow), ("paper_size_rows", CostRow), ("crossovers", Crossover)):
-                if name in value:
-                    value[name] = [kind(**row) for row in value[name]]
-        except TypeError as error:
-            raise ValueError(f"{where}: {name} are not those of costs ({error}); {way_out}") from None
+        for name, kind in (("rows", CostRow), ("paper_size_rows", CostRow), ("crossovers", Crossover)):
+            if isinstance(rows := value.get(name), list):
+                value[name] = [make(kind, row, f"{where}, {name}", way_out) for row in rows]
         return super().from_json(value, where, way_out)
 
 

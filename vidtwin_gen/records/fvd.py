@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
 
 from vidtwin_gen.records.result import Result
 
@@ -57,6 +57,19 @@ class FVDProtocol:
         return dataclasses.asdict(self)
 
 
+class _Needed(TypedDict):
+    fvd: float | None
+
+
+class _Distance(_Needed, total=False):
+    protocol: Protocol
+
+
+Protocol = Annotated[dict[str, Any], FVDProtocol]
+# One that was measured, with its protocol, or None and the reason.
+Distance = Annotated[dict[str, Any], _Distance]
+
+
 def distance_json(value: float, protocol: FVDProtocol) -> dict[str, Any]:
     """One measured distance: the value is never without its N, its flag and its protocol."""
     return {
@@ -88,7 +101,7 @@ class FVDResult(Result):
     num_real: int | None = None
     num_generated: int | None = None
     rank_deficient: bool | None = None
-    protocol: dict[str, Any] | None = None
+    protocol: Protocol | None = None
     std: float | None = None
     num_seeds: int | None = None
     num_seeds_of_protocol: int | None = None
@@ -96,7 +109,7 @@ class FVDResult(Result):
     generated_size: list[int] | None = None
     num_real_videos: int | None = None
     floor: float | None = None
-    floors: dict[str, dict[str, Any]] | None = None
+    floors: dict[str, Distance] | None = None
     class_counts: dict[str, int] | None = None
     skipped_videos: list[str] | None = None
     reason: str | None = None
@@ -130,7 +143,7 @@ class SensitivityResult(Result):
     rank_deficient: bool
     identical: float
     distortions: dict[str, dict[str, Any]]
-    protocol: dict[str, Any]
+    protocol: Protocol
     skipped_videos: list[str]
 
     def in_words(self) -> dict[str, str]:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired, TypedDict
 
 from vidtwin_gen.records.result import Result
+
+
+class _Accuracy(TypedDict):
+    accuracy: float
+    interval: NotRequired[list[float]]
+    num_clips: int
+    confusion: list[list[int]]
+
+
+Accuracy = Annotated[dict[str, Any], _Accuracy]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +70,8 @@ class AccuracyResult(Result):
     frame_rate: str
     num_steps: int
     horizontal_flip: bool
-    generated: dict[str, Any]
-    real: dict[str, Any]
+    generated: Accuracy
+    real: Accuracy
     note: str | None = None
 
     def text(self, side: str) -> str:

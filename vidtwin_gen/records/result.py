@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from vidtwin_gen.files import read_json, write_json
+from vidtwin_gen.records.json_types import check_type, needed_fields
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,23 +46,37 @@ class Result:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str, way_out: str) -> Self:
-        """Raises ValueError where a field is missing or unknown."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-        missing, unknown = sorted(needed - value.keys()), sorted(value.keys() - fields.keys())
+        """Raises ValueError as `make`."""
+        return make(cls, value, where, way_out)
+
+
+def make(record: type[Record], value: Any, where: str, way_out: str) -> Record:
+    """A dataclass out of JSON. Raises ValueError where it is no object, or a field is missing, unknown or of
+    another type."""
+    hints = get_type_hints(record, include_extras=True)
+    try:
+        check_type("it", value, dict[str, Any])
+        known = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+        missing, unknown = sorted(needed_fields(record) - value.keys()), sorted(value.keys() - known)
         if missing or unknown:
             faults = [f"no {name}" for name in missing] + [f"an unknown {name}" for name in unknown]
-            raise ValueError(f"{where} has {', '.join(faults)}; {way_out}")
-        return cls(**value)
+            raise ValueError(f"it has {', '.join(faults)}")
+        for name in value:
+            check_type(name, value[name], hints[name])
+        return record(**value)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; {way_out}") from None
 
 
 def read_result(path: str | Path) -> Result | None:
     """The result in a file, of the class that its `kind` names; None where it names none.
 
     Raises:
-        ValueError: no such file, no JSON object, or fields that are not those of its kind.
+        ValueError: no such file, no JSON object, a kind that is no word, or fields that are not those of its
+            kind.
     """
     kind = read_json(path, "name a JSON file of a result").get("kind")
+    check_type(f"the kind in {path}", kind, str | None)
     found = next((result for result in _subclasses(Result) if getattr(result, "kind", None) == kind), None)
     return found.read(path) if found and kind else None
 

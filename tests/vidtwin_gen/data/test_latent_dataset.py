@@ -17,6 +17,7 @@ from autoencoder.encode.whitening import latent_statistics
 from autoencoder.model.posterior import FlatGaussian
 from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents
 from vidtwin_gen.draws import EpochOrder, hash64, seeded_generator
+from vidtwin_gen.files import file_sha256
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.weights import weights_sha256
 
@@ -161,7 +162,7 @@ def fewer_rows(path):
     parquet.write_table(table.slice(1), path, compression="zstd")
     about = json.loads((path.parents[1] / "latents.json").read_text())
     assert path.stat().st_size != size
-    about["files"][f"data/{path.name}"]["num_bytes"] = path.stat().st_size
+    about["files"][f"data/{path.name}"] |= {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)}
     (path.parents[1] / "latents.json").write_text(json.dumps(about))
 
 
@@ -180,8 +181,8 @@ def zeros(begin, end):
         (Path.unlink, "is missing"),
         (truncate, "bytes, not "),
         (fewer_rows, r"has 143 rows, latents.json says 144"),
-        (zeros(-8, None), "can't be read as parquet"),
-        (zeros(4, 2000), "can't be unpacked"),
+        (zeros(-8, None), "can't be read"),
+        (zeros(4, 2000), "is not as it was written"),
     ],
 )
 def test_damaged_files_are_named(copied, damage, told):
@@ -192,14 +193,14 @@ def test_damaged_files_are_named(copied, damage, told):
 
 
 def rewrite(path, change):
-    """The file with `change(columns)`, lists by name, which may be of another type; its size on record."""
+    """The file with `change(columns)`, lists by name, of another type perhaps, and its size and digest."""
     table = parquet.read_table(path)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     types = {field.name: field.type for field in table.schema} | (change(columns) or {})
     arrays = [pa.array(columns[name], types[name]) for name in table.column_names]
     parquet.write_table(pa.Table.from_arrays(arrays, names=table.column_names), path)
     about = json.loads((path.parents[1] / "latents.json").read_text())
-    about["files"][f"data/{path.name}"]["num_bytes"] = path.stat().st_size
+    about["files"][f"data/{path.name}"] |= {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)}
     (path.parents[1] / "latents.json").write_text(json.dumps(about))
 
 
@@ -239,7 +240,7 @@ def test_columns_of_another_type_are_named(copied):
 
     for path in (copied / "data").iterdir():
         rewrite(path, whole_numbers)
-    with pytest.raises(ValueError, match="the column mean is of .*int32.*, not of floating point"):
+    with pytest.raises(ValueError, match="its mean must be 56 floating point numbers, is .*int32"):
         load_latents(copied)
 
 
@@ -247,14 +248,18 @@ def test_columns_of_another_type_are_named(copied):
     ("values", "told"),
     [
         ({"class_names": ["a", "b"]}, "a label that is not that of its class_name"),
-        ({"class_names": "abc"}, "class_names must be a list of words, got 'abc'"),
-        ({"class_names": ["a", "a"]}, "class_names must differ"),
+        ({"class_names": "abc"}, "class_names must be a list, each a word, got 'abc'"),
+        ({"class_names": ["a", "a"]}, "class names must differ"),
         ({"fps": 1e9}, "fps must be a number above 0, at most 1000"),
-        ({"fps": None}, "fps must be there"),
+        ({"fps": None}, "fps must be a finite number, got None"),
         ({"latents_mean": [0.0]}, "latents_mean: expected"),
         ({"latents_std": None}, "latents_std must be"),
-        ({"layout": 3}, "a layout is a list of grids"),
-        ({"files": {"data/train-00000-of-00001.parquet": None}}, "num_rows and num_bytes must be known"),
+        ({"layout": 3}, "layout must be a list"),
+        ({"num_rows": {"train": 1, "test": 56}}, "num_rows counts 1 train rows, its files have 144"),
+        (
+            {"files": {"data/train-00000-of-00001.parquet": None}},
+            "train-00000-of-00001.parquet must be an object",
+        ),
     ],
     ids=str,
 )
@@ -322,6 +327,7 @@ def test_a_folder_that_cannot_be_written_to_is_unpacked_elsewhere(copied, tmp_pa
     shutil.copy(copied / "data/test-00000-of-00001.parquet", copied / "data/train-00000-of-00001.parquet")
     about = json.loads((copied / "latents.json").read_text())
     about["files"]["data/train-00000-of-00001.parquet"] = about["files"]["data/test-00000-of-00001.parquet"]
+    about["num_rows"]["train"] = about["num_rows"]["test"]
     (copied / "latents.json").write_text(json.dumps(about))
     assert load_latents(copied)[0]["train"]["mean"][:] == rows["test"]["mean"][:]
 

@@ -309,3 +309,24 @@ def test_real_ucf101(folder, num_train, num_test):
         assert len(build_index(root, fold=fold)) + len(build_index(root, fold=fold, split="test")) == len(
             train
         ) + len(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("classInd.txt", b"1 Archery\n\x00\x00", "holds zero bytes"),
+        ("classInd.txt", b"1 Archery\n2 \xff", "can't be read as a list"),
+        ("classInd.txt", b"1 Archery\n2\n", "a number and a name in each line, got '2'"),
+        ("classInd.txt", b"1 Archery\n2 archery\n", "names a class twice"),
+        ("trainlist01.txt", b"\xff\xfe", "can't be read as a list"),
+    ],
+)
+def test_a_damaged_list_is_named(tmp_path, name, content, told):
+    video = tmp_path / "Archery" / "v_Archery_g01_c01.avi"
+    video.parent.mkdir()
+    video.touch()
+    (tmp_path / "ucfTrainTestlist").mkdir()
+    (tmp_path / "ucfTrainTestlist" / name).write_bytes(content)
+    (tmp_path / "ucfTrainTestlist" / "testlist01.txt").touch()
+    with pytest.raises(ValueError, match=f"{name}.*{told}"):
+        build_index(tmp_path)

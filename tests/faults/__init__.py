@@ -1,0 +1,1 @@
+"""Nothing lost: disks that fill, folders that refuse, signals, two at once, damaged checkpoints."""
