@@ -10,7 +10,7 @@ import diffusers
 from autoencoder.flags import ExportFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.bundle import self_contained
-from vidtwin_gen.files import new_folder, read_json, write_json, write_text
+from vidtwin_gen.files import new_or_same_folder, read_json, write_json, write_text
 
 CODE = "autoencoder_vidtwin"  # diffusers has the modules of all folders in one package, so names are unique
 CONFIG = "config.json"
@@ -46,7 +46,7 @@ def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
         raise ValueError(f"{source / CONFIG} is of {name}, not of an AutoencoderVidTwin; {reason}")
     if not any(source.glob("*.safetensors")):
         raise ValueError(f"{source} holds no .safetensors file; name a folder written by save_pretrained")
-    with new_folder(out) as folder:
+    with new_or_same_folder(out) as folder:
         for path in sorted(source.iterdir()):
             if path.suffix in (".safetensors", ".json", ".md"):
                 shutil.copy2(path, folder)
@@ -58,4 +58,4 @@ def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
 def export(flags: ExportFlags) -> None:
     """python -m autoencoder export"""
     out = export_autoencoder(flags.vae, flags.out)
-    print(f"wrote {out}: diffusers.AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True) loads it")
+    print(f"diffusers.AutoModel.from_pretrained({str(out)!r}, trust_remote_code=True) loads it")

@@ -21,7 +21,7 @@ from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.ucf101 import some
-from vidtwin_gen.files import new_folder, read_json
+from vidtwin_gen.files import new_or_same_folder, read_json
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, saved_progress
 from vidtwin_gen.training.config import RECORD
@@ -104,6 +104,5 @@ def load_checkpoint(flags: CheckpointFlags) -> AutoencoderVidTwin | DiffusionPip
 
 def export(flags: CheckpointFlags) -> None:
     """python -m vidtwin_gen export"""
-    with new_folder(flags.out) as folder:
+    with new_or_same_folder(flags.out) as folder:
         load_checkpoint(flags).save_pretrained(folder)
-    print(f"wrote {flags.out}")

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -17,11 +18,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 LOCK, OWNER = ".lock", ".owner.json"
+PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.partial")  # of `replacing_file`
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk, to whoever writes
 
 
@@ -54,7 +57,7 @@ def writing(place: str | Path) -> Iterator[None]:
     except Exception as error:
         said = f"{error} {error.__cause__}"
         reason = next((reason for reason in map(os.strerror, REFUSALS) if reason in said), "")
-        if "inline_container" in said:  # torch.save; it does not say more
+        if "inline_container" in said or "iostream error" in said:  # torch.save; it does not say more
             reason = "torch can't write all of it, the disk may be full"
         named = isinstance(error, OSError) and str(error.filename).startswith(str(place))
         if named or not reason:
@@ -84,6 +87,28 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     with replacing_folder(path) as partial:
         check_new(path)  # once more: another process may have finished it before this one owned `partial`
         yield partial
+
+
+@contextmanager
+def new_or_same_folder(path: str | Path) -> Iterator[Path]:
+    """As `new_folder`; but a folder that holds the very files that are written now is left as it is. Says
+    which of the two it was."""
+    if not (Path(path).is_dir() and any(Path(path).iterdir())):
+        with new_folder(path) as partial:
+            yield partial
+        print(f"wrote {path}")
+        return
+    with TemporaryDirectory() as again:
+        yield Path(again)
+        if _contents(again) != _contents(path):
+            check_new(path)
+    print(f"{path} is done already, by the same command")
+
+
+def _contents(folder: str | Path) -> dict[str, str]:
+    """The digest of every file below a folder, by its path from there."""
+    files = (file for file in Path(folder).rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
 
 
 def make_folder(path: Path) -> None:
@@ -150,7 +175,8 @@ def rename_owned(folder: Path, path: Path) -> None:
 
 @contextmanager
 def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
-    """The folder, made where there is none, is this process's alone as long as the context lasts.
+    """The folder, made where there is none, is this process's alone as long as the context lasts. Half files
+    that a killed writer has left in it are removed.
 
     The system releases the lock, a file that stays, when the process dies, however it does. Other machines
     see it over NFS and Lustre, where these are not mounted with `nolock` or `localflock`.
@@ -172,6 +198,8 @@ def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
             who = "process {pid} on {host} since {start}".format(**read_json(owner, "wait"))
         raise ValueError(f"{folder} is in use by {who}: let it finish, or {way_out}") from None
     try:
+        for left in [path for path in folder.rglob("*.partial") if PARTIAL.fullmatch(path.name)]:
+            left.unlink()  # of a writer that was killed
         start = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname(), "start": start})
         yield

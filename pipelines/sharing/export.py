@@ -12,7 +12,7 @@ from pipelines.labels import labels_by_name, names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.model_card import CARD, INDEX, write_card
 from vidtwin_gen.bundle import self_contained
-from vidtwin_gen.files import new_folder, read_json, write_json, write_text
+from vidtwin_gen.files import new_or_same_folder, read_json, write_json, write_text
 
 PIPELINE_CODE = "pipeline_vidtwin"
 TRANSFORMER_CODE = "latent_transformer"
@@ -67,7 +67,7 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
     for key, (library, class_name) in components.items():
         if library not in INSTALLED and (library != PACKAGED or class_name not in COMPONENTS):
             raise ValueError(f"{source}: {key} is a {class_name} of {library}, whose code can't be exported")
-    with new_folder(out) as folder:
+    with new_or_same_folder(out) as folder:
         for key, (library, class_name) in components.items():
             shutil.copytree(source / key, folder / key)
             if library == PACKAGED:
@@ -88,4 +88,4 @@ def export(flags: ExportFlags) -> None:
     """python -m pipelines export"""
     out = export_pipeline(flags.pipeline, flags.out)
     loads = f"diffusers.DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)"
-    print(f"wrote {out}: {loads} loads it")
+    print(f"{loads} loads it")

@@ -19,6 +19,7 @@ from vidtwin_gen.files import (
     check_new,
     file_sha256,
     new_folder,
+    new_or_same_folder,
     owned_folder,
     read_json,
     read_log,
@@ -148,6 +149,32 @@ def test_a_second_writer_of_a_folder_is_refused(tmp_path):
             ):
                 raise AssertionError("not to be reached")
     assert contents(tmp_path) == {"out/a": "first"}
+
+
+def test_half_files_of_a_killed_writer_are_removed_by_the_next_owner(tmp_path):
+    for name in ("samples/step.png.0123abcd.partial", "of_the_user.partial"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    with owned_folder(tmp_path, ""):
+        assert contents(tmp_path / "samples") == {}
+        assert (tmp_path / "of_the_user.partial").read_text() == "half"
+
+
+def test_a_folder_that_would_be_the_same_is_done_already(tmp_path, capsys):
+    def write(text):
+        with new_or_same_folder(tmp_path / "out") as folder:
+            (folder / "model").mkdir()
+            (folder / "model" / "config.json").write_text(text)
+
+    write("1")
+    write("1")
+    assert [line.split("out", 1)[-1] for line in capsys.readouterr().out.splitlines()] == [
+        "",
+        " is done already, by the same command",
+    ]
+    with pytest.raises(ValueError, match="out is there already"):
+        write("2")
+    assert contents(tmp_path / "out") == {"model/config.json": "1"}
 
 
 def test_the_working_directory_can_be_the_new_folder(tmp_path, monkeypatch):
