@@ -115,23 +115,28 @@ def run_verb(
 def user_errors(program: str | None = None) -> Iterator[None]:
     """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
     with one line and exit status 2; what the system refuses (space, permission, memory) with one and status
-    1; Ctrl-C with one and status 130, also where a library makes another error of it, or none. A second
-    Ctrl-C ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
+    1; Ctrl-C and SIGTERM with one and status 130 or 143, also where a library makes another error of it, or
+    none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
     name = program or Path(sys.argv[0]).name
-    interrupted = False
+    interrupted, process = 0, os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
-        interrupted = True
+        if os.getpid() != process:  # a data worker, forked: it goes on until its parent ends it
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        interrupted = number
         signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, interrupt) if in_main_thread else None
+    signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     except KeyboardInterrupt:
-        interrupted = True
+        interrupted = interrupted or signal.SIGINT
     except Exception as error:
         mistake = isinstance(error, (ValueError, FloatingPointError))
         refused = "" if mistake else _refused_by_the_system(error)
@@ -143,11 +148,11 @@ def user_errors(program: str | None = None) -> Iterator[None]:
             print(f"{name}: error: {refused or error}", file=sys.stderr)
             sys.exit(1 if refused else 2)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
     if interrupted:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        print(f"{name}: interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
+        sys.exit(128 + interrupted)
 
 
 def _refused_by_the_system(error: Exception) -> str:

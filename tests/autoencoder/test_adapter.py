@@ -179,7 +179,8 @@ def test_odd_sides_and_other_layouts_are_refused():
             VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
     transformer = LatentTransformer(layout.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
     with pytest.raises(ValueError, match="latents_mean: expected 4 finite values, one per grid and channel"):
-        VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), latents_mean=[0.0] * 3)
+        whitening = {"latents_mean": [0.0] * 3, "latents_std": [1.0] * 4}
+        VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), **whitening)
 
 
 @pytest.mark.parametrize(

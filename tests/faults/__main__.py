@@ -110,7 +110,7 @@ COMMANDS = {
     "accuracy": _to_file(evaluation, *ACCURACY, "--real_gifs", f"{PLACE}/real"),
     "diagnose": _to_file(evaluation, "diagnose", *MEASURED, "--no-fvd", "--figure", f"{PLACE}/out.png"),
     "cost": _to_file(evaluation, "cost", "--pipeline", "pipeline"),
-    "reference": _to_file(evaluation, *REFERENCE, suffix=".safetensors"),
+    "reference": _to_file(evaluation, *REFERENCE, "--batch_size", 1, suffix=".safetensors"),
     "report": Command(evaluation, ["report", f"{PLACE}/out"], f"{PLACE}/out", copied="run"),
     "reconstruct": _to_folder(autoencoder, "reconstruct", VIDEO, "--vae", "vae"),
     "demo": _to_folder(vidtwin_gen, "demo"),
@@ -134,7 +134,9 @@ class ForkedTraining(Started):
     send_signal = Started.send
 
     def wait(self, *_: object) -> int:  # type: ignore[override]
-        return super().wait(limit_s=300).status
+        ended = super().wait(limit_s=300)
+        print(ended.said, flush=True)
+        return ended.status
 
 
 def make_small() -> None:
@@ -261,7 +263,8 @@ class Trials:
             if all(ended.status for ended in ends):
                 problems.append("neither ended well")
             for ended in ends:
-                if ended.status and not ("process" in ended.error and ended.status == 2):
+                refused = "process" in ended.error or "is there already" in ended.error
+                if ended.status and not (refused and ended.status == 2):
                     problems.append(f"status {ended.status}, {tail(ended)}")
             return problems + left_behind(case) + self.again(name, case)
 

@@ -142,9 +142,9 @@ def test_the_time_left_is_by_the_pace_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_told_with_their_spread(tmp_path: Path) -> None:
-    accuracy_result(generated={"accuracy": 0.75, "interval": [0.6, 0.86], "num_clips": 64}).write(
-        tmp_path / "accuracy.json"
-    )
+    accuracy_result(
+        generated={"accuracy": 0.75, "interval": [0.6, 0.86], "num_clips": 64, "confusion": []}
+    ).write(tmp_path / "accuracy.json")
     for result, told in (
         (fvd_result(840.2, std=12.6, num_seeds=2), "FVD 840 ± 13 over 2 seeds"),
         (fvd_result(840.2), "FVD 840, one seed"),

@@ -1,6 +1,7 @@
 """Command lines: flags are fields, and a user's mistake is one line."""
 
 import argparse
+import multiprocessing
 import os
 import signal
 import time
@@ -148,19 +149,35 @@ def test_only_some_errors_are_the_users(capsys):
         raise TypeError("ours")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError, None])
-def test_ctrl_c_is_told_whatever_becomes_of_it(error, capsys):
-    before = signal.getsignal(signal.SIGINT)
+def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped, user_errors("encode"):
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(5)
         except KeyboardInterrupt:
             if error:
                 raise error("a worker died") from None
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "encode: interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert stopped.value.code == 128 + number
+    assert capsys.readouterr().err == f"encode: interrupted by {number.name}\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
+    """Its parent says what there is to say."""
+    with user_errors("encode"):
+        context = multiprocessing.get_context("fork")
+        worker = context.Process(target=time.sleep, args=(30,), daemon=True)
+        worker.start()
+        time.sleep(0.05)
+        os.kill(worker.pid, signal.SIGINT)
+        worker.join(0.2)
+        assert worker.is_alive()
+        worker.terminate()
+        worker.join(30)
+    assert worker.exitcode == 128 + signal.SIGTERM and not capsys.readouterr().err
 
 
 def test_a_folder_is_known_by_a_file_in_it(tmp_path):

@@ -12,6 +12,7 @@ import datasets
 
 from vidtwin_gen.data.names import check_class_names
 from vidtwin_gen.draws import hash64
+from vidtwin_gen.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _class_names(lists: Path) -> list[str]:
     path = lists / "classInd.txt"
     lines = _lines(path) if path.exists() else []
     if bad := [line for line in lines if len(line.split()) != 2]:
-        raise ValueError(f"{path}: expected a number and a name in each line, got {bad[0]!r:.80}")
+        raise ValueError(f"{path} has the line {bad[0]!r:.80}, expected a number and a class name")
     names = [line.split()[1] for line in lines]
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError(f"{path} names a class twice: {some(sorted(names))}")
@@ -137,12 +138,9 @@ def _class_names(lists: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """Those of a list that are not empty. Raises ValueError where it is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if "\0" in text:
-            raise ValueError("it holds zero bytes")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read as a list: {error}; copy it again") from None
+    text = read_text(path)
+    if "\0" in text:
+        raise ValueError(f"{path} holds zero bytes, and is no list: copy it again")
     return [line for line in text.splitlines() if line.strip()]
 
 

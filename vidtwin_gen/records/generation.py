@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 from vidtwin_gen.records.result import Result
 
 
-class _Accuracy(TypedDict):
+class _Needed(TypedDict):
     accuracy: float
-    interval: NotRequired[list[float]]
     num_clips: int
     confusion: list[list[int]]
+
+
+class _Accuracy(_Needed, total=False):
+    interval: list[float]
 
 
 Accuracy = Annotated[dict[str, Any], _Accuracy]

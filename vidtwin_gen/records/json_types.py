@@ -29,6 +29,13 @@ def check_type(name: str, value: Any, hint: Any) -> None:
         for one in inside:
             check_type(name, value, one)
         return
+    if origin in (Union, UnionType) and NoneType in inside:
+        if value is None:
+            return
+        inside = tuple(one for one in inside if one is not NoneType)
+        if len(inside) == 1:  # whose own complaint says more
+            check_type(name, value, inside[0])
+            return
     if hint in WORDS:
         kind = type(value)
         fits = kind in (int, float) and math.isfinite(value) if hint is float else kind is hint

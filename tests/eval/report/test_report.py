@@ -453,7 +453,7 @@ def test_what_is_no_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
         ("[1]", "bad/eval/fvd.json holds no JSON object; write it anew"),
         ('{"fvd": 3}', "bad/eval/fvd.json holds a result of kind None, expected 'fvd'; write it anew"),
         ('{"kind": "fvd", "fvd": 3}', "the FVD 3 stands without its N and protocol"),
-        ('{"kind": "fvd", "fvd": 3, "N": 8}', "bad/eval/fvd.json has an unknown N; write it anew"),
+        ('{"kind": "fvd", "fvd": 3, "N": 8}', "bad/eval/fvd.json: it has an unknown N; write it anew"),
     ):
         bad.parent.mkdir(parents=True, exist_ok=True)
         bad.write_text(text)

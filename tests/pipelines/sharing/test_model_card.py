@@ -16,11 +16,12 @@ from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.model_card import MARK
 from pipelines.sharing.training_record import training_record, with_metrics
 from tests.builders.pipelines import build_pipeline
+from tests.builders.results import PROTOCOL as FVD_PROTOCOL
 from tests.builders.runs import DIT_FLAGS
 from vidtwin_gen.records import AccuracyResult, FVDResult, GeneratedRecord, ReconResult
 from vidtwin_gen.training.config import parse_config
 
-PROTOCOL = {"num_real": 32, "num_frames": 16, "split": "train", "stride": 2, "fps": None, "seed": 0}
+PROTOCOL = {**FVD_PROTOCOL.to_json(), "stride": 2}
 FVD = FVDResult(fvd=101.5, num_real=32, num_generated=32, rank_deficient=True, protocol=PROTOCOL, floor=47.25)
 RECON = ReconResult(
     split="test",
@@ -37,8 +38,11 @@ RECON = ReconResult(
     source_sizes={"32x32": 64},
     skipped_videos=[],
     lpips={"reason": "left out"},
-    rfvd={"fvd": 60.5, "protocol": {"num_real": 64}, "rank_deficient": False},
-    both={"psnr": {"mean": 24.07, "ci95": 0.63, "num_clips": 64}, "ssim": {"mean": 0.7, "num_clips": 64}},
+    rfvd={"fvd": 60.5, "protocol": {**PROTOCOL, "num_real": 64}, "rank_deficient": False},
+    both={
+        "psnr": {"mean": 24.07, "ci95": 0.63, "num_clips": 64},
+        "ssim": {"mean": 0.7, "ci95": None, "num_clips": 64},
+    },
     structure={"psnr": {"mean": 15.6, "ci95": 0.5, "num_clips": 64}},
 )
 ACCURACY = AccuracyResult(
@@ -142,11 +146,14 @@ def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     text = card(folder)
     for line in (
         "| FVD, generated | 99.5 ± 2.5 over 4 seeds; real against real 47.25; reconstructions 60.25; "
-        "rank-deficient, so biased upwards | num frames 16, num real 32, seed 0, split train, stride 2 |",
+        "rank-deficient, so biased upwards | ",
+        ", num frames 16, num generated 32, num real 32, ",
+        ", seed 0, split train, stride 2, ",
         "| PSNR, reconstructed | 24.07 ± 0.63 (95 %) | autoencoder class AutoencoderVidTwin, ",
         "frame rate stride 2, interval 95 %, latent the posterior's mean, num clips 64, ",
         "| SSIM, reconstructed | 0.7 | ",
-        "| FVD, reconstructed | 60.5 | num real 64 |",
+        "| FVD, reconstructed | 60.5 | ",
+        ", num real 64, ",
         "| class accuracy, generated clips | 0.75 | fold 1, frame rate stride 2, horizontal flip True, ",
         "Generated clips were sampled with: not recorded.",
         "Data set: UCF-101.",

@@ -315,10 +315,7 @@ def test_real_ucf101(folder, num_train, num_test):
     ("name", "content", "told"),
     [
         ("classInd.txt", b"1 Archery\n\x00\x00", "holds zero bytes"),
-        ("classInd.txt", b"1 Archery\n2 \xff", "can't be read as a list"),
-        ("classInd.txt", b"1 Archery\n2\n", "a number and a name in each line, got '2'"),
         ("classInd.txt", b"1 Archery\n2 archery\n", "names a class twice"),
-        ("trainlist01.txt", b"\xff\xfe", "can't be read as a list"),
     ],
 )
 def test_a_damaged_list_is_named(tmp_path, name, content, told):

@@ -5,13 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from accelerate import PartialState
-from accelerate.utils import DistributedType
 
 import train_dit
 import train_vae
@@ -29,31 +27,25 @@ FSDP += ["--main_process_port", "0", "tests/fsdp_on_cpu.py"]
 
 
 def launch(launcher, script, argv):
-    """Two processes of a script, as its user starts them."""
+    """Two processes of a script, as its user starts them, and what they said."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", *launcher, f"{script}.py", *argv]
     done = subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def fork(sharded, script, argv):
+def fork(script, argv):
     """The same two processes without a launcher, which spares importing everything again in each; what the
     first one said."""
     said = Path(argv[argv.index("--output_dir") + 1]).with_suffix(".said")
-    run_in_processes(2, in_process, sharded, script, argv, said)
+    run_in_processes(2, in_process, script, argv, said)
     return said.read_text()
 
 
-def in_process(rank, sharded, script, argv, said):
-    if sharded:  # as accelerate's launcher does it, and tests/fsdp_on_cpu.py
-        config = yaml.safe_load((ROOT / "docs/fsdp.yaml").read_text())["fsdp_config"]
-        names = {name: name.replace("layer_cls_to_wrap", "cls_to_wrap").upper() for name in config}
-        os.environ |= {names[name]: str(value) for name, value in config.items()}
-        os.environ["ACCELERATE_USE_FSDP"] = "true"
-        PartialState(cpu=True)
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+def in_process(rank, script, argv, said):
     with said.with_suffix(f".{rank}").open("w") as file, contextlib.redirect_stdout(file):
         SCRIPTS[script].main(argv)
     if rank == 0:
@@ -71,18 +63,17 @@ def assert_same_training(lines, alone, rel):
         assert line == pytest.approx(other, rel=rel)
 
 
-def resume_from_step_10(sharded, script, argv, output_dir, result):
-    """Removes what came after it, and goes on."""
+def resume_from_step_10(start, script, argv, output_dir, result):
+    """Removes what came after it, and goes on as the run was started: other processes may round otherwise."""
     shutil.rmtree(output_dir / result)
     shutil.rmtree(output_dir / f"checkpoint-{NUM_STEPS}")
-    said = fork(sharded, script, argv)
-    assert f"resuming from {output_dir / 'checkpoint-10'}" in said
+    assert f"resuming from {output_dir / 'checkpoint-10'}" in start(script, argv)
 
 
 @pytest.mark.parametrize(
-    ("sharded", "batch_size", "passes"), [(False, 2, 1), (True, 1, 2)], ids=["ddp", "fsdp"]
+    ("launcher", "batch_size", "passes"), [(DDP, 2, 1), (FSDP, 1, 2)], ids=["ddp", "fsdp"]
 )
-def test_two_processes_train_the_transformer_as_one(sharded, batch_size, passes, tiny_dit_run, tmp_path):
+def test_two_processes_train_the_transformer_as_one(launcher, batch_size, passes, tiny_dit_run, tmp_path):
     run, output_dir = tiny_dit_run, tmp_path / "shared"
     argv = run.argv(
         output_dir,
@@ -90,10 +81,7 @@ def test_two_processes_train_the_transformer_as_one(sharded, batch_size, passes,
         gradient_accumulation_steps=passes,
         validation_steps=5,  # once where no checkpoint follows, which would put sharded weights in order
     )
-    if sharded:
-        launch(FSDP, "train_dit", argv)
-    else:
-        fork(sharded, "train_dit", argv)
+    launch(launcher, "train_dit", argv)
     told = metrics(output_dir)
     assert [line["step"] for line in told if "val_loss" in line] == [5, 10, NUM_STEPS]
     lines = [line for line in told if "val_loss" not in line or line["step"] == NUM_STEPS]
@@ -106,10 +94,10 @@ def test_two_processes_train_the_transformer_as_one(sharded, batch_size, passes,
     )
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
 
-    if sharded:
+    if launcher is FSDP:
         assert len(list((output_dir / "checkpoint-10" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
         before = weights_sha256(exported(output_dir))
-        resume_from_step_10(sharded, "train_dit", argv, output_dir, "pipeline")
+        resume_from_step_10(partial(launch, FSDP), "train_dit", argv, output_dir, "pipeline")
         assert metrics(output_dir) == told
         assert weights_sha256(exported(output_dir)) == before
 
@@ -117,7 +105,7 @@ def test_two_processes_train_the_transformer_as_one(sharded, batch_size, passes,
 def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path):
     run, output_dir = tiny_vae_run, tmp_path / "shared"
     argv = run.argv(output_dir, train_batch_size=run.flags["train_batch_size"] // 2)
-    launch(DDP, "train_vae", argv)
+    fork("train_vae", argv)
     lines, alone = metrics(output_dir), metrics(run.output_dir)
     assert [(line["step"], line["samples"]) for line in lines] == [
         (line["step"], line["samples"]) for line in alone
@@ -125,7 +113,7 @@ def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path
     assert lines[0]["l1"] == pytest.approx(alone[0]["l1"], rel=0.01)  # the same clips, but other noise
 
     weights = weights_sha256(output_dir / "autoencoder")
-    resume_from_step_10(False, "train_vae", argv, output_dir, "autoencoder")
+    resume_from_step_10(fork, "train_vae", argv, output_dir, "autoencoder")
     assert metrics(output_dir) == lines
     assert weights_sha256(output_dir / "autoencoder") == weights
 
