@@ -13,7 +13,8 @@ FILES = sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))
 FILES += [ROOT / "train_vae.py", ROOT / "train_dit.py"]
 
 # `with` one of these `as path`; a temporary folder is nobody's place
-HANDED_OUT = {"replacing_file", "replacing_folder", "new_folder", "adding", "TemporaryDirectory"}
+HANDED_OUT = {"replacing_file", "replacing_folder", "new_folder", "new_or_same_folder", "adding"}
+HANDED_OUT |= {"TemporaryDirectory"}
 IN_MEMORY = {"BytesIO", "StringIO"}
 # methods, or functions of a module, that write to the path they are given or are called on
 WRITERS = {
