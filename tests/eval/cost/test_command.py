@@ -76,9 +76,9 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     main(["report", str(tmp_path)])
     page = (tmp_path / "report.html").read_text()
     assert "latents of 4×16×24 clips, patch 2, depth 1, width 16" in page
-    assert "latents of 16×224×224 clips, depth 1, width 16" in page and "paper size" in page
+    assert "latents of 16×224×224 clips, patch 2, depth 1, width 16" in page and "paper size" in page
     cost = page.partition("<h2>Cost</h2>")[2].partition("</section>")[0]
-    assert cost.count("<tr>") == (1 + 2) + (1 + 2)
+    assert cost.count("<tr>") == 2 * ((1 + 2) + (1 + 2))  # and as Figure 5 counts
     assert "at no size of clip up to" in cost and "for clips from 96×96 on" in cost
 
 
