@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 
+from tests.builders.results import generated_record
 from vidtwin_gen.files import write_json
 from vidtwin_gen.records import Result, read_result
 
@@ -77,3 +78,8 @@ def test_every_kind_has_a_name_of_its_own():
             assert result.written_by.startswith("python ")
             found.append(result.kind)
     assert len(found) > 1 and len(set(found)) == len(found)
+
+
+def test_classes_have_a_name_each():
+    with pytest.raises(ValueError, match=r"class_names must be as many as class_labels, got \['7'\]"):
+        generated_record(class_labels=[0, 1], class_names=["7"])

@@ -51,6 +51,10 @@ class GeneratedRecord(Result):
     num_videos: int
     command: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.class_labels):
+            raise ValueError(f"class_names must be as many as class_labels, got {self.class_names!r:.80}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyResult(Result):
