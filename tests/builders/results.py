@@ -121,4 +121,6 @@ def generated_record(**changes: Any) -> GeneratedRecord:
         "labels_from": None,
         "num_videos": 1,
     }
-    return GeneratedRecord(**fields | changes)
+    fields |= changes
+    fields["class_labels"] = changes.get("class_labels", list(range(len(fields["class_names"]))))
+    return GeneratedRecord(**fields)
