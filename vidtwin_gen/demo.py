@@ -29,7 +29,8 @@ NUM_INFERENCE_STEPS = 25
 # Threads that wait spin for microseconds: for ever costs a data worker its core, and not at all costs a step
 # of small operations half its time again.
 TRAINING_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
-# Of each stage on two cores of a Xeon, preset `demo`: its part of the whole, for the time that is left.
+# About, of each stage of the preset `demo` on two cores, in part estimated: only their proportions count, for
+# the time that is left.
 SECONDS = {
     "data": 27,
     "stage 1, the autoencoder": 340,

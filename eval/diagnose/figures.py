@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from eval.diagnose.channel_statistics import DEAD_BELOW, GridStatistics
-from eval.report.figures import COLOURS, write_figure
+from eval.figures import COLOURS, write_figure
 
 BARS_AT_MOST = 64  # of more channels the numbers below their bars would overlap
 

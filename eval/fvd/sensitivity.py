@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 
 from eval.clips import Clips
 from eval.extraction import Extraction
+from eval.figures import write_figure
 from eval.fvd.distance import FeatureSums, distance_of_sums
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
-from eval.report.figures import write_figure
 from vidtwin_gen.devices import processes
 from vidtwin_gen.records import SensitivityResult
 

@@ -12,9 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vidtwin_gen.files import replacing_file
+from eval.figures import COLOURS, write_figure
 
-COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c", "#a5526e", "#707070")
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
 MAX_CURVES = 8
 LOG_FROM = 20  # a ratio of the largest to the smallest from which an axis is logarithmic
@@ -119,12 +118,6 @@ def plot_quality(panels: Sequence[Panel], path: Path) -> None:
         axes.set_ylabel(panel.quality_axis, fontsize=8)
         _tidy(axes)
     write_figure(path, figure)
-
-
-def write_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
-    """In the format that the suffix names."""
-    with replacing_file(path) as partial:
-        figure.savefig(partial, dpi=dpi, format=path.suffix[1:])
 
 
 def _grid(
