@@ -128,15 +128,18 @@ def user_errors(program: str | None = None) -> Iterator[None]:
             return
         interrupted = number
         signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = lambda _: None  # of what it leaves half made, such as a progress bar
         raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
     before = {number: signal.signal(number, interrupt) for number in signals}
+    unraisable = sys.unraisablehook
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         interrupted = interrupted or signal.SIGINT
+        traceback.clear_frames(error.__traceback__)  # here, where the half made is not heard
     except Exception as error:
         mistake = isinstance(error, (ValueError, FloatingPointError))
         refused = "" if mistake else _refused_by_the_system(error)
@@ -150,6 +153,7 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+        sys.unraisablehook = unraisable
     if interrupted:
         print(f"{name}: interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
         sys.exit(128 + interrupted)

@@ -1,6 +1,7 @@
 """Command lines: flags are fields, and a user's mistake is one line."""
 
 import argparse
+import gc
 import multiprocessing
 import os
 import signal
@@ -163,6 +164,26 @@ def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
     assert stopped.value.code == 128 + number
     assert capsys.readouterr().err == f"encode: interrupted by {number.name}\n"
     assert signal.getsignal(number) is before
+
+
+class HalfMade:
+    """Interrupted while it is made, as a progress bar may be, it can't be finalised."""
+
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        self.position = 0
+
+    def __del__(self):
+        self.position += 1
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_signal_leaves_half_made_says_nothing(capsys):
+    with pytest.raises(SystemExit), user_errors("encode"):
+        HalfMade()
+    gc.collect()
+    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
 
 
 def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
