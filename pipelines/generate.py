@@ -104,7 +104,9 @@ def read_counts(path: Path) -> dict[str, int]:
             counts = json.loads(path.read_text(encoding="utf-8"))
         else:
             with safe_open(path, framework="pt") as file:
-                names = json.loads(file.metadata()["class_names"])
+                metadata = file.metadata()
+                about = json.loads(metadata.get("reference", "{}"))
+                names = about["class_names"] if about else json.loads(metadata["class_names"])  # of before
                 counts = dict(Counter(names[label] for label in file.get_tensor("labels").tolist()))
         if not counts or not all(type(count) is int and 0 < count <= MOST_CLIPS for count in counts.values()):
             raise ValueError(f"expected a number from 1 to {MOST_CLIPS} for each class")

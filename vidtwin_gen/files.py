@@ -39,8 +39,8 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
-    partial.touch()  # where there is no writing, not all libraries say so
     try:
+        partial.touch()  # where there is no writing, not all libraries say so
         with writing(final):
             yield partial
         partial.replace(final)

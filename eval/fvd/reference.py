@@ -101,14 +101,15 @@ class Reference:
             "floor": self.floor,
         }
         with replacing_file(path) as partial:
-            save_file(tensors, partial, metadata={name: json.dumps(value) for name, value in about.items()})
+            save_file(tensors, partial, metadata={"reference": json.dumps(about)})  # several have no order
 
 
 def read_reference(path: str | Path) -> Reference:
     """What `Reference.save` wrote. Raises ValueError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            texts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            about = texts.get("reference", texts)  # of before: each by itself
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         protocol = make(FVDProtocol, about["protocol"], "its protocol", "measure it again")
         check_type("its metadata", about, About)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from eval.fvd.reference import read_reference
 from eval.real_clips import RealClips
@@ -70,6 +73,16 @@ def test_a_reference_gives_the_number_and_refuses_another_protocol(
     run("reference", reference, data=data, split="all", protocol="quick-12", **size)
     assert read_counts(reference) == {"Left": 4, "Right": 4, "Up": 4}
     from_file = run("fvd", tmp_path / "a.json", reference=reference, generated=generated)
+    for name in ("again", "and again"):  # a header of several keys had them in any order
+        read_reference(reference).save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == reference.read_bytes()
+    with safe_open(reference, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["reference"])
+    before = tmp_path / "before.safetensors"
+    save_file(tensors, before, {name: json.dumps(value) for name, value in about.items()})
+    assert read_counts(before) == read_counts(reference)
+    assert run("fvd", tmp_path / "before.json", reference=before, generated=generated) == from_file
     direct = run("fvd", tmp_path / "b.json", data=data, split="all", generated=generated, seed=0)
     assert from_file["protocol"]["name"] == direct["protocol"]["name"] == "quick-12"
     assert from_file["floor"] is not None and from_file["protocol"]["split"] == "all"
