@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -231,10 +232,17 @@ def run_stage(stage: Stage) -> None:
         start_new_session=True,
         preexec_fn=partial(end_with_parent, signal.SIGTERM),
     )
-    with handled_by(lambda number, frame: child.send_signal(number)):
+    came = 0
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = number
+        child.send_signal(number)
+
+    with handled_by(pass_on):
         code = child.wait()
-    if code:
-        status = code if code > 0 else status_of(-code)
+    if code or came:  # it may have been past its last step
+        status = code if code > 0 else status_of(-code or came)
         print(
             f"{stage.program} ended with status {status}; the same command resumes the demo", file=sys.stderr
         )

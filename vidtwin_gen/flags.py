@@ -15,6 +15,7 @@ A module of flags imports neither torch nor diffusers; the module of a verb is i
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import dataclasses
 import os
@@ -128,13 +129,21 @@ def user_errors(program: str | None = None) -> Iterator[None]:
             return
         interrupted = number
         signal.signal(number, signal.SIG_DFL)
-        sys.unraisablehook = lambda _: None  # of what it leaves half made, such as a progress bar
+        sys.unraisablehook = unraisable
         raise KeyboardInterrupt
+
+    def unraisable(lost: Any) -> None:
+        """What it leaves half made, such as a progress bar, says nothing; and where a destructor got it, from
+        which nothing is raised, it comes again."""
+        if issubclass(lost.exc_type, KeyboardInterrupt) and interrupted:
+            signal.signal(interrupted, interrupt)
+            again.append(threading.Timer(0.05, _thread.interrupt_main, [interrupted]))
+            again[-1].start()
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
     before = {number: signal.signal(number, interrupt) for number in signals}
-    unraisable = sys.unraisablehook
+    unraisable_before, again = sys.unraisablehook, list[threading.Timer]()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -151,9 +160,11 @@ def user_errors(program: str | None = None) -> Iterator[None]:
             print(f"{name}: error: {refused or error}", file=sys.stderr)
             sys.exit(1 if refused else 2)
     finally:
+        for timer in again:
+            timer.cancel()
         for number, earlier in before.items():
             signal.signal(number, earlier)
-        sys.unraisablehook = unraisable
+        sys.unraisablehook = unraisable_before
     if interrupted:
         print(f"{name}: interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
         sys.exit(128 + interrupted)

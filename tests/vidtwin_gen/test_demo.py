@@ -90,13 +90,19 @@ STAND_IN = """if True:  # of a training: says what it got, and ends as a trainin
         print("trains", flush=True)
         while not stop.number:
             time.sleep(0.01)
-        sys.exit(status_of(stop.number))"""
+        sys.exit(status)"""
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL"])
-def test_a_training_ends_with_the_demo(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        *((name, "status_of(stop.number)") for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGKILL")),
+        ("SIGTERM", "0"),  # it was past its last step
+    ],
+)
+def test_a_training_ends_with_the_demo(name: str, status: str, tmp_path: Path) -> None:
     """It gets the signals, and the demo has its status; of one that nobody can handle it learns by itself."""
-    (tmp_path / "train_stand_in.py").write_text(STAND_IN)
+    (tmp_path / "train_stand_in.py").write_text(STAND_IN.replace("(status)", f"({status})"))
     run = (
         "from pathlib import Path; from vidtwin_gen.demo import Stage, run_stage; "
         "run_stage(Stage('training', Path('result'), 'train_stand_in', []))"

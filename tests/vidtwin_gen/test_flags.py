@@ -186,6 +186,24 @@ def test_what_a_signal_leaves_half_made_says_nothing(capsys):
     assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
 
 
+class Swallows:
+    """Destroyed when the signal comes: nothing is raised out of a destructor."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+
+def test_a_signal_that_a_destructor_swallows_comes_again(capsys):
+    went_on = False
+    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
+        Swallows()
+        time.sleep(5)
+        went_on = True
+    assert stopped.value.code == 130 and not went_on
+    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
+
+
 def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
     """Its parent says what there is to say."""
     with user_errors("encode"):
