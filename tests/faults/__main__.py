@@ -203,7 +203,7 @@ class Trials:
             copied = _bytes(case / command.copied) if command.copied else 0
             with disk(case / PLACE, copied + limit) as (prepare, more):
                 command.copy(case)
-                ended = command.start(case, prepare).wait()
+                ended = command.start(case, prepare).wait(limit_s=300)
                 more()
                 return refusal(ended, "a full disk", may_end=True) + self.again(name, case)
 
@@ -212,7 +212,7 @@ class Trials:
         with self.case(COMMANDS[name]) as case, disk(case / PLACE, 2**28) as (_, _):
             COMMANDS[name].copy(case)
             read_only(case / PLACE, True)
-            ended = COMMANDS[name].start(case).wait()
+            ended = COMMANDS[name].start(case).wait(limit_s=300)
             read_only(case / PLACE, False)
             return refusal(ended, "no permission") + self.again(name, case)
 
@@ -224,7 +224,7 @@ class Trials:
                 out.mkdir()
             else:
                 out.write_text("kept")
-            ended = COMMANDS[name].start(case).wait()
+            ended = COMMANDS[name].start(case).wait(limit_s=300)
             if out.is_file() and out.read_text() != "kept":
                 return ["the file was overwritten"]
             shutil.rmtree(out) if out.is_dir() else out.unlink()
@@ -244,7 +244,7 @@ class Trials:
                     break
                 time.sleep(0.002)
             started.send(number)
-            ended = started.wait()
+            ended = started.wait(limit_s=started.seconds + 60)
             problems = left_behind(case)
             expected = {0, -number, 128 + number}
             if ended.status not in expected or ended.traceback:
