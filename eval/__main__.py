@@ -14,7 +14,9 @@ from vidtwin_gen.flags import Verb, run_verb
 
 VERBS = {
     "fvd": Verb(
-        FVDFlags, "eval.fvd.command:measure_fvd", "FVD of generated clips against real ones, with its floors"
+        FVDFlags,
+        "eval.fvd.command:measure_fvd",
+        "FVD and KVD of generated clips against real ones, with their floors",
     ),
     "reference": Verb(
         ReferenceFlags,

@@ -16,7 +16,7 @@ from eval.recon.shared import Subject
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.devices import processes
 from vidtwin_gen.quality import lpips_per_frame, psnr, psnr_per_frame, summarize
-from vidtwin_gen.records import DiagnoseResult
+from vidtwin_gen.records import DiagnoseResult, not_measured
 
 NOISE_LEVELS = (0.1, 0.2, 0.5)
 PAIRS_SHOWN = 3
@@ -84,7 +84,7 @@ def temporal_distances(subject: Subject, values: Mapping[str, torch.Tensor]) -> 
     rfvd, tfvd = (subject.distance(values, f"features {i}") for i in range(2))
     steps = num_interior_steps(subject.autoencoder.layout)
     if not any(steps.values()):
-        tfvd = {"fvd": None, "reason": "no grid of the latent has three steps in time"}
+        tfvd = not_measured("no grid of the latent has three steps in time")
     tfvd |= {
         "source": "V-RAE, arXiv 2608.13556: each interior step in time is the midpoint of its neighbours",
         "interior_steps": steps,

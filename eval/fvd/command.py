@@ -1,16 +1,16 @@
-"""python -m eval fvd: the distance of generated clips from real ones, beside what it could be at best."""
+"""python -m eval fvd: the distances of generated clips from real ones, beside what they could be at best."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE
 from eval.extraction import Extraction
-from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
@@ -20,8 +20,13 @@ from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
 from eval.generated_clips import GeneratedClips, read_generated
 from vidtwin_gen.devices import find_device, processes
-from vidtwin_gen.records import FVDResult, distance_json
+from vidtwin_gen.records import FVDResult, distance_json, kvd_text, not_measured
 from vidtwin_gen.weights import MissingWeightsError
+
+NO_FEATURES = (
+    "the file of --reference holds no features, for it is of an earlier version: measure it again with "
+    "`python -m eval reference`"
+)
 
 
 def measure_fvd(flags: FVDFlags) -> None:
@@ -57,10 +62,13 @@ def measure_fvd(flags: FVDFlags) -> None:
         elif autoencoder is not None:
             features = side.reconstruct(reference)
     assert reference is not None
-    floor: dict[str, Any] = {"fvd": None, "reason": reason}
+    floor = not_measured(reason)
     if features is not None and autoencoder is not None:
-        value = distance_of_sums(reference.sums, FeatureSums.of(features, "reconstructed"))
-        floor = {"fvd": value, "num_reconstructions": len(features), "vae_sha256": autoencoder.sha256}
+        floor = {
+            **distances(reference.features, FeatureSet.of(features, "reconstructed"), paired=True)._asdict(),
+            "num_reconstructions": len(features),
+            "vae_sha256": autoencoder.sha256,
+        }
     if reference.names != names:  # of other classes, where videos turned out to be bad
         chosen = [chosen_clips(settings, clips, reference.names) for clips in generated]
     size = settings.protocol.shape[1:]
@@ -69,7 +77,7 @@ def measure_fvd(flags: FVDFlags) -> None:
         about = {"generated": clips.sha256, "size": size, "resize": RESIZE, **clips.reading}
         view = extraction.features(extractor, **about)
         features = extraction.generated(clips, indices, size, view)
-        values.append(distance_of_sums(reference.sums, FeatureSums.of(features, "generated")))
+        values.append(distances(reference.features, FeatureSet.of(features, "generated")))
     if not processes().is_main_process:
         return
     sets = [
@@ -77,17 +85,20 @@ def measure_fvd(flags: FVDFlags) -> None:
             "file": f"{clips.path.parent.name}/{clips.path.name}",
             "sha256": clips.sha256,
             "seed": clips.seed,
-            "fvd": value,
+            **value._asdict(),
         }
         for clips, value in zip(generated, values, strict=True)
     ]
     record = dataclasses.replace(settings.record(extractor), codec=generated[0].codec)
     if any(clips.names is None for clips in generated):
         record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
+    fvds, kvds = [value.fvd for value in values], [value.kvd for value in values if value.kvd is not None]
     result = FVDResult(
-        **distance_json(fmean(values), record),
+        **distance_json(fmean(fvds), record, fmean(kvds) if kvds else None),
         note=generated[0].note,
-        std=stdev(values) if len(values) > 1 else None,
+        std=spread(fvds),
+        kvd_std=spread(kvds),
+        kvd_reason=None if kvds else NO_FEATURES,
         num_seeds=len(values),
         num_seeds_of_protocol=settings.protocol.num_seeds,
         generated=sets,
@@ -100,6 +111,11 @@ def measure_fvd(flags: FVDFlags) -> None:
     )
     result.write(flags.out)
     print(describe(result))
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The standard deviation over sets, where there are several."""
+    return stdev(values) if len(values) > 1 else None
 
 
 def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedClips]:
@@ -159,22 +175,29 @@ def autoencoder_of(
 
 
 def describe(result: FVDResult) -> str:
-    """A line: the value, its N and protocol, its floors, what was skipped."""
+    """A line: the values, their N and protocol, their floors, what was skipped."""
     assert result.protocol and result.floors and result.num_seeds and result.num_seeds_of_protocol
     value = f"FVD {result.fvd:.2f}"
     if result.std is not None:
-        value += f" ± {result.std:.2f} over {result.num_seeds} seeds"
+        value += f" ± {result.std:.2f}"
+    if result.kvd is not None:
+        value += f", KVD {kvd_text(result.kvd, result.kvd_std)}"
+    if result.std is not None:
+        value += f" over {result.num_seeds} seeds"
     if result.num_seeds < result.num_seeds_of_protocol:
         value += f" ({result.num_seeds} of the protocol's {result.num_seeds_of_protocol} seeds)"
     parts = [value]
     for key, title in (("real", "real against real"), ("reconstructions", "reconstructions")):
         floor = result.floors[key]
         of_what = f" ({floor['other_real']})" if "other_real" in floor else ""
+        kvd = f", KVD {kvd_text(floor['kvd'])}" if floor["kvd"] is not None else ""
         parts.append(
-            f"{title} {floor['fvd']:.1f}{of_what}"
+            f"{title} {floor['fvd']:.1f}{kvd}{of_what}"
             if floor["fvd"] is not None
             else f"no {title}: {floor['reason']}"
         )
+    if result.kvd_reason is not None:
+        parts.append(f"no KVD: {result.kvd_reason}")
     flag = ", rank-deficient" if result.rank_deficient else ""
     counts = f"{result.num_real} real, {result.num_generated} generated clips"
     skipped = f"; {len(result.skipped_videos)} videos skipped" if result.skipped_videos else ""

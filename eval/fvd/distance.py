@@ -1,10 +1,15 @@
-"""The Fréchet video distance (Unterthiner et al., arXiv 1812.01717): the formula, and the sums it is of."""
+"""The Fréchet and the kernel video distance (Unterthiner et al., arXiv 1812.01717): the formulas, and the
+features they are of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torchmetrics.image.kid import poly_kernel
+
+ROWS = 512  # of the kernel's matrix at a time: 40 MB in float64 beside 10,000 features
 
 
 def frechet_distance(
@@ -38,29 +43,82 @@ def _matrix_sqrt(sigma: torch.Tensor) -> torch.Tensor:
     return (vectors * roots) @ vectors.T
 
 
+def kernel_distance(first: torch.Tensor, second: torch.Tensor, *, paired: bool = False) -> torch.Tensor:
+    """Squared maximum mean discrepancy, with the kernel k(x, y) = (x·y / D + 1)^3 of KID (Bińkowski et al.,
+    arXiv 1801.01401):
+
+        mean of k(x, x') over x != x'  +  mean of k(y, y') over y != y'  -  2 mean of k(x, y)
+
+    Its expectation is the same for all N and M, so near 0 it may be negative.
+
+    paired: row i of both is of one clip, as it is and as something has changed it. The last mean then leaves
+    these pairs out (Gretton et al., JMLR 13, 2012, equation 4), for being alike they would bias it.
+
+    Shapes: (N, D), (M, D), N = M where paired -> () float64.
+
+    Raises:
+        ValueError: other shapes, or fewer than two samples on a side.
+    """
+    first, second = first.double(), second.double()
+    shapes, counts = (first.shape, second.shape), (len(first), len(second))
+    too_few = min(counts) < 2 or (paired and counts[0] != counts[1])
+    if too_few or first.ndim != 2 or shapes[0][1:] != shapes[1][1:]:
+        raise ValueError(
+            "expected features (N, D) and (M, D) of at least 2 clips each, N = M where paired, got "
+            f"{[tuple(shape) for shape in shapes]}"
+        )
+    within = _mean_kernel(first, first, others=True) + _mean_kernel(second, second, others=True)
+    return within - 2 * _mean_kernel(first, second, others=paired)
+
+
+def _mean_kernel(x: torch.Tensor, y: torch.Tensor, *, others: bool) -> torch.Tensor:
+    """The mean of k over all pairs of rows; of `others`, over those whose numbers differ."""
+    total = x.new_zeros(())
+    for start in range(0, len(x), ROWS):
+        kernel = poly_kernel(x[start : start + ROWS], y)
+        total += kernel.sum() - (kernel.diagonal(start).sum() if others else 0)
+    return total / (len(x) * (len(y) - others))
+
+
 @dataclass(frozen=True)
-class FeatureSums:
-    """What a Fréchet distance needs of N features (D,): their sum (D,), the sum of x x^T (D, D), float64, and
-    N. `side` names them in an error."""
+class FeatureSet:
+    """N features as the distances need them: their sum (D,), the sum of x x^T (D, D), float64, N, and
+    `rows` (N, D) themselves, None where only the sums were kept. `side` names them in an error."""
 
     total: torch.Tensor
     outer: torch.Tensor
     count: int
     side: str = "given"
+    rows: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, features: torch.Tensor, side: str = "given") -> FeatureSums:
+    def of(cls, features: torch.Tensor, side: str = "given") -> FeatureSet:
         """Of features (N, D)."""
-        features = features.double()
-        return cls(features.sum(0), features.T @ features, len(features), side)
+        double = features.double()
+        return cls(double.sum(0), double.T @ double, len(features), side, features)
 
 
-def distance_of_sums(first: FeatureSums, second: FeatureSums) -> float:
+class Distances(NamedTuple):
+    """Of two sets of clips, under the names in the records; kvd: None where features were not kept."""
+
+    fvd: float
+    kvd: float | None
+
+
+def distances(first: FeatureSet, second: FeatureSet, *, paired: bool = False) -> Distances:
+    """Both distances; `paired` as in `kernel_distance`. Raises as `mean_and_covariance`."""
+    fvd, kvd = distance_of_sums(first, second), None
+    if first.rows is not None and second.rows is not None:
+        kvd = kernel_distance(first.rows, second.rows, paired=paired).item()
+    return Distances(fvd, kvd)
+
+
+def distance_of_sums(first: FeatureSet, second: FeatureSet) -> float:
     """The Fréchet distance between two sets of features. Raises as `mean_and_covariance`."""
     return frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)).item()
 
 
-def mean_and_covariance(sums: FeatureSums) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_and_covariance(sums: FeatureSet) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean (D,) and the covariance (D, D) with the divisor N - 1.
 
     Raises:

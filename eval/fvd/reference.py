@@ -1,4 +1,4 @@
-"""The real side of a Fréchet distance: `python -m eval reference` measures it once for all generators."""
+"""The real side of the distances: `python -m eval reference` measures it once for all generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import Clips, fit
 from eval.extraction import Extraction, View
-from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import ReferenceFlags
 from eval.fvd.networks import extractor_of
@@ -26,14 +26,14 @@ from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.models.checks import check_finite
-from vidtwin_gen.records import FVDProtocol
+from vidtwin_gen.records import FVDProtocol, kvd_text, not_measured
 from vidtwin_gen.records.fvd import Distance
 from vidtwin_gen.records.json_types import check_type
 from vidtwin_gen.records.result import make
 
 
 class About(TypedDict):
-    """What stands beside the sums in a file of statistics."""
+    """What stands beside the tensors in a file of statistics."""
 
     protocol: dict[str, Any]
     class_names: list[str]
@@ -49,13 +49,13 @@ class Reference:
 
     Args:
         protocol: of the real side; its num_generated is what the protocol asks for.
-        sums: of the features. names: the class of each clip. skipped: bad videos, replaced by others.
+        features: of the clips. names: the class of each clip. skipped: bad videos, replaced by others.
         num_videos: that the clips are from. clips_sha256: which clips they are, as `RealClips.sha256` says.
-        floor: the FVD of these clips from as many other real ones, or the reason why there is none.
+        floor: the distances of these clips from as many other real ones, or the reason why there is none.
     """
 
     protocol: FVDProtocol
-    sums: FeatureSums
+    features: FeatureSet
     names: list[str]
     skipped: list[str]
     num_videos: int
@@ -88,10 +88,12 @@ class Reference:
         clips."""
         class_names = sorted(set(self.names))
         tensors = {
-            "sum": self.sums.total,
-            "outer": self.sums.outer,
+            "sum": self.features.total,
+            "outer": self.features.outer,
             "labels": torch.tensor([class_names.index(name) for name in self.names]),
         }
+        if self.features.rows is not None:
+            tensors["features"] = self.features.rows
         about = {
             "protocol": self.protocol.to_json(),
             "class_names": class_names,
@@ -105,7 +107,7 @@ class Reference:
 
 
 def read_reference(path: str | Path) -> Reference:
-    """What `Reference.save` wrote. Raises ValueError for any other file."""
+    """What `Reference.save` wrote, or wrote before it kept features. Raises ValueError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             texts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
@@ -113,9 +115,12 @@ def read_reference(path: str | Path) -> Reference:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         protocol = make(FVDProtocol, about["protocol"], "its protocol", "measure it again")
         check_type("its metadata", about, About)
-        check_finite(tensors.items(), "its sums")
+        check_finite(tensors.items(), "its sums and features")
         class_names, dim = about["class_names"], protocol.feature_dim
         shapes = {"sum": (dim,), "outer": (dim, dim), "labels": (protocol.num_real,)}
+        rows, floor = tensors.get("features"), about["floor"]
+        if rows is not None:
+            shapes["features"] = (protocol.num_real, dim)
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
             raise ValueError(f"expected tensors {shapes}")
         labels = tensors["labels"].tolist()
@@ -125,12 +130,12 @@ def read_reference(path: str | Path) -> Reference:
             raise ValueError("expected sums of float64, and labels of its class_names")
         return Reference(
             protocol=protocol,
-            sums=FeatureSums(tensors["sum"], tensors["outer"], len(labels), "real"),
+            features=FeatureSet(tensors["sum"], tensors["outer"], len(labels), "real", rows),
             names=[class_names[label] for label in labels],
             skipped=about["skipped_videos"],
             num_videos=about["num_real_videos"],
             clips_sha256=about["clips_sha256"],
-            floor=about["floor"],
+            floor=floor | {"kvd": floor.get("kvd")},
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -170,14 +175,14 @@ class RealSide:
             draws, features = self.extraction.real(
                 real, partial(draws_of, protocol, real, wanted), {"real": view} | reconstructions, sizes
             )
-            floor: dict[str, Any] = {"fvd": None, "reason": objection}
-            sums = FeatureSums.of(features["real"], "real")
-            if objection is None:
+            of_real = FeatureSet.of(features["real"], "real")
+            if objection is not None:
+                floor = not_measured(objection)
+            else:
                 second = partial(draws_of, protocol, real, wanted, number=1)
                 _, other = self.extraction.real(real, second, {"real": view}, title="other real clips")
-                value = distance_of_sums(sums, FeatureSums.of(other["real"], "other real"))
                 floor = {
-                    "fvd": value,
+                    **distances(of_real, FeatureSet.of(other["real"], "other real"))._asdict(),
                     "num_other_real": protocol.num_clips,
                     "other_real": protocol.floor_selection,
                 }
@@ -185,7 +190,7 @@ class RealSide:
                 break
         reference = Reference(
             self.settings.record(self.extractor),
-            sums,
+            of_real,
             [real.names[draw.row] for draw in draws],
             real.skipped,
             num_videos=len({draw.row for draw in draws}),
@@ -259,7 +264,7 @@ def measure_reference(flags: ReferenceFlags) -> None:
     floor = reference.floor
     skipped = f"{len(reference.skipped)} videos skipped, " if reference.skipped else ""
     beside = (
-        f"real against real {floor['fvd']:.1f} ({floor['other_real']})"
+        f"real against real {floor['fvd']:.1f}, KVD {kvd_text(floor['kvd'])} ({floor['other_real']})"
         if floor["fvd"] is not None
         else f"no real floor ({floor['reason']})"
     )

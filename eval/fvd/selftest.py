@@ -13,7 +13,7 @@ from einops import rearrange
 from safetensors.torch import load_file
 
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
-from eval.fvd.distance import FeatureSums, distance_of_sums, frechet_distance
+from eval.fvd.distance import FeatureSet, distance_of_sums, frechet_distance
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.flags import GOLDEN_KEYS, SELFTEST_PARTS, SelftestFlags
 from eval.fvd.i3d import load_i3d
@@ -108,10 +108,10 @@ def frechet_checks() -> Iterator[Check]:
     yield _near("Fréchet distance, Gaussians against the closed form", value, closed_form, 1e-9)
     for count in (100, 1000):
         features = torch.randn(count, 400, generator=generator) * 5
-        parts = [FeatureSums.of(part) for part in features.flip(0).split(30)]
+        parts = [FeatureSet.of(part) for part in features.flip(0).split(30)]
         total, outer = sum(part.total for part in parts), sum(part.outer for part in parts)
-        again = FeatureSums(torch.as_tensor(total), torch.as_tensor(outer), count)
-        distance = torch.tensor(distance_of_sums(FeatureSums.of(features), again))
+        again = FeatureSet(torch.as_tensor(total), torch.as_tensor(outer), count)
+        distance = torch.tensor(distance_of_sums(FeatureSet.of(features), again))
         name = f"Fréchet distance, {count} features of 400 numbers against themselves"
         yield _near(name, distance, torch.zeros(()), 1e-4)
 

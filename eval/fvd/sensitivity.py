@@ -1,4 +1,4 @@
-"""python -m eval sensitivity: does the distance grow with what is wrong with real clips? They are made worse
+"""python -m eval sensitivity: do the distances grow with what is wrong with real clips? They are made worse
 in four ways, each by degrees (after Unterthiner et al., arXiv 1812.01717, section 4)."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from eval.clips import Clips
 from eval.extraction import Extraction
 from eval.figures import write_figure
-from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.distance import FeatureSet, distance_of_sums, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
 from eval.fvd.networks import extractor_of
@@ -78,7 +78,7 @@ DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str, float]] = {
 
 
 def measure_sensitivity(flags: SensitivityFlags) -> None:
-    """The distance of real clips from themselves distorted, by kind and strength."""
+    """The distances of real clips from themselves distorted, by kind and strength."""
     shape = (flags.num_frames, flags.height, flags.width)
     extractor = extractor_of(flags)
     check_length(extractor, flags.num_frames)
@@ -99,15 +99,17 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
                 view=[name, level],
             )
     _, features = extraction.real(real, lambda: real.of_classes(names), views)
-    original = FeatureSums.of(features["original"])
+    original = FeatureSet.of(features["original"])
     distortions: dict[str, Any] = {}
     for name, (_, levels, unit, none) in DISTORTIONS.items():
-        values = [distance_of_sums(original, FeatureSums.of(features[f"{name} {level}"])) for level in levels]
+        sets = (FeatureSet.of(features[f"{name} {level}"]) for level in levels)
+        fvds, kvds = zip(*(distances(original, one, paired=True) for one in sets), strict=True)
         distortions[name] = {
             "unit": unit,
             "undistorted": none,
-            "fvd": [list(pair) for pair in zip(levels, values, strict=True)],
-            "monotone": all(a < b for a, b in zip([0.0, *values], values, strict=False)),
+            "fvd": [list(pair) for pair in zip(levels, fvds, strict=True)],
+            "kvd": [list(pair) for pair in zip(levels, kvds, strict=True)],
+            "monotone": all(a < b for a, b in zip([0.0, *fvds], fvds, strict=False)),
         }
     if not processes().is_main_process:
         return
@@ -115,7 +117,7 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     result = SensitivityResult(
         num_clips=len(names),
         rank_deficient=protocol.rank_deficient,
-        identical=distance_of_sums(original, FeatureSums.of(features["original"])),
+        identical=distance_of_sums(original, FeatureSet.of(features["original"])),
         distortions=distortions,
         protocol=protocol.to_json(),
         skipped_videos=real.skipped,

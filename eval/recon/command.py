@@ -18,7 +18,7 @@ from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_png
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import SSIM_WINDOWS, lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
-from vidtwin_gen.records import ReconResult
+from vidtwin_gen.records import ReconResult, kvd_text
 
 # (B, C, F, H, W) twice -> (B, F); LPIPS, which needs a network, stands beside them
 METRICS = {"psnr": psnr_per_frame, "ssim": ssim_per_frame}
@@ -123,7 +123,8 @@ def describe(result: ReconResult, real: RealClips) -> str:
         values.append(f"LPIPS {both['lpips']['mean']:.3f}")
     if result.rfvd and result.rfvd["fvd"] is not None:
         flag = ", rank-deficient" if result.rfvd["rank_deficient"] else ""
-        values.append(f"rFVD {result.rfvd['fvd']:.1f} ({result.rfvd['num_real']} clips a side{flag})")
+        values += [f"rFVD {result.rfvd['fvd']:.1f}", f"rKVD {kvd_text(result.rfvd['kvd'])}"]
+        values[-1] += f" ({result.rfvd['num_real']} clips a side{flag})"
     split = f"{result.split} split" if result.split else "videos by path"
     skipped = f"; skipped {len(real.skipped)} of {real.num_videos} videos" if real.skipped else ""
     return (

@@ -52,7 +52,9 @@ class ReconFlags(AutoencoderFlags):
         "reconstruction, where its weights are",
         action=argparse.BooleanOptionalAction,
     )
-    fvd: bool = flag("also measure FVD of the reconstructions (rFVD)", False, action="store_true")
+    fvd: bool = flag(
+        "also measure FVD and KVD of the reconstructions (rFVD, rKVD)", False, action="store_true"
+    )
     per_clip: Path | None = flag(
         "also write a row for each clip, .csv or .jsonl", type=path_ending(".csv", ".jsonl")
     )

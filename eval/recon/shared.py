@@ -17,7 +17,7 @@ from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, View, identity
 from eval.feature_store import FeatureStore
 from eval.flags import frame_rate
-from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.networks import extractor_of
 from eval.fvd.protocols import quick
@@ -26,7 +26,7 @@ from eval.real_clips import ClipDraw, RealClips
 from eval.recon.flags import AutoencoderFlags
 from vidtwin_gen.devices import find_device, processes
 from vidtwin_gen.quality import PSNR_AT_MOST
-from vidtwin_gen.records import distance_json
+from vidtwin_gen.records import distance_json, not_measured
 from vidtwin_gen.weights import MissingWeightsError
 
 LPIPS_SIDE = 16  # the least that the network takes
@@ -38,7 +38,7 @@ class Subject:
     """An autoencoder, and the clips and networks that it is measured with.
 
     network: LPIPS, None where it is not measured; lpips: what the result says of it.
-    extractor: of the Fréchet distances, None where none is measured; no_fvd: the reason.
+    extractor: of the distances, None where none is measured; no_fvd: the reason.
     """
 
     flags: AutoencoderFlags
@@ -143,13 +143,13 @@ class Subject:
         }
 
     def distance(self, values: Mapping[str, torch.Tensor], decoded: str) -> dict[str, Any]:
-        """The Fréchet distance between the features `real` and `decoded` (N, D) among the values, or the
-        `reason` why there is none."""
+        """The distances between the features `real` and `decoded` (N, D) among the values, or the `reason`
+        why there are none."""
         if self.extractor is None:
-            return {"fvd": None, "reason": self.no_fvd}
+            return not_measured(self.no_fvd)
         flags, count = self.flags, len(values["real"])
         if count < 2:
-            return {"fvd": None, "reason": f"{count} clip was left, of {len(self.real.bad)} skipped"}
+            return not_measured(f"{count} clip was left, of {len(self.real.bad)} skipped")
         split = None if flags.videos else flags.split or "test"
         protocol = quick(count, self.autoencoder.shape, split or "all", flags.stride, flags.fps, "classes")
         record = Settings(protocol, flags.fold or 1, flags.seed).record(self.extractor, "")
@@ -159,8 +159,9 @@ class Subject:
             split=split or "none: videos by their paths",
             fold=None if flags.videos else record.fold,
         )
-        sides = FeatureSums.of(values["real"], "real"), FeatureSums.of(values[decoded], "reconstructed")
-        return distance_json(distance_of_sums(*sides), record)
+        sides = FeatureSet.of(values["real"], "real"), FeatureSet.of(values[decoded], "reconstructed")
+        fvd, kvd = distances(*sides, paired=True)
+        return distance_json(fvd, record, kvd)
 
 
 def open_clips(flags: AutoencoderFlags, shape: ClipSize) -> RealClips:

@@ -6,7 +6,15 @@ are imported here, so that `read_result` knows every kind.
 
 from vidtwin_gen.records.autoencoder import DiagnoseResult, ReconResult
 from vidtwin_gen.records.cost import AutoencoderCostResult, CostResult, CostRow, Crossover
-from vidtwin_gen.records.fvd import FVDProtocol, FVDResult, SelftestResult, SensitivityResult, distance_json
+from vidtwin_gen.records.fvd import (
+    FVDProtocol,
+    FVDResult,
+    SelftestResult,
+    SensitivityResult,
+    distance_json,
+    kvd_text,
+    not_measured,
+)
 from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord
 from vidtwin_gen.records.result import Result, read_result
 
@@ -25,5 +33,7 @@ __all__ = [
     "SelftestResult",
     "SensitivityResult",
     "distance_json",
+    "kvd_text",
+    "not_measured",
     "read_result",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypedDict
 
-from vidtwin_gen.records.fvd import Distance
+from vidtwin_gen.records.fvd import Distance, kvd_text
 from vidtwin_gen.records.result import Result
 
 
@@ -26,7 +26,7 @@ class AutoencoderResult(Result):
     split, fold: of a data set; `videos` in their place are the files that were named.
     source_sizes: "height x width" of the files, and how many clips came from files of that size.
     lpips: whether it was `measured`, with which weights, or the `reason` why not.
-    rfvd: of reconstructions, None where it was not asked for.
+    rfvd: FVD and KVD of reconstructions, None where they were not asked for.
     """
 
     optional: ClassVar[tuple[str, ...]] = ("fold", "videos", "rfvd")
@@ -113,6 +113,8 @@ class DiagnoseResult(AutoencoderResult):
             if distance is not None and distance["fvd"] is not None:
                 flag = ", rank-deficient" if distance["rank_deficient"] else ""
                 words[name] = f"{distance['fvd']:.1f}{flag}"
+                if distance.get("kvd") is not None:
+                    words[name.replace("FVD", "KVD")] = kvd_text(distance["kvd"])
             elif distance is not None:
                 words[name] = f"not measured: {distance['reason']}"
         if self.tfvd_minus_rfvd is not None:

@@ -1,4 +1,5 @@
-"""Fréchet video distances: the protocol of a number, the number, and what says how far to trust it."""
+"""Fréchet and kernel video distances: the protocol of a number, the number, and what says how far to trust
+it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from vidtwin_gen.records.result import Result
 
 @dataclass(frozen=True, kw_only=True)
 class FVDProtocol:
-    """Everything a Fréchet distance depends on besides the generator. Two numbers compare only if their
+    """Everything a distance depends on besides the generator. Two numbers compare only if their
     protocols agree; it is written beside each of them.
 
     Args:
@@ -62,6 +63,7 @@ class _Needed(TypedDict):
 
 
 class _Distance(_Needed, total=False):
+    kvd: float | None  # records of before have none
     protocol: Protocol
 
 
@@ -70,10 +72,11 @@ Protocol = Annotated[dict[str, Any], FVDProtocol]
 Distance = Annotated[dict[str, Any], _Distance]
 
 
-def distance_json(value: float, protocol: FVDProtocol) -> dict[str, Any]:
-    """One measured distance: the value is never without its N, its flag and its protocol."""
+def distance_json(fvd: float, protocol: FVDProtocol, kvd: float | None = None) -> dict[str, Any]:
+    """The distances that were measured: the values are never without their N, flag and protocol."""
     return {
-        "fvd": value,
+        "fvd": fvd,
+        "kvd": kvd,
         "num_real": protocol.num_real,
         "num_generated": protocol.num_generated,
         "rank_deficient": protocol.rank_deficient,
@@ -81,28 +84,45 @@ def distance_json(value: float, protocol: FVDProtocol) -> dict[str, Any]:
     }
 
 
+def not_measured(reason: str) -> dict[str, Any]:
+    """In place of distances."""
+    return {"fvd": None, "kvd": None, "reason": reason}
+
+
+def kvd_text(kvd: float, std: float | None = None) -> str:
+    """A kernel distance for people, of several sets with its `std` over them. Small ones, which may be below
+    0, have more decimals."""
+    decimals = 1 if max(abs(kvd), std or 0) >= 10 else 3
+    return f"{kvd:.{decimals}f}" + (f" ± {std:.{decimals}f}" if std is not None else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FVDResult(Result):
-    """The distance of generated clips from real ones, or the `reason` why it was not measured; all but
+    """The distances of generated clips from real ones, or the `reason` why they were not measured; all but
     `fvd`, `reason` and `install` is then None.
 
     Args:
-        fvd: mean over the `generated` sets, `std` over them where there are several.
-        protocol: an `FVDProtocol`. floor: real clips against other real ones. floors: that, and
-            reconstructions against real ones, each with what it was measured on or its own `reason`.
+        fvd, kvd: mean over the `generated` sets, `std` and `kvd_std` over them where there are several.
+        protocol: an `FVDProtocol`. floor: FVD of real clips against other real ones. floors: both distances
+            of those, and of reconstructions against real ones, each with what it was measured on or its own
+            `reason`.
+        kvd_reason: why there is an FVD and no KVD.
         install: the line to type where weights are missing. note: what a codec of the generated clips does.
     """
 
     kind: ClassVar[str] = "fvd"
     written_by: ClassVar[str] = "python -m eval fvd"
-    optional: ClassVar[tuple[str, ...]] = ("note",)
+    optional: ClassVar[tuple[str, ...]] = ("kvd_reason", "note")
 
     fvd: float | None
+    kvd: float | None = None
     num_real: int | None = None
     num_generated: int | None = None
     rank_deficient: bool | None = None
     protocol: Protocol | None = None
     std: float | None = None
+    kvd_std: float | None = None
+    kvd_reason: str | None = None
     num_seeds: int | None = None
     num_seeds_of_protocol: int | None = None
     generated: list[dict[str, Any]] | None = None
@@ -130,10 +150,11 @@ class FVDResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityResult(Result):
-    """How the distance of real clips from themselves grows with what is done to one side.
+    """How the distances of real clips from themselves grow with what is done to one side.
 
-    distortions: by kind `unit`, `undistorted` (the strength that changes nothing), `fvd` (pairs of strength
-    and distance) and whether they are `monotone`.
+    identical: the FVD where nothing is done. distortions: by kind `unit`, `undistorted` (the strength that
+    changes nothing), `fvd` and `kvd` (pairs of strength and distance; results of before have no `kvd`), and
+    whether the first is `monotone`.
     """
 
     kind: ClassVar[str] = "sensitivity"
@@ -153,6 +174,9 @@ class SensitivityResult(Result):
         for name, curve in self.distortions.items():
             points = ", ".join(f"{value:.1f} at {level:g}" for level, value in curve["fvd"])
             words[f"{name}, {curve['unit']}"] = points + ("" if curve["monotone"] else "; NOT monotone")
+            if "kvd" in curve:
+                points = ", ".join(f"{kvd_text(value)} at {level:g}" for level, value in curve["kvd"])
+                words[f"{name}, KVD"] = points
         return words
 
 

@@ -41,7 +41,7 @@ def test_one_number_whatever_the_batches_order_and_workers(
     labels = torch.arange(3).repeat_interleave(8)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
     save_file({"frames": drifting_clips(24, 100)[order], "labels": labels[order]}, other)
-    values = []
+    values, kernel = [], []
     for number, (path, batch_size, workers) in enumerate([(clips, 1, 0), (clips, 7, 1), (other, 24, 0)]):
         out = tmp_path / f"{number}.json"
         flags = {"batch_size": batch_size, "num_workers": workers}
@@ -49,8 +49,10 @@ def test_one_number_whatever_the_batches_order_and_workers(
         flags |= {"reference": reference} if path is other else {"data": data, "split": "all"}
         record = run("fvd", out, generated=path, features_dir=tmp_path / f"{number}", **flags)
         values.append(record["fvd"])
+        kernel.append(record["kvd"])
         assert record["num_real"] == 24 and "too few videos" in record["floors"]["real"]["reason"]
     assert values[1] == pytest.approx(values[0], rel=1e-9) and values[0] > 1
+    assert kernel[1:] == pytest.approx([kernel[0]] * 2, rel=1e-6) and kernel[0] > 0
     again = run("fvd", tmp_path / "again.json", generated=clips, reference=reference)
     assert values[2] == pytest.approx(again["fvd"], rel=1e-9)
 
@@ -80,6 +82,10 @@ def test_floors_are_measured_at_the_same_number_and_decode_nothing_twice(
         1,
     ]
     assert record["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert floors["real"]["kvd"] < floors["reconstructions"]["kvd"]
+    values = [one["kvd"] for one in record["generated"]]
+    assert record["kvd"] == pytest.approx(sum(values) / 2) and record["kvd"] > 0
+    assert record["kvd_std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(
@@ -244,6 +250,9 @@ def test_two_processes_share_the_clips_and_measure_the_same(
     shared = json.loads((tmp_path / "shared.json").read_text())
     for key in ("fvd", "floor"):
         assert shared[key] == pytest.approx(alone[key], rel=1e-6) and shared[key] > 0
+    assert shared["kvd"] == pytest.approx(alone["kvd"], rel=1e-6)
+    kernel = [record["floors"]["real"]["kvd"] for record in (shared, alone)]
+    assert kernel[0] == pytest.approx(kernel[1], rel=1e-6)
     assert len(shared["skipped_videos"]) == 1 and shared["num_generated"] == 7
     seen = [int((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1)]
     assert sum(seen) == 21  # each clip once, the one in place of the bad video too

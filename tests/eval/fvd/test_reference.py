@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from eval.fvd.reference import read_reference
 from eval.real_clips import RealClips
@@ -76,15 +77,13 @@ def test_a_reference_gives_the_number_and_refuses_another_protocol(
     for name in ("again", "and again"):  # a header of several keys had them in any order
         read_reference(reference).save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == reference.read_bytes()
-    with safe_open(reference, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(file.metadata()["reference"])
-    before = tmp_path / "before.safetensors"
-    save_file(tensors, before, {name: json.dumps(value) for name, value in about.items()})
-    assert read_counts(before) == read_counts(reference)
-    assert run("fvd", tmp_path / "before.json", reference=before, generated=generated) == from_file
     direct = run("fvd", tmp_path / "b.json", data=data, split="all", generated=generated, seed=0)
     assert from_file["protocol"]["name"] == direct["protocol"]["name"] == "quick-12"
+    for record in (from_file, direct):  # the same clips in another order
+        assert record["kvd"] == pytest.approx(direct["kvd"], rel=1e-9) and record["kvd"] != 0
+        kernel = record["floors"]["real"]["kvd"]
+        assert kernel == pytest.approx(direct["floors"]["real"]["kvd"], rel=1e-9) and kernel != 0
+    assert "kvd_reason" not in from_file
     assert from_file["floor"] is not None and from_file["protocol"]["split"] == "all"
     assert "without" not in from_file["floors"]["reconstructions"]["reason"]
     out = tmp_path / "c.json"
@@ -101,3 +100,36 @@ def test_a_reference_gives_the_number_and_refuses_another_protocol(
     assert "weights_sha256 0000" in said and "1111" in said
     said = refused(capsys, "fvd", out, reference=generated, generated=generated)
     assert "eval reference" in said
+
+
+def test_a_reference_of_before_gives_the_number_without_a_kernel_distance(
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which it kept only sums for."""
+    now, before, size = tmp_path / "now.safetensors", tmp_path / "before.safetensors", {"num_frames": 4}
+    run("reference", now, data=data, split="all", protocol="quick-12", height=16, width=16, **size)
+    with safe_open(now, framework="pt") as file:
+        about = json.loads(file.metadata()["reference"])
+    tensors = load_file(now)
+    rows, floor = tensors.pop("features"), about["floor"]
+    assert rows.dtype == torch.float32 and rows.shape == (12, 16)
+    assert floor["kvd"] is not None and f"KVD {floor['kvd']:.1f}" in capsys.readouterr().out
+    del floor["kvd"]
+    texts = {name: json.dumps(value) for name, value in about.items()}
+    save_file(tensors, before, metadata=texts)
+    expected = run("fvd", tmp_path / "a.json", reference=now, generated=generated)
+    assert f"KVD {expected['kvd']:.1f}" in capsys.readouterr().out
+    record = run("fvd", tmp_path / "b.json", reference=before, generated=generated)
+    told = capsys.readouterr().out
+    assert record["fvd"] == expected["fvd"] and record["floors"]["real"]["fvd"] == expected["floor"]
+    assert record["kvd"] is None and record["floors"]["real"]["kvd"] is None
+    assert "earlier version" in record["kvd_reason"] and f"no KVD: {record['kvd_reason']}" in told
+    assert read_counts(before) == read_counts(now)
+    save_file(tensors | {"features": rows[1:].contiguous()}, before, metadata=texts)
+    assert "expected tensors" in refused(
+        capsys, "fvd", tmp_path / "c.json", reference=before, generated=generated
+    )

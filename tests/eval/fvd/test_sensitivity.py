@@ -21,4 +21,6 @@ def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tm
     for name, curve in record["distortions"].items():
         values = [value for _, value in curve["fvd"]]
         assert curve["monotone"] and values == sorted(set(values)), (name, values)
+        kernel = [value for _, value in curve["kvd"]]
+        assert kernel[-1] > kernel[0] and kernel[-1] > 0 and len(kernel) == len(values), (name, kernel)
         assert values[0] > record["identical"] and len(values) == len(DISTORTIONS[name][1])

@@ -15,7 +15,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.clips import find_videos
 from eval.fvd import networks
-from eval.fvd.distance import FeatureSums, distance_of_sums
+from eval.fvd.distance import FeatureSet, distances
 from eval.real_clips import RealClips
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
@@ -25,6 +25,7 @@ from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.quality import psnr
+from vidtwin_gen.records import kvd_text
 from vidtwin_gen.weights import MissingWeightsError, weights_sha256
 
 
@@ -109,7 +110,9 @@ def test_videos_of_a_folder_are_measured_where_they_stand(vae_dir, videos, tmp_p
             assert summary["mean"] == pytest.approx(sum(summary["per_frame"]) / 4) and summary["ci95"] > 0
 
 
-def test_the_distance_is_of_the_clips_measured_whatever_the_batch(vae_dir, videos, tmp_path, monkeypatch):
+def test_the_distances_are_of_the_clips_measured_whatever_the_batch(
+    vae_dir, videos, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
     results = []
     for batch_size in (1, 4):
@@ -118,7 +121,8 @@ def test_the_distance_is_of_the_clips_measured_whatever_the_batch(vae_dir, video
         recon(*words, "--batch_size", batch_size, "--out", out, "--per_clip", rows)
         results.append(json.loads(out.read_text())["rfvd"])
     # a last bit may round a pixel the other way
-    assert results[0] == results[1] | {"fvd": pytest.approx(results[1]["fvd"], rel=1e-3)}
+    close = {name: pytest.approx(results[1][name], rel=1e-3) for name in ("fvd", "kvd")}
+    assert results[0] == results[1] | close
     vae, sides = AutoencoderVidTwin.from_pretrained(vae_dir).eval(), ([], [])
     for row in map(json.loads, rows.read_text().splitlines()):
         real = to_uint8(read_clip(row["path"], 4, size=16, start=row["start_frame"])[None])
@@ -126,8 +130,9 @@ def test_the_distance_is_of_the_clips_measured_whatever_the_batch(vae_dir, video
             z = vae.encode(real.permute(0, 4, 1, 2, 3) / 127.5 - 1).latent_dist.mode()
             for side, clips in zip(sides, (real, to_uint8(vae.decode(z).sample)), strict=True):
                 side.append(Colours()(clips))
-    again = distance_of_sums(*(FeatureSums.of(torch.cat(side)) for side in sides))
-    assert results[0]["fvd"] == pytest.approx(again, rel=1e-3)
+    again = distances(*(FeatureSet.of(torch.cat(side)) for side in sides), paired=True)
+    assert (results[0]["fvd"], results[0]["kvd"]) == pytest.approx(again, rel=1e-3)
+    assert f"rKVD {kvd_text(results[1]['kvd'])} (4 clips" in capsys.readouterr().out
     assert results[0]["num_real"] == results[0]["num_generated"] == 4 and results[0]["rank_deficient"]
     assert "reconstructed" in results[0]["protocol"]["real_selection"]
 
@@ -149,7 +154,7 @@ def test_a_distance_that_can_not_be_had_is_refused_before_anything_is_decoded(
     assert not out.exists()
     recon(*words, videos / "short.mp4")  # two videos were named, one can be read
     record = json.loads(out.read_text())
-    assert record["rfvd"] == {"fvd": None, "reason": "1 clip was left, of 1 skipped"}
+    assert record["rfvd"] == {"fvd": None, "kvd": None, "reason": "1 clip was left, of 1 skipped"}
     assert record["both"]["psnr"]["ci95"] is None and record["both"]["psnr"]["num_clips"] == 1
 
 
