@@ -22,7 +22,7 @@ import psutil
 
 from vidtwin_gen.files import owned_folder, read_json, write_json
 from vidtwin_gen.flags import flag
-from vidtwin_gen.records import AccuracyResult, FVDResult
+from vidtwin_gen.records import AccuracyResult, FVDResult, kvd_text
 from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
 
 GUIDANCE_SCALE = 4.0  # of the generated clips
@@ -205,8 +205,10 @@ def numbers(results: Path) -> str:
     accuracy, fvd = AccuracyResult.read(results / "accuracy.json"), FVDResult.read(results / "fvd.json")
     text = f"class accuracy {accuracy.text('generated')} of {accuracy.generated['num_clips']} generated clips"
     if fvd.fvd is not None:
-        spread = f" ± {fvd.std:.0f} over {fvd.num_seeds} seeds" if fvd.std is not None else ", one seed"
-        text += f"; FVD {fvd.fvd:.0f}{spread}"
+        spread = f" ± {fvd.std:.0f}" if fvd.std is not None else ""
+        seeds = f" over {fvd.num_seeds} seeds" if fvd.std is not None else ", one seed"
+        kvd = f", KVD {kvd_text(fvd.kvd, fvd.kvd_std)}" if fvd.kvd is not None else ""
+        text += f"; FVD {fvd.fvd:.0f}{spread}{kvd}{seeds}"
     return (
         f"{text}\nanother machine rounds otherwise, trains another model and gives other numbers: at the "
         "preset demo 78.1 %, 81.2 % and 84.4 % of 64 clips were seen"

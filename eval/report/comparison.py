@@ -11,13 +11,15 @@ from typing import Any
 from eval.report.page import Table
 from eval.report.published import published_groups
 from eval.report.runs import Record, Run
-from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult
+from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult, kvd_text
 
 NONE = "–"
-KINDS = "FRSACT"  # Fréchet distance, reconstruction, SSIM, accuracy, cost, time
+KINDS = "FRSACT"  # Fréchet and kernel distance, reconstruction, SSIM, accuracy, cost, time
 GENERATED, REAL, RECONSTRUCTED = "FVD, generated", "FVD, real against real (floor)", "rFVD, reconstructions"
 SEEDS = {"seed", "seeds"}  # all of a protocol that two comparable numbers may differ in
 FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
+# the Fréchet distances by name, each with the name of the kernel distance of the same clips
+KERNEL = {name: name.replace("FVD", "KVD") for name in (GENERATED, REAL, RECONSTRUCTED)}
 # what a floor has of the distance that it belongs to, unless it says otherwise
 INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
 PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
@@ -25,7 +27,14 @@ PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 ACCURACY = "Class accuracy, generated"
-HEADLINE = {GENERATED, REAL, ACCURACY, *(f"{unit}, {PARTS['both']}" for unit in UNITS.values())}
+HEADLINE = {
+    GENERATED,
+    KERNEL[GENERATED],
+    REAL,
+    KERNEL[REAL],
+    ACCURACY,
+    *(f"{unit}, {PARTS['both']}" for unit in UNITS.values()),
+}
 # what in a record besides its numbers says how they came about
 RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
 ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
@@ -103,7 +112,8 @@ def merged_table(comparison: Comparison) -> Table:
             place = (number.quantity, number.key)
             rows.setdefault(place, number)
             cells.setdefault(place, {})[run] = number.text
-    quantities = list(dict.fromkeys([GENERATED, REAL, RECONSTRUCTED, *(quantity for quantity, _ in rows)]))
+    first = [name for pair in KERNEL.items() for name in pair]
+    quantities = list(dict.fromkeys([*first, *(quantity for quantity, _ in rows)]))
     order = sorted(rows, key=lambda place: quantities.index(place[0]))
     published = {place: _published(rows[place]) for place in order}
     beside = ["published, same protocol"] if any(published.values()) else []
@@ -165,7 +175,8 @@ def cost_protocol(row: CostRow) -> dict[str, Any]:
 
 
 def _distances(result: FVDResult, run: Run) -> Iterator[Measured]:
-    """The distance of generated clips and its two floors, under its protocol unless they name another."""
+    """The distances of generated clips and of their two floors, under their protocol unless they name
+    another."""
     record = result.to_json()
     yield from _distance(record, GENERATED, run)
     inherited = {name: record[name] for name in INHERITED if name in record}
@@ -180,16 +191,19 @@ def _distance(
 ) -> Iterator[Measured]:
     if record is None or record["fvd"] is None:
         return
+    counts, kvd = record.get("class_counts"), record.get("kvd")
+    protocol = record["protocol"] | {"classes": sorted(counts) if counts else run.class_names}
+    several = record.get("std") is not None
+    seeds = f" ({record['num_seeds']} seeds)" if several else ""
+    size = f"{seeds}, N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
     value = float(record["fvd"])
     text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-    if record.get("std") is not None:
-        text += f" ± {record['std']:.1f} ({record['num_seeds']} seeds)"
-    text += f", N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
-    if record["rank_deficient"]:
-        text += ", rank-deficient"
-    counts = record.get("class_counts")
-    classes = {"classes": sorted(counts)} if counts else {"classes": run.class_names}
-    yield Measured(quantity, value, text, "F", record["protocol"] | classes)
+    text += f" ± {record['std']:.1f}" if several else ""
+    flag = ", rank-deficient" if record["rank_deficient"] else ""
+    yield Measured(quantity, value, f"{text}{size}{flag}", "F", protocol)
+    if kvd is not None:
+        text = f"{kvd_text(kvd, record.get('kvd_std'))}{size}"
+        yield Measured(KERNEL[quantity], kvd, text, "F", protocol)
 
 
 def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from eval.report.comparison import (
     FLOORS,
     GENERATED,
+    KERNEL,
     NONE,
     RECONSTRUCTED,
     Comparison,
@@ -160,6 +161,8 @@ def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
         section.body.append(
             "Rank-deficient: too few clips for a full covariance, compare only within this script and N."
         )
+    if any(number.quantity in KERNEL.values() for number in comparison.all()):
+        section.body.append("KVD is unbiased at any N, so it may be a little below 0.")
     for run in runs:
         for record, piece in ((run.recon, "recon"), (run.fvd, "fvd"), (run.accuracy, "accuracy")):
             if not record:
@@ -178,6 +181,8 @@ def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
     for result in run.fvd:
         if result.fvd is None:
             yield GENERATED, result.reason or ""
+        elif result.kvd_reason:
+            yield KERNEL[GENERATED], result.kvd_reason
         for key, floor in (result.floors or {}).items():
             if floor["fvd"] is None:
                 yield FLOORS[key], floor.get("reason", "")

@@ -46,7 +46,7 @@ def metrics_of(result: Result | None) -> dict[str, Metric]:
     """What a card shows of a result, by name: nothing of other kinds and of an FVD that was not measured."""
     match result:
         case FVDResult(fvd=float()):
-            return {"FVD, generated": _distance(result.to_json())}
+            return _distances(result.to_json(), "generated")
         case AccuracyResult():
             sides = {"generated": result.generated, "real": result.real}
             return {
@@ -61,19 +61,28 @@ def metrics_of(result: Result | None) -> dict[str, Metric]:
     return {}
 
 
-def _distance(measured: Mapping[str, Any]) -> Metric:
-    """Of an FVD and of the rFVD of a reconstruction, which has no floors."""
+def _distances(measured: Mapping[str, Any], side: str) -> dict[str, Metric]:
+    """FVD and KVD of generated clips, or of reconstructions, which have no floors; KVD where it was measured,
+    which is not biased."""
     several = measured.get("std") is not None
     floors: Mapping[str, Any] = measured.get("floors") or {}
-    return Metric(
-        value=measured["fvd"],
-        protocol={name: value for name, value in measured["protocol"].items() if value is not None},
-        std=measured.get("std"),
-        num_seeds=measured["num_seeds"] if several else None,
-        floor=measured.get("floor"),
-        reconstructions=floors.get("reconstructions", {}).get("fvd"),
-        rank_deficient=measured.get("rank_deficient") or None,
-    )
+    protocol = {name: value for name, value in measured["protocol"].items() if value is not None}
+    return {
+        f"{name.upper()}, {side}": Metric(
+            value=measured[name],
+            protocol=protocol,
+            std=measured.get(std),
+            num_seeds=measured["num_seeds"] if several else None,
+            floor=floor,
+            reconstructions=floors.get("reconstructions", {}).get(name),
+            rank_deficient=(name == "fvd" and measured.get("rank_deficient")) or None,
+        )
+        for name, std, floor in (
+            ("fvd", "std", measured.get("floor")),
+            ("kvd", "kvd_std", floors.get("real", {}).get("kvd")),
+        )
+        if measured.get(name) is not None
+    }
 
 
 def _reconstruction(result: ReconResult) -> dict[str, Metric]:
@@ -86,7 +95,7 @@ def _reconstruction(result: ReconResult) -> dict[str, Metric]:
         for name, measured in result.both.items()
     }
     if result.rfvd and result.rfvd["fvd"] is not None:
-        metrics["FVD, reconstructed"] = _distance(result.rfvd)
+        metrics |= _distances(result.rfvd, "reconstructed")
     return metrics
 
 

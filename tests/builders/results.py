@@ -60,7 +60,7 @@ ROW = CostRow(
 
 
 def fvd_result(fvd: float, protocol: FVDProtocol = PROTOCOL, **changes: Any) -> FVDResult:
-    return FVDResult(**distance_json(fvd, protocol), **changes)
+    return FVDResult(**distance_json(fvd, protocol) | changes)
 
 
 def recon_result(**changes: Any) -> ReconResult:

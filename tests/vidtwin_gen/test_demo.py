@@ -152,7 +152,11 @@ def test_the_numbers_are_told_with_their_spread(tmp_path: Path) -> None:
         generated={"accuracy": 0.75, "interval": [0.6, 0.86], "num_clips": 64, "confusion": []}
     ).write(tmp_path / "accuracy.json")
     for result, told in (
-        (fvd_result(840.2, std=12.6, num_seeds=2), "FVD 840 ± 13 over 2 seeds"),
+        (
+            fvd_result(840.2, std=12.6, kvd=12.34, kvd_std=0.5, num_seeds=2),
+            "FVD 840 ± 13, KVD 12.3 ± 0.5 over 2 seeds",
+        ),
+        (fvd_result(840.2, kvd=-0.0123), "FVD 840, KVD -0.012, one seed"),
         (fvd_result(840.2), "FVD 840, one seed"),
     ):
         result.write(tmp_path / "fvd.json")

@@ -271,15 +271,40 @@ def test_the_page_says_that_published_numbers_are_not_ranked(several: Path) -> N
 
 
 def test_floors_and_seeds_stand_beside_the_distance(tmp_path: Path) -> None:
-    floors = {"real": {"fvd": 55.5}, "reconstructions": {"fvd": None, "reason": "no autoencoder"}}
-    counts = {"Ball": 32}
-    result = fvd_result(300.0, num_seeds=2, std=14.14, floor=55.5, floors=floors, class_counts=counts)
+    floors = {
+        "real": {"fvd": 55.5, "kvd": -0.0123},
+        "reconstructions": {"fvd": None, "kvd": None, "reason": "no autoencoder"},
+    }
+    spread = {"num_seeds": 2, "std": 14.14, "kvd": 1.5, "kvd_std": 0.25}
+    result = fvd_result(300.0, **spread, floor=55.5, floors=floors, class_counts={"Ball": 32})
     result.write(tmp_path / "eval/fvd.json")
     text = write_report(tmp_path).with_suffix(".md").read_text()
+    few = text.partition("## Metrics")[0]
+    count = "N = 32 real, 32"
+    assert table_rows(few, "KVD, generated")[0][2] == f"1.500 ± 0.250 (2 seeds), {count} generated"
+    assert table_rows(few, "KVD, real against real (floor)")[0][1:] == [
+        "F1 quick-32",
+        f"-0.012, {count} other real",
+    ]
+    assert "KVD is unbiased" in text
     assert "300.0 ± 14.1 (2 seeds), N = 32 real, 32 generated" in text
     floor = "55.5, N = 32 real, 32 other real, rank-deficient |"
     assert f"| FVD, real against real (floor) | F1 quick-32 | {floor}" in text
     assert "rFVD, reconstructions: not measured. no autoencoder" in text
+
+
+def test_a_distance_of_before_has_no_kernel_distance(tmp_path: Path) -> None:
+    """Its record is read as it is; one that tells why there is none is shown with the reason."""
+    path, floors = tmp_path / "eval/fvd.json", {"real": {"fvd": 55.5}}
+    record = fvd_result(300.0, floors=floors).to_json()
+    path.parent.mkdir()
+    path.write_text(json.dumps({name: value for name, value in record.items() if "kvd" not in name}))
+    assert FVDResult.read(path).kvd is None
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    assert "KVD" not in text and "| 55.5, N = 32 real" in text
+    fvd_result(300.0, kvd_reason="no features").write(path)
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    assert "KVD, generated: not measured. no features" in text
 
 
 def test_bars_are_relative_to_the_named_baseline(run: Path, tmp_path: Path) -> None:

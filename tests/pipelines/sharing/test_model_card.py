@@ -38,7 +38,7 @@ RECON = ReconResult(
     source_sizes={"32x32": 64},
     skipped_videos=[],
     lpips={"reason": "left out"},
-    rfvd={"fvd": 60.5, "protocol": {**PROTOCOL, "num_real": 64}, "rank_deficient": False},
+    rfvd={"fvd": 60.5, "kvd": 0.25, "protocol": {**PROTOCOL, "num_real": 64}, "rank_deficient": False},
     both={
         "psnr": {"mean": 24.07, "ci95": 0.63, "num_clips": 64},
         "ssim": {"mean": 0.7, "ci95": None, "num_clips": 64},
@@ -140,19 +140,21 @@ def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     main(["card", "--pipeline", str(folder), "--metrics", *paths, *words])
     output = capsys.readouterr().out
     assert "other.json left out" in output and f"wrote {folder / 'README.md'}" in output
-    floors = {"reconstructions": {"fvd": 60.25}}
-    several = dataclasses.replace(FVD, fvd=99.5, std=2.5, num_seeds=4, floors=floors)
+    floors = {"real": {"fvd": 47.25, "kvd": -0.125}, "reconstructions": {"fvd": 60.25, "kvd": 0.5}}
+    several = dataclasses.replace(FVD, fvd=99.5, std=2.5, kvd=1.5, kvd_std=0.25, num_seeds=4, floors=floors)
     main(["card", "--pipeline", str(folder), "--metrics", *write(tmp_path, fvd=several)])
     text = card(folder)
     for line in (
         "| FVD, generated | 99.5 ± 2.5 over 4 seeds; real against real 47.25; reconstructions 60.25; "
         "rank-deficient, so biased upwards | ",
+        "| KVD, generated | 1.5 ± 0.25 over 4 seeds; real against real -0.125; reconstructions 0.5 | ",
         ", num frames 16, num generated 32, num real 32, ",
         ", seed 0, split train, stride 2, ",
         "| PSNR, reconstructed | 24.07 ± 0.63 (95 %) | autoencoder class AutoencoderVidTwin, ",
         "frame rate stride 2, interval 95 %, latent the posterior's mean, num clips 64, ",
         "| SSIM, reconstructed | 0.7 | ",
         "| FVD, reconstructed | 60.5 | ",
+        "| KVD, reconstructed | 0.25 | ",
         ", num real 64, ",
         "| class accuracy, generated clips | 0.75 | fold 1, frame rate stride 2, horizontal flip True, ",
         "Generated clips were sampled with: not recorded.",
