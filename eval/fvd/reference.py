@@ -124,10 +124,11 @@ def read_reference(path: str | Path) -> Reference:
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
             raise ValueError(f"expected tensors {shapes}")
         labels = tensors["labels"].tolist()
-        if {tensors["sum"].dtype, tensors["outer"].dtype} != {torch.float64} or not all(
+        dtypes = {"sum": torch.float64, "outer": torch.float64, "features": torch.float32}
+        if any(tensors[name].dtype != dtypes[name] for name in tensors.keys() - {"labels"}) or not all(
             type(label) is int and 0 <= label < len(class_names) for label in labels
         ):
-            raise ValueError("expected sums of float64, and labels of its class_names")
+            raise ValueError("expected sums of float64, features of float32, labels of its class_names")
         return Reference(
             protocol=protocol,
             features=FeatureSet(tensors["sum"], tensors["outer"], len(labels), "real", rows),
@@ -135,7 +136,7 @@ def read_reference(path: str | Path) -> Reference:
             skipped=about["skipped_videos"],
             num_videos=about["num_real_videos"],
             clips_sha256=about["clips_sha256"],
-            floor=floor | {"kvd": floor.get("kvd")},
+            floor=floor | {"kvd": floor.get("kvd")},  # None of a file that has none
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
