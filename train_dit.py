@@ -19,6 +19,7 @@ if __name__ == "__main__":
     parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_heads=config.num_heads,
         conditioning=config.conditioning,
         prediction_type=diffusion.PREDICTION_TYPES[config.objective],
+        predicts_x0=config.prediction == "x0",
+        internal_layer=math.ceil(config.num_layers / 3) if config.internal_guidance else None,
     )
     if config.dry_run:
         num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
@@ -140,9 +143,18 @@ def diffusion_losses(
     latents = layout.whiten(latents, metadata["latents_mean"], metadata["latents_std"])
     noisy, timestep, target = training_example(latents, config, draw)
     labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draw(uniform))
-    prediction = transformer(noisy, timestep, labels).sample
+    output = transformer(noisy, timestep, labels)
+    prediction, internal = output.sample, output.internal_sample
     losses = diffusion.grid_losses(prediction, target, layout)
     loss = diffusion.total_loss(losses, layout, config.loss_weighting)
+    if internal is not None:
+        others = diffusion.grid_losses(internal, target, layout)
+        loss = loss + diffusion.total_loss(others, layout, config.loss_weighting)
+    if config.contrastive_weight and torch.is_grad_enabled():  # validation compares with other runs
+        other = diffusion.contrastive_loss(
+            prediction, target, labels, null_class, layout, config.loss_weighting
+        )
+        loss = loss - config.contrastive_weight * other
     return {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
 
 
@@ -157,8 +169,11 @@ def training_example(
         alpha_bar = diffusion.alphas_bar(latents.device)[timestep]
         return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
     mean, std = config.logit_mean, config.logit_std
-    sigma = draw(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=config.shift))
+    shift = diffusion.noise_shift(config.shift, latents.shape[1])
+    sigma = draw(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=shift))
     noisy = diffusion.interpolate(latents, noise, sigma)
+    if config.prediction == "x0":
+        return noisy, diffusion.timestep_of(sigma), diffusion.velocity_from_x0(noisy, latents, sigma)
     return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
 
 
@@ -200,6 +215,7 @@ def sample_classes(pipeline: VidTwinPipeline, config: DiTConfig, step: int, acce
     output = pipeline(
         labels,
         guidance_scale=config.guidance_scale,
+        internal_guidance_scale=config.internal_guidance_scale,
         num_inference_steps=config.num_inference_steps,
         generator=[torch.Generator().manual_seed(config.seed + label) for label in labels],
         output_type="pt",

@@ -22,6 +22,9 @@ class SamplingFlags:
         nargs=2,
         metavar=("START", "STOP"),
     )
+    internal_guidance_scale: float = flag(
+        "of a pipeline trained with --internal_guidance; costs nothing; 1 means none", 1.0, type=float
+    )
     num_inference_steps: int = flag("steps of the scheduler", 50, type=positive)
     seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=int)
     format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])

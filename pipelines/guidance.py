@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 
-def check_guidance(scale: float, interval: Sequence[float], rescale: float) -> None:
-    """Raises ValueError unless scale is finite, 0 <= start <= stop <= 1 and 0 <= rescale <= 1."""
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance_scale must be finite, got {scale}")
+def check_guidance(
+    scale: float, interval: Sequence[float], rescale: float, internal_scale: float, transformer: Any
+) -> None:
+    """Raises ValueError unless the scales are finite, 0 <= start <= stop <= 1 and 0 <= rescale <= 1, and
+    where internal guidance is asked of a transformer without its head, or together with a step cache."""
+    for name, value in (("guidance_scale", scale), ("internal_guidance_scale", internal_scale)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+    if internal_scale != 1 and transformer.config.get("internal_layer") is None:
+        raise ValueError(
+            f"internal_guidance_scale {internal_scale} needs a transformer with a head for it: train one "
+            "with train_dit.py --internal_guidance, or leave it at 1"
+        )
+    if internal_scale != 1 and transformer.is_cache_enabled:
+        raise ValueError(
+            f"internal_guidance_scale {internal_scale} needs the blocks that a step cache skips: call "
+            "pipe.transformer.disable_cache(), or leave it at 1"
+        )
     if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(
             "guidance_interval is (start, stop), fractions of the steps with 0 <= start <= stop <= 1, "

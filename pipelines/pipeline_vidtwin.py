@@ -138,6 +138,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         return self._guidance_rescale
 
     @property
+    def internal_guidance_scale(self) -> float:
+        return self._internal_guidance_scale
+
+    @property
     def do_classifier_free_guidance(self) -> bool:
         return self._guidance_scale > 1
 
@@ -175,7 +179,13 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
         check_scheduler(self.scheduler, self.transformer.config.prediction_type)
-        check_guidance(self.guidance_scale, self.guidance_interval, self.guidance_rescale)
+        check_guidance(
+            self.guidance_scale,
+            self.guidance_interval,
+            self.guidance_rescale,
+            self.internal_guidance_scale,
+            self.transformer,
+        )
         for name, number, least in (
             ("num_videos_per_class", num_videos_per_class, 1),
             ("num_inference_steps", num_inference_steps, 1),
@@ -283,6 +293,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         *,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
+        internal_guidance_scale: float = 1.0,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         video: PipelineImageInput | None = None,
@@ -311,6 +322,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 with int(start n) <= k < int(stop n); the others cost half.
             guidance_rescale: share, 0 to 1, of the guided prediction that is brought back to the standard
                 deviation of the unguided one (arXiv 2305.08891, section 3.4).
+            internal_guidance_scale: of the direction from what the transformer's `internal_layer` predicts to
+                what its last one does (arXiv 2512.24176), at no cost; 1: none. It acts at all steps, and on
+                both halves of the other guidance.
             timesteps: falling, in [0, 1000], in place of the scheduler's own `num_inference_steps`, where it
                 can. sigmas: the same in its own noise levels, for flow matching in [0, 1].
             video: one clip, one per label or one per video, to keep a part of; see `encode_video`.
@@ -330,6 +344,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self._guidance_scale = guidance_scale
         self._guidance_interval = guidance_interval
         self._guidance_rescale = guidance_rescale
+        self._internal_guidance_scale = internal_guidance_scale
         self._attention_kwargs = attention_kwargs
         self._current_timestep = None
         self._interrupt = False
@@ -445,6 +460,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 class_labels=labels,
                 attention_kwargs=self.attention_kwargs,
                 return_dict=False,
+                internal_guidance_scale=self.internal_guidance_scale,
             )[0].float()  # as latents
         if not guided:
             return prediction

@@ -126,6 +126,7 @@ def sampling_options(flags: SamplingFlags) -> dict[str, Any]:
     return {
         "guidance_scale": flags.guidance_scale,
         "guidance_interval": list(flags.guidance_interval),
+        "internal_guidance_scale": flags.internal_guidance_scale,
         "num_inference_steps": flags.num_inference_steps,
     }
 

@@ -64,7 +64,9 @@ def make_pipeline(
     return VidTwinPipeline(
         vae,
         transformer,
-        diffusion.make_scheduler(config.objective, config.shift),
+        diffusion.make_scheduler(
+            config.objective, diffusion.noise_shift(config.shift, transformer.layout.num_elements)
+        ),
         metadata["class_names"],
         fps=metadata["fps"],
         training=training_record(config, metadata, num_processes),

@@ -2,9 +2,9 @@
 
 Latents are flat, (B, L), and whitened. Every draw is passed in, or comes from the generator that is.
 
-`flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the network predicts the velocity. The
-convention is that of Stable Diffusion 3 (Esser et al., arXiv 2403.03206) and of diffusers'
-`FlowMatchEulerDiscreteScheduler`, which therefore samples what is trained here.
+`flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the loss is that of the velocity,
+whether the network predicts it or x_0. The convention is that of Stable Diffusion 3 (Esser et al., arXiv
+2403.03206) and of diffusers' `FlowMatchEulerDiscreteScheduler`, which therefore samples what is trained here.
 
 `paper`: DDPM with 1000 steps (Ho et al., arXiv 2006.11239); alpha_bar (B,) is the share of the variance that
 is the data's; the network predicts x_0 (arXiv 2412.17726, section 3.5). The paper does not tell its betas:
@@ -13,6 +13,7 @@ here they are DDPM's linear ones, and `DDIMScheduler` samples what is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import get_args
@@ -26,6 +27,8 @@ from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.objectives import LossWeighting, Objective
 
 NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
+MIN_SIGMA = 0.05  # by which an error of x_0 is divided at least (arXiv 2511.13720)
+REFERENCE_ELEMENTS = 4096  # latents of so many numbers need no shift: Stable Diffusion 3's by one channel
 PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}
 
 
@@ -77,6 +80,12 @@ def shift_sigma(sigma: torch.Tensor, shift: float) -> torch.Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
+def noise_shift(shift: str, num_elements: int) -> float:
+    """`shift` as a number; of "auto" sqrt(num_elements / 4096): the more numbers share their information, the
+    more noise it takes to hide it (Esser et al., section 5.3.2; RAE, arXiv 2510.11690, section 4.3)."""
+    return math.sqrt(num_elements / REFERENCE_ELEMENTS) if shift == "auto" else float(shift)
+
+
 def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
     """Noise level in [0, 1] -> timestep in [0, 1000], what the transformer takes."""
     return sigma * NUM_TRAIN_TIMESTEPS
@@ -91,6 +100,12 @@ def interpolate(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> t
 def velocity(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """d x_sigma / d sigma = noise - x_0, (B, L): what the transformer learns to predict."""
     return noise - x0
+
+
+def velocity_from_x0(x_sigma: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """(x_sigma - x_0) / max(sigma, 0.05), (B, L) float32: the velocity, and for sigma below 0.05 a share of
+    it, or an error of x_0 would count without bounds (JiT, arXiv 2511.13720)."""
+    return (x_sigma.float() - x0.float()) / _column(sigma.clamp(min=MIN_SIGMA), x_sigma.float())
 
 
 def x0_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -136,6 +151,29 @@ def total_loss(
     weights = {grid.name: grid.num_elements if weighting == "element" else 1 for grid in layout.grids}
     total = torch.stack([weights[name] * losses[name] for name in layout.names]).sum()
     return total / sum(weights.values())
+
+
+def contrastive_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    labels: torch.Tensor,
+    null_class: int,
+    layout: LatentLayout,
+    weighting: LossWeighting = "element",
+) -> torch.Tensor:
+    """Scalar: the loss of each prediction (B, L) against the target of another class, to be subtracted from
+    the one against its own (contrastive flow matching, arXiv 2506.05350, Equation 6).
+
+    That is the next sample of the batch with another label. Samples whose label was dropped are neither
+    compared nor compared with, and count as 0, as do those that find no other class.
+    """
+    index = torch.arange(len(labels), device=labels.device)
+    following = (index[:, None] + index) % len(labels)  # (B, B), each row from its own sample on
+    others = labels[following]
+    fits = (others != labels[:, None]) & (others != null_class) & (labels != null_class)[:, None]
+    nearest = following.gather(1, fits.int().argmax(dim=1, keepdim=True))[:, 0]  # (B,)
+    other = torch.where(fits.any(dim=1)[:, None], target[nearest], prediction.detach())
+    return total_loss(grid_losses(prediction, other, layout), layout, weighting)
 
 
 def drop_labels(

@@ -16,8 +16,9 @@ NAMES = ["Archery", "BabyCrawling", "Basketball", "Billiards"]
 NUM_FRAMES, HEIGHT, WIDTH = 8, 16, 16
 
 
-def build_pipeline() -> VidTwinPipeline:
-    """Of four classes and 8 frames of 16 x 16, its latents whitened with statistics that are not 0 and 1."""
+def build_pipeline(**sizes: Any) -> VidTwinPipeline:
+    """Of four classes and 8 frames of 16 x 16, its latents whitened with statistics that are not 0 and 1;
+    `sizes` are the transformer's."""
     torch.manual_seed(0)
     vae = AutoencoderVidTwin(
         num_frames=NUM_FRAMES,
@@ -38,9 +39,8 @@ def build_pipeline() -> VidTwinPipeline:
     ).eval()
     channels = vae.layout.num_channels
     vae.register_to_config(latents_mean=[0.5] * channels, latents_std=[1 + i / 8 for i in range(channels)])
-    transformer = LatentTransformer(
-        vae.layout.to_config(), len(NAMES), hidden_size=32, num_layers=2, num_heads=2
-    ).eval()
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2} | sizes
+    transformer = LatentTransformer(vae.layout.to_config(), len(NAMES), **sizes).eval()
     fill_zeros(transformer)  # they would ignore the class
     pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), class_names=NAMES, fps=8)
     pipe.set_progress_bar_config(disable=True)

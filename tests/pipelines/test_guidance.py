@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import FlowMatchHeunDiscreteScheduler
+from diffusers import FirstBlockCacheConfig, FlowMatchHeunDiscreteScheduler
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 
@@ -76,6 +76,40 @@ def test_rescaling_changes_the_clip(pipe):
     assert not torch.allclose(rescaled, plain, atol=1e-3) and pipe.guidance_rescale == 0.7
 
 
+def test_internal_guidance_goes_with_the_other(pipe):
+    """Both acting is the one on each half of the other, as the formulas say; each has no effect at 1."""
+    head = build_pipeline(internal_layer=1).transformer
+    pipe.transformer = head
+    latents, labels = torch.randn(2, head.layout.num_elements, generator=seeded(0)[0]), torch.tensor([1, 3])
+    pipe.scheduler.set_timesteps(5)
+    halves = {"guidance_scale": 3.0, "guidance_rescale": 0.0, "attention_kwargs": None, "num_timesteps": 5}
+    for name, value in halves.items():
+        setattr(pipe, f"_{name}", value)
+    pipe._internal_guidance_scale = 1.4
+    null = torch.full_like(labels, head.null_class)
+    timestep = pipe.scheduler.timesteps[2].expand(2)
+    with torch.no_grad():
+        predicted = pipe.predict(latents, labels, 2, guided=True)
+        parts = []
+        for label in (null, labels):
+            with torch.enable_grad():
+                output = head(latents, timestep, label)
+            parts.append(torch.lerp(output.internal_sample, output.sample, 1.4).detach())
+    torch.testing.assert_close(predicted, guide(*parts, 3.0), atol=1e-4, rtol=1e-4)
+
+
+def test_internal_guidance_costs_no_call(pipe):
+    pipe.transformer = build_pipeline(internal_layer=1).transformer
+    batches = batches_of(pipe, guidance_scale=1.0, internal_guidance_scale=1.5)
+    assert batches == [1, 1, 1]
+    plain = generate(pipe, guidance_scale=1.0, output_type="latent")
+    guided = generate(pipe, guidance_scale=1.0, internal_guidance_scale=1.5, output_type="latent")
+    assert not torch.allclose(guided, plain, atol=1e-3)
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(ValueError, match="internal_guidance_scale 1.5 needs the blocks that a step cache"):
+        generate(pipe, internal_guidance_scale=1.5)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +117,8 @@ def test_rescaling_changes_the_clip(pipe):
         {"guidance_interval": (0.0, 1.1)},
         {"guidance_interval": (0.5,)},
         {"guidance_rescale": 1.5},
+        {"internal_guidance_scale": 1.5},
+        {"internal_guidance_scale": float("nan")},
     ],
 )
 def test_guidance_that_cannot_be_is_refused(pipe, options):

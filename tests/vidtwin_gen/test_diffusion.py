@@ -5,18 +5,22 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from vidtwin_gen.diffusion import (
+    MIN_SIGMA,
     PREDICTION_TYPES,
+    contrastive_loss,
     diffuse,
     drop_labels,
     grid_losses,
     interpolate,
     make_scheduler,
+    noise_shift,
     sample_sigmas,
     sample_timesteps,
     shift_sigma,
     timestep_of,
     total_loss,
     velocity,
+    velocity_from_x0,
     x0_from_velocity,
 )
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -44,6 +48,25 @@ def test_data_come_back_from_the_velocity(pair):
     sigma = sample_sigmas(5, generator())
     x_sigma, v = interpolate(x0, noise, sigma), velocity(x0, noise)
     torch.testing.assert_close(x0_from_velocity(x_sigma, v, sigma), x0)
+
+
+def test_x0_says_the_velocity_and_comes_back_from_it(pair):
+    x0, noise = pair
+    sigma = torch.tensor([MIN_SIGMA, 0.2, 0.5, 0.9, 1.0])
+    x_sigma = interpolate(x0, noise, sigma)
+    torch.testing.assert_close(velocity_from_x0(x_sigma, x0, sigma), velocity(x0, noise))
+    torch.testing.assert_close(x0_from_velocity(x_sigma, velocity_from_x0(x_sigma, x0, sigma), sigma), x0)
+
+
+def test_an_error_of_x0_counts_at_most_twenty_times_in_the_velocity(pair):
+    x0, noise = pair
+    sigma = torch.tensor([0.0, 1e-4, 0.01, MIN_SIGMA, 1.0])
+    x_sigma = interpolate(x0, noise, sigma)
+    difference = velocity_from_x0(x_sigma, x0 + 1, sigma) - velocity_from_x0(x_sigma, x0, sigma)
+    expected = torch.tensor([20.0, 20.0, 20.0, 20.0, 1.0])[:, None].expand(5, 30)
+    torch.testing.assert_close(-difference, expected, rtol=1e-4, atol=0)
+    share = velocity_from_x0(x_sigma, x0, sigma)[1] / velocity(x0, noise)[1]
+    torch.testing.assert_close(share, torch.full((30,), 1e-4 / MIN_SIGMA), rtol=1e-2, atol=0)
 
 
 def test_the_path_runs_from_data_to_noise(pair):
@@ -136,6 +159,28 @@ def test_timesteps_are_uniform_and_repeatable():
 def test_flow_sampling_has_the_shift_of_the_training():
     assert make_scheduler("flow", shift=3.0).config.shift == 3.0
     assert type(make_scheduler("flow")) is FlowMatchEulerDiscreteScheduler
+
+
+def test_the_shift_of_a_latent_goes_with_the_root_of_its_size():
+    assert noise_shift("auto", 4096) == 1.0 and noise_shift("auto", 4 * 4096) == 2.0
+    assert noise_shift("2.5", 4096) == 2.5
+
+
+def test_the_other_class_is_the_next_one_in_the_batch(pair):
+    """Of the five samples two are of one class, and one has lost its label."""
+    prediction, target = pair
+    labels, null_class = torch.tensor([3, 3, 9, 1, 4]), 9
+    others = {0: 3, 1: 3, 3: 4, 4: 0}
+    by_hand = sum((prediction[i] - target[j]).square().mean() for i, j in others.items()) / 5
+    torch.testing.assert_close(contrastive_loss(prediction, target, labels, null_class, LAYOUT), by_hand)
+
+
+def test_without_another_class_nothing_is_contrasted(pair):
+    prediction, target = pair
+    prediction.requires_grad_()
+    loss = contrastive_loss(prediction, target, torch.tensor([3, 3, 9, 3, 9]), 9, LAYOUT)
+    loss.backward()
+    assert loss == 0 and not prediction.grad.any()
 
 
 def test_element_weighting_is_the_plain_mean_squared_error(pair):

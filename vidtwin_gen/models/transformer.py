@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.utils import apply_lora_scale
 from torch import nn
 
+from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, velocity_from_x0
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
@@ -97,6 +99,14 @@ class GridProjection(nn.ModuleDict):
         return self.layout.untokens(outputs, self.patch_sizes)
 
 
+@dataclass
+class LatentTransformerOutput(Transformer2DModelOutput):
+    """Attributes: sample (B, L), what is predicted; internal_sample (B, L), what the head of internal
+    guidance predicts, or None."""
+
+    internal_sample: torch.Tensor | None = None
+
+
 class LatentTransformer(
     CheckedWeights, ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin
 ):
@@ -118,6 +128,10 @@ class LatentTransformer(
             change nothing and their gradients are zero.
         prediction_type: what the output means, in diffusers' words: `"flow_prediction"`, the velocity, or
             `"sample"`, x_0. Which schedulers fit follows from it.
+        predicts_x0: whether the network itself predicts x_0, of which `forward` makes the velocity: what is
+            to be learned then lies where the data lie (JiT, arXiv 2511.13720). Of `"flow_prediction"`.
+        internal_layer: number of blocks before a second head, which predicts the same; the direction from it
+            to the last one guides (arXiv 2512.24176). None: there is no such head.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -148,6 +162,8 @@ class LatentTransformer(
         conditioning: str = "adaln",
         class_dim: int = 256,
         prediction_type: str = "flow_prediction",
+        predicts_x0: bool = False,
+        internal_layer: int | None = None,
     ) -> None:
         super().__init__()
         check_arguments(LatentTransformer, self.config)
@@ -157,6 +173,14 @@ class LatentTransformer(
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {known}, got {value!r}")
+        if predicts_x0 and prediction_type != "flow_prediction":
+            raise ValueError(
+                f"predicts_x0 goes with prediction_type flow_prediction, got {prediction_type!r}"
+            )
+        if internal_layer is not None and internal_layer not in range(1, num_layers):
+            raise ValueError(
+                f"internal_layer is a number of blocks, from 1 to {num_layers - 1}, got {internal_layer!r}"
+            )
         if hidden_size % 2:
             raise ValueError(f"hidden_size must be even, half sines and half cosines, got {hidden_size}")
         self.layout = LatentLayout.from_config(layout)
@@ -179,6 +203,12 @@ class LatentTransformer(
         )
         self.norm_out = AdaLayerNormContinuous(hidden_size, hidden_size, elementwise_affine=False, eps=1e-6)
         self.proj_out = GridProjection(self.layout, self.patch_sizes, hidden_size)
+        if internal_layer is not None:
+            self.norm_internal = AdaLayerNormContinuous(
+                hidden_size, hidden_size, elementwise_affine=False, eps=1e-6
+            )
+            self.proj_internal = GridProjection(self.layout, self.patch_sizes, hidden_size)
+            self._cp_plan = {**self._cp_plan, "norm_internal": self._cp_plan["norm_out"]}
         self.gradient_checkpointing = False
         self.initialize_weights()
 
@@ -198,10 +228,14 @@ class LatentTransformer(
             for name, parameter in embedding.named_parameters():
                 if name.endswith("weight"):
                     nn.init.normal_(parameter, std=0.02)
-        block_ends = [block.modulation for block in self.transformer_blocks]
+        branch_ends: list[Any] = [block.modulation for block in self.transformer_blocks]
         crossed = [m for m in self.modules() if isinstance(m, Attention) and m.is_cross_attention]
-        block_ends += [attention.to_out[0] for attention in crossed]
-        for linear in (*block_ends, self.norm_out.linear, *self.proj_out.values()):
+        branch_ends += [attention.to_out[0] for attention in crossed]
+        branch_ends += [m.linear for m in self.modules() if isinstance(m, AdaLayerNormContinuous)]
+        branch_ends += [
+            m for head in self.modules() if isinstance(head, GridProjection) for m in head.values()
+        ]
+        for linear in branch_ends:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -213,10 +247,12 @@ class LatentTransformer(
         class_labels: torch.Tensor,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
+        internal_guidance_scale: float = 1.0,
+    ) -> LatentTransformerOutput | tuple[torch.Tensor]:
         """Whitened noisy latents (B, L), timestep (B,) in [0, 1000], class_labels (B,) in [0, num_classes]
         -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
-        the LoRA adapters that are loaded."""
+        the LoRA adapters that are loaded; `internal_guidance_scale` s makes the sample D_mid + s (D - D_mid).
+        With gradients the output has `internal_sample`, D_mid, too."""
         tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
         x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
         x = self.positions(x)
@@ -227,10 +263,22 @@ class LatentTransformer(
             conditioning = conditioning + classes
         else:
             context = classes.unsqueeze(1)  # (B, 1, class_dim)
-        for block in self.transformer_blocks:
+        internal = None
+        for number, block in enumerate(self.transformer_blocks, 1):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, x, conditioning, context)
             else:
                 x = block(x, conditioning, context)
+            if number == self.config.internal_layer and (
+                torch.is_grad_enabled() or internal_guidance_scale != 1
+            ):
+                internal = self.proj_internal(self.norm_internal(x, conditioning))  # (B, L)
         sample = self.proj_out(self.norm_out(x, conditioning))  # (B, L)
-        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+        if self.config.predicts_x0:
+            sigma = timestep / NUM_TRAIN_TIMESTEPS
+            sample = velocity_from_x0(hidden_states, sample, sigma).to(sample.dtype)
+            if internal is not None:
+                internal = velocity_from_x0(hidden_states, internal, sigma).to(sample.dtype)
+        if internal is not None and internal_guidance_scale != 1:
+            sample = torch.lerp(internal, sample, internal_guidance_scale)
+        return LatentTransformerOutput(sample, internal) if return_dict else (sample,)

@@ -41,6 +41,7 @@ class GeneratedRecord(Result):
     scheduler: str
     guidance_scale: float
     guidance_interval: list[float]
+    internal_guidance_scale: float = 1.0
     num_inference_steps: int
     seed: int
     fps: float

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from transformers import HfArgumentParser
 
@@ -41,6 +41,8 @@ class TrainingConfig:
     learning_rate: float = flag(1e-4, "peak learning rate")
     lr_scheduler: str = flag("cosine", "a schedule of diffusers.optimization.get_scheduler")
     lr_warmup_steps: int = flag(100, "optimizer steps of linear warm-up")
+    optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: of the blocks' matrices, AdamW of the rest")
+    muon_learning_rate: float = flag(0.02, "peak learning rate of the blocks' matrices under muon")
     adam_beta1: float = flag(0.9, "AdamW beta 1")
     adam_beta2: float = flag(0.99, "AdamW beta 2")
     adam_weight_decay: float = flag(1e-4, "AdamW weight decay")
@@ -92,6 +94,8 @@ class TrainingConfig:
             raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
+        if self.optimizer == "muon" and self.mixed_precision == "fp16":
+            raise ValueError("--optimizer muon does not go with --mixed_precision fp16: take bf16")
         if self.hub_token and self.report_to not in ("none", "tensorboard"):
             raise ValueError(
                 f"--hub_token does not go with --report_to {self.report_to}: such a tracker may record the "
@@ -138,6 +142,7 @@ FREE_ON_RESUME = {
     "num_sample_classes",
     "num_inference_steps",
     "guidance_scale",
+    "internal_guidance_scale",
 }
 
 # Where a run does not say what lies there by a digest, the same place is the same data.
@@ -199,7 +204,7 @@ def checked_record(
         name: (before[name], value)
         for name, value in values.items()
         if name not in FREE_ON_RESUME | {END}
-        and before[name] != value
+        and str(before[name]) != str(value)  # a number may have become a word
         and not (name in PLACES and f"{name} (sha256)" in recorded)
         and not (name in PLACES and Path(before[name]).resolve() == Path(value).resolve())
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vidtwin_gen.models.objectives import LossWeighting, Objective
+from vidtwin_gen.models.objectives import LossWeighting, Objective, Prediction
 from vidtwin_gen.models.sizes import SIZES
 from vidtwin_gen.training.config import TrainingConfig, flag
 
@@ -22,13 +24,19 @@ class DiTConfig(TrainingConfig):
     vae: str = flag("", "the autoencoder that made the latents, as `encode` takes it")
     latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
     objective: Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
+    prediction: Prediction = flag("velocity", "of the network under the flow objective, whose loss stays")
     allow_empty_classes: bool = flag(False, "train though the latents have no rows of some classes")
     sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
     class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
     logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
     logit_std: float = flag(1.0, "standard deviation of the logit-normal noise levels")
-    shift: float = flag(1.0, "above 1 moves noise levels, trained and sampled, towards the noise")
+    shift: str = flag(
+        "1.0",
+        "above 1 moves noise levels, trained and sampled, towards the noise; auto: by the latent's size",
+    )
     loss_weighting: LossWeighting = flag("element", "what counts the same in the loss")
+    internal_guidance: bool = flag(False, "train a second head, after a third of the blocks, to guide with")
+    contrastive_weight: float = flag(0.0, "of the loss against another class's target, which is subtracted")
 
     patch_size: str = flag("1", 'latent positions per token side: a number, or JSON such as {"structure": 2}')
     hidden_size: int = flag(768, "width")
@@ -37,6 +45,7 @@ class DiTConfig(TrainingConfig):
     conditioning: Conditioning = flag("adaln", "where the class comes in")
 
     guidance_scale: float = flag(2.0, "of the sample grids")
+    internal_guidance_scale: float = flag(1.0, "of the sample grids, with --internal_guidance")
     num_inference_steps: int = flag(30, "of the sample grids")
     num_sample_classes: int = flag(10, "classes in a sample grid")
 
@@ -46,12 +55,33 @@ class DiTConfig(TrainingConfig):
             raise ValueError("--vae and --latents are required: run `python -m vidtwin_gen encode` first")
         if not 0 <= self.class_dropout < 1:
             raise ValueError(f"--class_dropout must be from 0 to below 1, got {self.class_dropout}")
-        if self.objective == "paper" and self.shift != 1:
-            raise ValueError(f"--shift is of --objective flow, whose noise levels it moves; got {self.shift}")
+        if self.shift != "auto":
+            if not _is_positive(self.shift):
+                raise ValueError(f"--shift is a number above 0, or auto, got {self.shift!r}")
+            self.shift = str(float(self.shift))
+        if not 0 <= self.contrastive_weight < 1:
+            raise ValueError(
+                f"--contrastive_weight must be from 0 to below 1, got {self.contrastive_weight}: from 1 on "
+                "the loss has no minimum"
+            )
+        if self.internal_guidance and self.num_layers < 2:
+            raise ValueError(f"--internal_guidance needs 2 or more --num_layers, got {self.num_layers}")
+        if self.objective == "paper":
+            for name, plain in (("shift", "1.0"), ("prediction", "velocity"), ("contrastive_weight", 0)):
+                if getattr(self, name) != plain:
+                    raise ValueError(
+                        f"--{name} {getattr(self, name)} is of --objective flow; leave it out, or train flow"
+                    )
         try:
             json.loads(self.patch_size)
         except json.JSONDecodeError:
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
+
+
+def _is_positive(text: str) -> bool:
+    with suppress(ValueError):
+        return 0 < float(text) < math.inf
+    return False
 
 
 # 24 tokens. A Structure token is a position with all its queries, which stand for no one time; a Dynamics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,25 +16,26 @@ from torch.distributed.tensor import DTensor
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import is_sharded
 
+SMALLEST_MATRIX = 16  # a side: below there is little to orthogonalise
 EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimizer's kernels
 
 
 class SkippingOptimizer:
-    """AdamW with its schedule over `num_steps`, for networks that are trained together; a step in which NaN
-    or infinity comes up leaves their weights as they are.
+    """The optimizers that the flags ask for, each with its schedule over `num_steps`, for networks that are
+    trained together; a step in which NaN or infinity comes up leaves their weights as they are.
 
     Args:
-        networks: prepared here by accelerate, and with them the optimizer and the schedule: a checkpoint
+        networks: prepared here by accelerate, and with them the optimizers and the schedules: a checkpoint
             holds them all.
         log_prefix: of the names under which `step` gives what is to be logged.
 
     Attributes:
         modules: the networks as a forward pass calls them (DDP's wrappers, where there are several processes;
             FSDP shards in place).
-        moved: whether the last step moved the weights. learning_rate: with which it did.
+        moved: whether the last step moved the weights. learning_rate: with which it did, AdamW's.
 
     Raises:
-        ValueError: as `make_optimizer`.
+        ValueError: as `make_optimizers`.
     """
 
     def __init__(
@@ -47,29 +49,38 @@ class SkippingOptimizer:
         log_prefix: str = "",
     ) -> None:
         self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
-        parameters = [parameter for network in networks for parameter in network.parameters()]
-        optimizer = make_optimizer(parameters, config, accelerator, learning_rate)
-        # accelerate steps a schedule once per process
-        lr_scheduler = get_scheduler(
-            config.lr_scheduler,
-            optimizer,
-            num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-            num_training_steps=num_steps * accelerator.num_processes,
-        )
-        *self.modules, self.optimizer, self.lr_scheduler = accelerator.prepare(
-            *networks, optimizer, lr_scheduler
-        )
-        self.settings = {name: v for name, v in self.optimizer.param_groups[0].items() if name != "params"}
+        optimizers = make_optimizers(networks, config, accelerator, learning_rate)
+        schedules = [
+            # accelerate steps a schedule once per process
+            get_scheduler(
+                config.lr_scheduler,
+                optimizer,
+                num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+                num_training_steps=num_steps * accelerator.num_processes,
+            )
+            for optimizer in optimizers
+        ]
+        prepared = iter(accelerator.prepare(*networks, *optimizers, *schedules))
+        self.modules = list(islice(prepared, len(networks)))
+        self.optimizers = list(islice(prepared, len(optimizers)))
+        self.lr_schedulers = list(prepared)
+        self.settings = [
+            {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+            for optimizer in self.optimizers
+        ]
         self.finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
         self.moved, self.learning_rate, self.log_prefix = True, learning_rate, log_prefix
 
     def apply_flags(self) -> None:
         """After a checkpoint was loaded: the settings and the schedule of this run's flags, which may have
         another end than those of the run that saved it."""
-        schedule = self.lr_scheduler.scheduler
-        learning_rate = self.settings["initial_lr"] * schedule.lr_lambdas[0](schedule.last_epoch)
-        self.optimizer.param_groups[0] |= self.settings | {"lr": learning_rate}
-        schedule.base_lrs, schedule._last_lr = [self.settings["initial_lr"]], [learning_rate]
+        for optimizer, wrapped, settings in zip(
+            self.optimizers, self.lr_schedulers, self.settings, strict=True
+        ):
+            schedule = wrapped.scheduler
+            learning_rate = settings["initial_lr"] * schedule.lr_lambdas[0](schedule.last_epoch)
+            optimizer.param_groups[0] |= settings | {"lr": learning_rate}
+            schedule.base_lrs, schedule._last_lr = [settings["initial_lr"]], [learning_rate]
 
     def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
         """Backward from `loss`, and with the last of the passes that a step accumulates the step itself.
@@ -88,17 +99,52 @@ class SkippingOptimizer:
         grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of sharded gradients
         finite = self.finite & grad_norm.isfinite()
         self.moved = self.accelerator.reduce(finite.float(), "mean").item() == 1.0
-        self.learning_rate = self.lr_scheduler.get_last_lr()[0]
-        # float16's gradient scaler looks for itself, and has to, to lower its scale
-        if self.moved or self.accelerator.scaler is not None:
-            self.optimizer.step()
-        self.lr_scheduler.step()
-        self.optimizer.zero_grad()
+        self.learning_rate = self.lr_schedulers[0].get_last_lr()[0]
+        for optimizer, schedule in zip(self.optimizers, self.lr_schedulers, strict=True):
+            # float16's gradient scaler looks for itself, and has to, to lower its scale
+            if self.moved or self.accelerator.scaler is not None:
+                optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
         self.finite = torch.ones_like(self.finite)
         return {f"{self.log_prefix}grad_norm": grad_norm}
 
 
-def make_optimizer(
+def make_optimizers(
+    networks: Sequence[nn.Module], config: TrainingConfig, accelerator: Accelerator, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and after it, where the flags ask for it and a network has such matrices, Muon for those of its
+    repeated blocks (arXiv 2502.16982). Raises ValueError as `make_adamw`, and where Muon can't train."""
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    if config.optimizer == "adamw":
+        return [make_adamw(parameters, config, accelerator, learning_rate)]
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"--optimizer muon needs torch 2.9 or newer, this is {torch.__version__}: "
+            "pip install 'torch>=2.9', or leave it out"
+        )
+    if is_sharded(accelerator):
+        raise ValueError("--optimizer muon needs whole matrices, which FSDP shards: train with DDP")
+    matrices = [matrix for network in networks for matrix in block_matrices(network)]
+    chosen = set(map(id, matrices))
+    rest = [parameter for parameter in parameters if id(parameter) not in chosen]
+    optimizers = [make_adamw(rest, config, accelerator, learning_rate)]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(matrices, lr=config.muon_learning_rate, weight_decay=config.adam_weight_decay)
+        )
+    return optimizers
+
+
+def block_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """The weights with two axes, of 16 or more each, in the blocks that a model of diffusers repeats."""
+    repeated = getattr(network, "_repeated_blocks", ())
+    blocks = [module for module in network.modules() if type(module).__name__ in repeated]
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    return [p for p in parameters if p.ndim == 2 and min(p.shape) >= SMALLEST_MATRIX]
+
+
+def make_adamw(
     parameters: list[nn.Parameter], config: TrainingConfig, accelerator: Accelerator, learning_rate: float
 ) -> torch.optim.Optimizer:
     """AdamW; with `use_8bit_adam` that of bitsandbytes, which keeps the moments of tensors of 4096 numbers or

@@ -104,6 +104,32 @@ def test_every_parameter_gets_a_gradient(conditioning):
         assert parameter.grad.abs().max() > 1e-9 or any(part in name for part in idle), name
 
 
+def test_a_network_that_predicts_x0_says_the_velocity():
+    """One that says "all zeros" leads any flow scheduler there."""
+    model = build(awake=False, predicts_x0=True)
+    latents, _, labels = inputs(model)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[1.0, 0.6, 0.3, 0.05])
+    for t in scheduler.timesteps:
+        latents = scheduler.step(run(model, latents, t.expand(3), labels), t, latents, return_dict=False)[0]
+    torch.testing.assert_close(latents, torch.zeros_like(latents), atol=1e-5, rtol=0)
+
+
+def test_the_internal_head_guides_from_the_middle_to_the_end():
+    model = build(internal_layer=1, predicts_x0=True)
+    given = inputs(model)
+    output = model(*given)
+    plain, internal = output.sample.detach(), output.internal_sample.detach()
+    assert not torch.allclose(plain, internal, atol=0.01)
+    with torch.no_grad():
+        assert torch.equal(model(*given).sample, plain) and model(*given).internal_sample is None
+        for scale in (0.0, 1.3):
+            guided = model(*given, internal_guidance_scale=scale).sample
+            torch.testing.assert_close(guided, internal + scale * (plain - internal), atol=1e-4, rtol=1e-4)
+    (output.sample.square().mean() + output.internal_sample.square().mean()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_cross_attention_tells_the_class():
     """The same network but for its class gives another velocity; the timestep stays with adaLN."""
     model = build(conditioning="cross_attention", class_dim=5)
@@ -402,6 +428,9 @@ def test_it_learns_to_generate_one_clip():
         {"patch_size": (2, 2)},
         {"conditioning": "text"},
         {"prediction_type": "epsilon"},
+        {"prediction_type": "sample", "predicts_x0": True},
+        {"internal_layer": 2},
+        {"internal_layer": 0},
     ],
 )
 def test_sizes_that_do_not_fit_are_value_errors(sizes):

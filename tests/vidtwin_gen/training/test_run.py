@@ -156,7 +156,12 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
         ("train_dit", {"conditioning": "text"}, "--conditioning: invalid choice: 'text'"),
-        ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift is of --objective flow"),
+        ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift 2.0 is of --objective flow"),
+        ("train_dit", {"objective": "paper", "prediction": "x0"}, "--prediction x0 is of --objective flow"),
+        ("train_dit", {"shift": "high"}, "--shift is a number above 0, or auto, got 'high'"),
+        ("train_dit", {"contrastive_weight": 1}, "--contrastive_weight must be from 0 to below 1, got 1.0"),
+        ("train_dit", {"internal_guidance": True}, "--internal_guidance needs 2 or more --num_layers, got 1"),
+        ("train_dit", {"optimizer": "muon", "mixed_precision": "fp16"}, "does not go with --mixed_precision"),
     ],
 )
 def test_a_mistake_is_one_line(script, changes, message, run, tmp_path, monkeypatch, capsys):
