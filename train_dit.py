@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_heads=config.num_heads,
         conditioning=config.conditioning,
         prediction_type=diffusion.PREDICTION_TYPES[config.objective],
+        block_type=config.block_type,
         predicts_x0=config.prediction == "x0",
         internal_layer=math.ceil(config.num_layers / 3) if config.internal_guidance else None,
     )

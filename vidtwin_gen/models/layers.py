@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
+from diffusers.models.embeddings import apply_rotary_emb, get_1d_sincos_pos_embed_from_grid
 from einops import rearrange
 from torch import nn
 
@@ -21,7 +21,11 @@ class AttnProcessor:
     _parallel_config: Any = None
 
     def __call__(
-        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         if attn.fused_projections and encoder_hidden_states is None:
             query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
@@ -33,6 +37,8 @@ class AttnProcessor:
             rearrange(x, f"{order} (heads d) -> b n heads d", heads=attn.heads) for x in (query, key, value)
         )
         query, key = attn.norm_q(query).to(value.dtype), attn.norm_k(key).to(value.dtype)
+        if rotary_emb is not None:
+            query, key = (apply_rotary_emb(x, rotary_emb, sequence_dim=1) for x in (query, key))
         out = dispatch_attention_fn(
             query,
             key,
@@ -56,7 +62,8 @@ class Attention(nn.Module, AttentionModuleMixin):
         is_causal: a token sees itself and what precedes it.
         batch_first: False for tokens (N, B, dim), which kernels read where they lie.
 
-    Shapes: (B, N, dim) and optionally (B, M, context_dim) -> (B, N, dim).
+    Shapes: (B, N, dim) and optionally (B, M, context_dim) -> (B, N, dim); `rotary_emb`: cosines and sines
+    (N, dim / heads) by which queries and keys turn.
     """
 
     to_qkv: nn.Linear  # made by fuse_projections()
@@ -91,9 +98,12 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.processor = self._default_processor_cls()
 
     def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        return self.processor(self, hidden_states, encoder_hidden_states)
+        return self.processor(self, hidden_states, encoder_hidden_states, rotary_emb)
 
 
 def init_relu_stack(*modules: nn.Module) -> None:

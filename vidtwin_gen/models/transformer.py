@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,40 +31,61 @@ from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, velocity_from_x0
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
-from vidtwin_gen.models.positions import LatentPositions
+from vidtwin_gen.models.positions import LatentPositions, RotaryPositions
 
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
 CONDITIONINGS = ("adaln", "cross_attention")
+BLOCK_TYPES = ("dit", "lightning")
 PREDICTION_TYPES = ("flow_prediction", "sample")  # in diffusers' words
 
 
 class LatentTransformerBlock(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the conditioning: adaLN-Zero (DiT, section 3.2).
+    `lightning`: with RMSNorm and SwiGLU of as many weights (LightningDiT, arXiv 2501.01423, section 4).
 
     With a `context_dim`, cross-attention to the context stands between the two, as in a text-to-image DiT; it
     is neither modulated nor gated, and starts at zero like the rest.
 
-    Shapes: tokens (B, N, dim), conditioning (B, dim), context (B, M, context_dim) -> (B, N, dim).
+    Shapes: tokens (B, N, dim), conditioning (B, dim), context (B, M, context_dim) -> (B, N, dim); rotary_emb
+    as `RotaryPositions` gives it.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, context_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        context_dim: int | None = None,
+        lightning: bool = False,
+    ) -> None:
         super().__init__()
+        norm = nn.RMSNorm if lightning else nn.LayerNorm
         self.modulation = nn.Linear(dim, 6 * dim)
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.norm1 = norm(dim, eps=1e-6, elementwise_affine=False)
         self.attn = Attention(dim, num_heads, qk_norm=True)
         self.cross_attn: Attention | None = None
         if context_dim is not None:
             self.norm_cross = nn.LayerNorm(dim, eps=1e-6)
             self.cross_attn = Attention(dim, num_heads, context_dim=context_dim, qk_norm=True)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.ff = FeedForward(dim, inner_dim=int(dim * mlp_ratio), activation_fn="gelu-approximate")
+        self.norm2 = norm(dim, eps=1e-6, elementwise_affine=False)
+        inner_dim = int(dim * mlp_ratio)
+        self.ff = FeedForward(
+            dim,
+            inner_dim=2 * inner_dim // 3 if lightning else inner_dim,  # SwiGLU has three matrices
+            activation_fn="swiglu" if lightning else "gelu-approximate",
+        )
 
     def forward(
-        self, hidden_states: torch.Tensor, conditioning: torch.Tensor, context: torch.Tensor | None = None
+        self,
+        hidden_states: torch.Tensor,
+        conditioning: torch.Tensor,
+        context: torch.Tensor | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         modulation = self.modulation(F.silu(conditioning)).unsqueeze(1)  # (B, 1, 6 D)
         shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = modulation.chunk(6, dim=-1)
-        attended = self.attn(torch.addcmul(shift_attn, self.norm1(hidden_states), 1 + scale_attn))
+        modulated = torch.addcmul(shift_attn, self.norm1(hidden_states), 1 + scale_attn)
+        attended = self.attn(modulated, rotary_emb=rotary_emb)
         hidden_states = torch.addcmul(hidden_states, gate_attn, attended)
         if self.cross_attn is not None:
             hidden_states = hidden_states + self.cross_attn(self.norm_cross(hidden_states), context)
@@ -132,6 +154,7 @@ class LatentTransformer(
             to be learned then lies where the data lie (JiT, arXiv 2511.13720). Of `"flow_prediction"`.
         internal_layer: number of blocks before a second head, which predicts the same; the direction from it
             to the last one guides (arXiv 2512.24176). None: there is no such head.
+        block_type: `"dit"`, or `"lightning"`: RMSNorm, SwiGLU and rotary positions (arXiv 2501.01423).
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -164,12 +187,14 @@ class LatentTransformer(
         prediction_type: str = "flow_prediction",
         predicts_x0: bool = False,
         internal_layer: int | None = None,
+        block_type: str = "dit",
     ) -> None:
         super().__init__()
         check_arguments(LatentTransformer, self.config)
         for name, value, known in (
             ("conditioning", conditioning, CONDITIONINGS),
             ("prediction_type", prediction_type, PREDICTION_TYPES),
+            ("block_type", block_type, BLOCK_TYPES),
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {known}, got {value!r}")
@@ -193,22 +218,38 @@ class LatentTransformer(
             {name: nn.Linear(channels, hidden_size) for name, channels in token_channels.items()}
         )
         self.positions = LatentPositions(self.layout, self.patch_sizes, hidden_size)
+        lightning = block_type == "lightning"
+        self.rope = (
+            RotaryPositions(self.layout, self.patch_sizes, hidden_size // num_heads) if lightning else None
+        )
         self.time_proj = Timesteps(TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embed = TimestepEmbedding(TIME_CHANNELS, hidden_size)
         crossed = conditioning == "cross_attention"
         self.class_embed = nn.Embedding(num_classes + 1, class_dim if crossed else hidden_size)
         self.transformer_blocks = nn.ModuleList(
-            LatentTransformerBlock(hidden_size, num_heads, mlp_ratio, class_dim if crossed else None)
+            LatentTransformerBlock(
+                hidden_size, num_heads, mlp_ratio, class_dim if crossed else None, lightning
+            )
             for _ in range(num_layers)
         )
-        self.norm_out = AdaLayerNormContinuous(hidden_size, hidden_size, elementwise_affine=False, eps=1e-6)
+        norm_type = "rms_norm" if lightning else "layer_norm"
+        norm_out = partial(
+            AdaLayerNormContinuous,
+            hidden_size,
+            hidden_size,
+            elementwise_affine=False,
+            eps=1e-6,
+            norm_type=norm_type,
+        )
+        self.norm_out = norm_out()
         self.proj_out = GridProjection(self.layout, self.patch_sizes, hidden_size)
         if internal_layer is not None:
-            self.norm_internal = AdaLayerNormContinuous(
-                hidden_size, hidden_size, elementwise_affine=False, eps=1e-6
-            )
+            self.norm_internal = norm_out()
             self.proj_internal = GridProjection(self.layout, self.patch_sizes, hidden_size)
             self._cp_plan = {**self._cp_plan, "norm_internal": self._cp_plan["norm_out"]}
+        if lightning:
+            split = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
+            self._cp_plan = {**self._cp_plan, "rope": {0: split, 1: split}}
         self.gradient_checkpointing = False
         self.initialize_weights()
 
@@ -263,12 +304,13 @@ class LatentTransformer(
             conditioning = conditioning + classes
         else:
             context = classes.unsqueeze(1)  # (B, 1, class_dim)
+        rotary_emb = self.rope() if self.rope is not None else None
         internal = None
         for number, block in enumerate(self.transformer_blocks, 1):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, conditioning, context)
+                x = self._gradient_checkpointing_func(block, x, conditioning, context, rotary_emb)
             else:
-                x = block(x, conditioning, context)
+                x = block(x, conditioning, context, rotary_emb)
             if number == self.config.internal_layer and (
                 torch.is_grad_enabled() or internal_guidance_scale != 1
             ):

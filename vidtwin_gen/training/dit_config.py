@@ -13,6 +13,7 @@ from vidtwin_gen.models.sizes import SIZES
 from vidtwin_gen.training.config import TrainingConfig, flag
 
 Conditioning = Literal["adaln", "cross_attention"]
+BlockType = Literal["dit", "lightning"]
 
 
 @dataclass
@@ -43,6 +44,7 @@ class DiTConfig(TrainingConfig):
     num_layers: int = flag(12, "blocks")
     num_heads: int = flag(12, "attention heads")
     conditioning: Conditioning = flag("adaln", "where the class comes in")
+    block_type: BlockType = flag("dit", "lightning: RMSNorm, SwiGLU and rotary positions")
 
     guidance_scale: float = flag(2.0, "of the sample grids")
     internal_guidance_scale: float = flag(1.0, "of the sample grids, with --internal_guidance")

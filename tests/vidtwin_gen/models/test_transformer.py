@@ -12,13 +12,14 @@ from diffusers import (
 )
 from diffusers.hooks import apply_first_block_cache, apply_layer_skip
 from diffusers.models.attention_dispatch import attention_backend
+from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.training_utils import EMAModel
 from torch._dynamo.testing import CompileCounter
 
 from tests.builders.processes import run_in_processes
 from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
 from vidtwin_gen.latents import LatentGrid, LatentLayout
-from vidtwin_gen.models.positions import patch_centres
+from vidtwin_gen.models.positions import RotaryPositions, patch_centres
 from vidtwin_gen.models.transformer import LatentTransformer
 
 VIDTWIN = LatentLayout(
@@ -128,6 +129,43 @@ def test_the_internal_head_guides_from_the_middle_to_the_end():
             torch.testing.assert_close(guided, internal + scale * (plain - internal), atol=1e-4, rtol=1e-4)
     (output.sample.square().mean() + output.internal_sample.square().mean()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_lightning_block_is_as_large_and_learns_as_a_whole(tmp_path):
+    model = build(block_type="lightning")
+    args = inputs(model)
+    assert model.num_parameters() == pytest.approx(build().num_parameters(), rel=0.01)
+    plain, recomputed = (model(*args).sample, model.enable_gradient_checkpointing() or model(*args).sample)
+    plain.square().mean().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    assert all(gradient.abs().max() > 1e-9 for gradient in gradients.values())
+    model.zero_grad()
+    recomputed.square().mean().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name])
+    model.save_pretrained(tmp_path)
+    assert torch.equal(run(LatentTransformer.from_pretrained(tmp_path), *args), run(model, *args))
+
+
+def test_attention_turns_with_the_distance_along_the_axes_of_a_grid():
+    cos, sin = RotaryPositions(VIDTWIN, VIDTWIN.patch_sizes(1), head_dim=18)()
+    draw = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(18, generator=draw).expand(1, len(cos), 1, 18) for _ in range(2))
+    query, key = (apply_rotary_emb(x, (cos, sin), sequence_dim=1)[0, :, 0] for x in (query, key))
+    shapes = {grid.name: grid.shape for grid in VIDTWIN.grids}
+    parts = [part.split([36, 15, 15], dim=1) for part in (query @ key.T).split([36, 15, 15])]
+    structure = parts[0][0].view(*shapes["structure"], *shapes["structure"])
+    torch.testing.assert_close(structure[0, 0, 0, 1, 1, 2], structure[2, 1, 0, 3, 2, 2])
+    assert not torch.allclose(structure[0, 0, 0, 1, 1, 2], structure[0, 0, 0, 1, 2, 2], atol=1e-3)
+    # the one is along time and width, the other along time and height: of both, only time has a distance
+    dynamics = parts[1][2].view(*shapes["dynamics_x"], *shapes["dynamics_y"])
+    torch.testing.assert_close(dynamics[0, 1, 2, 1], dynamics[2, 1, 4, 1])
+    assert not torch.allclose(dynamics[0, 1, 2, 1], dynamics[0, 1, 3, 1], atol=1e-3)
+    channels = dict(
+        zip(("query", "height", "width", "time"), cos.split([4, 4, 4, 4, 2], dim=1), strict=False)
+    )
+    assert (channels["time"][:36] == 1).all() and (channels["query"][36:] == 1).all()
+    assert (cos[:, 16:] == 1).all() and (sin[:, 16:] == 0).all()  # two channels are over
 
 
 def test_cross_attention_tells_the_class():
@@ -371,9 +409,11 @@ def tokens_over_two_processes(rank, model, args, expected):
     torch.testing.assert_close(run(model, *args), expected)
 
 
-@BOTH_CONDITIONINGS
-def test_processes_share_the_tokens(conditioning):
-    model = build(MAGVIT_V2, patch_size=[2, 14, 14], conditioning=conditioning)
+@pytest.mark.parametrize(
+    "sizes", [{"conditioning": "cross_attention"}, {"block_type": "lightning", "internal_layer": 1}]
+)
+def test_processes_share_the_tokens(sizes):
+    model = build(MAGVIT_V2, patch_size=[2, 14, 14], **sizes)
     args = inputs(model)
     run_in_processes(2, tokens_over_two_processes, model, args, run(model, *args))
 

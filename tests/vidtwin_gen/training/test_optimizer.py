@@ -88,7 +88,13 @@ def test_muon_has_the_blocks_matrices_and_adamw_the_rest():
 def test_the_recipe_trains_and_resumes(tiny_dit_run, tmp_path):
     """x_0, internal guidance, contrast, a shift by the layout, and Muon; to the last bit as uninterrupted."""
     flags = {"prediction": "x0", "internal_guidance": True, "num_layers": 2, "contrastive_weight": 0.05}
-    flags |= {"shift": "auto", "optimizer": "muon", "max_train_steps": 4, "checkpointing_steps": 2}
+    flags |= {
+        "shift": "auto",
+        "block_type": "lightning",
+        "optimizer": "muon",
+        "max_train_steps": 4,
+        "checkpointing_steps": 2,
+    }
     argv = tiny_dit_run.argv(tmp_path / "run", **flags, validation_steps=4)
     train_dit.main(argv)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
