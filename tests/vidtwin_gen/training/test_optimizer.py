@@ -17,7 +17,7 @@ from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import allow_tf32
 from vidtwin_gen.training.config import TrainingConfig
-from vidtwin_gen.training.optimizer import block_matrices, make_optimizers
+from vidtwin_gen.training.optimizer import Float32OnCPU, block_matrices, make_optimizers
 from vidtwin_gen.weights import weights_sha256
 
 
@@ -83,6 +83,19 @@ def test_muon_has_the_blocks_matrices_and_adamw_the_rest():
     both = adamw.param_groups[0]["params"] + muon.param_groups[0]["params"]
     assert len(set(map(id, both))) == len(both) == len(list(model.parameters())) + 2
     assert (adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == (1e-3, 0.02)
+
+
+def test_muon_orthogonalises_in_float32_on_a_cpu():
+    weight = torch.nn.Parameter(torch.zeros(32, 16))
+    weight.grad = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    with Float32OnCPU():
+        torch.optim.Muon([weight], lr=1.0, weight_decay=0.0).step()
+    expected = weight.grad.double().T
+    expected = expected / expected.norm()
+    for _ in range(5):
+        gram = expected @ expected.T
+        expected = 3.4445 * expected + (-4.775 * gram + 2.0315 * gram @ gram) @ expected
+    assert torch.allclose(-weight.detach().T.double() / 2**0.5, expected, atol=1e-4)  # bfloat16: 1e-2
 
 
 def test_the_recipe_trains_and_resumes(tiny_dit_run, tmp_path):
