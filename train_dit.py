@@ -19,7 +19,6 @@ if __name__ == "__main__":
     parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -40,6 +39,7 @@ from vidtwin_gen.data.pixels import from_diffusers
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.models.alignment import AlignmentHead
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.hub import push_if_asked
@@ -50,7 +50,7 @@ from vidtwin_gen.training.run import training_run
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
-    accelerator = make_accelerator(config, shardable=True)
+    accelerator = make_accelerator(config, shardable=not config.repa_weight)
     vae, rows, metadata = load_inputs(config)
     transformer = LatentTransformer(
         layout=metadata["layout"],
@@ -63,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prediction_type=diffusion.PREDICTION_TYPES[config.objective],
         block_type=config.block_type,
         predicts_x0=config.prediction == "x0",
-        internal_layer=math.ceil(config.num_layers / 3) if config.internal_guidance else None,
+        internal_layer=config.early_layer if config.internal_guidance else None,
     )
+    heads = [alignment_head(transformer, metadata, config)] if config.repa_weight else []
     if config.dry_run:
         num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
         accelerator.print(json.dumps(config.public(), indent=2))
@@ -82,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = {"latents": latents_sha256(config.latents), "vae": metadata["autoencoder_sha256"]}
     if config.init_from:
         inputs["init_from"] = load_initial_weights(transformer, config.init_from, "transformer")
-    dataset = LatentDataset(rows["train"], seed=config.seed)
+    dataset = LatentDataset(rows["train"], seed=config.seed, features=bool(heads))
     config.count_epochs(len(dataset), accelerator.num_processes)
     prepare_model(transformer, config, accelerator)
     optimizer = SkippingOptimizer(
-        [transformer], config, accelerator, config.learning_rate, config.max_train_steps
+        [transformer, *heads], config, accelerator, config.learning_rate, config.max_train_steps
     )
-    (wrapped,) = optimizer.modules
+    wrapped, *wrapped_heads = optimizer.modules
     pipeline_of = partial(
         make_pipeline,
         vae=vae,
@@ -99,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with training_run(transformer, [optimizer], config, accelerator, "transformer", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=dict):
             with run.forward_pass() as draw:
-                losses = diffusion_losses(wrapped, batch, metadata, config, draw, transformer.null_class)
+                losses = diffusion_losses(
+                    wrapped, batch, metadata, config, draw, transformer.null_class, *wrapped_heads
+                )
                 run.log.add(losses | optimizer.step(losses["loss"]))
             run.end_step()
             if run.is_due(config.validation_steps):
@@ -126,6 +129,26 @@ def predicted_peak(transformer: LatentTransformer, config: DiTConfig, accelerato
     return amounts["peak"] + config.use_ema * amounts["parameters"]
 
 
+def alignment_head(
+    transformer: LatentTransformer, metadata: Mapping[str, Any], config: DiTConfig
+) -> AlignmentHead:
+    """Trained with the transformer. Raises ValueError where the latents have no features."""
+    if "features" not in metadata:
+        raise ValueError(
+            f"--repa_weight {config.repa_weight} aligns with features, and --latents {config.latents} has "
+            "none: encode again with --features, a V-JEPA 2 or VideoMAE of transformers, or leave it out"
+        )
+    return AlignmentHead(
+        transformer.layout,
+        transformer.patch_sizes,
+        config.hidden_size,
+        metadata["features"]["grid"],
+        metadata["features"]["dim"],
+        config.repa_dim,
+        config.repa_normalise,
+    )
+
+
 def diffusion_losses(
     transformer: torch.nn.Module,
     batch: Mapping[str, torch.Tensor],
@@ -133,9 +156,10 @@ def diffusion_losses(
     config: DiTConfig,
     draw: Draw,
     null_class: int,
+    head: torch.nn.Module | None = None,
 ) -> dict[str, torch.Tensor]:
     """`loss`, and one loss per grid, of the objective on a batch of posteriors, with random numbers of
-    `draw`."""
+    `draw`; with an alignment `head` also `loss_repa`, which `loss` then has in it."""
     layout = LatentLayout.from_config(metadata["layout"])
     posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
     latents = posterior.mode()
@@ -144,7 +168,8 @@ def diffusion_losses(
     latents = layout.whiten(latents, metadata["latents_mean"], metadata["latents_std"])
     noisy, timestep, target = training_example(latents, config, draw)
     labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draw(uniform))
-    output = transformer(noisy, timestep, labels)
+    hidden_layer = (config.repa_layer or config.early_layer) if head is not None else None
+    output = transformer(noisy, timestep, labels, hidden_layer=hidden_layer)
     prediction, internal = output.sample, output.internal_sample
     losses = diffusion.grid_losses(prediction, target, layout)
     loss = diffusion.total_loss(losses, layout, config.loss_weighting)
@@ -156,6 +181,9 @@ def diffusion_losses(
             prediction, target, labels, null_class, layout, config.loss_weighting
         )
         loss = loss - config.contrastive_weight * other
+    if head is not None:
+        losses["repa"] = head(output.hidden, batch["features"])
+        loss = loss + config.repa_weight * losses["repa"]
     return {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
 
 

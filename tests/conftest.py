@@ -16,6 +16,7 @@ from autoencoder.encode.dataset import encode_dataset
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, Latents, Run, command_line
+from tests.builders.video_encoders import save_video_encoder
 from vidtwin_gen.data.synthetic import write_dataset
 from vidtwin_gen.files import write_json
 
@@ -82,6 +83,38 @@ def tiny_latents(tiny_vae_run: Run, synthetic_root: Path, made_once: MadeOnce) -
         write_json(folder / "returned.json", encode_dataset(vae, flags))
 
     folder = made_once("tiny_latents", make)
+    metadata = json.loads((folder / "returned.json").read_text(encoding="utf-8"))
+    return Latents(folder / "autoencoder", folder / "latents", metadata)
+
+
+@pytest.fixture(scope="session")
+def few_videos(synthetic_root: Path, made_once: MadeOnce) -> Path:
+    """Two classes of ten videos without lists: the split is by hash."""
+
+    def make(folder: Path) -> None:
+        for name in ("PulsingRing", "SpinningBar"):
+            (folder / name).mkdir(parents=True)
+            for path in sorted((synthetic_root / name).iterdir())[:10]:
+                shutil.copy(path, folder / name)
+
+    return made_once("few_videos", make)
+
+
+@pytest.fixture(scope="session")
+def featured_latents(tiny_vae_run: Run, few_videos: Path, made_once: MadeOnce) -> Latents:
+    """Of few videos, each window as it is and mirrored, with the features of a video encoder that lies beside
+    them, `encoder`."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(tiny_vae_run.output_dir / "autoencoder", folder / "autoencoder")
+        vae = AutoencoderVidTwin.from_pretrained(folder / "autoencoder")
+        save_video_encoder(folder / "encoder")
+        places = {"vae": "autoencoder", "out": "latents", "features": "encoder"}
+        places = {flag: str(folder / name) for flag, name in places.items()}
+        flags = EncodeFlags(**places, data=str(few_videos), stride=2, num_workers=0, flip=True)
+        write_json(folder / "returned.json", encode_dataset(vae, flags))
+
+    folder = made_once("featured_latents", make)
     metadata = json.loads((folder / "returned.json").read_text(encoding="utf-8"))
     return Latents(folder / "autoencoder", folder / "latents", metadata)
 

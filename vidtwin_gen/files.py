@@ -153,7 +153,7 @@ def changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which flags have another value now, "" where none has."""
     return ", ".join(
         f"--{name} was {before.get(name)!r}, is {value!r}"
-        for name, value in now.items()
+        for name, value in {**dict.fromkeys(before), **now}.items()
         if before.get(name) != value
     )
 

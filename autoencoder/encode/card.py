@@ -43,7 +43,11 @@ Made with vidtwin-gen, of which nothing is needed to use this folder: `datasets.
 | `split` | train or test |
 | `group` | the recording that the video was cut from (`v_Biking_g07`); null where its name tells none |
 | `start` | the clip's first frame in the video, from 0 on |
-| `flipped` | whether the clip was mirrored, left to right, before it was encoded |
+| `flipped` | whether the clip was mirrored, left to right, before it was encoded |\
+{% if about.features %}
+| `features` | float16 ({{ about.features.grid|join("·") }}·{{ about.features.dim }},): of the clip, by \
+{{ markdown(about.features.encoder) }} |
+{%- endif %}
 
 ## Layout
 
@@ -76,6 +80,10 @@ These are the statistics of samples of the training rows' posteriors, the same a
 Frames are resized until they cover the clip's \
 size and cropped in the middle. The autoencoder's weights have the sha256 \
 `{{ about.autoencoder_sha256 }}`.
+{%- if about.features %} The features are last hidden states of \
+{{ markdown(about.features.encoder) }} (weights of sha256 \
+`{{ about.features.encoder_sha256 }}`), averaged to a grid {{ about.features.grid|join("×") }} of \
+time, height and width; flat, row-major, the {{ about.features.dim }} channels last and fastest.{% endif %}
 {%- for complaint in about.bad_videos %} Left out, {{ markdown(complaint) }}.{% endfor %}
 
 ## Licence
@@ -186,4 +194,8 @@ def command_line(about: Mapping[str, Any], vae: str, data: str, out: str) -> str
     rate = "fps" if about["stride"] is None else "stride"
     for name in ("fold", rate, "windows_per_video", "dtype", "windows_per_file", "seed"):
         words += [f"--{name}", str(about[name])]
-    return shlex.join([*words, *(["--flip"] if about["flip"] else [])])
+    words += ["--flip"] if about["flip"] else []
+    if features := about.get("features"):
+        words += ["--features", features["encoder"].split("@")[0]]
+        words += ["--features_grid", *map(str, features["grid"])]
+    return shlex.join(words)

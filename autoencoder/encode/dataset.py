@@ -23,6 +23,7 @@ from autoencoder import adapter
 from autoencoder.encode.card import write_card
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
+from autoencoder.encode.video_encoder import VideoEncoder
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
 from vidtwin_gen.data.latent_checks import classes_without_rows
@@ -61,7 +62,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
 
     `out` becomes a folder of parquet files by split, `latents.json` and a dataset card. A row holds `mean`
     and `logvar` (L,) of the raw posterior, `label`, `class_name`, `path` (below `data`), `split`, `group`
-    (null where the file's name has none), `start` (the window's first frame in the file) and `flipped`.
+    (null where the file's name has none), `start` (the window's first frame in the file) and `flipped`; with
+    the flag `features` also those of the clip, as `VideoEncoder` gives them, in float16.
     Training videos give `windows_per_video` random windows each, with `flip` every one as it is and mirrored;
     test videos give their centre. Which windows depends on `seed` and the window's number alone. The
     statistics are those of the training rows, as stored.
@@ -77,7 +79,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     Raises:
         ValueError: `out` is of another call or not empty, or `<out>.partial` holds another encoding (see
             partial_folder); too many unreadable files; latents that are not finite, or not in `dtype`; a
-            number below 1; or one of `build_index`'s complaints.
+            number below 1; or one of the complaints of `build_index` and of `VideoEncoder`.
 
     Returns:
         What is also written as `latents.json`: layout, statistics, geometry, flags, counts, files with their
@@ -90,16 +92,23 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     index = build_index(root, split="all", fold=flags.fold)
     splits = {split: build_index(root, split=split, fold=flags.fold) for split in SPLITS}
     about = _describe(encoder, index, flags)
+    video_encoder = None
+    if flags.features:
+        video_encoder = VideoEncoder(flags.features, size[0], flags.features_grid, vae.device)
+        about["features"] = video_encoder.about()
     command = about["command"] = {
         "vae": f"{about['autoencoder_sha256'][:16]} for {'x'.join(map(str, size))}",
         "data": _digest(index, root),
         **_settings(flags),
     }
+    if video_encoder is not None:
+        grid = "x".join(map(str, video_encoder.grid))
+        command["features"] = f"{video_encoder.weights_sha256[:16]} on {grid}"
     if is_done(flags.out, METADATA, command):
         return read_json(Path(flags.out) / METADATA, "encode again")
     with partial_folder(flags.out, command) as folder:
         bad_videos = {
-            split: encode_split(folder, RowEncoder(encoder, part, root, split, flags), flags)
+            split: encode_split(folder, RowEncoder(encoder, part, root, split, flags, video_encoder), flags)
             for split, part in splits.items()
         }
         metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": []}
@@ -208,7 +217,8 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     """The whitening statistics of the training rows, and counts."""
     files = dict(sorted(folder.files.items()))
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
-    mean, std = latent_statistics(datasets.IterableDataset.from_parquet(train), layout)
+    rows = datasets.IterableDataset.from_parquet(train, columns=["mean", "logvar"])
+    mean, std = latent_statistics(rows, layout)
     return {
         "latents_mean": mean,
         "latents_std": std,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtwin_gen.flags import DEVICE, flag
+from vidtwin_gen.flags import DEVICE, flag, positive
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,17 @@ class EncodeFlags:
         "of the stored means and log-variances; float16 halves the folder and rounds to 11 bits",
         "float32",
         choices=["float32", "float16"],
+    )
+    features: str | None = flag(
+        "store features of every clip beside its latent, for train_dit.py --repa_weight: those of a V-JEPA 2 "
+        "or VideoMAE of transformers, a folder or OWNER/NAME on the hub"
+    )
+    features_grid: Sequence[int] = flag(
+        "the largest grid that the features are averaged to",
+        (4, 8, 8),
+        nargs=3,
+        type=positive,
+        metavar=("TIME", "HEIGHT", "WIDTH"),
     )
     windows_per_file: int = flag("what an interruption costs at most, in clips", 512, type=int)
     max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder import adapter
 from autoencoder.encode.flags import EncodeFlags
+from autoencoder.encode.video_encoder import VideoEncoder
 from autoencoder.model.posterior import FlatGaussian
 from vidtwin_gen.latents import LatentLayout
 
@@ -57,11 +59,19 @@ class RowEncoder:
     Args:
         index: of the split, with paths below `root`.
         flags: `flip` gives training windows a second row, mirrored; `dtype` is that of the stored latents.
+        video_encoder: of the clips' features, where they are stored too, in float16.
     """
 
     def __init__(
-        self, encoder: ClipEncoder, index: datasets.Dataset, root: Path, split: Split, flags: EncodeFlags
+        self,
+        encoder: ClipEncoder,
+        index: datasets.Dataset,
+        root: Path,
+        split: Split,
+        flags: EncodeFlags,
+        video_encoder: VideoEncoder | None = None,
     ) -> None:
+        self.video_encoder = video_encoder
         self.encoder, self.index, self.root, self.split = encoder, index, root, split
         self.mirrorings = (False, True) if flags.flip and split == "train" else (False,)
         self.dtype = np.dtype(flags.dtype)
@@ -77,21 +87,23 @@ class RowEncoder:
             mean=latents,
             logvar=latents,
         )
+        if video_encoder is not None:
+            size = math.prod((*video_encoder.grid, video_encoder.dim))
+            self.features["features"] = datasets.List(datasets.Value("float16"), length=size)
 
     @torch.inference_mode()
     def encode(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The rows of a batch, in its order, without those of the substitutes of bad files. Raises ValueError
         for a latent that is not finite, or not in the type in which it is stored."""
-        posteriors = [
-            self.encoder.encode(batch["video"].flip(-1) if flipped else batch["video"])
-            for flipped in self.mirrorings
-        ]
+        clips = [batch["video"].flip(-1) if flipped else batch["video"] for flipped in self.mirrorings]
+        posteriors = [self.encoder.encode(mirrored) for mirrored in clips]
+        features = [self.video_encoder(mirrored) for mirrored in clips] if self.video_encoder else []
         for i, number in enumerate(batch["index"].tolist()):
             if batch["substitute"][i]:
                 continue
             source = self.index[number]
             path = Path(source["path"])
-            for flipped, posterior in zip(self.mirrorings, posteriors, strict=True):
+            for n, (flipped, posterior) in enumerate(zip(self.mirrorings, posteriors, strict=True)):
                 yield {
                     **{name: source[name] for name in ("label", "class_name", "split")},
                     "path": path.relative_to(self.root).as_posix(),
@@ -100,6 +112,7 @@ class RowEncoder:
                     "flipped": flipped,
                     "mean": self._stored(posterior.mean[i], path),
                     "logvar": self._stored(posterior.logvar[i], path),
+                    **({"features": _stored_features(features[n][i], path)} if features else {}),
                 }
 
     def table(self, rows: list[dict[str, Any]]) -> pa.Table:
@@ -118,3 +131,13 @@ class RowEncoder:
                 f"{np.finfo(np.float16).max:g}: encode with --dtype float32"
             )
         raise ValueError(f"{path}: the autoencoder gives latents that are NaN or infinite; was it trained?")
+
+
+def _stored_features(values: torch.Tensor, path: Path) -> np.ndarray:
+    stored = values.half()
+    if not stored.isfinite().all():
+        raise ValueError(
+            f"{path}: the video encoder gives features that float16 does not hold, up to "
+            f"{values.abs().max():g}: name another for --features"
+        )
+    return stored.cpu().numpy()

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
-from huggingface_hub import snapshot_download
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
 
 from eval.fvd.features import check_length, resize_name, resized
-from vidtwin_gen.files import file_sha256
-from vidtwin_gen.weights import HUB_TIMEOUT_S, MissingWeightsError
+from vidtwin_gen.models.pretrained import (
+    Colours,
+    colours,
+    find_pretrained,
+    load_frozen,
+    model_type,
+    weights_digest,
+)
+from vidtwin_gen.weights import MissingWeightsError
 
 VARIABLE = "VIDTWIN_GEN_VIDEOMAE"
 EXAMPLE = "MCG-NJU/videomae-base-finetuned-ssv2"
-# ImageNet's colours, which the published VideoMAE models were trained with.
-DEFAULT_MEAN = (0.485, 0.456, 0.406)
-DEFAULT_STD = (0.229, 0.224, 0.225)
 
 
 class VideoMAEFeatures:
@@ -48,22 +47,16 @@ class VideoMAEFeatures:
 
     def __init__(self, folder: Path, model_id: str, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
-        config = _config(folder)
+        model_type(folder, ("videomae",), example=EXAMPLE)
+        config = VideoMAEConfig.from_pretrained(folder)
         classifies = VideoMAEForVideoClassification.__name__ in (config.architectures or ())
-        cls = VideoMAEForVideoClassification if classifies else VideoMAEModel
-        model, found = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-        missing = sorted(found["missing_keys"]) + sorted(found["mismatched_keys"])
-        if missing:
-            raise ValueError(
-                f"{folder} lacks {len(missing)} tensors of {cls.__name__}, the first {missing[0]}: they "
-                "would be random numbers. Name a whole model, e.g. what its save_pretrained writes"
-            )
-        model = model.eval().requires_grad_(False).float().to(self.device)
+        model = load_frozen(VideoMAEForVideoClassification if classifies else VideoMAEModel, folder)
+        model = model.to(self.device)
         self.backbone = model.videomae if classifies else model
         self.norm = model.fc_norm if classifies else None
         size = config.image_size
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.scale, self.mean, self.std = _colours(folder)
+        self.scale, self.mean, self.std = colours(folder) or Colours()
         self.name = f"videomae {model_id}"
         self.dim = config.hidden_size
         self.min_frames = self.max_frames = config.num_frames
@@ -109,11 +102,7 @@ def load_videomae(
             f"VideoMAE wants a model: name a folder or a model of the hub, e.g. {EXAMPLE}, by --weights or "
             f"by {VARIABLE}"
         )
-    if Path(named).is_dir():
-        folder, model_id = Path(named), Path(named).resolve().name
-    else:
-        folder = _snapshot(named, revision)
-        model_id = f"{named}@{folder.name}"  # the hub's cache keeps a commit in a folder of its name
+    folder, model_id = find_pretrained(named, revision, example=EXAMPLE)
     digest = weights_digest(folder)
     if sha256 and sha256.lower() != digest:
         raise ValueError(
@@ -121,58 +110,3 @@ def load_videomae(
             "digest, or the model"
         )
     return VideoMAEFeatures(folder, model_id, device)
-
-
-def weights_digest(folder: Path) -> str:
-    """The sha256 of the folder's one safetensors file; of several, that of the lines "<sha256>  <name>" by
-    name, as sha256sum prints them. Raises ValueError where there is none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"{folder} has no weights in safetensors; other formats can run code when they are read. Load "
-            "the model where it is trusted and write it with save_pretrained"
-        )
-    digests = [file_sha256(file) for file in files]
-    if len(files) == 1:
-        return digests[0]
-    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _config(folder: Path) -> VideoMAEConfig:
-    path = folder / "config.json"
-    kind = json.loads(path.read_text(encoding="utf-8")).get("model_type") if path.is_file() else "missing"
-    if kind != "videomae":
-        raise ValueError(
-            f"{path}: model_type is {kind}, expected videomae; name the folder of a VideoMAE that "
-            f"save_pretrained wrote, or one of the hub, e.g. {EXAMPLE}"
-        )
-    return VideoMAEConfig.from_pretrained(folder)
-
-
-def _colours(folder: Path) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """What the model's image processor does to colours 0..255: the factor, then mean and std."""
-    path = folder / "preprocessor_config.json"
-    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    scale = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
-    if not said.get("do_normalize", True):
-        return scale, (0.0,) * 3, (1.0,) * 3
-    return scale, tuple(said.get("image_mean", DEFAULT_MEAN)), tuple(said.get("image_std", DEFAULT_STD))
-
-
-def _snapshot(name: str, revision: str | None) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise MissingWeightsError(f"{name} is no folder, and no name of a model on the hub, e.g. {EXAMPLE}")
-    try:
-        patterns = ["config.json", "preprocessor_config.json", "*.safetensors"]
-        fetched = snapshot_download(
-            name, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S
-        )
-    except Exception as error:  # of the hub's own classes, of httpx and of the disk
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise MissingWeightsError(
-            f"the model {name} (revision {revision or 'main'}) is not on this machine and the hub did not "
-            f"give it ({type(error).__name__}: {reason}): correct the name, let this machine reach the hub, "
-            "or name a folder that holds the model"
-        ) from error
-    return Path(fetched)

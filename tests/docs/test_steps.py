@@ -20,6 +20,7 @@ from tests.builders.autoencoders import TRAINED_AUTOENCODER, WAN_CONFIG
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline
+from tests.builders.video_encoders import save_video_encoder
 from tests.docs.pages import STEPS, Step
 from tests.docs.reader import Reader
 from vidtwin_gen.models.sizes import SIZES
@@ -46,7 +47,7 @@ def link_ucf101(synthetic_root: Path, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """In a folder with what the pages take for granted: UCF-101, a checkpoint as if released, the config of a
-    small autoencoder, a Wan autoencoder, and the pipelines of the demo and of docs/api.md."""
+    small autoencoder, a Wan autoencoder, a video encoder, the pipelines of the demo and of docs/api.md."""
     folder = tmp_path_factory.mktemp("reader")
     link_ucf101(synthetic_root, folder / "UCF-101")
     released = AutoencoderVidTwin(**RELEASED).state_dict()
@@ -54,6 +55,7 @@ def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     released = {"encoder.pos_embed": positions, **to_released_state_dict(released)}
     torch.save({"state_dict": released}, folder / "vidtwin_structure_7_7_8_dynamics_7_8.ckpt")
     AutoencoderVidTwin(**RELEASED).save_config(folder / "tiny")
+    save_video_encoder(folder / "facebook/vjepa2-vitl-fpc64-256")
     AutoencoderKLWan(**WAN_CONFIG).save_pretrained(folder / "wan" / "vae")
     pipe = build_pipeline()
     pipe.save_pretrained(folder / "path/to/pipeline")

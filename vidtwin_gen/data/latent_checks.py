@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -41,6 +42,15 @@ class _Needed(TypedDict):
     autoencoder_sha256: str
 
 
+class Features(TypedDict):
+    """Of a frozen video encoder: their grid (time, height, width), and the numbers at a place of it."""
+
+    encoder: str
+    encoder_sha256: str
+    grid: list[int]
+    dim: int
+
+
 class Metadata(_Needed, total=False):
     """`latents.json`, of whatever version."""
 
@@ -57,6 +67,7 @@ class Metadata(_Needed, total=False):
     autoencoder_class: str
     num_rows: RowsBySplit
     bad_videos: list[str]
+    features: Features
 
 
 AT_LEAST_1 = ("num_frames", "height", "width", "fold", "stride", "windows_per_video", "windows_per_file")
@@ -67,6 +78,11 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     rate, each of its kind."""
     check_type("it", metadata, Metadata)
     counts = {name: metadata.get(name) for name in AT_LEAST_1}
+    if features := metadata.get("features"):
+        if len(features["grid"]) != 3:
+            raise ValueError(f"features: grid must be 3 numbers, got {features['grid']}")
+        sizes = [*features["grid"], features["dim"]]
+        counts |= {f"features: size {i} of their grid and dim": size for i, size in enumerate(sizes)}
     for name, about in metadata["files"].items():
         counts |= {f"{name}: {key}": number for key, number in about.items() if key.startswith("num_")}
     for name, number in counts.items():
@@ -86,13 +102,16 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise ValueError(f"fps must be a number above 0, at most {MOST_FPS}, got {metadata['fps']!r}")
 
 
-def check_schema(schema: pa.Schema, layout: LatentLayout) -> None:
+def check_schema(schema: pa.Schema, layout: LatentLayout, features: Features | None = None) -> None:
     """Raises ValueError where a file of rows has not the columns that training reads, each of its type."""
-    for name in ("mean", "logvar"):
+    sizes = dict.fromkeys(("mean", "logvar"), layout.num_elements)
+    if features is not None:
+        sizes["features"] = math.prod(features["grid"]) * features["dim"]
+    for name, size in sizes.items():
         kind: Any = schema.field(name).type if name in schema.names else pa.null()
         is_right = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-        if not is_right or kind.list_size != layout.num_elements:
-            raise ValueError(f"its {name} must be {layout.num_elements} floating point numbers, is {kind}")
+        if not is_right or kind.list_size != size:
+            raise ValueError(f"its {name} must be {size} floating point numbers, is {kind}")
     for name, is_right in (("label", pa.types.is_integer), ("class_name", pa.types.is_string)):
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not is_right(kind):
@@ -137,6 +156,9 @@ def check_rows(
                     (arrays["logvar"] >= low) & (arrays["logvar"] <= high)
                 ).all(axis=1),
             }
+        if "features" in metadata:
+            whole = np.isfinite(batch["features"].flatten().to_numpy()).reshape(len(batch), -1)
+            faults["a feature that is not finite"] = ~whole.all(axis=1)
         for fault, where in faults.items():
             if where.any():
                 raise ValueError(f"{_place(files, start + int(where.argmax()))} has {fault}")

@@ -44,9 +44,8 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
     path = Path(path)
     metadata = _read_metadata(path)
     files: Mapping[str, Mapping[str, int]] = metadata["files"]
-    layout = LatentLayout.from_config(metadata["layout"])
     for name, about in files.items():
-        _check_file(path / name, about, layout)
+        _check_file(path / name, about, metadata)
     by_split = {}
     for split in ("train", "test"):
         names = [name for name in files if name.startswith(f"{DATA}/{split}-")]
@@ -93,7 +92,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _check_file(path: Path, about: Mapping[str, Any], layout: LatentLayout) -> None:
+def _check_file(path: Path, about: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Whether a file of rows is there, as it was written, and has the rows that it should have."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; {DAMAGED}")
@@ -101,7 +100,8 @@ def _check_file(path: Path, about: Mapping[str, Any], layout: LatentLayout) -> N
         raise ValueError(f"{path} has {path.stat().st_size} bytes, not {about['num_bytes']}; {DAMAGED}")
     try:
         found = parquet.read_metadata(path)
-        check_schema(found.schema.to_arrow_schema(), layout)
+        layout = LatentLayout.from_config(metadata["layout"])
+        check_schema(found.schema.to_arrow_schema(), layout, metadata.get("features"))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read: {error}; {DAMAGED}") from None
     if found.num_rows != about["num_rows"]:
@@ -123,8 +123,11 @@ def _cache_dir(path: Path) -> str | None:
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Rows of latents as an endless stream, addressed by position, as VideoDataset is of clips."""
 
-    def __init__(self, rows: datasets.Dataset, *, shuffle: bool = True, seed: int = 0) -> None:
-        self.rows = rows.select_columns(["mean", "logvar", "label"]).with_format("arrow")
+    def __init__(
+        self, rows: datasets.Dataset, *, shuffle: bool = True, seed: int = 0, features: bool = False
+    ) -> None:
+        columns = ["mean", "logvar", "label", *(["features"] if features else [])]
+        self.rows = rows.select_columns(columns).with_format("arrow")
         self.order = EpochOrder(len(rows), shuffle=shuffle, seed=seed)
         self._columns: dict[str, _Column] = {}
 
@@ -132,7 +135,8 @@ class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return len(self.rows)
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A whole batch at once: mean and logvar (B, L) float32, label (B,)."""
+        """A whole batch at once: mean and logvar (B, L) float32, label (B,), and with `features` these, too,
+        (B, P E) float32."""
         if not self._columns:
             table: pyarrow.Table = self.rows[:]  # mapped, not read
             self._columns = {name: _Column(table[name]) for name in table.column_names}

@@ -124,9 +124,10 @@ class GridProjection(nn.ModuleDict):
 @dataclass
 class LatentTransformerOutput(Transformer2DModelOutput):
     """Attributes: sample (B, L), what is predicted; internal_sample (B, L), what the head of internal
-    guidance predicts, or None."""
+    guidance predicts, or None; hidden (B, N, D), the tokens after the block that was asked for, or None."""
 
     internal_sample: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
 
 class LatentTransformer(
@@ -289,11 +290,13 @@ class LatentTransformer(
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
         internal_guidance_scale: float = 1.0,
+        hidden_layer: int | None = None,
     ) -> LatentTransformerOutput | tuple[torch.Tensor]:
         """Whitened noisy latents (B, L), timestep (B,) in [0, 1000], class_labels (B,) in [0, num_classes]
         -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
         the LoRA adapters that are loaded; `internal_guidance_scale` s makes the sample D_mid + s (D - D_mid).
-        With gradients the output has `internal_sample`, D_mid, too."""
+        With gradients the output has `internal_sample`, D_mid, too, and with `hidden_layer`, a number of
+        blocks, `hidden`, the tokens after so many."""
         tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
         x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
         x = self.positions(x)
@@ -305,12 +308,14 @@ class LatentTransformer(
         else:
             context = classes.unsqueeze(1)  # (B, 1, class_dim)
         rotary_emb = self.rope() if self.rope is not None else None
-        internal = None
+        internal = hidden = None
         for number, block in enumerate(self.transformer_blocks, 1):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 x = self._gradient_checkpointing_func(block, x, conditioning, context, rotary_emb)
             else:
                 x = block(x, conditioning, context, rotary_emb)
+            if number == hidden_layer:
+                hidden = x
             if number == self.config.internal_layer and (
                 torch.is_grad_enabled() or internal_guidance_scale != 1
             ):
@@ -323,4 +328,4 @@ class LatentTransformer(
                 internal = velocity_from_x0(hidden_states, internal, sigma).to(sample.dtype)
         if internal is not None and internal_guidance_scale != 1:
             sample = torch.lerp(internal, sample, internal_guidance_scale)
-        return LatentTransformerOutput(sample, internal) if return_dict else (sample,)
+        return LatentTransformerOutput(sample, internal, hidden) if return_dict else (sample,)

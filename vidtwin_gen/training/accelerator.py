@@ -34,8 +34,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:
         raise ValueError(
-            "FSDP shards one network with one optimizer whose only use is its forward pass, and this script "
-            "has more: launch it without FSDP, `accelerate launch --multi_gpu`"
+            "FSDP shards one network with one optimizer whose only use is its forward pass, and stage 1 and "
+            "--repa_weight have more: launch it without FSDP, `accelerate launch --multi_gpu`"
         )
     accelerator = Accelerator(
         # without a GPU, processes that torchrun started would else train apart

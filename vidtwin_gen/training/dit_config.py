@@ -39,6 +39,13 @@ class DiTConfig(TrainingConfig):
     internal_guidance: bool = flag(False, "train a second head, after a third of the blocks, to guide with")
     contrastive_weight: float = flag(0.0, "of the loss against another class's target, which is subtracted")
 
+    repa_weight: float = flag(
+        0.0, "of the alignment of early tokens with the features of a video encoder; REPA's is 0.5"
+    )
+    repa_layer: int = flag(0, "blocks before the tokens that are aligned; 0: a third of all")
+    repa_dim: int = flag(2048, "width of the alignment's projection")
+    repa_normalise: bool = flag(False, "features standardised over their grid first, as in iREPA")
+
     patch_size: str = flag("1", 'latent positions per token side: a number, or JSON such as {"structure": 2}')
     hidden_size: int = flag(768, "width")
     num_layers: int = flag(12, "blocks")
@@ -68,6 +75,15 @@ class DiTConfig(TrainingConfig):
             )
         if self.internal_guidance and self.num_layers < 2:
             raise ValueError(f"--internal_guidance needs 2 or more --num_layers, got {self.num_layers}")
+        if not 0 <= self.repa_weight < math.inf:
+            raise ValueError(f"--repa_weight must be 0 or more, got {self.repa_weight}")
+        if not 0 <= self.repa_layer <= self.num_layers:
+            raise ValueError(
+                f"--repa_layer is a number of blocks, from 1 to --num_layers {self.num_layers}, or 0 for a "
+                f"third of them, got {self.repa_layer}"
+            )
+        if self.repa_dim < 1:
+            raise ValueError(f"--repa_dim must be at least 1, got {self.repa_dim}")
         if self.objective == "paper":
             for name, plain in (("shift", "1.0"), ("prediction", "velocity"), ("contrastive_weight", 0)):
                 if getattr(self, name) != plain:
@@ -78,6 +94,11 @@ class DiTConfig(TrainingConfig):
             json.loads(self.patch_size)
         except json.JSONDecodeError:
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
+
+    @property
+    def early_layer(self) -> int:
+        """A third of the blocks: where the head of internal guidance stands."""
+        return math.ceil(self.num_layers / 3)
 
 
 def _is_positive(text: str) -> bool:

@@ -270,6 +270,39 @@ def test_what_latents_json_says_is_checked(copied, values, told):
         load_latents(copied)
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"grid": [2, 4]}, r"features: grid must be 3 numbers, got \[2, 4\]"),
+        ({"grid": [2, 4, 0]}, "features: size 2 of their grid and dim must be from 1 to"),
+        ({"dim": None}, "dim must be a whole number, got None"),
+        ({"dim": 13}, "its features must be 416 floating point numbers, is fixed_size_list.*halffloat"),
+    ],
+    ids=str,
+)
+def test_what_latents_json_says_of_features_is_checked(featured_latents, tmp_path, values, told):
+    copied = shutil.copytree(featured_latents.latents_dir, tmp_path / "copy", ignore=lambda *_: [".cache"])
+    about = json.loads((copied / "latents.json").read_text())
+    about["features"] |= values
+    (copied / "latents.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+        load_latents(copied)
+
+
+def test_features_that_training_cannot_take_are_named(featured_latents, tmp_path):
+    copied = shutil.copytree(featured_latents.latents_dir, tmp_path / "copy", ignore=lambda *_: [".cache"])
+    path = next((copied / "data").glob("test-*"))
+
+    def put_nan(columns):
+        columns["features"] = np.float16(columns["features"])
+        columns["features"][2, 7] = np.nan
+        columns["features"] = list(columns["features"])
+
+    rewrite(path, put_nan)
+    with pytest.raises(ValueError, match=f"{path.name}, row 2, has a feature that is not finite"):
+        load_latents(copied)
+
+
 def test_classes_in_another_order_than_the_labels(copied):
     about = json.loads((copied / "latents.json").read_text())
     about["class_names"] = about["class_names"][::-1]

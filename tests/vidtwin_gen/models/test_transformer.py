@@ -131,6 +131,18 @@ def test_the_internal_head_guides_from_the_middle_to_the_end():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_the_tokens_after_a_block_are_given_where_they_are_asked_for():
+    model, seen = build(), []
+    for block in model.transformer_blocks:
+        block.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    given = inputs(model)
+    output = model(*given, hidden_layer=1)
+    assert output.hidden is seen[0] and output.hidden.shape == (3, model.layout.num_tokens(1), 32)
+    plain = model(*given)
+    assert plain.hidden is None and torch.equal(plain.sample, output.sample)
+    assert model(*given, hidden_layer=2).hidden is seen[-1]
+
+
 def test_a_lightning_block_is_as_large_and_learns_as_a_whole(tmp_path):
     model = build(block_type="lightning")
     args = inputs(model)
