@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput
 from diffusers.loaders import CogVideoXLoraLoaderMixin
 from diffusers.models.modeling_utils import ModelMixin
@@ -19,7 +20,14 @@ from diffusers.video_processor import VideoProcessor
 
 from autoencoder import adapter
 from autoencoder.parts import join_parts
-from pipelines.guidance import check_guidance, guide, inside_interval
+from pipelines.guidance import (
+    SETTINGS_OF_GUIDANCE,
+    check_guidance,
+    check_guider,
+    guide,
+    inside_interval,
+    rehearse,
+)
 from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
@@ -142,8 +150,12 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         return self._internal_guidance_scale
 
     @property
+    def guider(self) -> BaseGuidance | None:
+        return self._guider
+
+    @property
     def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
+        return self._guider is None and self._guidance_scale > 1
 
     @property
     def attention_kwargs(self) -> dict[str, Any] | None:
@@ -186,6 +198,12 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             self.internal_guidance_scale,
             self.transformer,
         )
+        if self.guider is not None:
+            parameters = inspect.signature(type(self).__call__).parameters
+            settings = {name: getattr(self, name) for name in SETTINGS_OF_GUIDANCE}
+            settings["guidance_interval"] = tuple(self.guidance_interval)
+            others = {key: value for key, value in settings.items() if value != parameters[key].default}
+            check_guider(self.guider, self.transformer, others)
         for name, number, least in (
             ("num_videos_per_class", num_videos_per_class, 1),
             ("num_inference_steps", num_inference_steps, 1),
@@ -294,6 +312,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
         internal_guidance_scale: float = 1.0,
+        guider: BaseGuidance | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         video: PipelineImageInput | None = None,
@@ -323,8 +342,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             guidance_rescale: share, 0 to 1, of the guided prediction that is brought back to the standard
                 deviation of the unguided one (arXiv 2305.08891, section 3.4).
             internal_guidance_scale: of the direction from what the transformer's `internal_layer` predicts to
-                what its last one does (arXiv 2512.24176), at no cost; 1: none. It acts at all steps, and on
-                both halves of the other guidance.
+                what its last one does (arXiv 2512.24176), at no cost; 1: none. It acts at all steps, and
+                where the other guidance acts, on both of its halves.
+            guider: one of `diffusers.guiders` in place of all of these; what it guides is what the
+                transformer predicts, with one call for each of its predictions.
             timesteps: falling, in [0, 1000], in place of the scheduler's own `num_inference_steps`, where it
                 can. sigmas: the same in its own noise levels, for flow matching in [0, 1].
             video: one clip, one per label or one per video, to keep a part of; see `encode_video`.
@@ -345,6 +366,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self._guidance_interval = guidance_interval
         self._guidance_rescale = guidance_rescale
         self._internal_guidance_scale = internal_guidance_scale
+        self._guider = guider
         self._attention_kwargs = attention_kwargs
         self._current_timestep = None
         self._interrupt = False
@@ -363,6 +385,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         # before the noise is scaled: some schedulers know their init_noise_sigma only afterwards
         times, num_steps = set_timesteps(self.scheduler, num_inference_steps, device, timesteps, sigmas)
         self._num_timesteps = len(times)
+        if guider is not None:
+            rehearse(guider, self.transformer, num_steps)
         mask = keep_mask(self.transformer.layout, video is not None, known_latents is not None, keep)
         known = self.encode_video(video) if video is not None else known_latents
 
@@ -438,31 +462,56 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         return latents
 
     def predict(self, latents: torch.Tensor, labels: torch.Tensor, index: int, guided: bool) -> torch.Tensor:
-        """The transformer's prediction (B, L) float32 at the scheduler's time number `index`, with guidance
-        from one forward of both halves, or without."""
+        """The transformer's prediction (B, L) float32 at the scheduler's time number `index`: with guidance
+        from one forward of both halves, with the guider's, or without."""
+        if self.guider is not None:
+            return self.predict_with_guider(self.guider, latents, labels, index)
+        if not guided:
+            return self.predict_once(latents, labels, index, "cond")
+        nothing = torch.full_like(labels, self.transformer.null_class)
+        both = torch.cat([nothing, labels])
+        prediction = self.predict_once(torch.cat([latents] * 2), both, index, "cond_uncond")  # (2 B, L)
+        unconditional, conditional = prediction.chunk(2)
+        return guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)
+
+    def predict_with_guider(
+        self, guider: BaseGuidance, latents: torch.Tensor, labels: torch.Tensor, index: int
+    ) -> torch.Tensor:
+        """(B, L) float32: diffusers' protocol of guiders, which may change the transformer for a call."""
+        order, num_calls = self.scheduler.order, self.num_timesteps
+        guider.set_state(index // order, -(-num_calls // order), self.scheduler.timesteps[index])
+        nothing = torch.full_like(labels, self.transformer.null_class)
+        batches = guider.prepare_inputs({"class_labels": (labels, nothing)})
+        for batch in batches:
+            guider.prepare_models(self.transformer)
+            try:
+                name = getattr(batch, guider._identifier_key)
+                batch.noise_pred = self.predict_once(latents, batch.class_labels, index, name)
+            finally:
+                guider.cleanup_models(self.transformer)
+        return guider(batches)[0]
+
+    def predict_once(
+        self, latents: torch.Tensor, labels: torch.Tensor, index: int, context: str
+    ) -> torch.Tensor:
+        """(B, L) float32, one forward of the transformer; `context` names its step cache's."""
         scheduler = self.scheduler
         if hasattr(scheduler, "scale_model_input"):  # flow-matching schedulers scale nothing
             latents = scheduler.scale_model_input(latents, scheduler.timesteps[index])
-        if guided:
-            latents = torch.cat([latents] * 2)  # (2 B, L)
-            labels = torch.cat([torch.full_like(labels, self.transformer.null_class), labels])
         timestep = model_timestep(scheduler, index).to(latents.device)
+        options: dict[str, Any] = {"attention_kwargs": self.attention_kwargs, "return_dict": False}
+        if self.internal_guidance_scale != 1:  # transformers with code of before do not know it
+            options["internal_guidance_scale"] = self.internal_guidance_scale
         with self.transformer.cache_context(
-            "cond_uncond" if guided else "cond",
+            context,
             step_index=index,
             num_inference_steps=self.num_timesteps,
             # read from the device, so only where a cache may want it
             sigma=noise_level(scheduler, index) if self.transformer.is_cache_enabled else None,
         ):
-            prediction = self.transformer(
+            return self.transformer(
                 latents.to(self.transformer.dtype),
                 timestep=timestep.expand(len(latents)),
                 class_labels=labels,
-                attention_kwargs=self.attention_kwargs,
-                return_dict=False,
-                internal_guidance_scale=self.internal_guidance_scale,
+                **options,
             )[0].float()  # as latents
-        if not guided:
-            return prediction
-        unconditional, conditional = prediction.chunk(2)
-        return guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)

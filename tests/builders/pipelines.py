@@ -55,3 +55,22 @@ def generate(pipe: VidTwinPipeline, class_labels: Any = "Archery", **options: An
     """Frames in three steps, (B, F, C, H, W) in [0, 1] unless the options say otherwise."""
     defaults: dict[str, Any] = {"num_inference_steps": 3, "output_type": "pt", "generator": seeded(0)[0]}
     return pipe(class_labels, **defaults | options).frames  # type: ignore[union-attr]
+
+
+def steps_of(
+    pipe: VidTwinPipeline, labels: torch.Tensor, **options: Any
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Of each step of a call: the latents that it began with (B, L), their timestep (B,), the prediction."""
+    shape = len(labels), pipe.transformer.layout.num_elements
+    latents, steps = torch.randn(shape, generator=seeded(0)[0]), []
+    began = [latents]
+
+    def record(pipe: VidTwinPipeline, step: int, t: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict:
+        steps.append((began[-1], t.expand(len(labels)), tensors["prediction"]))
+        began.append(tensors["latents"])
+        return {}
+
+    options |= {"callback_on_step_end": record, "output_type": "latent", "latents": latents}
+    names = ["latents", "prediction"]
+    generate(pipe, labels.tolist(), callback_on_step_end_tensor_inputs=names, **options)
+    return steps

@@ -7,7 +7,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 
 from pipelines.guidance import guide, inside_interval
-from tests.builders.pipelines import build_pipeline, generate, seeded
+from tests.builders.pipelines import build_pipeline, generate, seeded, steps_of
 
 
 @pytest.fixture
@@ -76,26 +76,29 @@ def test_rescaling_changes_the_clip(pipe):
     assert not torch.allclose(rescaled, plain, atol=1e-3) and pipe.guidance_rescale == 0.7
 
 
-def test_internal_guidance_goes_with_the_other(pipe):
-    """Both acting is the one on each half of the other, as the formulas say; each has no effect at 1."""
-    head = build_pipeline(internal_layer=1).transformer
-    pipe.transformer = head
-    latents, labels = torch.randn(2, head.layout.num_elements, generator=seeded(0)[0]), torch.tensor([1, 3])
-    pipe.scheduler.set_timesteps(5)
-    halves = {"guidance_scale": 3.0, "guidance_rescale": 0.0, "attention_kwargs": None, "num_timesteps": 5}
-    for name, value in halves.items():
-        setattr(pipe, f"_{name}", value)
-    pipe._internal_guidance_scale = 1.4
-    null = torch.full_like(labels, head.null_class)
-    timestep = pipe.scheduler.timesteps[2].expand(2)
-    with torch.no_grad():
-        predicted = pipe.predict(latents, labels, 2, guided=True)
-        parts = []
-        for label in (null, labels):
-            with torch.enable_grad():
-                output = head(latents, timestep, label)
-            parts.append(torch.lerp(output.internal_sample, output.sample, 1.4).detach())
-    torch.testing.assert_close(predicted, guide(*parts, 3.0), atol=1e-4, rtol=1e-4)
+def test_internal_guidance_goes_with_the_other():
+    """Inside the interval it acts on both halves of the other, outside it acts alone."""
+    pipe = build_pipeline(internal_layer=1)
+    labels = torch.tensor([1, 3])
+    null = torch.full_like(labels, pipe.transformer.null_class)
+    options = {"guidance_scale": 3.0, "guidance_interval": (0.5, 1.0), "internal_guidance_scale": 1.4}
+    steps = steps_of(pipe, labels, num_inference_steps=4, **options)
+    for step, (latents, timestep, prediction) in enumerate(steps):
+        outputs = [pipe.transformer(latents, timestep, label) for label in (null, labels)]
+        parts = [out.internal_sample + 1.4 * (out.sample - out.internal_sample) for out in outputs]
+        expected = parts[0] + 3.0 * (parts[1] - parts[0]) if step >= 2 else parts[1]
+        torch.testing.assert_close(prediction, expected.detach(), atol=1e-4, rtol=1e-4)
+    assert len(steps) == 4 and pipe.internal_guidance_scale == 1.4
+
+
+def test_internal_guidance_acts_where_a_part_is_kept():
+    pipe = build_pipeline(internal_layer=1)
+    known = torch.ones(1, pipe.transformer.layout.num_elements)
+    options = {"known_latents": known, "keep": "structure", "output_type": "latent", "guidance_scale": 1.0}
+    plain, guided = (generate(pipe, internal_guidance_scale=scale, **options) for scale in (1.0, 1.5))
+    kept = pipe.transformer.layout.grids[0].num_elements
+    assert torch.equal(guided[:, :kept], known[:, :kept])
+    assert not torch.allclose(guided[:, kept:], plain[:, kept:], atol=1e-3)
 
 
 def test_internal_guidance_costs_no_call(pipe):
