@@ -142,6 +142,8 @@ def sampling_command(flags: SamplingFlags) -> dict[str, Any]:
         hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest(),
     ]
     command = {name: values[name] for name in values.keys() - {"out", "device", "batch_size"}}
+    if flags.internal_guidance_scale == 1:  # folders of before do not name it
+        del command["internal_guidance_scale"]
     command |= {"pipeline": " ".join(digest[:16] for digest in digests)}
     for name in {"video", "labels_from"} & command.keys():
         if command[name] and Path(command[name]).is_file():  # else it is refused where it is read

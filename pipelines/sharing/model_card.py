@@ -36,7 +36,7 @@ TAGS = [
 LICENCE = "apache-2.0"
 SAVE_AGAIN = "name the folder of a saved VidTwinPipeline"
 UNKNOWN = "not recorded"
-SAMPLING = ("guidance_scale", "num_inference_steps")
+SAMPLING = ("guidance_scale", "guidance_interval", "internal_guidance_scale", "num_inference_steps")
 MODELS = {model.__name__: model for model in (AutoencoderVidTwin, LatentTransformer)}
 
 RECIPE = {  # what of the flags the table shows; all of them are in the command
@@ -114,7 +114,8 @@ Data set: {{ phrase(dataset) }}. Clips of {{ num_classes }} classes.\
 else phrase(flags.get(name)) }} |
 {%- endfor %}
 | batch, clips a step | {{ phrase(batch) }} |
-| optimizer | {{ "AdamW, betas %s and %s"|format(flags.adam_beta1, flags.adam_beta2) \
+| optimizer | {{ "Muon for the matrices of the blocks, else " if flags.get("optimizer") == "muon" }}\
+{{ "AdamW, betas %s and %s"|format(flags.adam_beta1, flags.adam_beta2) \
 if "adam_beta1" in flags else phrase(none) }} |
 
 {% if flags -%}

@@ -25,6 +25,7 @@ Record = dict[str, Any]
 
 NOT_LEARNED = {*PLACES, *FREE_ON_RESUME}
 SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", "seed")
+SAID_IF_OTHER = {"guidance_interval": [0.0, 1.0], "internal_guidance_scale": 1.0}
 
 
 def training_record(config: Any, latents: Mapping[str, Any], num_processes: int) -> Record:
@@ -65,7 +66,8 @@ def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, l
         found = metrics_of(result)
         metrics |= {name: metric.to_json() for name, metric in found.items()}
         if isinstance(result, GeneratedRecord):
-            sampling = {name: getattr(result, name) for name in SAMPLING}
+            others = [name for name, plain in SAID_IF_OTHER.items() if getattr(result, name) != plain]
+            sampling = {name: getattr(result, name) for name in (*SAMPLING, *others)}
         elif not found:
             unknown.append(path)
     if paths and len(unknown) == len(paths):

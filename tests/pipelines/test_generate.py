@@ -66,6 +66,7 @@ def test_the_same_command_is_done_and_another_refused(folder, tmp_path, capsys):
     argv = command(pipeline, out, "--class_labels", "1", "--num_videos_per_class", "1")
     main(argv)
     before = contents(out)
+    assert "internal_guidance_scale" not in json.loads((out / "generated.json").read_text())["command"]
     card(CardFlags(pipeline=str(pipeline), dataset="UCF-101"))  # of which no clip depends
     main([*argv, "--batch_size", "3"])
     assert f"{out} is done already" in capsys.readouterr().out
@@ -81,6 +82,22 @@ def test_the_same_command_is_done_and_another_refused(folder, tmp_path, capsys):
             main([*argv, *change])
         assert stop.value.code == 2 and f"of another command {message}" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_internal_guidance_by_the_command(tmp_path, capsys):
+    pipe = build_pipeline(internal_layer=1)
+    pipe.save_pretrained(tmp_path / "pipeline")
+    argv = command(tmp_path / "pipeline", tmp_path / "out", "--class_labels", "1", "--guidance_scale", "1")
+    main([*argv, "--num_videos_per_class", "1", "--internal_guidance_scale", "1.5"])
+    record = json.loads((tmp_path / "out" / "generated.json").read_text())
+    assert record["internal_guidance_scale"] == record["command"]["internal_guidance_scale"] == 1.5
+    options = {"guidance_scale": 1.0, "internal_guidance_scale": 1.5, "num_inference_steps": 2}
+    expected = generate(pipe, 1, generator=[clip_generator(0, 1, 0)], **options)
+    frames = load_file(tmp_path / "out" / "clips.safetensors")["frames"].float() / 255
+    assert (frames - expected.permute(0, 1, 3, 4, 2)).abs().max() <= 0.5 / 255 + 1e-5
+    with pytest.raises(SystemExit):
+        main([*argv, "--num_videos_per_class", "1"])
+    assert "(--internal_guidance_scale was 1.5, is None)" in capsys.readouterr().err
 
 
 def test_a_second_start_deletes_nothing(folder, tmp_path, capsys):

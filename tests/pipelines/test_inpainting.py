@@ -275,6 +275,7 @@ def test_the_commands_say_what_is_wrong(saved, tmp_path, capsys):
         ([*clip, "Archery", "--stride", "9"], "9"),
         (["--video", str(tmp_path / "no.mp4"), *clip[2:], "Archery"], "no.mp4"),
         ([*clip, "Archery", "--guidance_interval", "1", "0"], "guidance_interval"),
+        ([*clip, "Archery", "--internal_guidance_scale", "1.2"], "train one with train_dit.py --internal_"),
     ):
         with pytest.raises(SystemExit):
             main(command("edit", saved, tmp_path / "out", *options))

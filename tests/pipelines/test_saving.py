@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_the_saved_format(folder):
             "config.json",
             "diffusion_pytorch_model.safetensors",
         }
+
+
+def test_a_pipeline_of_before_the_recipe_loads(pipe, folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    config = json.loads((old / "transformer" / "config.json").read_text())
+    for name in ("predicts_x0", "internal_layer", "block_type"):
+        del config[name]
+    (old / "transformer" / "config.json").write_text(json.dumps(config))
+    assert torch.equal(generate(VidTwinPipeline.from_pretrained(old)), generate(pipe))
 
 
 NEW_PROCESS = """

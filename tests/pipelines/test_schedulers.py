@@ -25,7 +25,7 @@ from tests.builders.gaussian import (
     build_gaussian,
     end_of_the_ode,
 )
-from tests.builders.pipelines import generate, seeded
+from tests.builders.pipelines import build_pipeline, generate, seeded
 from vidtwin_gen.diffusion import make_scheduler
 
 
@@ -158,6 +158,18 @@ def test_a_scheduler_of_the_other_family_cannot_be_changed_into_one(prediction_t
     with pytest.raises(ValueError) as error:
         generate(build_gaussian(scheduler, prediction_type))
     assert type(scheduler).__name__ in str(error.value) and way_out in str(error.value)
+
+
+def test_a_network_of_x0_takes_the_schedulers_of_a_flow():
+    """Not those that take x_0: what the pipeline sees of it is a velocity."""
+    pipe = build_pipeline(predicts_x0=True)
+    for scheduler in (DDIMScheduler(**X0, clip_sample=False), DDIMScheduler(), DDPMScheduler()):
+        pipe.scheduler = scheduler
+        with pytest.raises(ValueError, match=r"velocity of a flow.* = FlowMatchEulerDiscreteScheduler\(\)"):
+            generate(pipe)
+    for scheduler in (FlowMatchHeunDiscreteScheduler(), UniPCMultistepScheduler(**FLOW)):
+        pipe.scheduler = scheduler
+        assert generate(pipe, guidance_scale=1.0, output_type="latent").isfinite().all()
 
 
 @pytest.mark.parametrize(

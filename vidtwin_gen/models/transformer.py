@@ -27,7 +27,7 @@ from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.utils import apply_lora_scale
 from torch import nn
 
-from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, velocity_from_x0
+from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, velocity_from_x0
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
@@ -36,7 +36,6 @@ from vidtwin_gen.models.positions import LatentPositions, RotaryPositions
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
 CONDITIONINGS = ("adaln", "cross_attention")
 BLOCK_TYPES = ("dit", "lightning")
-PREDICTION_TYPES = ("flow_prediction", "sample")  # in diffusers' words
 
 
 class LatentTransformerBlock(nn.Module):
@@ -194,7 +193,7 @@ class LatentTransformer(
         check_arguments(LatentTransformer, self.config)
         for name, value, known in (
             ("conditioning", conditioning, CONDITIONINGS),
-            ("prediction_type", prediction_type, PREDICTION_TYPES),
+            ("prediction_type", prediction_type, tuple(PREDICTION_TYPES.values())),
             ("block_type", block_type, BLOCK_TYPES),
         ):
             if value not in known:
@@ -296,7 +295,10 @@ class LatentTransformer(
         -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
         the LoRA adapters that are loaded; `internal_guidance_scale` s makes the sample D_mid + s (D - D_mid).
         With gradients the output has `internal_sample`, D_mid, too, and with `hidden_layer`, a number of
-        blocks, `hidden`, the tokens after so many."""
+        blocks, `hidden`, the tokens after so many. Raises ValueError where
+        `internal_guidance_scale` is not 1 and there is no head for it."""
+        if internal_guidance_scale != 1 and self.config.internal_layer is None:
+            raise ValueError(f"internal_guidance_scale {internal_guidance_scale} needs an internal_layer")
         tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
         x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
         x = self.positions(x)

@@ -75,6 +75,11 @@ class DiTConfig(TrainingConfig):
             )
         if self.internal_guidance and self.num_layers < 2:
             raise ValueError(f"--internal_guidance needs 2 or more --num_layers, got {self.num_layers}")
+        if self.internal_guidance_scale != 1 and not self.internal_guidance:
+            raise ValueError(
+                f"--internal_guidance_scale {self.internal_guidance_scale} needs --internal_guidance, which "
+                "trains the head that it guides with; or leave it out"
+            )
         if not 0 <= self.repa_weight < math.inf:
             raise ValueError(f"--repa_weight must be 0 or more, got {self.repa_weight}")
         if not 0 <= self.repa_layer <= self.num_layers:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, LayerSkipConfig
+from diffusers.guiders import AutoGuidance
 from safetensors.torch import load_file
 
 import eval as eval_package
@@ -18,7 +19,7 @@ from autoencoder.export import autoencoder_code, export_autoencoder
 from pipelines.__main__ import main
 from pipelines.sharing.export import export_pipeline, pipeline_code, transformer_code
 from tests.builders.hub import running_hub
-from tests.builders.pipelines import build_pipeline
+from tests.builders.pipelines import build_pipeline, generate
 from vidtwin_gen import bundle
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -110,6 +111,24 @@ def test_an_export_gives_the_same_video_without_the_package(pipe, folder, tmp_pa
     expected["frames from the hub"] = frames
     for name, value in expected.items():
         assert torch.equal(seen[name], value), name
+
+
+def test_an_export_of_the_whole_recipe_gives_the_same_clip(tmp_path):
+    """x_0, the lightning block, internal guidance, and a guider that skips one of its blocks."""
+    pipe = build_pipeline(predicts_x0=True, internal_layer=1, block_type="lightning", num_layers=3)
+    pipe.save_pretrained(tmp_path / "pipeline")
+    export_pipeline(tmp_path / "pipeline", tmp_path / "code")
+    exported = DiffusionPipeline.from_pretrained(tmp_path / "code", trust_remote_code=True)
+    assert "vidtwin_gen" not in {type(exported).__module__, type(exported.transformer).__module__}
+    exported.set_progress_bar_config(disable=True)
+    guider = AutoGuidance(2.0, auto_guidance_config=LayerSkipConfig(indices=[1]))
+    plain = generate(pipe)
+    for options in ({}, {"internal_guidance_scale": 1.5}, {"guider": guider}):
+        expected = generate(pipe, **options)
+        torch.testing.assert_close(generate(exported, **options), expected, atol=1e-4, rtol=1e-4)
+        assert torch.allclose(expected, plain, atol=1e-2) == (not options)
+    with pytest.raises(ValueError, match="guidance twice"):
+        generate(exported, guider=guider, internal_guidance_scale=1.5)
 
 
 def test_an_exported_pipeline_gives_its_components_to_another(folder, tmp_path):

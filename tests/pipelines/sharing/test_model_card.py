@@ -125,6 +125,13 @@ def test_the_cards_code_runs(folder, tmp_path, monkeypatch, capsys):
     generated = write(tmp_path, generated=GENERATED)
     main(["card", "--pipeline", str(folder), "--metrics", *generated])
     assert "guidance_scale=3.0, num_inference_steps=2, generator" in card(folder)
+    changes = {"guidance_interval": [0.2, 1.0], "internal_guidance_scale": 1.2}
+    other = write(tmp_path, other=dataclasses.replace(GENERATED, **changes))
+    index = (folder / "model_index.json").read_text()
+    main(["card", "--pipeline", str(folder), "--metrics", *other])
+    assert "guidance_interval=[0.2, 1.0], internal_guidance_scale=1.2, num_inf" in card(folder)
+    (folder / "model_index.json").write_text(index)
+    main(["card", "--pipeline", str(folder)])
     run_its_code(folder, monkeypatch)
     code = card(export_pipeline(folder, tmp_path / "code"))
     assert 'DiffusionPipeline.from_pretrained(".", trust_remote_code=True)' in code

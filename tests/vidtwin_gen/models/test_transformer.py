@@ -129,6 +129,8 @@ def test_the_internal_head_guides_from_the_middle_to_the_end():
             torch.testing.assert_close(guided, internal + scale * (plain - internal), atol=1e-4, rtol=1e-4)
     (output.sample.square().mean() + output.internal_sample.square().mean()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(ValueError, match="internal_guidance_scale 1.3 needs an internal_layer"):
+        build()(*given, internal_guidance_scale=1.3)
 
 
 def test_the_tokens_after_a_block_are_given_where_they_are_asked_for():

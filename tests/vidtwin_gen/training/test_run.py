@@ -161,6 +161,7 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_dit", {"shift": "high"}, "--shift is a number above 0, or auto, got 'high'"),
         ("train_dit", {"contrastive_weight": 1}, "--contrastive_weight must be from 0 to below 1, got 1.0"),
         ("train_dit", {"internal_guidance": True}, "--internal_guidance needs 2 or more --num_layers, got 1"),
+        ("train_dit", {"internal_guidance_scale": 1.2}, "--internal_guidance_scale 1.2 needs --internal_g"),
         ("train_dit", {"optimizer": "muon", "mixed_precision": "fp16"}, "does not go with --mixed_precision"),
     ],
 )
