@@ -5,13 +5,15 @@
 
 --autoencoder times encode and decode against a plain eager computation of the same and against their own
 matrix products alone; --size times a training step and a step of sampling of the DiT against diffusers'
-DiTTransformer2DModel. Only ratios within one run mean anything on a machine that others use.
+DiTTransformer2DModel, and guidance against an unguided step. Only ratios within one run mean anything on a
+machine that others use.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +26,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from benchmarks import eager_vidtwin
 from benchmarks.matrix_products import record_products, replay
 from benchmarks.transformer_speed import describe as describe_transformer
-from benchmarks.transformer_speed import reference_dit, transformer_speed
+from benchmarks.transformer_speed import guidance_speed, reference_dit, transformer_speed
 from eval.cost.autoencoder import Workload, count, fill_zeros, make_inputs, speed
 from eval.cost.command import autoencoder_config
 from eval.cost.flags import DIT_SIZES, OF_THE_DIT
@@ -158,7 +160,8 @@ def compare_transformer(
     sizes: Mapping[str, Any], device: torch.device, dtype: torch.dtype, batch_size: int, repeats: int
 ) -> dict[str, Any]:
     """Ours on VidTwin's latents of a clip of 16 x 256 x 256 with 12 queries, which are as many tokens as
-    diffusers' DiT has on 32 x 32: it takes squares only."""
+    diffusers' DiT has on 32 x 32: it takes squares only. Guidance is timed on the same with a head for the
+    internal one, after a third of the blocks as train_dit.py has it."""
     layout = LatentLayout(
         (
             LatentGrid("structure", ("query", "height", "width"), (12, 8, 8), 4),
@@ -170,14 +173,20 @@ def compare_transformer(
     ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes).to(device)
     plain = {name: sizes[name] for name in OF_THE_DIT}
     reference = reference_dit(layout.num_tokens(), **plain).to(device)
-    return transformer_speed(
+    latents = torch.randn(batch_size, layout.num_elements, device=device)
+    record = transformer_speed(
         ours,
         reference,
-        torch.randn(batch_size, layout.num_elements, device=device),
+        latents,
         torch.randn(batch_size, 4, 32, 32, device=device),
         dtype=dtype,
         repeats=repeats,
     )
+    del ours, reference
+    head = {"internal_layer": math.ceil(sizes["num_layers"] / 3)}
+    model = LatentTransformer(layout.to_config(), num_classes=1000, **sizes, **head).to(device)
+    record["guidance"] = guidance_speed(model, latents, dtype=dtype, repeats=repeats)
+    return record
 
 
 if __name__ == "__main__":

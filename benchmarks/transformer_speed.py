@@ -13,7 +13,7 @@ from torch import nn
 from eval.cost.dit import count_flops, count_step
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
-GUIDANCE = 4.0
+GUIDANCE, INTERNAL_GUIDANCE = 4.0, 1.5
 
 
 def reference_dit(num_tokens: int, hidden_size: int, num_layers: int, num_heads: int) -> nn.Module:
@@ -88,8 +88,36 @@ def transformer_speed(
     return record
 
 
+def guidance_speed(
+    model: nn.Module, latents: torch.Tensor, *, dtype: torch.dtype = torch.float32, repeats: int = 5
+) -> dict[str, Any]:
+    """Times of a sampling step without guidance, with internal guidance, and with classifier-free guidance,
+    interleaved; of the guided ones the ratio to the unguided step of the same round, and that of FLOPs.
+
+    The model is called as in `transformer_speed`, and has a head for internal guidance.
+    """
+    _fill_zeros(model)
+    model.eval().requires_grad_(False).to(dtype)
+    steps = {
+        "unguided": _sampling_step(model, latents, dtype, halves=1),
+        "internal": _sampling_step(
+            model, latents, dtype, halves=1, internal_guidance_scale=INTERNAL_GUIDANCE
+        ),
+        "classifier_free": _sampling_step(model, latents, dtype),
+    }
+    flops = {name: count_flops(step) for name, step in steps.items()}
+    seconds = interleaved(steps, repeats, latents.device)
+    record: dict[str, Any] = {"unguided_seconds": spread(seconds["unguided"]).to_json()}
+    for name in ("internal", "classifier_free"):
+        record[name] = {
+            "ratio": ratios(seconds[name], seconds["unguided"]).to_json(),
+            "flops_ratio": flops[name] / flops["unguided"],
+        }
+    return record
+
+
 def describe(record: Mapping[str, Any]) -> str:
-    """What the command prints, a line per kind of step."""
+    """What the command prints, a line per kind of step, and one of guidance where it was timed."""
     lines = []
     for name in ("training_step", "sampling_step"):
         row = record[name]
@@ -98,6 +126,12 @@ def describe(record: Mapping[str, Any]) -> str:
             f"{Spread(**row['reference_ratio'])} of the time of diffusers' DiTTransformer2DModel; "
             f"{Spread(**row['seconds'])} s, of a large matrix product's rate "
             f"{Spread(**row['of_matmul_rate'])}"
+        )
+    if guidance := record.get("guidance"):
+        internal, free = (Spread(**guidance[name]["ratio"]) for name in ("internal", "classifier_free"))
+        lines.append(
+            f"guidance, batch {record['batch_size']}, {record['dtype']}: over an unguided step, internal "
+            f"{internal}, classifier-free {free}"
         )
     return "\n".join(lines)
 
@@ -116,14 +150,19 @@ def _training_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) 
     return step
 
 
-def _sampling_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    conditions = _conditions(2 * len(latents), latents.device)
+def _sampling_step(
+    model: nn.Module, latents: torch.Tensor, dtype: torch.dtype, halves: int = 2, **options: Any
+) -> Callable[[], None]:
+    conditions = _conditions(halves * len(latents), latents.device)
 
     @torch.no_grad()
     def step() -> None:
-        prediction = model(torch.cat([latents] * 2).to(dtype), *conditions, return_dict=False)[0].float()
-        unconditional, conditional = prediction.chunk(2)
-        torch.add(latents, unconditional + GUIDANCE * (conditional - unconditional), alpha=-0.02)
+        batch = torch.cat([latents] * halves).to(dtype)
+        prediction = model(batch, *conditions, return_dict=False, **options)[0].float()
+        if halves == 2:
+            unconditional, conditional = prediction.chunk(2)
+            prediction = unconditional + GUIDANCE * (conditional - unconditional)
+        torch.add(latents, prediction, alpha=-0.02)
 
     return step
 

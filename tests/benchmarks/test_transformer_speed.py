@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.transformer_speed import describe, reference_dit, transformer_speed
+from benchmarks.transformer_speed import describe, guidance_speed, reference_dit, transformer_speed
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -26,3 +26,13 @@ def test_diffusers_dit_is_timed_at_equal_size() -> None:
         assert "DiTTransformer2DModel" in describe(record)
     with pytest.raises(ValueError, match="squares of tokens, 15 is none"):
         reference_dit(15, **sizes)
+
+
+def test_what_guidance_costs() -> None:
+    sizes = {"hidden_size": 32, "num_layers": 6, "num_heads": 2, "internal_layer": 2}
+    layout = LatentLayout((LatentGrid("video", ("time", "height"), (4, 4), 4),))
+    model = LatentTransformer(layout.to_config(), num_classes=10, **sizes)
+    record = guidance_speed(model, torch.randn(2, layout.num_elements), repeats=2)
+    internal, free = record["internal"], record["classifier_free"]
+    assert 1 < internal["flops_ratio"] < 1.05 and free["flops_ratio"] == pytest.approx(2, rel=0.01)
+    assert internal["ratio"]["median"] > 0 and free["ratio"]["count"] == 2
