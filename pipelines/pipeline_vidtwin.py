@@ -465,16 +465,16 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         """The transformer's prediction (B, L) float32 at the scheduler's time number `index`: with guidance
         from one forward of both halves, with the guider's, or without."""
         if self.guider is not None:
-            return self.predict_with_guider(self.guider, latents, labels, index)
+            return self._predict_with_guider(self.guider, latents, labels, index)
         if not guided:
-            return self.predict_once(latents, labels, index, "cond")
+            return self._predict_once(latents, labels, index, "cond")
         nothing = torch.full_like(labels, self.transformer.null_class)
         both = torch.cat([nothing, labels])
-        prediction = self.predict_once(torch.cat([latents] * 2), both, index, "cond_uncond")  # (2 B, L)
+        prediction = self._predict_once(torch.cat([latents] * 2), both, index, "cond_uncond")  # (2 B, L)
         unconditional, conditional = prediction.chunk(2)
         return guide(unconditional, conditional, self.guidance_scale, self.guidance_rescale)
 
-    def predict_with_guider(
+    def _predict_with_guider(
         self, guider: BaseGuidance, latents: torch.Tensor, labels: torch.Tensor, index: int
     ) -> torch.Tensor:
         """(B, L) float32: diffusers' protocol of guiders, which may change the transformer for a call."""
@@ -486,12 +486,12 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             guider.prepare_models(self.transformer)
             try:
                 name = getattr(batch, guider._identifier_key)
-                batch.noise_pred = self.predict_once(latents, batch.class_labels, index, name)
+                batch.noise_pred = self._predict_once(latents, batch.class_labels, index, name)
             finally:
                 guider.cleanup_models(self.transformer)
         return guider(batches)[0]
 
-    def predict_once(
+    def _predict_once(
         self, latents: torch.Tensor, labels: torch.Tensor, index: int, context: str
     ) -> torch.Tensor:
         """(B, L) float32, one forward of the transformer; `context` names its step cache's."""
