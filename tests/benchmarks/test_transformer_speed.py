@@ -24,6 +24,9 @@ def test_diffusers_dit_is_timed_at_equal_size() -> None:
         row = record[name]
         assert row["reference_ratio"]["median"] > 0 and row["seconds"]["count"] == 2
         assert "DiTTransformer2DModel" in describe(record)
+    with_head = LatentTransformer(layout.to_config(), 10, **sizes | {"num_layers": 2}, internal_layer=1)
+    record["guidance"] = guidance_speed(with_head, latents[0], repeats=1)
+    assert "over an unguided step, internal" in describe(record)
     with pytest.raises(ValueError, match="squares of tokens, 15 is none"):
         reference_dit(15, **sizes)
 
