@@ -117,6 +117,7 @@ def test_the_recipe_trains_and_resumes(tiny_dit_run, tmp_path):
     elements = pipe.transformer.layout.num_elements
     assert pipe.scheduler.config.shift == pytest.approx(math.sqrt(elements / 4096))
     assert pipe.transformer.config.predicts_x0 and pipe.transformer.config.internal_layer == 1
+    assert "Muon for the matrices of the blocks, else AdamW" in (folder / "README.md").read_text()
     frames = pipe(0, num_inference_steps=2, internal_guidance_scale=1.2, output_type="pt").frames
     assert frames.isfinite().all()
 
