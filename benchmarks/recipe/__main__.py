@@ -1,0 +1,238 @@
+"""What each part of the recipe is worth here: trainings over the flags, seed by seed, and one table.
+
+    python -m benchmarks.recipe --size demo --seeds 0 1 2 --out runs/recipe
+    python -m benchmarks.recipe --stage 1 --rows base muon --seeds 0 --out runs/recipe
+
+Every row (benchmarks/recipe/rows.py) trains over one autoencoder and one set of latents, for as many steps as
+the base, and for as many as cost the processor seconds that the base's cost. Steps are timed once, in turns,
+and written down. Writes <out>/stage_<stage>.json and .md after every run; the same command goes on where it
+stopped. Steps and their costs come from another such file with --steps_from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from benchmarks.gpu.rows import machine
+from benchmarks.recipe import autoencoders, generators
+from benchmarks.recipe.calibration import seconds_per_step, steps_of
+from benchmarks.recipe.inputs import Inputs, Settings, make_data, make_inputs, measure_floors
+from benchmarks.recipe.rows import BASE, STAGES, TINY_STEPS, Row, chosen_rows
+from benchmarks.recipe.table import READINGS, markdown
+from eval.cost.timing import Spread
+from vidtwin_gen.demo import DEMO_SIZES
+from vidtwin_gen.files import changed_flags, owned_folder, read_json, write_json, write_text
+from vidtwin_gen.flags import OneLineErrors, positive, user_errors
+
+PROGRAM = "python -m benchmarks.recipe"
+SUBJECTS: dict[int, ModuleType] = {1: autoencoders, 2: generators}
+TIMED = {"num_steps": 40, "rounds": 3}
+WEIGHTS = ("vae/autoencoder", "dit/pipeline/transformer")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = OneLineErrors(prog=PROGRAM, description=(__doc__ or "").splitlines()[0])
+    top.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
+    top.add_argument("--stage", type=int, choices=STAGES, default=2, help="1: autoencoder, 2: DiT (default)")
+    top.add_argument("--size", choices=sorted(DEMO_SIZES), default="demo", help="preset of both trainings")
+    top.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training and of sampling")
+    top.add_argument("--rows", nargs="+", metavar="NAME", help="left out: all, see benchmarks/recipe/rows.py")
+    top.add_argument("--readings", nargs="+", choices=READINGS, default=list(READINGS), help="left out: both")
+    top.add_argument("--data", help="videos, <data>/<class>/<video>; left out: the embedded ones")
+    top.add_argument("--vae", help="an autoencoder; left out: one is trained")
+    top.add_argument("--latents", help="that it encoded; left out: they are encoded")
+    top.add_argument("--max_train_steps", type=positive, help="of the base; left out: the preset's")
+    top.add_argument("--steps_from", type=Path, metavar="JSON", help="of another run: its steps and seconds")
+    top.add_argument("--num_clips", type=positive, help="generated for the class accuracy (default 256)")
+    top.add_argument("--num_fvd_clips", type=int, help="of them, for FVD (default all; 0: none)")
+    top.add_argument("--threads", type=positive, default=1)
+    top.add_argument("--tiny", action="store_true", help="a rehearsal, as small as may be")
+    return top
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Raises ValueError for flags that do not go together."""
+    if args.size == "cpu" and not args.data:
+        raise ValueError("--size cpu is of real clips: name their folder with --data")
+    if args.latents and not args.vae:
+        raise ValueError(f"--latents {args.latents} needs --vae, the autoencoder that made them")
+    if args.stage == 1 and args.vae:
+        raise ValueError(f"--vae {args.vae} is of --stage 2, which trains on its latents")
+    num_clips = args.num_clips or (16 if args.tiny else 256)
+    num_fvd_clips = num_clips if args.num_fvd_clips is None else args.num_fvd_clips
+    if not 0 <= num_fvd_clips <= num_clips or num_fvd_clips == 1:
+        raise ValueError(f"--num_fvd_clips is 0, or from 2 to --num_clips {num_clips}, got {num_fvd_clips}")
+    steps = TINY_STEPS if args.tiny else SUBJECTS[args.stage].PRESETS[args.size]["max_train_steps"]
+    places = {name: getattr(args, name) for name in ("data", "vae", "latents")}
+    return Settings(
+        args.stage,
+        args.size,
+        **{name: str(Path(place).resolve()) if place else None for name, place in places.items()},
+        max_train_steps=args.max_train_steps or steps,
+        num_clips=num_clips,
+        num_fvd_clips=num_fvd_clips,
+        threads=args.threads,
+        tiny=args.tiny,
+    )
+
+
+def ablate(args: argparse.Namespace, command: str) -> None:
+    """Runs what is missing, all rows of a seed before the next one."""
+    settings, out = settings_of(args), args.out
+    if args.rows:
+        chosen_rows(args.stage, args.rows, {row.needs: None for row in STAGES[args.stage].values()})
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(settings.threads)
+    path = out / f"stage_{settings.stage}.json"
+    record = open_record(path, settings, command)
+    steps = steps_from(args.steps_from, settings) if args.steps_from else {}
+    inputs = make_data(settings, out) if settings.stage == 1 else make_inputs(settings, out)
+    rows = chosen_rows(settings.stage, args.rows, inputs.about)
+    if missing := [name for name in rows if steps and name not in steps]:
+        raise ValueError(f"--steps_from {args.steps_from} has no row {missing[0]}: leave it out of --rows")
+    add_rows(record, rows, settings, inputs, steps)
+    write(path, record)
+    if settings.stage == 2:
+        record["floors"] = measure_floors(inputs, settings, out)
+    for seed in args.seeds:
+        for reading in args.readings:
+            for name, row in rows.items():
+                run(record["rows"][name], row, settings, inputs, out / f"stage_{settings.stage}" / name,
+                    reading, seed)  # fmt: skip
+                write(path, record)
+    print(markdown(record))
+    print(f"wrote {path} and {path.with_suffix('.md')}")
+
+
+def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
+    """What stands at `path`, or a new record. Raises ValueError where it is of other settings."""
+    new: dict[str, Any] = {
+        "command": command,
+        "commits": [commit()],
+        "machine": about_machine(),
+        "settings": dataclasses.asdict(settings),
+        "rows": {},
+    }
+    if not path.exists():
+        return new
+    before = read_json(path, "remove it, or name another --out")
+    if changed := changed_flags(before["settings"], new["settings"]):
+        raise ValueError(f"{path} is of other flags ({changed}): repeat those, or name another --out")
+    commits = dict.fromkeys([*before["commits"], *new["commits"]])  # of code that made a part of it
+    return {**before, "command": command, "commits": list(commits)}
+
+
+def commit() -> str:
+    """Of the checkout, marked where files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(
+            words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def about_machine() -> dict[str, Any]:
+    about = machine(torch.device("cpu"))
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return about | {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
+    """The steps and costs of the rows of another run. Raises ValueError where that trains something else."""
+    other = read_json(path, f"name the stage_{settings.stage}.json of another run")
+    here = {name: getattr(settings, name) for name in ("stage", "size", "max_train_steps", "tiny")}
+    if changed := changed_flags(other.get("settings", {}), here):
+        raise ValueError(f"--steps_from {path} is of other flags ({changed}): time the steps here")
+    names = ("steps", "seconds_per_step", "base_seconds_per_step")
+    return {name: {key: row[key] for key in names} for name, row in other["rows"].items()}
+
+
+def add_rows(
+    record: dict[str, Any],
+    rows: Mapping[str, Row],
+    settings: Settings,
+    inputs: Inputs,
+    steps: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Rows that the record does not have yet, with the steps of each reading; without `steps` they are timed
+    beside the base, here and now."""
+    new = {name: row for name, row in rows.items() if name not in record["rows"]}
+    subject, table = SUBJECTS[settings.stage], STAGES[settings.stage]
+    if new and not steps:
+        commands = {
+            name: [*subject.training(settings, inputs, row, 0), *subject.SHORT]
+            for name, row in ({BASE: table[BASE]} | new).items()
+        }
+        timed = {"num_steps": 2, "rounds": 1} if settings.tiny else TIMED
+        seconds = seconds_per_step(subject.main, commands, **timed)
+        steps = {name: costs(settings.max_train_steps, seconds[BASE], seconds[name]) for name in new}
+    for name, row in new.items():
+        about = {"flags": row.flags, "source": row.source, **steps[name]}
+        record["rows"][name] = about | {"parameters": None, "readings": {}}
+    record["rows"] = {name: record["rows"][name] for name in table if name in record["rows"]}
+
+
+def costs(base_steps: int, base: Spread, row: Spread) -> dict[str, Any]:
+    return {
+        "steps": {"steps": base_steps, "seconds": steps_of(base_steps, base, row)},
+        "seconds_per_step": row.to_json(),
+        "base_seconds_per_step": base.to_json(),
+    }
+
+
+def run(
+    entry: dict[str, Any],
+    row: Row,
+    settings: Settings,
+    inputs: Inputs,
+    out: Path,
+    reading: str,
+    seed: int,
+) -> None:
+    """One training and what is measured of it, into the row's entry of the record. Readings of as many steps
+    are one training."""
+    subject, num_steps = SUBJECTS[settings.stage], entry["steps"][reading]
+    folder = out / f"steps_{num_steps}" / f"seed_{seed}"
+    command = [*subject.training(settings, inputs, row, seed), "--max_train_steps", num_steps]
+    seconds = entry["seconds_per_step"]["median"]
+    try:
+        values = subject.measure(settings, inputs, row, command, folder, seconds)
+    except FloatingPointError as error:  # a result, too
+        values = {"diverged": str(error)}
+    seeds = entry["readings"].get(reading, {}) | {str(seed): values}
+    entry["readings"][reading] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+    entry["readings"] = {name: entry["readings"][name] for name in READINGS if name in entry["readings"]}
+    for weights in (path for place in WEIGHTS for path in (folder / place).glob("*.safetensors")):
+        with safe_open(weights, "pt") as file:
+            entry["parameters"] = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    write_json(path, record)
+    write_text(path.with_suffix(".md"), markdown(record))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(words)
+    with user_errors(PROGRAM), owned_folder(args.out, "name another --out"):
+        ablate(args, shlex.join([*PROGRAM.split(), *words]))
+
+
+if __name__ == "__main__":
+    main()

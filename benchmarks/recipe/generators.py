@@ -1,0 +1,76 @@
+"""Stage 2: a training, its validation loss, and what it generates by class accuracy, FVD and KVD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import train_dit
+from benchmarks.recipe.inputs import Inputs, Settings, distances, do, fvd_stage, per_class
+from benchmarks.recipe.rows import TINY, Row, Sampling
+from vidtwin_gen.demo import NUM_INFERENCE_STEPS, Stage
+from vidtwin_gen.files import read_json, read_log
+from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.training.config import METRICS
+
+NUM_REAL = 1000  # at most, that the classifier trains on and is tested on
+main, PRESETS = train_dit.main, train_dit.PRESETS
+SHORT: list[object] = ["--num_inference_steps", 1, "--num_sample_classes", 1]  # of what is only timed
+
+
+def training(settings: Settings, inputs: Inputs, row: Row, seed: int) -> list[object]:
+    """The command of `train_dit.py`, without its steps and its folder."""
+    own = [*(TINY[2].split() if settings.tiny else []), *row.flags.split(), "--checkpoints_total_limit", 1]
+    places = ["--vae", inputs.vae, "--latents", inputs.latents, "--dataloader_num_workers", 0]
+    return ["--preset", settings.size, *own, *places, "--seed", seed]
+
+
+def measure(
+    settings: Settings, inputs: Inputs, row: Row, command: list[object], folder: Path, seconds: float
+) -> dict[str, Any]:
+    """Trains, samples with the training's seed, and measures.
+
+    Returns `val_loss`, and by the name of each sampling `accuracy`, `fvd` and `kvd`.
+    """
+    run = folder / "dit"
+    do(Stage(str(run), run / "pipeline", "train_dit", [*command, "--output_dir", run]))
+    seed = command[command.index("--seed") + 1]
+    return {
+        "val_loss": validation_loss(run / METRICS, inputs),
+        "samplings": {
+            sampling.name: sampled(settings, inputs, sampling, run / "pipeline", folder, seed)
+            for sampling in row.samplings
+        },
+    }
+
+
+def validation_loss(log: Path, inputs: Inputs) -> float:
+    """Of the last validation, the mean over all latent numbers of the last head's squared error: the loss of
+    a training with internal guidance has another head's, too."""
+    last = [line for line in read_log(log) if "val_loss" in line][-1]
+    layout = LatentLayout.from_config(inputs.about["layout"])
+    total = sum(grid.num_elements * last[f"val_loss_{grid.name}"] for grid in layout.grids)
+    return total / layout.num_elements
+
+
+def sampled(
+    settings: Settings, inputs: Inputs, sampling: Sampling, pipeline: Path, folder: Path, seed: object
+) -> dict[str, Any]:
+    """Clips of a pipeline, and what is measured of them."""
+    out = folder / sampling.name.replace(", ", "_").replace(" ", "_")
+    clips, accuracy = out / "clips" / "clips.safetensors", out / "accuracy.json"
+    steps = 2 if settings.tiny else NUM_INFERENCE_STEPS
+    generate = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif", "--seed", seed]
+    generate += ["--num_videos_per_class", per_class(inputs, settings.num_clips), "--batch_size", 32]
+    generate += ["--guidance_scale", sampling.guidance_scale, "--num_inference_steps", steps]
+    generate += ["--internal_guidance_scale", sampling.internal_guidance_scale]
+    do(Stage(f"{out}, clips", clips, "pipelines", generate))
+    judge = ["accuracy", "--generated", clips, *inputs.real, "--out", accuracy]
+    judge += ["--num_clips", 8, "--num_steps", 2] if settings.tiny else ["--num_clips", NUM_REAL]
+    do(Stage(f"{out}, class accuracy", accuracy, "eval", judge))
+    shares = read_json(accuracy, "remove it")
+    values = {name: shares[side]["accuracy"] for name, side in (("accuracy", "generated"), ("real", "real"))}
+    if sampling.fvd and settings.num_fvd_clips:
+        do(fvd_stage(inputs, settings, clips, out))
+        values |= distances(out)
+    return values | {"passes": steps * sampling.passes}

@@ -1,0 +1,172 @@
+"""What all rows share: the data, one autoencoder, its latents, and the floors of the distances."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.recipe.rows import TINY, TINY_STEPS
+from eval.autoencoder import MeasuredAutoencoder
+from eval.real_clips import RealClips
+from vidtwin_gen.demo import DEMO_SIZES, Stage
+from vidtwin_gen.files import new_folder, read_json, write_json
+
+LATENTS = "latents.json"
+FLOORS = ("real", "reconstructions")
+CLIPS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of an ablation: all that its numbers depend on besides a row, its steps and its seed.
+
+    Args:
+        data: the videos, None for the embedded ones. vae, latents: None where they are made here.
+        max_train_steps: of the base. num_clips, num_fvd_clips: generated for a class accuracy and measured
+            for an FVD, 0 for none.
+    """
+
+    stage: int
+    size: str
+    data: str | None
+    vae: str | None
+    latents: str | None
+    max_train_steps: int
+    num_clips: int
+    num_fvd_clips: int
+    threads: int
+    tiny: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Folders, and what `latents.json` says; of stage 1 the data alone. `features`: where what is computed
+    of clips is kept for all distances."""
+
+    data: Path
+    features: Path = Path()
+    vae: Path = Path()
+    latents: Path = Path()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fold(self) -> int:
+        return self.about.get("fold", 1)
+
+    @property
+    def rate(self) -> dict[str, Any]:
+        """As clips are read: a stride, or frames a second."""
+        stride = self.about.get("stride")
+        return {"stride": stride} if stride else {"fps": self.about["fps"]}
+
+    @property
+    def real(self) -> list[object]:
+        """The flags of a command that reads real clips."""
+        (name, value), *_ = self.rate.items()
+        return ["--data", self.data, f"--{name}", value, "--fold", self.fold]
+
+
+def do(stage: Stage) -> None:
+    """A command, in this process, unless its result is there."""
+    if stage.is_done:
+        return
+    module = stage.program if stage.program.startswith("train_") else f"{stage.program}.__main__"
+    print(f"== {stage.name}", flush=True)
+    importlib.import_module(module).main(list(map(str, stage.arguments)))
+
+
+def make_data(settings: Settings, out: Path) -> Inputs:
+    """The videos that were named, or the embedded ones."""
+    if settings.data:
+        return Inputs(Path(settings.data))
+    data = out / "data"
+    size = ["--clips_per_group", 1] if settings.tiny else []
+    do(Stage("data", data, "vidtwin_gen", ["data", "--out", data, *size]))
+    return Inputs(data)
+
+
+def make_inputs(settings: Settings, out: Path) -> Inputs:
+    """With the autoencoder and its latents, those that were named or those of the preset, of seed 0."""
+    data, size = make_data(settings, out).data, DEMO_SIZES[settings.size]
+    vae = Path(settings.vae) if settings.vae else out / "vae" / "autoencoder"
+    latents = Path(settings.latents) if settings.latents else out / "latents"
+    if not settings.vae:
+        tiny = [*TINY[1].split(), "--max_train_steps", TINY_STEPS] if settings.tiny else []
+        train = ["--preset", settings.size, *tiny, "--data", data, "--output_dir", vae.parent]
+        do(Stage("the autoencoder", vae, "train_vae", [*train, "--dataloader_num_workers", 0]))
+    if not settings.latents:
+        windows = 1 if settings.tiny else size.windows_per_video
+        encode = ["encode", "--vae", vae, "--data", data, "--stride", size.stride, "--out", latents]
+        encode += ["--windows_per_video", windows, "--num_workers", 0]
+        do(Stage("latents", latents / LATENTS, "vidtwin_gen", encode))
+    about = read_json(latents / LATENTS, "name a folder of `python -m vidtwin_gen encode`")
+    return Inputs(data, out / "features", vae, latents, about)
+
+
+def per_class(inputs: Inputs, num_clips: int) -> int:
+    """Clips of each class, of which there are then `num_clips` or a few more."""
+    return math.ceil(num_clips / len(inputs.about["class_names"]))
+
+
+def fvd_stage(inputs: Inputs, settings: Settings, clips: Path, out: Path) -> Stage:
+    """The distance of clips from training clips, whose features are computed once for all."""
+    arguments = ["fvd", "--generated", clips, *inputs.real, "--split", "train", "--no_floors"]
+    arguments += ["--num_samples", settings.num_fvd_clips, "--num_workers", 0]
+    arguments += ["--features_dir", inputs.features]
+    name = f"FVD of {clips.parent.name}"
+    return Stage(name, out / "fvd.json", "eval", [*arguments, "--out", out / "fvd.json"])
+
+
+def distances(folder: Path) -> dict[str, Any]:
+    """What `fvd.json` says, None of what it does not."""
+    record = read_json(folder / "fvd.json", "remove it")
+    return {name: record.get(name) for name in ("fvd", "kvd")}
+
+
+def measure_floors(inputs: Inputs, settings: Settings, out: Path) -> dict[str, Any]:
+    """FVD and KVD, from the training clips, of held-out clips as they are and as the autoencoder gives them
+    back: what a perfect generator would have, and what a perfect one of these latents."""
+    if not settings.num_fvd_clips:
+        return {}
+    for kind in FLOORS:
+        folder = out / "floors" / kind
+        if not folder.exists():
+            write_held_out(inputs, settings, folder, is_reconstructed=kind == "reconstructions")
+        do(fvd_stage(inputs, settings, folder / "clips.safetensors", folder))
+    return {kind: distances(out / "floors" / kind) for kind in FLOORS}
+
+
+def write_held_out(inputs: Inputs, settings: Settings, folder: Path, *, is_reconstructed: bool) -> None:
+    """Held-out clips in the files that `pipelines generate` writes, as many of each class as are generated:
+    one of each video, then a second window of it.
+
+    Raises:
+        ValueError: that are more than two of a video.
+    """
+    shape = [inputs.about[name] for name in ("num_frames", "height", "width")]
+    autoencoder = MeasuredAutoencoder.load(inputs.vae, torch.device("cpu"), *shape, own_size=True)
+    real = RealClips.of_split(inputs.data, autoencoder.shape, "test", fold=inputs.fold, **inputs.rate)
+    count, fewest = per_class(inputs, settings.num_clips), min(map(len, real.rows.values()))
+    if count > 2 * fewest:
+        raise ValueError(
+            f"--num_clips {settings.num_clips} takes {count} held-out clips of each class, and one has "
+            f"{fewest} videos of two windows at most: --num_clips {2 * fewest * len(real.class_names)}"
+        )
+    names = [name for name in real.class_names for _ in range(count)]
+    read = (real.read(draw).frames[0] for draw in real.of_classes(names))  # (F, H, W, C)
+    parts = []
+    while part := list(itertools.islice(read, CLIPS_AT_ONCE)):
+        clips = torch.stack(part)
+        parts.append(autoencoder.reconstruct(clips) if is_reconstructed else clips)
+    labels = torch.tensor([real.label(name) for name in names])
+    with new_folder(folder) as partial:
+        save_file({"frames": torch.cat(parts), "labels": labels}, partial / "clips.safetensors")
+        about = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
+        write_json(partial / "generated.json", about | {"seed": 0})
