@@ -12,11 +12,8 @@ stopped. Steps and their costs come from another such file with --steps_from.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,15 +23,15 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from benchmarks.gpu.rows import machine
 from benchmarks.recipe import autoencoders, generators
 from benchmarks.recipe.calibration import seconds_per_step, steps_of
 from benchmarks.recipe.inputs import Inputs, Settings, make_data, make_inputs, measure_floors
+from benchmarks.recipe.record import open_record, steps_from, write
 from benchmarks.recipe.rows import BASE, STAGES, TINY_STEPS, Row, chosen_rows
 from benchmarks.recipe.table import READINGS, markdown
 from eval.cost.timing import Spread
 from vidtwin_gen.demo import DEMO_SIZES
-from vidtwin_gen.files import changed_flags, owned_folder, read_json, write_json, write_text
+from vidtwin_gen.files import owned_folder
 from vidtwin_gen.flags import OneLineErrors, positive, user_errors
 
 PROGRAM = "python -m benchmarks.recipe"
@@ -91,18 +88,18 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def ablate(args: argparse.Namespace, command: str) -> None:
     """Runs what is missing, all rows of a seed before the next one."""
-    settings, out = settings_of(args), args.out
-    if args.rows:
-        chosen_rows(args.stage, args.rows, {row.needs: None for row in STAGES[args.stage].values()})
+    settings, out, table = settings_of(args), args.out, STAGES[args.stage]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(settings.threads)
     path = out / f"stage_{settings.stage}.json"
     record = open_record(path, settings, command)
     steps = steps_from(args.steps_from, settings) if args.steps_from else {}
-    inputs = make_data(settings, out) if settings.stage == 1 else make_inputs(settings, out)
-    rows = chosen_rows(settings.stage, args.rows, inputs.about)
-    if missing := [name for name in rows if steps and name not in steps]:
+    names = args.rows or list(steps) or None
+    chosen_rows(table, names, {row.needs: None for row in table.values()})
+    if steps and (missing := [name for name in names or () if name not in steps]):
         raise ValueError(f"--steps_from {args.steps_from} has no row {missing[0]}: leave it out of --rows")
+    inputs = make_data(settings, out) if settings.stage == 1 else make_inputs(settings, out)
+    rows = chosen_rows(table, names, inputs.about)
     add_rows(record, rows, settings, inputs, steps)
     write(path, record)
     if settings.stage == 2:
@@ -117,51 +114,6 @@ def ablate(args: argparse.Namespace, command: str) -> None:
     print(f"wrote {path} and {path.with_suffix('.md')}")
 
 
-def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
-    """What stands at `path`, or a new record. Raises ValueError where it is of other settings."""
-    new: dict[str, Any] = {
-        "command": command,
-        "commits": [commit()],
-        "machine": about_machine(),
-        "settings": dataclasses.asdict(settings),
-        "rows": {},
-    }
-    if not path.exists():
-        return new
-    before = read_json(path, "remove it, or name another --out")
-    if changed := changed_flags(before["settings"], new["settings"]):
-        raise ValueError(f"{path} is of other flags ({changed}): repeat those, or name another --out")
-    commits = dict.fromkeys([*before["commits"], *new["commits"]])  # of code that made a part of it
-    return {**before, "command": command, "commits": list(commits)}
-
-
-def commit() -> str:
-    """Of the checkout, marked where files differ from it."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(
-            words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def about_machine() -> dict[str, Any]:
-    about = machine(torch.device("cpu"))
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return about | {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-
-
-def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
-    """The steps and costs of the rows of another run. Raises ValueError where that trains something else."""
-    other = read_json(path, f"name the stage_{settings.stage}.json of another run")
-    here = {name: getattr(settings, name) for name in ("stage", "size", "max_train_steps", "tiny")}
-    if changed := changed_flags(other.get("settings", {}), here):
-        raise ValueError(f"--steps_from {path} is of other flags ({changed}): time the steps here")
-    names = ("steps", "seconds_per_step", "base_seconds_per_step")
-    return {name: {key: row[key] for key in names} for name, row in other["rows"].items()}
-
-
 def add_rows(
     record: dict[str, Any],
     rows: Mapping[str, Row],
@@ -170,7 +122,11 @@ def add_rows(
     steps: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Rows that the record does not have yet, with the steps of each reading; without `steps` they are timed
-    beside the base, here and now."""
+    beside the base, here and now. Raises ValueError where one that it has had other flags."""
+    for name, entry in record["rows"].items():
+        if name in rows and entry["flags"] != rows[name].flags:
+            flags = f"{rows[name].flags!r}, and was {entry['flags']!r}"
+            raise ValueError(f"row {name} is {flags} when --out was begun: name another --out")
     new = {name: row for name, row in rows.items() if name not in record["rows"]}
     subject, table = SUBJECTS[settings.stage], STAGES[settings.stage]
     if new and not steps:
@@ -220,11 +176,6 @@ def run(
     for weights in (path for place in WEIGHTS for path in (folder / place).glob("*.safetensors")):
         with safe_open(weights, "pt") as file:
             entry["parameters"] = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
-
-
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    write_json(path, record)
-    write_text(path.with_suffix(".md"), markdown(record))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

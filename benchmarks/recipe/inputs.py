@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from safetensors.torch import save_file
 
 from benchmarks.recipe.rows import TINY, TINY_STEPS
 from eval.autoencoder import MeasuredAutoencoder
 from eval.real_clips import RealClips
+from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import DEMO_SIZES, Stage
 from vidtwin_gen.files import new_folder, read_json, write_json
 
@@ -93,10 +96,16 @@ def make_data(settings: Settings, out: Path) -> Inputs:
 
 
 def make_inputs(settings: Settings, out: Path) -> Inputs:
-    """With the autoencoder and its latents, those that were named or those of the preset, of seed 0."""
+    """With the autoencoder and its latents, those that were named or those of the preset, of seed 0.
+
+    Raises:
+        ValueError: no such latents, or too few held-out videos for the floors.
+    """
     data, size = make_data(settings, out).data, DEMO_SIZES[settings.size]
     vae = Path(settings.vae) if settings.vae else out / "vae" / "autoencoder"
     latents = Path(settings.latents) if settings.latents else out / "latents"
+    about = read_latents(latents) if settings.latents else {}
+    check_held_out(build_index(data, split="test", fold=about.get("fold", 1)), settings)
     if not settings.vae:
         tiny = [*TINY[1].split(), "--max_train_steps", TINY_STEPS] if settings.tiny else []
         train = ["--preset", settings.size, *tiny, "--data", data, "--output_dir", vae.parent]
@@ -106,8 +115,22 @@ def make_inputs(settings: Settings, out: Path) -> Inputs:
         encode = ["encode", "--vae", vae, "--data", data, "--stride", size.stride, "--out", latents]
         encode += ["--windows_per_video", windows, "--num_workers", 0]
         do(Stage("latents", latents / LATENTS, "vidtwin_gen", encode))
-    about = read_json(latents / LATENTS, "name a folder of `python -m vidtwin_gen encode`")
-    return Inputs(data, out / "features", vae, latents, about)
+    return Inputs(data, out / "features", vae, latents, read_latents(latents))
+
+
+def read_latents(folder: Path) -> dict[str, Any]:
+    return read_json(folder / LATENTS, "name with --latents a folder of `python -m vidtwin_gen encode`")
+
+
+def check_held_out(index: datasets.Dataset, settings: Settings) -> None:
+    """Raises ValueError where the floors would need more than two windows of a held-out video."""
+    videos = Counter(index["label"])
+    num_classes, fewest = len(videos), min(videos.values())
+    if settings.num_fvd_clips and settings.num_clips > 2 * fewest * num_classes:
+        raise ValueError(
+            f"--num_clips {settings.num_clips} is more than twice the held-out videos, of which a class has "
+            f"{fewest}: --num_clips {2 * fewest * num_classes}, or --num_fvd_clips 0"
+        )
 
 
 def per_class(inputs: Inputs, num_clips: int) -> int:
@@ -145,20 +168,11 @@ def measure_floors(inputs: Inputs, settings: Settings, out: Path) -> dict[str, A
 
 def write_held_out(inputs: Inputs, settings: Settings, folder: Path, *, is_reconstructed: bool) -> None:
     """Held-out clips in the files that `pipelines generate` writes, as many of each class as are generated:
-    one of each video, then a second window of it.
-
-    Raises:
-        ValueError: that are more than two of a video.
-    """
+    one of each video, then a second window of it."""
     shape = [inputs.about[name] for name in ("num_frames", "height", "width")]
     autoencoder = MeasuredAutoencoder.load(inputs.vae, torch.device("cpu"), *shape, own_size=True)
     real = RealClips.of_split(inputs.data, autoencoder.shape, "test", fold=inputs.fold, **inputs.rate)
-    count, fewest = per_class(inputs, settings.num_clips), min(map(len, real.rows.values()))
-    if count > 2 * fewest:
-        raise ValueError(
-            f"--num_clips {settings.num_clips} takes {count} held-out clips of each class, and one has "
-            f"{fewest} videos of two windows at most: --num_clips {2 * fewest * len(real.class_names)}"
-        )
+    count = per_class(inputs, settings.num_clips)
     names = [name for name in real.class_names for _ in range(count)]
     read = (real.read(draw).frames[0] for draw in real.of_classes(names))  # (F, H, W, C)
     parts = []

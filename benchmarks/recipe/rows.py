@@ -108,7 +108,9 @@ TINY = {
 TINY_STEPS = 3
 
 
-def chosen_rows(stage: int, names: Sequence[str] | None, latents: Mapping[str, Any]) -> dict[str, Row]:
+def chosen_rows(
+    table: Mapping[str, Row], names: Sequence[str] | None, latents: Mapping[str, Any]
+) -> dict[str, Row]:
     """The rows of these names, all without names, in the table's order.
 
     Args:
@@ -117,13 +119,12 @@ def chosen_rows(stage: int, names: Sequence[str] | None, latents: Mapping[str, A
     Raises:
         ValueError: no such row, or one that trains on what these latents lack.
     """
-    rows = STAGES[stage]
-    if unknown := [name for name in names or () if name not in rows]:
-        raise ValueError(f"--rows {unknown[0]}: stage {stage} has {', '.join(rows)}")
-    lacking = {name: row.needs for name, row in rows.items() if row.needs and row.needs not in latents}
-    if names and (asked := [name for name in names if name in lacking]):
+    if unknown := [name for name in names or () if name not in table]:
+        raise ValueError(f"--rows {unknown[0]}: there are {', '.join(table)}")
+    lacking = {name: row.needs for name, row in table.items() if row.needs and row.needs not in latents}
+    if asked := [name for name in names or () if name in lacking]:
         raise ValueError(
-            f"--rows {asked[0]}: the latents have no {lacking[asked[0]]}: encode them with, and name the "
-            "folder with --latents, or leave the row out"
+            f"--rows {asked[0]}: the latents have no {lacking[asked[0]]}: name with --latents a folder that "
+            "has, or leave the row out"
         )
-    return {name: row for name, row in rows.items() if name in (names or rows) and name not in lacking}
+    return {name: row for name, row in table.items() if name in (names or table) and name not in lacking}

@@ -87,14 +87,14 @@ def test_autoencoders_are_compared(tmp_path: Path, synthetic_root: Path, extract
 
 def test_rows_are_flags_of_the_training() -> None:
     """But for those whose latents are still to be made."""
-    for name, row in chosen_rows(2, None, {}).items():
+    for name, row in chosen_rows(STAGES[2], None, {}).items():
         config = parse_config(DiTConfig, PRESETS, [
             "--preset", "demo", "--vae", "v", "--latents", "l", "--output_dir", "o", *row.flags.split(),
         ])  # fmt: skip
         assert (name == "base") == (not row.flags) and config.max_train_steps == 3600
         assert row.samplings[-1].fvd  # which a rehearsal takes
-    assert set(STAGES[2]) - set(chosen_rows(2, None, {})) == {"repa"}
-    assert "repa" in chosen_rows(2, None, {"features": 1})
+    assert set(STAGES[2]) - set(chosen_rows(STAGES[2], None, {})) == {"repa"}
+    assert "repa" in chosen_rows(STAGES[2], None, {"features": 1})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_rows_are_flags_of_the_training() -> None:
         (["--latents", "x"], "needs --vae"),
         (["--stage", "1", "--vae", "x"], "stage 2"),
         (["--num_fvd_clips", "300"], "--num_clips 256"),
-        (["--rows", "base", "x1"], "--rows x1: stage 2 has base, x0"),
+        (["--rows", "base", "x1"], "--rows x1: there are base, x0"),
         (["--steps_from", "absent.json"], "absent.json"),
     ],
 )

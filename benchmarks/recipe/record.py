@@ -1,0 +1,68 @@
+"""The record of an ablation: its JSON, which the same command goes on with, and the table beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.rows import machine
+from benchmarks.recipe.inputs import Settings
+from benchmarks.recipe.table import markdown
+from vidtwin_gen.files import changed_flags, read_json, write_json, write_text
+
+
+def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
+    """What stands at `path`, or a new record. Raises ValueError where it is of other settings."""
+    new: dict[str, Any] = {
+        "command": command,
+        "commits": [commit()],
+        "machine": about_machine(),
+        "settings": dataclasses.asdict(settings),
+        "rows": {},
+    }
+    if not path.exists():
+        return new
+    before = read_json(path, "remove it, or name another --out")
+    if changed := changed_flags(before["settings"], new["settings"]):
+        raise ValueError(f"{path} is of other flags ({changed}): repeat those, or name another --out")
+    commits = dict.fromkeys([*before["commits"], *new["commits"]])  # of code that made a part of it
+    return {**before, "command": command, "commits": list(commits)}
+
+
+def commit() -> str:
+    """Of the checkout, marked where files differ from it."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(
+            words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def about_machine() -> dict[str, Any]:
+    about = machine(torch.device("cpu"))
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return about | {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
+    """The steps and costs of the rows of another run. Raises ValueError where that trains something else."""
+    other = read_json(path, f"name the stage_{settings.stage}.json of another run")
+    here = {name: getattr(settings, name) for name in ("stage", "size", "max_train_steps", "tiny")}
+    if changed := changed_flags(other.get("settings", {}), here):
+        raise ValueError(f"--steps_from {path} is of other flags ({changed}): time the steps here")
+    names = ("steps", "seconds_per_step", "base_seconds_per_step")
+    return {name: {key: row[key] for key in names} for name, row in other["rows"].items()}
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    write_json(path, record)
+    write_text(path.with_suffix(".md"), markdown(record))
