@@ -24,19 +24,18 @@ import torch
 from safetensors import safe_open
 
 from benchmarks.recipe import autoencoders, generators
-from benchmarks.recipe.calibration import seconds_per_step, steps_of
+from benchmarks.recipe.calibration import costs, seconds_per_step
 from benchmarks.recipe.inputs import Inputs, Settings, make_data, make_inputs, measure_floors
 from benchmarks.recipe.record import open_record, steps_from, write
 from benchmarks.recipe.rows import BASE, STAGES, TINY_STEPS, Row, chosen_rows
 from benchmarks.recipe.table import READINGS, markdown
-from eval.cost.timing import Spread
 from vidtwin_gen.demo import DEMO_SIZES
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.flags import OneLineErrors, positive, user_errors
 
 PROGRAM = "python -m benchmarks.recipe"
 SUBJECTS: dict[int, ModuleType] = {1: autoencoders, 2: generators}
-TIMED = {"num_steps": 40, "rounds": 3}
+TIMED = {"num_steps": 20, "rounds": 5}
 WEIGHTS = ("vae/autoencoder", "dit/pipeline/transformer")
 
 
@@ -143,14 +142,6 @@ def add_rows(
     record["rows"] = {name: record["rows"][name] for name in table if name in record["rows"]}
 
 
-def costs(base_steps: int, base: Spread, row: Spread) -> dict[str, Any]:
-    return {
-        "steps": {"steps": base_steps, "seconds": steps_of(base_steps, base, row)},
-        "seconds_per_step": row.to_json(),
-        "base_seconds_per_step": base.to_json(),
-    }
-
-
 def run(
     entry: dict[str, Any],
     row: Row,
@@ -165,7 +156,7 @@ def run(
     subject, num_steps = SUBJECTS[settings.stage], entry["steps"][reading]
     folder = out / f"steps_{num_steps}" / f"seed_{seed}"
     command = [*subject.training(settings, inputs, row, seed), "--max_train_steps", num_steps]
-    seconds = entry["seconds_per_step"]["median"]
+    seconds = entry["seconds_per_step"]
     try:
         values = subject.measure(settings, inputs, row, command, folder, seconds)
     except FloatingPointError as error:  # a result, too

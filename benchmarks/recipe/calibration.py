@@ -1,16 +1,16 @@
-"""What a step costs: the processor's seconds, which other processes on the machine do not lengthen."""
+"""What a step costs: the processor's seconds, not the clock's, on a machine that others use too."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-
-from eval.cost.timing import Spread, spread
 
 Main = Callable[[Sequence[str]], None]
 NOT_COUNTED = 5  # first steps, in which torch finds its kernels and its memory
@@ -20,12 +20,13 @@ BETWEEN = ["--validation_steps", NEVER, "--checkpointing_steps", NEVER]
 
 def seconds_per_step(
     train: Main, commands: Mapping[str, Sequence[object]], *, num_steps: int, rounds: int
-) -> dict[str, Spread]:
+) -> dict[str, list[float]]:
     """Of each command of a training script, in processor seconds of all threads of this process: from one
     step to the next, data, loss and optimizer; checkpoints and validations stay out.
 
-    A round trains every command once, for `num_steps` steps that leave nothing, so that a machine that slows
-    down slows all of them down.
+    A round trains every command once, for `num_steps` steps that leave nothing; of each it gives the median.
+    The least of them is the step's cost: processes beside this one take of its caches and its core, and only
+    ever lengthen a step.
     """
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     marks: list[float] = []
@@ -42,12 +43,20 @@ def seconds_per_step(
                 with TemporaryDirectory() as folder:
                     end = ["--max_train_steps", num_steps + NOT_COUNTED, "--output_dir", folder]
                     train(list(map(str, [*command, *BETWEEN, *end])))
-                seconds[name] += [after - before for before, after in pairwise(marks[NOT_COUNTED - 1 :])]
+                of_steps = [after - before for before, after in pairwise(marks[NOT_COUNTED - 1 :])]
+                seconds[name].append(median(of_steps))
     finally:
         hook.remove()
-    return {name: spread(values) for name, values in seconds.items()}
+    return seconds
 
 
-def steps_of(base_steps: int, base: Spread, row: Spread) -> int:
-    """As many steps of a row as cost what `base_steps` of the base cost."""
-    return max(1, round(base_steps * base.median / row.median))
+def costs(base_steps: int, base: Sequence[float], row: Sequence[float]) -> dict[str, Any]:
+    """Of a row by the seconds of its rounds and the base's: what a step costs, and as many steps as cost what
+    `base_steps` of the base cost."""
+    equal = max(1, round(base_steps * min(base) / min(row)))
+    return {
+        "steps": {"steps": base_steps, "seconds": equal},
+        "seconds_per_step": min(row),
+        "base_seconds_per_step": min(base),
+        "seconds_per_step_by_round": list(row),
+    }

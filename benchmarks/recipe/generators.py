@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import train_dit
-from benchmarks.recipe.inputs import Inputs, Settings, distances, do, fvd_stage, per_class
+from benchmarks.recipe.inputs import Inputs, Settings, distances, do, fvd_stage, once, per_class
 from benchmarks.recipe.rows import TINY, Row, Sampling
 from vidtwin_gen.demo import NUM_INFERENCE_STEPS, Stage
-from vidtwin_gen.files import read_json, read_log
+from vidtwin_gen.files import read_log
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.training.config import METRICS
 
-NUM_REAL = 1000  # at most, that the classifier trains on and is tested on
 main, PRESETS = train_dit.main, train_dit.PRESETS
 SHORT: list[object] = ["--num_inference_steps", 1, "--num_sample_classes", 1]  # of what is only timed
 
@@ -59,18 +58,15 @@ def sampled(
 ) -> dict[str, Any]:
     """Clips of a pipeline, and what is measured of them."""
     out = folder / sampling.name.replace(", ", "_").replace(" ", "_")
-    clips, accuracy = out / "clips" / "clips.safetensors", out / "accuracy.json"
+    clips, judge = out / "clips" / "clips.safetensors", inputs.judge
     steps = 2 if settings.tiny else NUM_INFERENCE_STEPS
     generate = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif", "--seed", seed]
     generate += ["--num_videos_per_class", per_class(inputs, settings.num_clips), "--batch_size", 32]
     generate += ["--guidance_scale", sampling.guidance_scale, "--num_inference_steps", steps]
     generate += ["--internal_guidance_scale", sampling.internal_guidance_scale]
     do(Stage(f"{out}, clips", clips, "pipelines", generate))
-    judge = ["accuracy", "--generated", clips, *inputs.real, "--out", accuracy]
-    judge += ["--num_clips", 8, "--num_steps", 2] if settings.tiny else ["--num_clips", NUM_REAL]
-    do(Stage(f"{out}, class accuracy", accuracy, "eval", judge))
-    shares = read_json(accuracy, "remove it")
-    values = {name: shares[side]["accuracy"] for name, side in (("accuracy", "generated"), ("real", "real"))}
+    assert judge is not None
+    values = once(out / "accuracy.json", lambda: {"accuracy": judge.of_generated(clips)})
     if sampling.fvd and settings.num_fvd_clips:
         do(fvd_stage(inputs, settings, clips, out))
         values |= distances(out)

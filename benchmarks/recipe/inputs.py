@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import datasets
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.recipe.judge import Judge
 from benchmarks.recipe.rows import TINY, TINY_STEPS
 from eval.autoencoder import MeasuredAutoencoder
 from eval.real_clips import RealClips
@@ -58,6 +61,7 @@ class Inputs:
     vae: Path = Path()
     latents: Path = Path()
     about: dict[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
 
     @property
     def fold(self) -> int:
@@ -70,10 +74,9 @@ class Inputs:
         return {"stride": stride} if stride else {"fps": self.about["fps"]}
 
     @property
-    def real(self) -> list[object]:
-        """The flags of a command that reads real clips."""
-        (name, value), *_ = self.rate.items()
-        return ["--data", self.data, f"--{name}", value, "--fold", self.fold]
+    def shape(self) -> tuple[int, ...]:
+        """(num_frames, height, width) of a clip."""
+        return tuple(self.about[name] for name in ("num_frames", "height", "width"))
 
 
 def do(stage: Stage) -> None:
@@ -82,7 +85,16 @@ def do(stage: Stage) -> None:
         return
     module = stage.program if stage.program.startswith("train_") else f"{stage.program}.__main__"
     print(f"== {stage.name}", flush=True)
+    start = time.process_time()
     importlib.import_module(module).main(list(map(str, stage.arguments)))
+    print(f"   {time.process_time() - start:.1f} seconds of the processor", flush=True)
+
+
+def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a file says, measured and written where there is none."""
+    if not path.exists():
+        write_json(path, measure())
+    return read_json(path, "remove it")
 
 
 def make_data(settings: Settings, out: Path) -> Inputs:
@@ -115,7 +127,9 @@ def make_inputs(settings: Settings, out: Path) -> Inputs:
         encode = ["encode", "--vae", vae, "--data", data, "--stride", size.stride, "--out", latents]
         encode += ["--windows_per_video", windows, "--num_workers", 0]
         do(Stage("latents", latents / LATENTS, "vidtwin_gen", encode))
-    return Inputs(data, out / "features", vae, latents, read_latents(latents))
+    inputs = Inputs(data, out / "features", vae, latents, read_latents(latents))
+    sizes = {"num_clips": 8, "num_steps": 2} if settings.tiny else {}
+    return replace(inputs, judge=Judge(data, inputs.fold, inputs.rate, inputs.shape, **sizes))
 
 
 def read_latents(folder: Path) -> dict[str, Any]:
@@ -140,11 +154,12 @@ def per_class(inputs: Inputs, num_clips: int) -> int:
 
 def fvd_stage(inputs: Inputs, settings: Settings, clips: Path, out: Path) -> Stage:
     """The distance of clips from training clips, whose features are computed once for all."""
-    arguments = ["fvd", "--generated", clips, *inputs.real, "--split", "train", "--no_floors"]
+    (name, rate), *_ = inputs.rate.items()
+    arguments = ["fvd", "--generated", clips, "--data", inputs.data, "--split", "train", "--no_floors"]
+    arguments += [f"--{name}", rate, "--fold", inputs.fold]
     arguments += ["--num_samples", settings.num_fvd_clips, "--num_workers", 0]
     arguments += ["--features_dir", inputs.features]
-    name = f"FVD of {clips.parent.name}"
-    return Stage(name, out / "fvd.json", "eval", [*arguments, "--out", out / "fvd.json"])
+    return Stage(f"{out}, FVD", out / "fvd.json", "eval", [*arguments, "--out", out / "fvd.json"])
 
 
 def distances(folder: Path) -> dict[str, Any]:
@@ -154,23 +169,26 @@ def distances(folder: Path) -> dict[str, Any]:
 
 
 def measure_floors(inputs: Inputs, settings: Settings, out: Path) -> dict[str, Any]:
-    """FVD and KVD, from the training clips, of held-out clips as they are and as the autoencoder gives them
-    back: what a perfect generator would have, and what a perfect one of these latents."""
+    """Of held-out clips, as they are and as the autoencoder gives them back, the FVD and the KVD from the
+    training clips: what a perfect generator would have, and what a perfect one of these latents; and how
+    many of them are recognised as their class."""
+    judge = inputs.judge
+    assert judge is not None
+    floors = once(out / "floors" / "accuracy.json", lambda: {"accuracy": judge.of_held_out()})
     if not settings.num_fvd_clips:
-        return {}
+        return floors
     for kind in FLOORS:
         folder = out / "floors" / kind
         if not folder.exists():
             write_held_out(inputs, settings, folder, is_reconstructed=kind == "reconstructions")
         do(fvd_stage(inputs, settings, folder / "clips.safetensors", folder))
-    return {kind: distances(out / "floors" / kind) for kind in FLOORS}
+    return floors | {kind: distances(out / "floors" / kind) for kind in FLOORS}
 
 
 def write_held_out(inputs: Inputs, settings: Settings, folder: Path, *, is_reconstructed: bool) -> None:
     """Held-out clips in the files that `pipelines generate` writes, as many of each class as are generated:
     one of each video, then a second window of it."""
-    shape = [inputs.about[name] for name in ("num_frames", "height", "width")]
-    autoencoder = MeasuredAutoencoder.load(inputs.vae, torch.device("cpu"), *shape, own_size=True)
+    autoencoder = MeasuredAutoencoder.load(inputs.vae, torch.device("cpu"), *inputs.shape, own_size=True)
     real = RealClips.of_split(inputs.data, autoencoder.shape, "test", fold=inputs.fold, **inputs.rate)
     count = per_class(inputs, settings.num_clips)
     names = [name for name in real.class_names for _ in range(count)]

@@ -59,8 +59,10 @@ def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
     here = {name: getattr(settings, name) for name in ("stage", "size", "max_train_steps", "tiny")}
     if changed := changed_flags(other.get("settings", {}), here):
         raise ValueError(f"--steps_from {path} is of other flags ({changed}): time the steps here")
-    names = ("steps", "seconds_per_step", "base_seconds_per_step")
-    return {name: {key: row[key] for key in names} for name, row in other["rows"].items()}
+    measured = ("flags", "source", "parameters", "readings")
+    return {
+        name: {key: row[key] for key in row if key not in measured} for name, row in other["rows"].items()
+    }
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.recipe.inputs import FLOORS
 from benchmarks.recipe.rows import STAGES
 
 READINGS = {"steps": "Equal steps", "seconds": "Equal processor seconds"}
@@ -30,8 +31,12 @@ def markdown(record: Mapping[str, Any]) -> str:
     about = f"{machine}; commit {' and '.join(record['commits'])}"
     note = NOTE[stage].format(**settings)
     lines += [f"{about}. Mean ± standard deviation over seeds. {note}", ""]
-    for kind, floor in record.get("floors", {}).items():
-        lines += [f"- held-out clips, {kind}: FVD {cell([floor['fvd']], 1)}, KVD {cell([floor['kvd']], 4)}"]
+    floors = record.get("floors", {})
+    if floors:
+        lines += [f"- held-out clips, real: accuracy {100 * floors['accuracy']:.1f} %"]
+    for kind in (name for name in FLOORS if name in floors):
+        fvd, kvd = cell([floors[kind]["fvd"]], 1), cell([floors[kind]["kvd"]], 4)
+        lines += [f"- held-out clips, {kind}: FVD {fvd}, KVD {kvd}"]
     for reading, title in READINGS.items():
         rows = [line for name in record["rows"] for line in lines_of(record, name, reading)]
         if rows:
@@ -49,7 +54,7 @@ def lines_of(record: Mapping[str, Any], name: str, reading: str) -> Iterator[lis
         yield [name, f"{len(trained) - len(seeds)} of {len(trained)} seeds diverged"]
     if not seeds:
         return
-    costs = [str(row["steps"][reading]), f"{row['seconds_per_step']['median']:.4f}", f"{row['parameters']:,}"]
+    costs = [str(row["steps"][reading]), f"{row['seconds_per_step']:.4f}", f"{row['parameters']:,}"]
     if stage == 1:
         quality = [
             cell([seed.get(measure) for seed in seeds], digits)

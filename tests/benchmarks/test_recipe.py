@@ -8,6 +8,7 @@ import pytest
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS
 from benchmarks.recipe import __main__ as recipe
 from benchmarks.recipe.rows import STAGES, chosen_rows
+from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.runs import Latents
 from vidtwin_gen.training.config import parse_config
@@ -47,7 +48,12 @@ def test_generators_are_compared_and_nothing_twice(
     seeds = record["rows"]["shift-2"]["readings"]["steps"]
     assert seeds["0"] != seeds["1"] and seeds["0"]["val_loss"] > 0
     sampled = seeds["0"]["samplings"]["cfg 4"]
-    assert sampled["fvd"] > 0 and sampled["passes"] == 4 and 0 <= sampled["accuracy"] <= 1
+    assert sampled["fvd"] > 0 and sampled["passes"] == 4
+    clips = tmp_path / "a/stage_2/shift-2/steps_3/seed_0/cfg_4/clips/clips.safetensors"
+    judged = {"data": synthetic_root, "generated": clips, "stride": 2, "num_clips": 8, "num_steps": 2}
+    by_command = run("accuracy", tmp_path / "accuracy.json", **judged)
+    assert sampled["accuracy"] == by_command["generated"]["accuracy"]
+    assert record["floors"]["accuracy"] == by_command["real"]["accuracy"]
     floors = record["floors"]
     assert 0 < floors["real"]["fvd"] != floors["reconstructions"]["fvd"] > 0
     table = (tmp_path / "a/stage_2.md").read_text()
@@ -74,11 +80,11 @@ def test_autoencoders_are_compared(tmp_path: Path, synthetic_root: Path, extract
     recipe.main(command(tmp_path, synthetic_root, *rows))
     record = json.loads((tmp_path / "stage_1.json").read_text())
     for name, row in record["rows"].items():
-        costs = row["base_seconds_per_step"]["median"] / row["seconds_per_step"]["median"]
+        costs = row["base_seconds_per_step"] / row["seconds_per_step"]
         assert row["steps"] == {"steps": 3, "seconds": max(1, round(3 * costs))}, name
         of_seed = row["readings"]["steps"]["0"]
         assert [line["seconds"] for line in of_seed["curve"]] == [
-            step * row["seconds_per_step"]["median"] for step in (1, 2, 3)
+            step * row["seconds_per_step"] for step in (1, 2, 3)
         ]
         assert of_seed["val_psnr"] == of_seed["curve"][-1]["val_psnr"] > 0
     assert record["rows"]["base"]["readings"]["steps"] == record["rows"]["base"]["readings"]["seconds"]
