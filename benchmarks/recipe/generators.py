@@ -34,7 +34,7 @@ def measure(
     run = folder / "dit"
     do(Stage(str(run), run / "pipeline", "train_dit", [*command, "--output_dir", run]))
     seed = command[command.index("--seed") + 1]
-    samplings = row.samplings[-1:] if settings.tiny else row.samplings
+    samplings = row.samplings[-1:] if settings.tiny else row.samplings  # the last has an FVD
     return {
         "val_loss": validation_loss(run / METRICS, inputs),
         "samplings": {
