@@ -17,7 +17,7 @@ from pipelines.sampling import clip_generator
 from pipelines.sharing.training_record import card
 from tests.builders.pipelines import build_pipeline, generate
 from tests.builders.scripts import contents
-from vidtwin_gen.data.video import video_info
+from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.files import new_folder
 
 
@@ -51,7 +51,7 @@ def test_generate_writes_videos_tensors_and_a_record(folder, tmp_path):
         "clips.safetensors",
         "generated.json",
     }
-    info = video_info(out / "Billiards" / "Billiards_0000.mp4")
+    info = video_index(out / "Billiards" / "Billiards_0000.mp4")
     assert (info.num_frames, info.height, info.width, info.fps) == (8, 16, 16, pytest.approx(8))
     clips = load_file(out / "clips.safetensors")
     assert clips["frames"].shape == (4, 8, 16, 16, 3) and clips["frames"].dtype == torch.uint8

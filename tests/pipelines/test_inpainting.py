@@ -12,7 +12,7 @@ from pipelines.inpainting import keep_mask, kept_grids
 from pipelines.schedulers import add_noise, set_timesteps
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
 from tests.builders.pipelines import build_pipeline, generate, seeded
-from vidtwin_gen.data.video import video_info
+from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
@@ -241,7 +241,7 @@ def test_the_edit_command(saved, tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "edited.json").read_text())
     assert record["rows"] == rows and record["keep"] == "structure" and record["class_labels"] == [0, 2]
     assert Image.open(tmp_path / "out" / "filmstrip.png").size == (8 * 18 - 2, 6 * 18 - 2)
-    info = video_info(tmp_path / "out" / "Archery_0001.mp4")
+    info = video_index(tmp_path / "out" / "Archery_0001.mp4")
     assert (info.num_frames, info.height, info.width) == (8, 16, 16)
     main(command("edit", saved, tmp_path / "out", *options))
     assert "is done already" in capsys.readouterr().out
@@ -261,7 +261,7 @@ def test_the_mix_command(saved, tmp_path):
     }
     record = json.loads((tmp_path / "out" / "mixed.json").read_text())
     assert record["columns"][2] == "Structure of Archery with Dynamics of Archery"
-    info = video_info(tmp_path / "out" / "mix_0000.mp4")
+    info = video_index(tmp_path / "out" / "mix_0000.mp4")
     assert (info.num_frames, info.height, info.width) == (8, 16, 4 * 18 - 2)
     strip = Image.open(tmp_path / "out" / "filmstrip.png").convert("RGB")
     first, second = (strip.crop((0, top, strip.width, top + 16)).tobytes() for top in (0, 18))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,29 +18,12 @@ from vidtwin_gen.data.video_index import video_index
 Start = Literal["random", "center"] | int
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file holds: frames that can be shown, the average frame rate (hertz), the size upright and in
-    square pixels."""
-
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-
-
-def video_info(path: str | os.PathLike[str]) -> VideoInfo:
-    """Frame count, frame rate and size of a video. Raises UnreadableVideoError."""
-    index = video_index(path)
-    return VideoInfo(index.num_frames, index.fps, index.height, index.width)
-
-
 def first_fps(paths: Iterable[str]) -> float:
     """The frame rate of the first of these videos that can be read. Raises UnreadableVideoError where none
     can."""
     for path in paths:
         try:
-            return video_info(path).fps
+            return video_index(path).fps
         except UnreadableVideoError as error:
             last = error
     raise last

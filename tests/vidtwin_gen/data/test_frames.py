@@ -11,7 +11,7 @@ from benchmarks.codecs import encode, pattern
 from benchmarks.codecs import ffmpeg as run_ffmpeg
 from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding import UnreadableVideoError
-from vidtwin_gen.data.video import frame_indices, read_clip, read_frames, video_info
+from vidtwin_gen.data.video import frame_indices, read_clip, read_frames
 from vidtwin_gen.data.video_index import distrust_decord, video_index
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video
@@ -34,7 +34,7 @@ def test_a_variable_rate_is_sampled_by_time(clip, tmp_path):
     slow = tmp_path / "phone.mp4"
     kept = "select=lt(n\\,30)+not(mod(n\\,3))"
     ffmpeg("-i", clip, "-vf", kept, "-fps_mode", "vfr", "-c:v", "libx264", "-qp", 1, slow)
-    assert video_info(slow).num_frames == 40
+    assert video_index(slow).num_frames == 40
     expected = [0, 4, 8, 11, 15, 19, 23, 26, 30, 33, 39, 42, 45, 48, 54, 57]  # the nearest to k / 8 s
     assert read_numbers(slow, 16, fps=8, start=0) == expected
     windows = VideoWindows(slow, 4, size=(32, 48), fps=8)
@@ -68,7 +68,7 @@ def test_a_frame_is_turned_and_mirrored_as_it_is_shown(tmp_path, flags, turn):
     ffmpeg(*flags, "-i", path, "-c", "copy", turned)
     expected = turn(read_frames(path, 8).frames)
     assert np.array_equal(read_frames(turned, 8).frames, expected)
-    info = video_info(turned)
+    info = video_index(turned)
     assert (info.height, info.width) == expected.shape[1:3]
 
 
@@ -77,10 +77,10 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path):
     raw = run_ffmpeg("-i", path, "-vf", "scale=85:48", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     assert np.array_equal(read_frames(path, 8).frames, np.frombuffer(raw, np.uint8).reshape(8, 48, 85, 3))
     almost = encode("x264", [*pattern("64x48", 8), "-vf", "setsar=4096/4083"], tmp_path)
-    assert video_info(almost).width == 64
+    assert video_index(almost).width == 64
     absurd = encode("x264", [*pattern("64x48", 8), "-vf", "setsar=20"], tmp_path)
     with pytest.raises(UnreadableVideoError, match="20 times as wide as high"):
-        video_info(absurd)
+        video_index(absurd)
 
 
 @pytest.mark.parametrize("table", [b"stts", b"stsz"])
@@ -93,13 +93,13 @@ def test_a_table_that_announces_two_thousand_million_frames(clip, tmp_path, tabl
         assert read_numbers(tmp_path / "crafted.mp4", 3, start=40) == [40, 41, 42]
     else:
         with pytest.raises(UnreadableVideoError, match="not a video"):
-            video_info(tmp_path / "crafted.mp4")
+            video_index(tmp_path / "crafted.mp4")
 
 
 def test_an_unknown_codec_is_named_as_such(clip, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
     with pytest.raises(UnreadableVideoError, match="codec that is not known here; re-encode"):
-        video_info(tmp_path / "clip.mp4")
+        video_index(tmp_path / "clip.mp4")
 
 
 def test_names_in_a_file_need_not_be_utf8(clip, tmp_path):
@@ -125,6 +125,6 @@ def test_a_file_that_decord_hangs_on_is_read_without_it(clip, tmp_path):
 
 def test_a_changed_file_is_looked_at_again(clip, tmp_path):
     write_video(tmp_path / "clip.mp4", numbered_frames(9), fps=30)
-    assert video_info(tmp_path / "clip.mp4").num_frames == 9
+    assert video_index(tmp_path / "clip.mp4").num_frames == 9
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
-    assert video_info(tmp_path / "clip.mp4").num_frames == 60
+    assert video_index(tmp_path / "clip.mp4").num_frames == 60

@@ -7,7 +7,8 @@ from vidtwin_gen.data import synthetic
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.synthetic import CLASSES, FPS, HEIGHT, WIDTH, draw_clip, write_dataset
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import read_clip, video_info
+from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.video_index import video_index
 
 
 def draw(class_name="SpinningBar", scene=(0, 5, 1), clip=(0, 5, 1, 1)):
@@ -44,7 +45,7 @@ def test_there_are_eight_classes_and_no_two_look_alike():
 
 def test_the_files_are_the_drawn_clips(synthetic_root):
     path = synthetic_root / "SpinningBar" / "v_SpinningBar_g07_c01.avi"
-    info = video_info(path)
+    info = video_index(path)
     assert (info.num_frames, info.fps, info.height, info.width) == (16, FPS, HEIGHT, WIDTH)
     label = list(CLASSES).index("SpinningBar")
     drawn = draw_clip("SpinningBar", 16, [0, label, 7], [0, label, 7, 1])

@@ -17,7 +17,8 @@ from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data import decoding
 from vidtwin_gen.data.decoding import DecodingHangsError, UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
-from vidtwin_gen.data.video import frame_indices, read_clip, video_info
+from vidtwin_gen.data.video import frame_indices, read_clip
+from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -80,7 +81,7 @@ def test_a_video_without_a_frame_rate():
 
 
 def test_the_right_frames_are_read(numbered):
-    info = video_info(numbered)
+    info = video_index(numbered)
     assert (info.num_frames, info.height, info.width) == (60, 32, 48)
     assert info.fps == pytest.approx(25)
     assert frame_numbers(read_clip(numbered, 5, size=32, stride=4, start=41)) == [41, 45, 49, 53, 57]
@@ -133,7 +134,7 @@ def test_write_video_round_trip(tmp_path, suffix):
     write_video(path, clip, fps=12.5, quality=10)
     back = read_clip(path, 6, size=(height, width))
     assert (back - clip).abs().mean() < 0.03
-    assert video_info(path).fps == pytest.approx(12.5)
+    assert video_index(path).fps == pytest.approx(12.5)
     first = path.read_bytes()
     write_video(path, to_uint8(clip), fps=12.5, quality=10)
     assert path.read_bytes() == first
@@ -244,7 +245,7 @@ def test_a_truncated_avi_gives_the_frames_it_has_and_no_others(tmp_path):
     write_video(tmp_path / "whole.avi", numbered_frames(60), fps=25, quality=10)
     content = (tmp_path / "whole.avi").read_bytes()
     (tmp_path / "part.avi").write_bytes(content[: (content.index(b"movi") + content.index(b"idx1")) // 2])
-    left = video_info(tmp_path / "part.avi").num_frames
+    left = video_index(tmp_path / "part.avi").num_frames
     assert 10 < left < 50
     assert frame_numbers(read_clip(tmp_path / "part.avi", 8, size=32, start=0)) == list(range(8))
     with pytest.raises(VideoTooShortError):
@@ -257,7 +258,7 @@ def test_frames_before_an_edit_lists_start_do_not_count(tmp_path):
     write_video(tmp_path / "whole.mp4", numbered_frames(60), fps=25, quality=10)
     ffmpeg("-ss", 23 / 25, "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
     assert len(decord.VideoReader(str(tmp_path / "cut.mp4"))) == 60
-    assert video_info(tmp_path / "cut.mp4").num_frames == 37
+    assert video_index(tmp_path / "cut.mp4").num_frames == 37
     assert frame_numbers(read_clip(tmp_path / "cut.mp4", 37, size=32)) == list(range(23, 60))
     assert frame_numbers(read_clip(tmp_path / "cut.mp4", 3, size=32, stride=7, start=20)) == [43, 50, 57]
     with pytest.raises(VideoTooShortError):
@@ -284,7 +285,7 @@ def test_real_files_seek_to_the_frame_that_is_there():
     if not files:
         pytest.skip("no UCF-101 files in ../shared/data/ucf101-native")
     for path in files:
-        info = video_info(path)
+        info = video_index(path)
         whole = read_clip(path, info.num_frames, size=(240, 320))
         clip = read_clip(path, 4, size=(240, 320), start=info.num_frames - 4)
         assert torch.equal(clip, whole[:, -4:]), path
