@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import av
-import av.container
-import av.video.stream
 import decord
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
+FilePath = str | os.PathLike[str]
 Result = TypeVar("Result")
 
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a damaged file (dmlc/decord
@@ -32,7 +33,7 @@ DECODE_ERRORS = (
 class VideoError(ValueError):
     """A file that gives no clip. `path` names it, `reason` says what was seen and the way out."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+    def __init__(self, path: FilePath, reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path = os.fspath(path)
         self.reason = reason
@@ -53,7 +54,7 @@ class VideoTooShortError(VideoError):
     """Readable, but with fewer frames than the clip spans."""
 
 
-def guarded(path: str | os.PathLike[str], read: Callable[[], Result]) -> Result:
+def guarded(path: FilePath, read: Callable[[], Result]) -> Result:
     """The result of `read`, or the VideoError that explains why there is none, within DECODE_TIMEOUT_S."""
     if not os.path.isfile(path):
         raise UnreadableVideoError(path, "no such file; check the path")
@@ -88,9 +89,7 @@ def guarded(path: str | os.PathLike[str], read: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def opened(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream, as the package's own ffmpeg reads them.
 
     Raises:
@@ -98,7 +97,7 @@ def opened(
     """
     with av.open(os.fspath(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
-        if not isinstance(stream, av.video.stream.VideoStream):
+        if not isinstance(stream, VideoStream):
             raise UnreadableVideoError(
                 path, "holds no video stream (sound only, or a broken header); remove it"
             )

@@ -19,7 +19,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vidtwin_gen.data.decoding import DecodingHangsError, UnreadableVideoError, guarded, opened
+from vidtwin_gen.data.decoding import DecodingHangsError, FilePath, UnreadableVideoError, guarded, opened
 from vidtwin_gen.data.video_index import VideoIndex, display_matrix, distrust_decord
 
 TICK = Fraction(1, 1000)  # a filter wants to know how long, which matters to none here
@@ -32,7 +32,7 @@ os.register_at_fork(after_in_child=gc.freeze)
 decord.logging.set_level(decord.logging.QUIET)
 
 
-def read_frames_at(path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+def read_frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
     """uint8 (F, H, W, C): the frame at each of `numbers`, which do not decrease.
 
     Where decord fails PyAV decides: a frame is damaged only if a decode in order finds it so.
@@ -50,7 +50,7 @@ def read_frames_at(path: str | os.PathLike[str], index: VideoIndex, numbers: Seq
     return guarded(path, lambda: np.stack(list(frames_at(path, index, numbers))))
 
 
-def _by_decord(path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+def _by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
     # One thread: the loader's workers are the parallelism. fault_tol: by default decord fills in for a frame
     # that it cannot decode with a neighbour and says nothing; this little lets it replace none.
     reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
@@ -73,9 +73,7 @@ def _pixels(frame: Any) -> np.ndarray:
     return lines.reshape(height, width, 3)
 
 
-def frames_at(
-    path: str | os.PathLike[str], index: VideoIndex, numbers: Sequence[int]
-) -> Iterator[np.ndarray]:
+def frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> Iterator[np.ndarray]:
     """uint8 (H, W, C), one after the other: the frame at each of `numbers`, which do not decrease. One frame
     is in memory at a time, however long the video is.
 
@@ -94,9 +92,7 @@ def frames_at(
         yield picture
 
 
-def _numbered(
-    path: str | os.PathLike[str], index: VideoIndex, begin: int
-) -> Iterator[tuple[int, VideoFrame]]:
+def _numbered(path: FilePath, index: VideoIndex, begin: int) -> Iterator[tuple[int, VideoFrame]]:
     """Frames with their numbers, from `begin` or some before it up to the first that is damaged."""
     start = index.start_before(begin)
     if start and index.stamps is not None:

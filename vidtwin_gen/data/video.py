@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
+from vidtwin_gen.data.decoding import FilePath, UnreadableVideoError, VideoTooShortError
 from vidtwin_gen.data.frames import read_frames_at
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video_index import video_index
@@ -39,7 +38,7 @@ def frame_indices(
     start: Start = "random",
     generator: torch.Generator | None = None,
     times: np.ndarray | None = None,
-    path: str | os.PathLike[str] = "video",
+    path: FilePath = "video",
 ) -> list[int]:
     """Which of a video's `num_total` frames make a clip of `num_frames`.
 
@@ -92,13 +91,7 @@ def nearest_frames(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
     return np.searchsorted((times[:-1] + times[1:]) / 2, instants, side="right")
 
 
-def sampling_step(
-    video_fps: float,
-    *,
-    fps: float | None = None,
-    stride: int | None = None,
-    path: str | os.PathLike[str] = "video",
-) -> float:
+def sampling_step(video_fps: float, *, fps: float | None, stride: int | None, path: FilePath) -> float:
     """How many of a video's frames lie between two that are taken: `stride`, 1 when neither is given, or
     video_fps / fps. `path` names the video in an error.
 
@@ -129,7 +122,7 @@ class RawWindow(NamedTuple):
 
 
 def read_frames(
-    path: str | os.PathLike[str],
+    path: FilePath,
     num_frames: int,
     *,
     fps: float | None = None,
@@ -160,7 +153,7 @@ def read_frames(
 
 
 def read_clip(
-    path: str | os.PathLike[str],
+    path: FilePath,
     num_frames: int,
     *,
     size: int | tuple[int, int],

@@ -16,7 +16,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from vidtwin_gen.data.decoding import DecodingHangsError, UnreadableVideoError, guarded, opened
+from vidtwin_gen.data.decoding import DecodingHangsError, FilePath, UnreadableVideoError, guarded, opened
 
 # Of these a packet is a frame and says when it is shown. In AVI that holds without B-frames only.
 TRUE_TIMES = ("mov", "matroska", "flv", "avi")
@@ -72,7 +72,7 @@ _Key = tuple[str, int, int]
 _known: dict[_Key, VideoIndex | DecodingHangsError] = {}
 
 
-def video_index(path: str | os.PathLike[str]) -> VideoIndex:
+def video_index(path: FilePath) -> VideoIndex:
     """What the file holds; found out once in a process, as long as its size and time stay.
 
     Remembered is what is true of the file whatever is read of it, so that no clip depends on which process
@@ -96,12 +96,12 @@ def video_index(path: str | os.PathLike[str]) -> VideoIndex:
     return known
 
 
-def distrust_decord(path: str | os.PathLike[str]) -> None:
+def distrust_decord(path: FilePath) -> None:
     """From here on this process reads the file without decord, which fails on it or does not come back."""
     _known[_key(path)] = replace(video_index(path), seekable=False)
 
 
-def _key(path: str | os.PathLike[str]) -> _Key:
+def _key(path: FilePath) -> _Key:
     try:
         about = os.stat(path)
     except OSError:
@@ -133,7 +133,7 @@ class _Packets:
         return bool((apart & self.starts)[self.keys].all())
 
 
-def _read_index(path: str | os.PathLike[str]) -> VideoIndex:
+def _read_index(path: FilePath) -> VideoIndex:
     rows: list[tuple[int | None, int, bool, bool, bool]] = []
     first: VideoFrame | None = None
     with opened(path) as (container, stream):
@@ -199,7 +199,7 @@ def decoded(packet: Packet) -> list[VideoFrame]:
         return []
 
 
-def _counted(path: str | os.PathLike[str], index: VideoIndex) -> VideoIndex:
+def _counted(path: FilePath, index: VideoIndex) -> VideoIndex:
     """The index with what only decoding all of the file tells: how many frames there are, and when."""
     with opened(path) as (container, stream):
         times, whole = [], 0

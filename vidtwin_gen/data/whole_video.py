@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice, takewhile
@@ -11,7 +10,7 @@ from itertools import count, islice, takewhile
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError, guarded
+from vidtwin_gen.data.decoding import FilePath, UnreadableVideoError, VideoTooShortError, guarded
 from vidtwin_gen.data.frames import frames_at
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video import nearest_frames, sampling_step
@@ -39,7 +38,7 @@ class VideoWindows:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: FilePath,
         num_frames: int,
         *,
         size: int | tuple[int, int],
