@@ -15,6 +15,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -100,15 +101,9 @@ def new_or_same_folder(path: str | Path) -> Iterator[Path]:
         return
     with TemporaryDirectory() as again:
         yield Path(again)
-        if _contents(again) != _contents(path):
+        if digests_below(again) != digests_below(path):
             check_new(path)
     print(f"{path} is done already, by the same command")
-
-
-def _contents(folder: str | Path) -> dict[str, str]:
-    """The digest of every file below a folder, by its path from there."""
-    files = (file for file in Path(folder).rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
 
 
 def make_folder(path: Path) -> None:
@@ -307,3 +302,13 @@ def file_sha256(*paths: str | Path) -> str:
         with open(path, "rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
+
+
+def digests_below(folder: str | Path) -> dict[str, str]:
+    """The digest of every file below a folder, by its path from there."""
+    files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to others
+        digests = pool.map(file_sha256, files)
+        return {
+            file.relative_to(folder).as_posix(): digest for file, digest in zip(files, digests, strict=True)
+        }

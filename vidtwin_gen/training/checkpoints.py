@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from vidtwin_gen.files import file_sha256, loading, read_json, write_json, writing
+from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -197,9 +196,7 @@ def _keep_newest(output_dir: Path, limit: int) -> None:
 
 def write_manifest(folder: Path) -> None:
     """`manifest.json`: the sha256 of every file below `folder`, by its path from there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = dict(zip([path.relative_to(folder).as_posix() for path in files], _digests(files), strict=True))
-    write_json(folder / MANIFEST, {"sha256": digests})
+    write_json(folder / MANIFEST, {"sha256": digests_below(folder)})
 
 
 def damage_of(folder: Path) -> str:
@@ -212,14 +209,8 @@ def damage_of(folder: Path) -> str:
         digests = read_json(folder / MANIFEST, "")["sha256"]
     except (ValueError, KeyError):
         return f"{MANIFEST} can't be read"
-    missing = [name for name in digests if not (folder / name).is_file()]
-    if missing:
+    seen = digests_below(folder)
+    if missing := [name for name in digests if name not in seen]:
         return f"{missing[0]} is missing"
-    seen = _digests([folder / name for name in digests])
-    changed = [name for name, digest in zip(digests, seen, strict=True) if digest != digests[name]]
+    changed = [name for name, digest in digests.items() if digest != seen[name]]
     return f"{changed[0]} is not as it was written" if changed else ""
-
-
-def _digests(files: list[Path]) -> list[str]:
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to others
-        return list(pool.map(file_sha256, files))
