@@ -101,43 +101,48 @@ class VAEConfig(TrainingConfig):
             )
 
 
-# 16 frames of 32x32 as 256 tokens, which two CPU cores train in minutes. On a grid of 4x4 tokens little is
-# left to share between positions, so neither latent is down-sampled. The squared error gets a
-# model this small past the background in the steps that it has; the KL weight and the few channels keep the
-# latents simple enough for a DiT of minutes, and neither of them empty.
+# What models for small frames share. On a small grid of tokens little is left to share between positions, so
+# neither latent is down-sampled. The squared error gets a small model past the background in the steps that
+# it has.
+SMALL_FRAMES: dict[str, Any] = {
+    "num_heads": 4,
+    "num_queries": 8,
+    "qformer_layers": 2,
+    "qformer_heads": 4,
+    "qformer_dropout": 0.0,
+    "structure_down_blocks": 0,
+    "dynamics_down_blocks": 0,
+    "dynamics_channels": 4,
+    "adam_beta2": 0.95,
+    "adam_weight_decay": 0.01,
+    "mse_weight": 10.0,
+    "learn_logvar": False,
+    "report_to": "none",
+}
+
+# 16 frames of 32x32 as 256 tokens, which two CPU cores train in minutes. The KL weight and the few channels
+# keep the latents simple enough for a DiT of minutes, and neither of them empty.
 DEMO: dict[str, Any] = {
+    **SMALL_FRAMES,
     "stride": 1,
     "height": 32,
     "width": 32,
     "patch_size": 8,
     "hidden_size": 128,
     "num_layers": 1,
-    "num_heads": 4,
-    "num_queries": 8,
-    "qformer_layers": 2,
-    "qformer_heads": 4,
     "qformer_intermediate_size": 128,
-    "qformer_dropout": 0.0,
-    "structure_down_blocks": 0,
     "structure_base_channels": 32,
-    "dynamics_down_blocks": 0,
-    "dynamics_channels": 4,
     "train_batch_size": 4,
     "max_train_steps": 1200,
     "lr_warmup_steps": 50,
     "learning_rate": 2e-3,
-    "adam_beta2": 0.95,
-    "adam_weight_decay": 0.01,
     "ema_decay": 0.99,
-    "mse_weight": 10.0,
     "lpips_weight": 0.0,
-    "learn_logvar": False,
     "gan_weight": 0.0,
     "kl_weight": 0.006,
     "checkpointing_steps": 250,
     "validation_steps": 600,
     "dataloader_num_workers": 1,
-    "report_to": "none",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -166,33 +171,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # ten classes of UCF-101 at 64x64 with the whole loss, minutes on one data-centre GPU
     "ucf101-10": {
+        **SMALL_FRAMES,
         "stride": 2,
         "height": 64,
         "width": 64,
         "patch_size": 4,
         "hidden_size": 256,
         "num_layers": 2,
-        "num_heads": 4,
-        "num_queries": 8,
-        "qformer_layers": 2,
-        "qformer_heads": 4,
         "qformer_intermediate_size": 256,
-        "qformer_dropout": 0.0,
         "structure_channels": 4,
-        "structure_down_blocks": 0,
         "structure_base_channels": 64,
-        "dynamics_channels": 4,
-        "dynamics_down_blocks": 0,
         "train_batch_size": 16,
         "max_train_steps": 4800,
         "lr_warmup_steps": 200,
         "learning_rate": 1.5e-3,
-        "adam_beta2": 0.95,
-        "adam_weight_decay": 0.01,
         "ema_decay": 0.998,
-        "mse_weight": 10.0,
         "lpips_weight": 0.1,
-        "learn_logvar": False,
         "gan_start": 3600,
         "discriminator_learning_rate": 2e-4,
         "kl_weight": 2e-3,
@@ -203,7 +197,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validation_steps": 800,
         "num_validation_videos": 64,
         "dataloader_num_workers": 14,
-        "report_to": "none",
     },
     # the paper's models, trained as its Table 6 says; what it does not say is the flags' defaults
     **{
