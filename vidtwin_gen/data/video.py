@@ -57,6 +57,9 @@ def frame_indices(
     """
     if num_frames < 1:
         raise ValueError(f"num_frames must be positive, got {num_frames}")
+    first = start if isinstance(start, int) else 0
+    if first < 0 or not (isinstance(start, int) or start in ("random", "center")):
+        raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
     step = sampling_step(video_fps, fps=fps, stride=stride, path=path)
     offsets = [math.floor(k * step + 0.5) for k in range(num_frames)]
     last_start = num_total - 1 - offsets[-1]
@@ -65,25 +68,21 @@ def frame_indices(
         instants = np.arange(num_frames) / fps
         last_start = int(np.searchsorted(times, times[-1] + 0.5 / video_fps - instants[-1])) - 1
         spans = f"{instants[-1]:.3g} s, the video {times[-1]:.3g} s"
-    if isinstance(start, int) and start < 0:
-        raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start}")
-    if last_start < (start if isinstance(start, int) else 0):
+    if last_start < first:
         asked = f"fps={fps} of {video_fps:.5g}" if fps is not None else f"stride={stride or 1}"
-        begin = f" from frame {start}" if isinstance(start, int) and start else ""
+        begin = f" from frame {first}" if first else ""
         raise VideoTooShortError(
             path,
             f"{num_frames} frames at {asked}{begin} span {spans}; "
             "ask for fewer frames, a smaller stride or a higher fps, or leave this file out",
         )
     if start == "random":
-        start = int(torch.randint(last_start + 1, (), generator=generator))
+        first = int(torch.randint(last_start + 1, (), generator=generator))
     elif start == "center":
-        start = last_start // 2
-    elif not isinstance(start, int):
-        raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
+        first = last_start // 2
     if fps is not None and times is not None:
-        return nearest_frames(times, times[start] + instants).tolist()
-    return [start + offset for offset in offsets]
+        return nearest_frames(times, times[first] + instants).tolist()
+    return [first + offset for offset in offsets]
 
 
 def nearest_frames(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
@@ -136,7 +135,6 @@ def read_frames(
         UnreadableVideoError: the file cannot be decoded where the window lies.
         VideoTooShortError: the window does not fit.
     """
-
     index = video_index(path)
     numbers = frame_indices(
         index.num_frames,
