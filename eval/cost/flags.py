@@ -125,12 +125,10 @@ class CostFlags:
                     f"with --{kind}" if getattr(self, kind) else "without --pipeline, --vae or --autoencoder"
                 )
                 raise ValueError(f"--{name} means nothing {case}: {reason}; leave --{name} out")
-        if self.dtype == "bfloat16" and self.measure:
-            raise ValueError(f"--measure: the memory predicted is that of float32, got --dtype {self.dtype}")
         if self.dtype == "bfloat16" and not self.autoencoder:
             raise ValueError(
-                f"--dtype {self.dtype} is of what is measured with --autoencoder; counting knows float32 "
-                "alone: leave it out"
+                f"--dtype {self.dtype} is of what is measured with --autoencoder; counting, and the memory "
+                "that --measure is compared with, know float32 alone: leave it out"
             )
 
     @property
