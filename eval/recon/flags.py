@@ -38,6 +38,8 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
                     raise ValueError(
                         f"--{name} {value} is of --data; --videos are all measured, leave it out"
                     )
+        else:
+            self.split, self.fold = self.split or "test", self.fold or 1
 
 
 @dataclass(kw_only=True)

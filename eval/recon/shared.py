@@ -123,9 +123,9 @@ class Subject:
         """What every result says of how it was measured; `origins` (N, 3) of the clips."""
         flags = self.flags
         sizes = ["x".join(map(str, size)) for size in origins[:, 1:].long().tolist()]
-        source = {"videos": flags.videos} if flags.videos else {"fold": flags.fold or 1}
+        source = {"videos": flags.videos} if flags.videos else {"fold": flags.fold}
         return {
-            "split": None if flags.videos else flags.split or "test",
+            "split": flags.split,
             **source,
             "autoencoder_class": type(self.autoencoder.vae).__name__,
             "vae_sha256": self.autoencoder.sha256,
@@ -150,14 +150,12 @@ class Subject:
         flags, count = self.flags, len(values["real"])
         if count < 2:
             return not_measured(f"{count} clip was left, of {len(self.real.bad)} skipped")
-        split = None if flags.videos else flags.split or "test"
-        protocol = quick(count, self.autoencoder.shape, split or "all", flags.stride, flags.fps, "classes")
-        record = Settings(protocol, flags.fold or 1, flags.seed).record(self.extractor, "")
+        shape, split = self.autoencoder.shape, flags.split or "all"  # of videos all, and there is no fold
+        protocol = quick(count, shape, split, flags.stride, flags.fps, "classes")
         record = dataclasses.replace(
-            record,
+            Settings(protocol, flags.fold or 1, flags.seed).record(self.extractor, ""),
             real_selection=RECONSTRUCTED,
-            split=split or "none: videos by their paths",
-            fold=None if flags.videos else record.fold,
+            split=flags.split or "none: videos by their paths",
         )
         sides = FeatureSet.of(values["real"], "real"), FeatureSet.of(values[decoded], "reconstructed")
         fvd, kvd = distances(*sides, paired=True)
@@ -169,8 +167,8 @@ def open_clips(flags: AutoencoderFlags, shape: ClipSize) -> RealClips:
     how: dict[str, Any] = {"stride": flags.stride, "fps": flags.fps, "seed": flags.seed}
     if flags.videos:
         return RealClips.of_files(flags.videos, shape, **how)
-    assert flags.data is not None
-    return RealClips.of_split(flags.data, shape, flags.split or "test", fold=flags.fold or 1, **how)
+    assert flags.data and flags.split and flags.fold
+    return RealClips.of_split(flags.data, shape, flags.split, fold=flags.fold, **how)
 
 
 def load_perceptual(flags: AutoencoderFlags, shape: ClipSize) -> tuple[LPIPS | None, dict[str, Any]]:
