@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -266,9 +267,7 @@ class PeakMemory(threading.Thread):
         while True:
             total = 0
             for process in [this, *this.children(recursive=True)]:
-                try:
+                with suppress(psutil.NoSuchProcess):
                     total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
             self.peak = max(self.peak, total / 2**20)
             time.sleep(0.5)

@@ -155,10 +155,7 @@ class LatentLayout:
         """(B, L) flat latents -> name: (B, n, patch volume x channels). An axis that its patch does not
         divide is padded with zeros at its end."""
         patches = self.patch_sizes(patch_size)
-        return {
-            grid.name: _patchify(part, patches[grid.name])
-            for grid, part in zip(self.grids, self.split(latents).values(), strict=True)
-        }
+        return {name: _patchify(part, patches[name]) for name, part in self.split(latents).items()}
 
     def untokens(self, tokens: Mapping[str, torch.Tensor], patch_size: PatchSize = 1) -> torch.Tensor:
         """The inverse of `tokens`: (B, L) flat latents; what padding holds is dropped."""

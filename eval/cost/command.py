@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -147,7 +146,7 @@ def of_tokenizers(flags: CostFlags) -> tuple[CostResult, str]:
         parts = ["# What a DiT costs on published latents", made_by, EXPLANATION, table]
         parts += [f"{line}." for line in crossed] + [sources(rows)]
         write_text(flags.markdown, "\n\n".join(parts) + "\n")
-    not_published = [asdict(entry) for entry in left_out]
+    not_published = [dataclasses.asdict(entry) for entry in left_out]
     result = CostResult(command=flags.command, rows=rows, not_published=not_published, crossovers=crossed)
     return result, "\n".join([table, *sentences(rows), *map(str, crossed)])
 

@@ -86,20 +86,15 @@ def per_clip_rows(
     real: RealClips, draws: Sequence[ClipDraw], values: Mapping[str, torch.Tensor]
 ) -> list[dict[str, Any]]:
     """A row a clip: where it is from, and its means over frames; those of a part are called after it."""
-    starts = values["origin"][:, 0].long().tolist()
-    columns = {}
+    columns: dict[str, list[Any]] = {
+        "path": [real.paths[draw.row] for draw in draws],
+        "start_frame": values["origin"][:, 0].long().tolist(),
+    }
     for name, of_frames in values.items():
         part, _, metric = name.partition(" ")
         if metric:
             columns[metric if part == "both" else f"{part}_{metric}"] = of_frames.float().mean(1).tolist()
-    return [
-        {
-            "path": real.paths[draw.row],
-            "start_frame": start,
-            **{name: column[i] for name, column in columns.items()},
-        }
-        for i, (draw, start) in enumerate(zip(draws, starts, strict=True))
-    ]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> None:

@@ -66,16 +66,9 @@ def video_writer(
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     target = ["-c:v", *codec, "-pix_fmt", "yuv420p", "-threads", "1", "-fflags", "+bitexact"]
     target += ["-f", suffix[1:]]
+    quiet = ["-y", "-loglevel", "error"]
     with replacing_file(path) as partial, TemporaryFile() as complaints:
-        command = [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-y",
-            "-loglevel",
-            "error",
-            *source,
-            *target,
-            str(partial),
-        ]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *source, *target, str(partial)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints) as ffmpeg:
             pipe = ffmpeg.stdin
             assert pipe is not None
