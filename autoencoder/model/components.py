@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from autoencoder.model.ablations import (
@@ -16,32 +14,18 @@ from autoencoder.model.ablations import (
 from autoencoder.model.dynamics import DynamicsDecoder, DynamicsEncoder
 from autoencoder.model.structure import StructureDecoder, StructureEncoder
 
+Pair = tuple[type[nn.Module], type[nn.Module]]
 
-def structure_encoder(config: Any) -> nn.Module:
-    """(B, D, F, h, w) -> means and log-variances of the Structure grid, along its last axis."""
-    if config.structure_type == "convolution":
-        return ConvolutionalStructureEncoder(config)
-    if config.structure_type == "frame_qformer":
-        return FrameStructureEncoder(config)
-    return StructureEncoder(config)
-
-
-def dynamics_encoder(config: Any) -> nn.Module | None:
-    """(B, D, F, h, w) -> a tuple of the same for the grids of Dynamics."""
-    if config.dynamics_type == "none":
-        return None
-    return QueryDynamicsEncoder(config) if config.dynamics_type == "qformer" else DynamicsEncoder(config)
-
-
-def structure_decoder(config: Any) -> nn.Module:
-    """The Structure grid -> its share of the tokens, (B, D, F, h, w)."""
-    if config.structure_type == "frame_qformer":
-        return FrameStructureDecoder(config)
-    return StructureDecoder(config)
-
-
-def dynamics_decoder(config: Any) -> nn.Module | None:
-    """The grids of Dynamics -> their share of the tokens, (B, D, F, h, w)."""
-    if config.dynamics_type == "none":
-        return None
-    return QueryDynamicsDecoder(config) if config.dynamics_type == "qformer" else DynamicsDecoder(config)
+# structure_type: an encoder, (B, D, F, h, w) -> means and log-variances of the Structure grid, along its last
+# axis; and a decoder, the grid -> its share of the tokens, (B, D, F, h, w)
+STRUCTURE: dict[str, Pair] = {
+    "qformer": (StructureEncoder, StructureDecoder),
+    "convolution": (ConvolutionalStructureEncoder, StructureDecoder),
+    "frame_qformer": (FrameStructureEncoder, FrameStructureDecoder),
+}
+# dynamics_type: the same for the grids of Dynamics, of which an encoder gives a tuple
+DYNAMICS: dict[str, Pair | None] = {
+    "average": (DynamicsEncoder, DynamicsDecoder),
+    "qformer": (QueryDynamicsEncoder, QueryDynamicsDecoder),
+    "none": None,
+}

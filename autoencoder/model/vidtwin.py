@@ -16,7 +16,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
-from autoencoder.model import components, tiling
+from autoencoder.model import tiling
+from autoencoder.model.components import DYNAMICS, STRUCTURE
 from autoencoder.model.layout import check_config, latent_layout
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
@@ -106,10 +107,11 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         self.layout.check_whitening(latents_mean, latents_std)
         self.patch_embed = PatchEmbed(config)
         self.encoder = SpaceTimeTrunk(config)
-        self.structure_encoder = components.structure_encoder(config)
-        self.dynamics_encoder = components.dynamics_encoder(config)
-        self.structure_decoder = components.structure_decoder(config)
-        self.dynamics_decoder = components.dynamics_decoder(config)
+        structure, dynamics = STRUCTURE[config.structure_type], DYNAMICS[config.dynamics_type]
+        self.structure_encoder = structure[0](config)
+        self.dynamics_encoder = dynamics[0](config) if dynamics else None
+        self.structure_decoder = structure[1](config)
+        self.dynamics_decoder = dynamics[1](config) if dynamics else None
         self.decoder = SpaceTimeTrunk(config)
         self.patch_output = PatchOutput(config)
         self.use_slicing = False
