@@ -13,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.weight_shapes import check_shapes, stored_shapes, weight_files
+from vidtwin_gen.data.names import some
 from vidtwin_gen.files import loading, read_json
 from vidtwin_gen.weights import model_folder
 
@@ -93,8 +94,8 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
-            f"{folder}: {len(missing)} tensors that {CONFIG} wants are missing: {', '.join(missing[:5])}"
-            f"{' ...' * (len(missing) > 5)}; keep the two files that were saved together"
+            f"{folder}: {len(missing)} tensors that {CONFIG} wants are missing: {some(missing)}; keep the "
+            "two files that were saved together"
         )
     return model.eval()
 

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 from autoencoder.weight_shapes import check_shapes
+from vidtwin_gen.data.names import some
 from vidtwin_gen.models.checks import check_finite
 
 Model = TypeVar("Model", bound=ModelMixin)
@@ -85,8 +86,8 @@ def convert_released_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
             unknown.append(key)
     if unknown:
         raise ValueError(
-            f"{len(unknown)} keys are not of the released VidTwin: {', '.join(unknown[:5])}"
-            f"{' ...' if len(unknown) > 5 else ''}; expected the `state_dict` of its checkpoint"
+            f"{len(unknown)} keys are not of the released VidTwin: {some(unknown)}; expected the "
+            "`state_dict` of its checkpoint"
         )
     return converted
 
@@ -215,7 +216,7 @@ def load_released(
         expected = to_released_state_dict(model.state_dict())
         check_shapes(live, {key: value.shape for key, value in expected.items()})
         if whole := [key for key, value in converted.items() if not value.is_floating_point()]:
-            raise ValueError(f"tensors are whole numbers: {', '.join(whole[:5])}")
+            raise ValueError(f"tensors are whole numbers: {some(whole)}")
         check_finite(converted.items(), "its weights")
     except (ValueError, RuntimeError) as error:  # of torch for a tensor without dimensions
         raise ValueError(f"{path}: {error}") from None

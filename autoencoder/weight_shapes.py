@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from vidtwin_gen.data.names import some
 from vidtwin_gen.files import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -25,9 +26,7 @@ def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequ
     ]
     for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
         if keys:
-            raise ValueError(
-                f"{len(keys)} tensors are {kind}: {', '.join(keys[:5])}{' ...' * (len(keys) > 5)}"
-            )
+            raise ValueError(f"{len(keys)} tensors are {kind}: {some(keys)}")
 
 
 def weight_files(folder: Path) -> list[Path]:

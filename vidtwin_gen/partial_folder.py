@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidtwin_gen.data.ucf101 import some
+from vidtwin_gen.data.names import some
 from vidtwin_gen.files import (
     LOCK,
     OWNER,

@@ -1,4 +1,5 @@
-"""Class names: which may be classes, what their files are called, and how they stand in Markdown."""
+"""Class names: which may be classes, what their files are called, and how they stand in Markdown and in
+messages."""
 
 from __future__ import annotations
 
@@ -51,3 +52,9 @@ def _folded(name: str) -> str:
 def markdown(text: str) -> str:
     """Text from strangers in one line of Markdown or one cell of a table, no HTML in it."""
     return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five of a list of names, for a message."""
+    first, others = names[:5], names[5:]
+    return ", ".join(first) + (f" and {len(others)} more" if others else "")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import datasets
 
-from vidtwin_gen.data.names import check_class_names
+from vidtwin_gen.data.names import check_class_names, some
 from vidtwin_gen.draws import hash64
 from vidtwin_gen.files import read_text
 
@@ -204,9 +204,3 @@ def _hashed_splits(files: Mapping[str, list[Path]]) -> dict[Path, str]:
 def _group(path: Path) -> str:
     match = GROUP.fullmatch(path.stem)
     return match["group"] if match else path.stem
-
-
-def some(names: Iterable[str], at_most: int = 5) -> str:
-    """The first few of a list of names, for a message."""
-    names = list(names)
-    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")

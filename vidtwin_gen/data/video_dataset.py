@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import default_collate
 
 from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.names import some
 from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.ucf101 import some
 from vidtwin_gen.data.video import Start, read_frames
 from vidtwin_gen.draws import EpochOrder, seeded_generator
 
