@@ -127,8 +127,8 @@ class CostFlags:
                 raise ValueError(f"--{name} means nothing {case}: {reason}; leave --{name} out")
         if self.dtype == "bfloat16" and not self.autoencoder:
             raise ValueError(
-                f"--dtype {self.dtype} is of what is measured with --autoencoder; counting, and the memory "
-                "that --measure is compared with, know float32 alone: leave it out"
+                f"--dtype {self.dtype} is of what is measured with --autoencoder; counting knows float32 "
+                "alone, as does the memory that --measure is compared with: leave it out"
             )
 
     @property
