@@ -15,7 +15,6 @@ A module of flags imports neither torch nor diffusers; the module of a verb is i
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import dataclasses
 import os
@@ -23,15 +22,15 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from types import FrameType
 from typing import Any, NoReturn
+
+from vidtwin_gen.training.stopping import RaisingSignals, status_of
 
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
 
@@ -119,55 +118,25 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     1; Ctrl-C and SIGTERM with one and status 130 or 143, also where a library makes another error of it, or
     none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
     name = program or Path(sys.argv[0]).name
-    interrupted, process = 0, os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if os.getpid() != process:  # a data worker, forked: it goes on until its parent ends it
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
-        interrupted = number
-        signal.signal(number, signal.SIG_DFL)
-        sys.unraisablehook = unraisable
-        raise KeyboardInterrupt
-
-    def unraisable(lost: Any) -> None:
-        """What it leaves half made, such as a progress bar, says nothing; and where a destructor got it, from
-        which nothing is raised, it comes again."""
-        if issubclass(lost.exc_type, KeyboardInterrupt) and interrupted:
-            signal.signal(interrupted, interrupt)
-            again.append(threading.Timer(0.05, _thread.interrupt_main, [interrupted]))
-            again[-1].start()
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    unraisable_before, again = sys.unraisablehook, list[threading.Timer]()
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        interrupted = interrupted or signal.SIGINT
-        traceback.clear_frames(error.__traceback__)  # here, where the half made is not heard
-    except Exception as error:
-        mistake = isinstance(error, (ValueError, FloatingPointError))
-        refused = "" if mistake else _refused_by_the_system(error)
-        if not (interrupted or refused or mistake):
-            raise
-        if not interrupted:
-            if os.environ.get("VIDTWIN_GEN_TRACEBACK"):
-                traceback.print_exc()
-            print(f"{name}: error: {refused or error}", file=sys.stderr)
-            sys.exit(1 if refused else 2)
-    finally:
-        for timer in again:
-            timer.cancel()
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-        sys.unraisablehook = unraisable_before
-    if interrupted:
-        print(f"{name}: interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
-        sys.exit(128 + interrupted)
+    with RaisingSignals(name) as signals:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            signals.number = signals.number or signal.SIGINT
+            traceback.clear_frames(error.__traceback__)  # here, where the half made is not heard
+        except Exception as error:
+            mistake = isinstance(error, (ValueError, FloatingPointError))
+            refused = "" if mistake else _refused_by_the_system(error)
+            if not (signals.number or refused or mistake):
+                raise
+            if not signals.number:
+                if os.environ.get("VIDTWIN_GEN_TRACEBACK"):
+                    traceback.print_exc()
+                print(f"{name}: error: {refused or error}", file=sys.stderr)
+                sys.exit(1 if refused else 2)
+    if signals.number:
+        signals.say()
+        sys.exit(status_of(signals.number))
 
 
 def _refused_by_the_system(error: Exception) -> str:

@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -159,7 +158,7 @@ def _run(
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:
         with contextlib.suppress(BaseException):
             multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # ends data workers, as the interpreter does at its end

@@ -5,10 +5,12 @@ SLURM, Kubernetes and spot machines send SIGTERM or SIGUSR1 before they take a m
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import RawValue
@@ -46,6 +48,64 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = self.number or number
+
+
+class RaisingSignals:
+    """Inside, the first SIGINT or SIGTERM raises KeyboardInterrupt; a second one ends the process at once.
+
+    What the first leaves half made, such as a progress bar, says nothing when it is destroyed. Where it meets
+    a destructor, out of which nothing is raised, it comes again a moment later; where it meets the last
+    moments of the block and nobody catches it, the process says so in its line and ends by the signal.
+
+    Args:
+        name: of the program.
+
+    Attributes:
+        number: of the signal that came, 0 before.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.number = name, 0
+        self._process, self._again = os.getpid(), list[threading.Timer]()
+
+    def __enter__(self) -> RaisingSignals:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        self._before = {number: signal.signal(number, self._raise) for number in signals}
+        self._hooks = sys.unraisablehook, sys.excepthook
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for timer in self._again:
+            timer.cancel()
+        for number, earlier in self._before.items():
+            signal.signal(number, earlier)
+        sys.unraisablehook, sys.excepthook = self._hooks
+
+    def say(self) -> None:
+        """The line that a signal ends a program with."""
+        name = signal.Signals(self.number).name
+        print(f"{self.name}: interrupted by {name}", file=sys.stderr, flush=True)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a data worker, forked: it goes on until its parent ends it
+            if number == signal.SIGTERM:
+                os._exit(status_of(number))
+            return
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook, sys.excepthook = self._not_raised, self._not_caught
+        raise KeyboardInterrupt
+
+    def _not_raised(self, lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            signal.signal(self.number, self._raise)
+            self._again.append(threading.Timer(0.05, _thread.interrupt_main, [self.number]))
+            self._again[-1].start()
+
+    def _not_caught(self, *error: object) -> None:
+        self.say()
+        os.kill(os.getpid(), self.number)
 
 
 def status_of(number: int) -> int:

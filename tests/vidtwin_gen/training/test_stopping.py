@@ -58,6 +58,17 @@ def test_what_handled_signals_before_does_so_afterwards():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_a_signal_that_nobody_catches_is_told_and_ends_the_process():
+    """As one is that comes when the block has just ended."""
+    program = (
+        "import os, signal, time; from vidtwin_gen.training.stopping import RaisingSignals\n"
+        "RaisingSignals('encode').__enter__(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stderr == "encode: interrupted by SIGTERM\n"
+
+
 def test_a_child_ends_with_its_parent():
     """A data worker, and a process as the demo starts it."""
     parent = """if True:
