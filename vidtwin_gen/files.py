@@ -136,7 +136,7 @@ def is_done(path: str | Path, record: str, command: Mapping[str, Any]) -> bool:
     if before is None:
         check_new(path)
         return False
-    if changed := changed_flags(before, dict.fromkeys(before) | dict(command)):
+    if changed := changed_flags(before, command):
         raise ValueError(
             f"{path} is there already, of another command ({changed}): repeat that one, or name a new folder"
         )

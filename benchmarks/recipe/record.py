@@ -56,8 +56,9 @@ def about_machine() -> dict[str, Any]:
 def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
     """The steps and costs of the rows of another run. Raises ValueError where that trains something else."""
     other = read_json(path, f"name the stage_{settings.stage}.json of another run")
-    here = {name: getattr(settings, name) for name in ("stage", "size", "max_train_steps", "tiny")}
-    if changed := changed_flags(other.get("settings", {}), here):
+    decisive = ("stage", "size", "max_train_steps", "tiny")
+    here, there = vars(settings), other.get("settings", {})
+    if changed := changed_flags(*({name: of.get(name) for name in decisive} for of in (there, here))):
         raise ValueError(f"--steps_from {path} is of other flags ({changed}): time the steps here")
     measured = ("flags", "source", "parameters", "readings")
     return {

@@ -72,7 +72,7 @@ def small_world(reader: Reader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(reader.folder)
     install(monkeypatch, FilterResponses())
     for sizes in (SIZES, DIT_SIZES):
-        monkeypatch.setitem(sizes, "S", {"hidden_size": 16, "num_layers": 1, "num_heads": 2})
+        monkeypatch.setitem(sizes, "S", {"hidden_size": 16, "num_layers": 2, "num_heads": 2})
     small = ClipProtocol("magvit-10k", 8, 4, 16, 16, "train", 1, "videos", num_seeds=4)
     monkeypatch.setitem(PROTOCOLS, "magvit-10k", small)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
