@@ -12,7 +12,6 @@ stopped. Steps and their costs come from another such file with --steps_from.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,7 +87,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
 def ablate(args: argparse.Namespace, command: str) -> None:
     """Runs what is missing, all rows of a seed before the next one."""
     settings, out, table = settings_of(args), args.out, STAGES[args.stage]
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(settings.threads)
     path = out / f"stage_{settings.stage}.json"
     record = open_record(path, settings, command)

@@ -1,4 +1,4 @@
-"""An optimizer step that NaN and infinity leave without effect."""
+"""The optimizers of a training, and a step that NaN and infinity leave without effect."""
 
 from __future__ import annotations
 
