@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 
 import train_dit
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.builders.processes import run_in_processes
 from tests.builders.runs import DIT_FLAGS, command_line
-from tests.builders.scripts import WEIGHTS, metrics
+from tests.builders.scripts import metrics
 from vidtwin_gen.weights import weights_sha256
 
 ALIGNED = {"repa_weight": 0.5, "repa_dim": 32, "num_layers": 2}
@@ -70,20 +69,6 @@ def test_the_first_step_differs_by_the_term_alone(argv, tmp_path):
         assert lines[0]["loss"] == pytest.approx(expected, rel=1e-6)
     assert aligned[0]["loss_repa"] != normalised[0]["loss_repa"]
     assert "loss_repa" not in plain[0]
-
-
-def test_two_processes_train_it_as_one(argv, tmp_path):
-    train_dit.main(argv(tmp_path / "alone", max_train_steps=2))
-    shared = argv(tmp_path / "shared", max_train_steps=2, train_batch_size=2)
-    run_in_processes(2, in_process, shared)
-    for line, other in zip(metrics(tmp_path / "shared"), metrics(tmp_path / "alone"), strict=True):
-        assert line == pytest.approx(other, rel=1e-5)
-    weights, expected = (load_file(tmp_path / name / WEIGHTS["train_dit"]) for name in ("shared", "alone"))
-    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
-
-
-def in_process(rank, argv):
-    train_dit.main(argv)
 
 
 def test_tokens_come_to_agree_with_the_features(argv, tmp_path):
