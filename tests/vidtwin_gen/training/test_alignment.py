@@ -1,5 +1,5 @@
-"""A DiT that is aligned with a video encoder: it trains, resumes, is shared by processes, and leaves no trace
-in what it exports."""
+"""A DiT that is aligned with a video encoder: it trains, resumes, and leaves no trace in what it
+exports."""
 
 import shutil
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import train_dit
 import train_vae
 from tests.builders.processes import run_in_processes
-from tests.builders.runs import NUM_STEPS
-from tests.builders.scripts import SCRIPTS, metrics
+from tests.builders.runs import DIT_FLAGS, NUM_STEPS, command_line
+from tests.builders.scripts import SCRIPTS, WEIGHTS, metrics
 from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.weights import weights_sha256
@@ -100,6 +101,22 @@ def test_two_processes_train_the_transformer_as_one(launcher, batch_size, passes
         resume_from_step_10(partial(launch, FSDP), "train_dit", argv, output_dir, "pipeline")
         assert metrics(output_dir) == told
         assert weights_sha256(exported(output_dir)) == before
+
+
+def test_two_processes_align_the_transformer_as_one(featured_latents, tmp_path):
+    """The head's gradients are shared, too."""
+    places = {"vae": featured_latents.vae_dir, "latents": featured_latents.latents_dir}
+    flags = DIT_FLAGS | places | {"max_train_steps": 2, "repa_weight": 0.5, "repa_dim": 32}
+    train_dit.main(command_line(flags, output_dir=tmp_path / "alone"))
+    batch_size = flags["train_batch_size"] // 2
+    argv = command_line(flags | {"train_batch_size": batch_size}, output_dir=tmp_path / "shared")
+    launch(DDP, "train_dit", argv)
+    lines, alone = metrics(tmp_path / "shared"), metrics(tmp_path / "alone")
+    assert all("loss_repa" in line for line in alone[:2])
+    assert_same_training(lines, alone, rel=1e-5)
+    for file in ("model.safetensors", WEIGHTS["train_dit"]):  # the head's, the transformer's
+        shared, expected = (load_file(next((tmp_path / run).rglob(file))) for run in ("shared", "alone"))
+        torch.testing.assert_close(shared, expected, rtol=0, atol=1e-5)
 
 
 def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path):
