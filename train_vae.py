@@ -35,6 +35,7 @@ from autoencoder.losses.terms import (
     adversarial_losses,
     discriminator_losses,
     frames_of,
+    hide_later_frames,
     vidtwin_loss,
 )
 from autoencoder.model.vidtwin import AutoencoderVidTwin
@@ -99,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             bad_videos.update(batch)
             clips = batch["video"]
             with run.forward_pass() as draw:
-                output = wrapped_vae(clips, sample_posterior=True, generator=draw.generator)
+                seen = hide_later_frames(clips, config.predicted_share, draw)
+                output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator)
                 logvar = wrapped_logvar[0]() if wrapped_logvar else None
                 with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
                     losses = vidtwin_loss(

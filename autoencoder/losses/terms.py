@@ -9,6 +9,7 @@ from torch import nn
 
 from autoencoder.losses.perceptual import LPIPS
 from autoencoder.model.posterior import FlatGaussian
+from vidtwin_gen.draws import Draw, uniform
 
 
 class LogVariance(nn.Module):
@@ -29,6 +30,22 @@ class LogVariance(nn.Module):
 def frames_of(clips: torch.Tensor) -> torch.Tensor:
     """(B, C, F, H, W) -> (B F, C, H, W)."""
     return rearrange(clips, "b c f h w -> (b f) c h w")
+
+
+def hide_later_frames(clips: torch.Tensor, share: float, draw: Draw) -> torch.Tensor:
+    """Clips (B, C, F, H, W) as an encoder sees them that has to predict: of about `share` of them the frames
+    from a random one on, never the first, are 0, which is mid-grey.
+
+    PV-VAE (arXiv 2605.02134) pads the latents of such frames; here their pixels are, as a latent of VidTwin
+    is of all frames.
+    """
+    if not share:
+        return clips
+    num_frames = clips.shape[2]
+    is_cut, cut = draw(uniform) < share, 1 + (draw(uniform) * (num_frames - 1)).long()  # (B,)
+    first_hidden = torch.where(is_cut, cut, num_frames)
+    is_seen = torch.arange(num_frames, device=cut.device) < first_hidden[:, None]  # (B, F)
+    return clips * is_seen[:, None, :, None, None].to(clips)
 
 
 def vidtwin_loss(

@@ -12,10 +12,12 @@ from autoencoder.losses.terms import (
     discriminator_losses,
     frames_of,
     generator_loss,
+    hide_later_frames,
     hinge_loss,
     vidtwin_loss,
 )
 from autoencoder.model.posterior import FlatGaussian
+from vidtwin_gen.draws import BatchDraw
 
 
 @pytest.fixture
@@ -52,6 +54,27 @@ def test_lpips_is_added_to_the_error_of_each_number_and_both_are_divided_by_the_
     paper = (error / logvar.exp() + logvar).sum(dim=(1, 3, 4)).mean()
     torch.testing.assert_close(losses["loss"] * 3 * 32 * 32, paper)
     assert losses["loss"] == losses["nll"]
+
+
+def test_later_frames_are_hidden_from_a_share_of_the_clips():
+    """From a frame on that is never the first, each later one alike often; half a batch as in the whole."""
+    clips = torch.rand(600, 3, 5, 2, 2) + 1
+
+    def hidden(share: float, rows: slice = slice(None)) -> torch.Tensor:
+        draw = BatchDraw(torch.Generator(), torch.Generator().manual_seed(0), len(clips), rows)
+        return hide_later_frames(clips[rows], share, draw)
+
+    assert torch.equal(hidden(0.0), clips)
+    assert (hidden(1.0)[:, :, -1] == 0).all()
+    seen = hidden(0.5)
+    num_seen = (seen[:, 0, :, 0, 0] != 0).sum(1)
+    for count, frames in enumerate(num_seen.tolist()):
+        assert torch.equal(seen[count, :, :frames], clips[count, :, :frames])
+        assert not seen[count, :, frames:].any()
+    shares = num_seen.bincount() / len(clips)
+    assert shares[0] == 0
+    torch.testing.assert_close(shares[1:], torch.tensor([0.125, 0.125, 0.125, 0.125, 0.5]), atol=0.06, rtol=0)
+    assert torch.equal(hidden(0.5, slice(300, 600)), seen[300:])
 
 
 def test_the_learned_variance_settles_at_the_error():

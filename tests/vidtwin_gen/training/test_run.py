@@ -152,6 +152,7 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_dit", {"patch_size": "two"}, "--patch_size is a number or JSON, got 'two'"),
         ("train_vae", {"mixed_precision": "fp16"}, "take bf16, or --gan_weight 0"),
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
+        ("train_vae", {"predicted_share": 1.5}, "--predicted_share is from 0 to 1, got 1.5"),
         ("train_vae", {"height": SSIM_SIDE - 1}, f"validation's SSIM take {SSIM_SIDE} pixels"),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
