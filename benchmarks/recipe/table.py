@@ -18,7 +18,7 @@ NOTE = {
     1: "Of held-out clips, by the averaged weights.",
     2: "Accuracy of {num_clips} clips; FVD and KVD of {num_fvd_clips}, from training clips, in brackets the "
     "FVD over that of reconstructions. Validation losses in brackets are of other noise levels and do not "
-    "compare; x0's is the velocity's, but for the 0.2 % of the levels below 0.05.",
+    "compare; x0's is the velocity's, but for the few levels below 0.05.",
 }
 
 

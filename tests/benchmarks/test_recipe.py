@@ -40,16 +40,16 @@ def test_generators_are_compared_and_nothing_twice(
     times = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
     num_seen = extractor.num_seen
 
-    recipe.main([*words, "--rows", "shift-2", "--seeds", "0", "1"])
+    recipe.main([*words, "--rows", "shift-1", "--seeds", "0", "1"])
     record = json.loads((tmp_path / "a/stage_2.json").read_text())
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert extractor.num_seen == num_seen + 2 * 8  # the clips of the new row's two seeds, no real ones
-    assert list(record["rows"]) == ["base", "shift-2"] and record["rows"]["base"] == first["rows"]["base"]
-    seeds = record["rows"]["shift-2"]["readings"]["steps"]
+    assert list(record["rows"]) == ["base", "shift-1"] and record["rows"]["base"] == first["rows"]["base"]
+    seeds = record["rows"]["shift-1"]["readings"]["steps"]
     assert seeds["0"] != seeds["1"] and seeds["0"]["val_loss"] > 0
     sampled = seeds["0"]["samplings"]["cfg 4"]
     assert sampled["fvd"] > 0 and sampled["passes"] == 4
-    clips = tmp_path / "a/stage_2/shift-2/steps_3/seed_0/cfg_4/clips/clips.safetensors"
+    clips = tmp_path / "a/stage_2/shift-1/steps_3/seed_0/cfg_4/clips/clips.safetensors"
     judged = {"data": synthetic_root, "generated": clips, "stride": 2, "num_clips": 8, "num_steps": 2}
     by_command = run("accuracy", tmp_path / "accuracy.json", **judged)
     assert sampled["accuracy"] == by_command["generated"]["accuracy"]
@@ -58,20 +58,20 @@ def test_generators_are_compared_and_nothing_twice(
     assert 0 < floors["real"]["fvd"] != floors["reconstructions"]["fvd"] > 0
     table = (tmp_path / "a/stage_2.md").read_text()
     assert "Equal steps" in table and "Equal processor seconds" not in table
-    assert table.count("| base |") == table.count("| shift-2 |") == 1
+    assert table.count("| base |") == table.count("| shift-1 |") == 1
     val_loss = f"{sum(seed['val_loss'] for seed in seeds.values()) / 2:.4f} ±"
     assert f"({val_loss}" in table  # of other noise levels
 
     # other flags are refused, and the same steps are given back
     with pytest.raises(SystemExit):
         recipe.main([*words, "--num_clips", "16"])
-    record["rows"]["shift-2"]["steps"] = {"steps": 9, "seconds": 3}
+    record["rows"]["shift-1"]["steps"] = {"steps": 9, "seconds": 3}
     (tmp_path / "steps.json").write_text(json.dumps(record))
     words = command(tmp_path / "b", synthetic_root, *places, "--num_fvd_clips", 0, "--num_clips", 8)
-    words += ["--rows", "shift-2", "--readings", "seconds", "--seeds", "0"]
+    words += ["--rows", "shift-1", "--readings", "seconds", "--seeds", "0"]
     recipe.main([*words, "--steps_from", str(tmp_path / "steps.json")])
-    again = json.loads((tmp_path / "b/stage_2.json").read_text())["rows"]["shift-2"]
-    assert again["seconds_per_step"] == record["rows"]["shift-2"]["seconds_per_step"]
+    again = json.loads((tmp_path / "b/stage_2.json").read_text())["rows"]["shift-1"]
+    assert again["seconds_per_step"] == record["rows"]["shift-1"]["seconds_per_step"]
     assert again["readings"]["seconds"]["0"]["val_loss"] == seeds["0"]["val_loss"]
 
 
@@ -97,7 +97,8 @@ def test_rows_are_flags_of_the_training() -> None:
         config = parse_config(DiTConfig, PRESETS, [
             "--preset", "demo", "--vae", "v", "--latents", "l", "--output_dir", "o", *row.flags.split(),
         ])  # fmt: skip
-        assert (name == "base") == (not row.flags) and config.max_train_steps == 3600
+        assert (name == "base") == (not row.flags)
+        assert config.max_train_steps == PRESETS["demo"]["max_train_steps"]
         assert row.samplings[-1].fvd  # which a rehearsal takes
     assert set(STAGES[2]) - set(chosen_rows(STAGES[2], None, {})) == {"repa"}
     assert "repa" in chosen_rows(STAGES[2], None, {"features": 1})
@@ -110,7 +111,7 @@ def test_rows_are_flags_of_the_training() -> None:
         (["--latents", "x"], "needs --vae"),
         (["--stage", "1", "--vae", "x"], "stage 2"),
         (["--num_fvd_clips", "300"], "--num_clips 256"),
-        (["--rows", "base", "x1"], "--rows x1: there are base, x0"),
+        (["--rows", "base", "x1"], "--rows x1: there are base, velocity"),
         (["--steps_from", "absent.json"], "absent.json"),
     ],
 )

@@ -93,7 +93,8 @@ class DiTConfig(TrainingConfig):
             for name, plain in (("shift", "1.0"), ("prediction", "velocity"), ("contrastive_weight", 0)):
                 if getattr(self, name) != plain:
                     raise ValueError(
-                        f"--{name} {getattr(self, name)} is of --objective flow; leave it out, or train flow"
+                        f"--{name} {getattr(self, name)} is of --objective flow: --{name} {plain}, said too "
+                        "where a preset has another, or train flow"
                     )
         try:
             json.loads(self.patch_size)
@@ -119,14 +120,17 @@ DEMO: dict[str, Any] = {
     "hidden_size": 128,
     "num_layers": 4,
     "num_heads": 4,
-    "train_batch_size": 16,
-    "max_train_steps": 3600,
+    "prediction": "x0",
+    "shift": "2.0",
+    "train_batch_size": 32,
+    "max_train_steps": 1600,
     "lr_warmup_steps": 100,
+    "optimizer": "muon",
     "learning_rate": 2e-3,
     "adam_weight_decay": 0.0,
-    "ema_decay": 0.995,
-    "checkpointing_steps": 500,
-    "validation_steps": 1800,
+    "ema_decay": 0.998,
+    "checkpointing_steps": 400,
+    "validation_steps": 800,
     "dataloader_num_workers": 0,
     "report_to": "none",
 }
@@ -159,24 +163,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "long": {
         **DEMO,
-        "hidden_size": 192,
         "num_layers": 6,
-        "num_heads": 6,
-        "train_batch_size": 32,
+        "train_batch_size": 64,
         "max_train_steps": 5000,
-        "learning_rate": 1e-3,
-        "ema_decay": 0.998,
         "checkpointing_steps": 500,
         "validation_steps": 1000,
     },
     # real clips on a CPU
-    "cpu": {
-        **DEMO,
-        "max_train_steps": 4000,
-        "ema_decay": 0.998,
-        "checkpointing_steps": 100,
-        "validation_steps": 500,
-    },
+    "cpu": {**DEMO, "max_train_steps": 2500, "checkpointing_steps": 100, "validation_steps": 500},
     # ten classes of UCF-101 at 64x64, minutes on one data-centre GPU: 320 tokens
     "ucf101-10": {
         **SIZED,
