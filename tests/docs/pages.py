@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md") + tuple(
+PAGES = ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "pretrained/README.md") + tuple(
     sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 )
 NOT_TO_BE_RUN = ("text", "bibtex")

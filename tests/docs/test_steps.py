@@ -21,7 +21,7 @@ from tests.builders.extractors import FilterResponses, install
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline
 from tests.builders.video_encoders import save_video_encoder
-from tests.docs.pages import STEPS, Step
+from tests.docs.pages import ROOT, STEPS, Step
 from tests.docs.reader import Reader
 from vidtwin_gen.models.sizes import SIZES
 
@@ -47,7 +47,8 @@ def link_ucf101(synthetic_root: Path, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """In a folder with what the pages take for granted: UCF-101, a checkpoint as if released, the config of a
-    small autoencoder, a Wan autoencoder, a video encoder, the pipelines of the demo and of docs/api.md."""
+    small autoencoder, a Wan autoencoder, a video encoder, the pipelines of the demo and of docs/api.md, and
+    the weights of the repository."""
     folder = tmp_path_factory.mktemp("reader")
     link_ucf101(synthetic_root, folder / "UCF-101")
     released = AutoencoderVidTwin(**RELEASED).state_dict()
@@ -61,7 +62,9 @@ def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     pipe.save_pretrained(folder / "path/to/pipeline")
     names = ["BouncingBall", *pipe.config.class_names][: pipe.transformer.config.num_classes]
     demo = VidTwinPipeline(**pipe.components, class_names=names, fps=8)
-    demo.save_pretrained(folder / "runs/demo/dit/pipeline")
+    for preset in ("demo", "long"):
+        demo.save_pretrained(folder / "runs" / preset / "dit/pipeline")
+    (folder / "pretrained").symlink_to(ROOT / "pretrained")
     return Reader(folder)
 
 

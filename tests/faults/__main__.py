@@ -143,7 +143,9 @@ def make_small() -> None:
     """In a child: the embedded data of one class, and a demo of a few steps."""
     synthetic.CLASSES = dict(list(synthetic.CLASSES.items())[:1])
     synthetic.NUM_GROUPS, synthetic.NUM_TEST_GROUPS = 6, 2
-    demo.DEMO_SIZES["demo"] = demo.DemoSize(stride=1, windows_per_video=1, videos_per_class=2, fvd_clips=2)
+    demo.DEMO_SIZES["demo"] = demo.DemoSize(
+        stride=1, windows_per_video=1, videos_per_class=2, more_videos_per_class=2, fvd_clips=2
+    )
     train_vae.PRESETS["demo"] = {name: VAE[name] for name in VAE if name != "data"}
     train_dit.PRESETS["demo"] = {name: DIT[name] for name in DIT if name not in ("vae", "latents")}
     demo.subprocess = SimpleNamespace(Popen=ForkedTraining)  # type: ignore[assignment]

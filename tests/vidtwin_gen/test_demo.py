@@ -20,6 +20,7 @@ import train_vae
 from eval.cost import command as cost
 from eval.flags import AccuracyFlags
 from eval.fvd.i3d import I3D_WEIGHTS
+from tests.builders.pipelines import build_pipeline
 from tests.builders.results import accuracy_result, fvd_result
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS
 from vidtwin_gen import __main__ as program
@@ -34,7 +35,12 @@ def test_the_demo_ends_in_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(synthetic, "CLASSES", dict(list(synthetic.CLASSES.items())[:2]))
-    size = demo.DemoSize(stride=2, windows_per_video=1, videos_per_class=2, fvd_clips=2)
+    monkeypatch.setattr(demo, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(demo, "FIRST_CLASS", "Archery")
+    build_pipeline().save_pretrained(tmp_path / "pretrained")
+    size = demo.DemoSize(
+        stride=2, windows_per_video=1, videos_per_class=2, more_videos_per_class=2, fvd_clips=2
+    )
     monkeypatch.setitem(demo.DEMO_SIZES, "demo", size)
     monkeypatch.setitem(train_vae.PRESETS, "demo", VAE_FLAGS | SHORT | {"num_validation_videos": 2})
     monkeypatch.setitem(train_dit.PRESETS, "demo", DIT_FLAGS | SHORT)
@@ -62,22 +68,24 @@ def test_the_demo_ends_in_a_report(
         assert "Class accuracy, generated" in page and "MAGVIT-v2" in page and "Not here" not in page
         assert "FVD, generated: not measured." in page
     record = json.loads((out / "demo.json").read_text())
-    assert len(record["stages"]) == 9 and record["peak_memory_mb"] > 0
+    assert len(record["stages"]) == 10 and record["peak_memory_mb"] > 0
 
     told = capsys.readouterr().out
-    assert "stage 1 of 10: data: " in told and "stage 2 of 10: the autoencoder, ~" in told
+    assert "stage 1 of 11: a first clip, ~" in told and "stage 2 of 11: data: " in told
+    assert f"pipe = VidTwinPipeline.from_pretrained({str(tmp_path / 'pretrained')!r})" in told
+    assert (out / "first_clip/Archery/Archery_0000.gif").is_file()
     assert told.count(" minutes left, judged by another machine\n") == 1  # the first; then there is a pace
-    assert told.count(" minutes left\n") == 8
+    assert told.count(" minutes left\n") == 9
     share = json.loads((out / "eval" / "accuracy.json").read_text())["generated"]
     low, high = share["interval"]
     assert f"{share['accuracy']:.1%} ({low:.1%} to {high:.1%}) of 4 generated clips" in told
-    assert "another machine" in told and "78.1 %" in told
+    assert "another machine" in told and "92.2 %" in told
     assert (out / "generated_seed_1" / "clips.safetensors").read_bytes() != (
         out / "generated" / "clips.safetensors"
     ).read_bytes()
 
     program.main(["demo", "--out", str(out)])  # nothing is done twice, but for the FVD that is wanting
-    assert capsys.readouterr().out.count("is there already") == 9
+    assert capsys.readouterr().out.count("is there already") == 10
     (out / "eval" / "fvd.json").write_text('{"fvd": 1.0}')
     assert all(stage.is_done for stage in demo.demo_stages(out, "demo", own_data=None))
 
@@ -136,13 +144,21 @@ def test_one_demo_at_a_time_in_a_folder(tmp_path: Path) -> None:
         demo.demo(demo.DemoFlags(out=str(tmp_path)))
 
 
+def test_without_the_weights_of_a_checkout_there_is_no_first_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PRETRAINED", tmp_path / "nowhere")
+    assert demo.demo_stages(tmp_path, "demo", own_data=None)[0].name == "data"
+
+
 def test_the_time_left_is_by_the_pace_of_this_machine(tmp_path: Path) -> None:
     stages = demo.demo_stages(tmp_path, "demo", own_data=None)
     assert {stage.name for stage in stages} == set(demo.SECONDS)
     in_all = sum(demo.SECONDS.values()) / 60
     assert demo.time_left(stages, {}, "demo") == f"~{in_all:.0f} minutes left, judged by another machine"
     slow = {"data": 10 * demo.SECONDS["data"]}
-    assert demo.time_left(stages[1:], slow, "demo") == f"~{10 * (in_all - 27 / 60):.0f} minutes left"
+    left = in_all - (demo.SECONDS["a first clip"] + demo.SECONDS["data"]) / 60
+    assert demo.time_left(stages[2:], slow, "demo") == f"~{10 * left:.0f} minutes left"
     trained = {"stage 1, the autoencoder": 9 * demo.SECONDS["stage 1, the autoencoder"]}
     assert demo.time_left(stages[-1:], trained, "long") == "~1 minutes left"
 
