@@ -35,7 +35,7 @@ TRAINING_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
 # About, of each stage of the preset `demo` on two cores, in part estimated: only their proportions count, for
 # the time that is left.
 SECONDS = {
-    "a first clip": 5,
+    "a first clip": 10,
     "data": 27,
     "stage 1, the autoencoder": 518,
     "latents": 46,
