@@ -168,13 +168,14 @@ def first_clip(out: Path) -> Stage:
     """A clip of the weights that the repository carries, seconds after the installation."""
     arguments = ["generate", "--pipeline", PRETRAINED, "--class_labels", FIRST_CLASS, "--out", out]
     arguments += ["--num_videos_per_class", 1, "--format", "gif"]
-    arguments += ["--guidance_scale", DEMO_SIZES["long"].guidance_scale]  # what they were trained as
-    arguments += ["--num_inference_steps", NUM_INFERENCE_STEPS]
+    guidance_scale = DEMO_SIZES["long"].guidance_scale  # whose weights they are
+    arguments += ["--guidance_scale", guidance_scale, "--num_inference_steps", NUM_INFERENCE_STEPS]
+    call = f"{FIRST_CLASS!r}, guidance_scale={guidance_scale}, num_inference_steps={NUM_INFERENCE_STEPS}"
     clip = out / FIRST_CLASS / f"{FIRST_CLASS}_0000.gif"
     remark = f"""look at {clip}, made by trained weights of this repository; in Python:
     from vidtwin_gen import VidTwinPipeline
     pipe = VidTwinPipeline.from_pretrained({str(PRETRAINED)!r})
-    frames = pipe({FIRST_CLASS!r}, num_inference_steps={NUM_INFERENCE_STEPS}).frames[0]
+    frames = pipe({call}).frames[0]
 What follows trains such weights from nothing."""
     return Stage("a first clip", out / "generated.json", "pipelines", arguments, remark)
 
@@ -215,7 +216,8 @@ def run_stages(out: Path, preset: str, own_data: str | None) -> None:
         print(f"{title}, {time_left(stages[number - 1 :], record['stages'], preset)}", flush=True)
         start = time.monotonic()
         run_stage(stage)
-        print(stage.remark, end="\n" if stage.remark else "", flush=True)
+        if stage.remark:
+            print(stage.remark, flush=True)
         record["stages"][stage.name] = round(time.monotonic() - start, 1)
         record["peak_memory_mb"] = max(record["peak_memory_mb"], round(memory.peak))
         write_json(record_path, record)

@@ -93,8 +93,8 @@ class DiTConfig(TrainingConfig):
             for name, plain in (("shift", "1.0"), ("prediction", "velocity"), ("contrastive_weight", 0)):
                 if getattr(self, name) != plain:
                     raise ValueError(
-                        f"--{name} {getattr(self, name)} is of --objective flow: --{name} {plain}, said too "
-                        "where a preset has another, or train flow"
+                        f"--{name} {getattr(self, name)} is of --objective flow: say --{name} {plain}, as "
+                        "a preset may have another, or train flow"
                     )
         try:
             json.loads(self.patch_size)
