@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from pathlib import Path
@@ -46,6 +47,10 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
     )
+    if torch.distributed.is_initialized():
+        # The last to let go of a group waits for gloo's threads, which may wait for Python's lock: DDP keeps
+        # it there, and hangs (pytorch/pytorch#56297); the group's own object gives it up.
+        atexit.register(id, torch.distributed.group.WORLD)
     if plugin is not None and not is_sharded(accelerator):
         accelerator.print("accelerate shards nothing on this device: training without FSDP")
     if config.allow_tf32:

@@ -1,10 +1,12 @@
 """Two processes train as one does: with DDP, and with weights that FSDP shards. All on the CPU, over gloo."""
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.builders.runs import DIT_FLAGS, NUM_STEPS, command_line
 from tests.builders.scripts import SCRIPTS, WEIGHTS, metrics
 from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.training.accelerator import make_accelerator
 from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
@@ -117,6 +120,21 @@ def test_two_processes_align_the_transformer_as_one(featured_latents, tmp_path):
     for file in ("model.safetensors", WEIGHTS["train_dit"]):  # the head's, the transformer's
         shared, expected = (load_file(next((tmp_path / run).rglob(file))) for run in ("shared", "alone"))
         torch.testing.assert_close(shared, expected, rtol=0, atol=1e-5)
+
+
+def ends_its_group(rank, config):
+    accelerator = make_accelerator(config)
+    group = weakref.ref(torch.distributed.group.WORLD)
+    accelerator.end_training()
+    gc.collect()
+    assert not torch.distributed.is_initialized()
+    assert group() is not None
+
+
+def test_the_group_outlives_what_ddp_holds_of_it(tmp_path):
+    """Else a process hangs in the destructor of DDP's reducer, once in thirty runs of few steps."""
+    config = train_dit.DiTConfig(**DIT_FLAGS, vae="unused", latents="unused", output_dir=str(tmp_path))
+    run_in_processes(2, ends_its_group, config)
 
 
 def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path):
