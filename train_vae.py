@@ -1,4 +1,4 @@
-"""Stage 1: train the VidTwin autoencoder on videos.
+"""Stage 1: train the VidTwin autoencoder, or another one, on videos.
 
     python train_vae.py --preset cpu --data UCF-101 --output_dir runs/vae
 
@@ -26,8 +26,10 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 
+from autoencoder.adapter import decode, encode, last_layer, latent_layout
 from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, load_lpips
 from autoencoder.losses.terms import (
@@ -40,10 +42,12 @@ from autoencoder.losses.terms import (
 )
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
+from autoencoder.trainable import autoencoder_to_train, return_posterior, source_sha256
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.flags import user_errors
+from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.config import model_arguments
@@ -57,10 +61,14 @@ from vidtwin_gen.weights import MissingWeightsError
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(VAEConfig, PRESETS, argv)
     accelerator = make_accelerator(config)
-    vae = AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
+    if config.autoencoder:
+        vae = autoencoder_to_train(config.autoencoder)
+    else:
+        vae = AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
+    layout = latent_layout(vae, config.num_frames, config.height, config.width)
     if config.dry_run:
         accelerator.print(json.dumps(config.public(), indent=2))
-        accelerator.print(f"{vae.num_parameters():,} parameters; latent: {vae.layout.to_config()}")
+        accelerator.print(f"{vae.num_parameters():,} parameters; latent: {layout.to_config()}")
         return
 
     index = build_index(config.data, split="train", fold=config.fold)
@@ -71,10 +79,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
     inputs = {"data": index_sha256(index, test_index)}
+    if config.autoencoder:
+        inputs["autoencoder"] = source_sha256(config.autoencoder)
     if config.init_from:
         inputs["init_from"] = load_initial_weights(vae, config.init_from, "autoencoder")
     config.count_epochs(len(dataset), accelerator.num_processes)
     lpips = load_perceptual(config, accelerator)
+    return_posterior(vae, layout)
     prepare_model(vae, config, accelerator)
     networks = [vae, LogVariance()] if config.learn_logvar else [vae]
     optimizer = SkippingOptimizer(networks, config, accelerator, config.learning_rate, config.max_train_steps)
@@ -82,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     optimizers = [optimizer]
     if config.gan_weight:
         discriminator = PatchDiscriminator(
-            vae.config.in_channels, config.discriminator_channels, config.discriminator_layers
+            base_channels=config.discriminator_channels, num_layers=config.discriminator_layers
         )
         discriminator_optimizer = SkippingOptimizer(
             [discriminator],
@@ -117,15 +128,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if config.gan_weight and run.step >= config.gan_start:
                     judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
                     run.log.add(judged | discriminator_optimizer.step(judged["discriminator_loss"]))
-                    last_layer = vae.patch_output.linear.weight
-                    losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_layer)
-                    weight = config.gan_weight * losses["gan_adaptive_weight"]
-                    losses["loss"] = losses["loss"] + weight * losses["gan"]
+                    weight = last_layer(vae, layout)
+                    losses |= adversarial_losses(discriminator, output.sample, losses["nll"], weight)
+                    factor = config.gan_weight * losses["gan_adaptive_weight"]
+                    losses["loss"] = losses["loss"] + factor * losses["gan"]
                 run.log.add(losses | optimizer.step(losses["loss"]))
             run.end_step()
             if run.is_due(config.validation_steps):
                 with run.validation():
-                    values = validate(vae, validation, bad_held_out, lpips, config, accelerator, run.step)
+                    values = validate(
+                        vae, layout, validation, bad_held_out, lpips, config, accelerator, run.step
+                    )
                 run.report_validation(values)
             run.save_checkpoint_if_due()
         run.export("autoencoder", lambda model: model)
@@ -164,7 +177,8 @@ def clip_geometry(config: VAEConfig) -> dict[str, Any]:
 
 
 def validate(
-    vae: AutoencoderVidTwin,
+    vae: ModelMixin,
+    layout: LatentLayout,
     dataset: VideoDataset,
     bad_videos: BadVideos,
     lpips: LPIPS | None,
@@ -185,11 +199,11 @@ def validate(
         if not len(clips):
             continue
         with accelerator.autocast():
-            latents = vae.encode(clips).latent_dist.mode()
-            decoded = vae.decode(latents).sample.float()
+            latents = encode(vae, clips).mode()
+            decoded = decode(vae, latents, layout).float()
             if not pictured:
                 pictured = True
-                parts = decode_parts(vae, latents[:4])
+                parts = decode_parts(vae, latents[:4], layout)
                 rate = config.fps or first_fps(dataset.paths) / config.stride
                 rows = torch.stack([clips[:4], *(part.float() for part in parts.values())])
                 rows = rows.clamp(-1, 1).cpu()  # (rows of a clip, clips, C, F, H, W)

@@ -133,6 +133,15 @@ def decode(vae: ModelMixin, latents: torch.Tensor, layout: LatentLayout) -> torc
     return _decoded(vae, rearrange(parts[layout.names[0]], "b f h w c -> b c f h w").contiguous())
 
 
+def last_layer(vae: ModelMixin, layout: LatentLayout) -> torch.Tensor:
+    """The weight of the layer that a decoded clip comes out of."""
+    if is_ours(vae):
+        return vae.patch_output.linear.weight
+    grid = layout.grids[0]
+    name = _last_layer_name(*_class_and_config(vae), (1, grid.channels, *grid.shape))
+    return _uncompiled(vae).get_submodule(name).weight
+
+
 def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Statistics, Statistics]:
     """The mean and standard deviation per grid and channel that apply: the given ones, else those in the
     config of our autoencoder. None, as in `LatentLayout.whiten`: not whitened.
@@ -219,6 +228,23 @@ def _encoded_shape(model_class: Any, config: str, size: ClipSize) -> tuple[int, 
 @torch.no_grad()
 def _decoded_shape(model_class: Any, config: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(_decoded(_meta_model(model_class, config), torch.zeros(shape, device="meta")).shape)
+
+
+@lru_cache
+@torch.no_grad()
+def _last_layer_name(model_class: Any, config: str, shape: tuple[int, ...]) -> str:
+    """Of the layers with a matrix or a kernel the one that decoding calls last."""
+    vae, called = _meta_model(model_class, config), [""]
+    layers = [name for name, module in vae.named_modules() if getattr(module, "weight", None) is not None]
+    handles = [
+        vae.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+        for name in layers
+        if vae.get_submodule(name).weight.ndim > 1
+    ]
+    _decoded(vae, torch.zeros(shape, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return called[-1]
 
 
 def _text(size: Sequence[int]) -> str:

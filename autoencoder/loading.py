@@ -26,6 +26,10 @@ ANY_VIDEO = (
     "name the folder of a saved AutoencoderVidTwin, or of a video autoencoder of diffusers such as "
     "AutoencoderKLWan (of a saved pipeline: its vae/)"
 )
+A_CONFIG = (
+    "name a JSON file of a video autoencoder's class, as _class_name, and its constructor's arguments, such "
+    "as autoencoder/configs/wan.json, or a saved autoencoder's folder"
+)
 
 
 def load_autoencoder(path: str | Path) -> AutoencoderVidTwin:
@@ -85,10 +89,7 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
     name = config.get("_class_name")
     if name == AutoencoderVidTwin.__name__:
         return load_folder(folder)
-    model_class: Any = getattr(diffusers, str(name), None)
-    objection = _objection(model_class, config)
-    if objection:
-        raise ValueError(f"{folder / CONFIG} is of {name}, {objection}; {ANY_VIDEO}")
+    model_class = _class_of(config, folder / CONFIG, ANY_VIDEO)
     with loading(f"{folder}: the {name}", "copy the folder again"):
         model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     missing = sorted(report["missing_keys"])
@@ -98,6 +99,36 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
             "two files that were saved together"
         )
     return model.eval()
+
+
+def build_video_autoencoder(path: str | Path) -> ModelMixin:
+    """One with random weights, ours or any video autoencoder of diffusers: `path` is a JSON file of its
+    constructor's arguments with its class as `_class_name`, as a saved folder's config.json is.
+
+    Raises:
+        ValueError: as `load_video_autoencoder` for the class; an argument that its constructor does not have;
+            sizes that do not go together.
+    """
+    config = read_json(path, A_CONFIG)
+    is_own = config.get("_class_name") == AutoencoderVidTwin.__name__
+    model_class = AutoencoderVidTwin if is_own else _class_of(config, path, A_CONFIG)
+    arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+    known = list(inspect.signature(model_class.__init__).parameters)[1:]
+    if unknown := [name for name in arguments if name not in known]:
+        raise ValueError(f"{path}: {model_class.__name__} has no {unknown[0]}; it has {', '.join(known)}")
+    try:
+        return model_class(**arguments)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {model_class.__name__} can't have these sizes: {error}") from None
+
+
+def _class_of(config: Mapping[str, Any], path: str | Path, way_out: str) -> Any:
+    """Diffusers' class that a config names. Raises ValueError for one that can't stand in for ours."""
+    name = config.get("_class_name")
+    model_class = getattr(diffusers, str(name), None)
+    if objection := _objection(model_class, config):
+        raise ValueError(f"{path} is of {name}, {objection}; {way_out}")
+    return model_class
 
 
 def _objection(model_class: Any, config: Mapping[str, Any]) -> str | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 
-from autoencoder.model.vidtwin import AutoencoderVidTwin
+from autoencoder.adapter import decode, is_ours
 from vidtwin_gen.latents import LatentLayout
 
 
-def decode_parts(vae: AutoencoderVidTwin, z: torch.Tensor) -> dict[str, torch.Tensor]:
+def decode_parts(vae: ModelMixin, z: torch.Tensor, layout: LatentLayout) -> dict[str, torch.Tensor]:
     """Flat latents (B, L) -> name: (B, C, F, H, W), around [-1, 1], in the order in which they are shown.
 
     `both` is the reconstruction, `structure` and `dynamics` are decoded from one part alone (arXiv
-    2412.17726, Figure 3); a model without Dynamics has `both` only.
+    2412.17726, Figure 3); a model without Dynamics, and one of another class, has `both` only.
     """
-    decoded = {"both": vae.decode(z).sample}
-    if len(vae.layout.grids) > 1:
+    decoded = {"both": decode(vae, z, layout)}
+    if is_ours(vae) and len(layout.grids) > 1:
         decoded["structure"] = vae.decode_structure(z).sample
         decoded["dynamics"] = vae.decode_dynamics(z).sample
     return decoded

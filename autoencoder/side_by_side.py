@@ -55,7 +55,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
         for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
             clip = window[None].to(device)  # (1, C, F, H, W)
             z = vae.encode(clip).latent_dist.mode()  # (1, L)
-            shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z).values())]
+            shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z, vae.layout).values())]
             measured.append(_quality(shown[1], shown[0], lpips))
             yield _panel(shown)
 

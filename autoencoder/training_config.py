@@ -32,6 +32,9 @@ class VAEConfig(TrainingConfig):
     max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
     num_validation_videos: int = flag(32, "held-out clips per validation")
 
+    autoencoder: str = flag(
+        "", "another model than the flags': a JSON file of a class and its arguments, or a saved folder"
+    )
     kl_weight: float = flag(1e-3, "weight of the KL term, in the paper's units")
     mse_weight: float = flag(0.0, "weight of a squared error beside L1; the paper has none")
     predicted_share: float = flag(

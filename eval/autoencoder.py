@@ -71,9 +71,7 @@ class MeasuredAutoencoder:
 
     def decode_parts(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """`both` is the reconstruction; ours also decodes each part alone."""
-        if self.has_parts:
-            return decode_parts(self.vae, latents)
-        return {"both": self.decode(latents)}
+        return decode_parts(self.vae, latents.to(self.device), self.layout)
 
     @torch.no_grad()
     def reconstruct(self, frames: torch.Tensor) -> torch.Tensor:

@@ -17,86 +17,19 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main as evaluate
 from pipelines.__main__ import main as pipelines
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.builders.autoencoders import WAN_CONFIG
+from tests.builders.autoencoders import AUTOENCODERS, LTX, WAN_CONFIG, build_of
 from tests.builders.runs import DIT_FLAGS, command_line
 from vidtwin_gen.__main__ import main as vidtwin_gen
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
-LTX = {
-    "latent_channels": 4,
-    "block_out_channels": (8,) * 4,
-    "decoder_block_out_channels": (8,) * 4,
-    "layers_per_block": (1,) * 5,
-    "decoder_layers_per_block": (1,) * 5,
-    "spatio_temporal_scaling": (True, True, False, False),
-    "decoder_spatio_temporal_scaling": (True, True, False, False),
-    "patch_size": 1,
-}
-# class: its config, frames of a clip that works and of one that does not, and the latent of 16x16 pixels
-AUTOENCODERS = {
-    "AutoencoderVidTok": ({"ch": 8, "ch_mult": [1, 1, 1], "num_res_blocks": 1}, 5, 6, (2, 4, 4)),
-    "AutoencoderKLMagvit": (
-        {
-            "latent_channels": 4,
-            "block_out_channels": (8, 8, 8),
-            "down_block_types": ("SpatialDownBlock3D", *("SpatialTemporalDownBlock3D",) * 2),
-            "up_block_types": ("SpatialUpBlock3D", *("SpatialTemporalUpBlock3D",) * 2),
-            "layers_per_block": 1,
-            "norm_num_groups": 4,
-        },
-        5,
-        4,
-        (3, 4, 4),
-    ),
-    "AutoencoderKLCogVideoX": (
-        {
-            "latent_channels": 4,
-            "block_out_channels": (8, 8, 8),
-            "down_block_types": ("CogVideoXDownBlock3D",) * 3,
-            "up_block_types": ("CogVideoXUpBlock3D",) * 3,
-            "layers_per_block": 1,
-            "norm_num_groups": 2,
-        },
-        9,
-        6,
-        (3, 4, 4),
-    ),
-    "AutoencoderKLWan": (WAN_CONFIG, 5, 6, (3, 4, 4)),
-    "AutoencoderKLLTXVideo": (LTX, 5, 6, (2, 4, 4)),
-    "AutoencoderKLHunyuanVideo": (
-        {"latent_channels": 4, "block_out_channels": (8,) * 4, "layers_per_block": 1, "norm_num_groups": 4},
-        5,
-        6,
-        (2, 2, 2),
-    ),
-    "AutoencoderKLMochi": (
-        {
-            "latent_channels": 4,
-            "encoder_block_out_channels": (32,) * 4,
-            "decoder_block_out_channels": (32,) * 4,
-            "layers_per_block": (1,) * 5,
-            "latents_mean": [0.0] * 4,
-            "latents_std": [1.0] * 4,
-        },
-        7,
-        6,
-        (2, 2, 2),
-    ),
-}
-
-
-def build(name, seed=0, **changes):
-    torch.manual_seed(seed)
-    return getattr(diffusers, name)(**AUTOENCODERS[name][0] | changes).eval()
-
 
 @pytest.fixture(scope="module", params=AUTOENCODERS)
 def case(request):
     """The autoencoder, frames that work and that do not, the latent's shape, and the layout."""
     _, num_frames, wrong, shape = AUTOENCODERS[request.param]
-    vae = build(request.param)
+    vae = build_of(request.param)
     return vae, num_frames, wrong, shape, adapter.latent_layout(vae, num_frames, 16, 16)
 
 
@@ -167,11 +100,11 @@ def test_sizes_that_do_not_come_back_are_refused_with_one_that_does(case):
 
 
 def test_odd_sides_and_other_layouts_are_refused():
-    vae = build("AutoencoderKLWan")
+    vae = build_of("AutoencoderKLWan")
     with pytest.raises(ValueError, match="5x17x16 .*5 *x16x16.*clips of 5x16x16 work"):
         adapter.latent_layout(vae, 5, 17, 16)
     layout = adapter.latent_layout(vae, 5, 16, 16)
-    other = adapter.latent_layout(build("AutoencoderKLWan", z_dim=6), 5, 16, 16)
+    other = adapter.latent_layout(build_of("AutoencoderKLWan", z_dim=6), 5, 16, 16)
     ours = LatentLayout.from_config([{"name": "a", "axes": ["query"], "shape": [4], "channels": 4}])
     for wrong, complaint in ((other, "can't decode latents of"), (ours, "are one grid of")):
         transformer = LatentTransformer(wrong.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
@@ -223,7 +156,7 @@ def test_a_latent_without_a_gaussian_is_refused(name, config):
 
 def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
     folder = tmp_path / "wan"
-    build("AutoencoderKLWan").save_pretrained(folder)
+    build_of("AutoencoderKLWan").save_pretrained(folder)
     assert not load_video_autoencoder(folder).training
     file = folder / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
@@ -270,7 +203,7 @@ def wan_run(synthetic_root, tmp_path_factory):
         (out / "data" / name).mkdir(parents=True)
         for path in sorted((synthetic_root / name).iterdir())[:10]:
             shutil.copy(path, out / "data" / name)
-    build("AutoencoderKLWan").save_pretrained(out / "vae")
+    build_of("AutoencoderKLWan").save_pretrained(out / "vae")
     encode = ["encode", "--vae", out / "vae", "--data", out / "data", "--stride", 2, "--num_workers", 0]
     size = ["--num_frames", 5, "--height", 16, "--width", 16]
     vidtwin_gen([str(word) for word in [*encode, *size, "--out", out / "latents"]])
@@ -329,7 +262,7 @@ def test_the_pipeline_loads_in_silence_and_decodes_raw_latents(wan_run, caplog):
 
 
 def test_a_video_of_another_size_is_refused_though_its_latent_is_as_long():
-    vae = build("AutoencoderKLWan")
+    vae = build_of("AutoencoderKLWan")
     layout = adapter.latent_layout(vae, 5, 16, 32)
     transformer = LatentTransformer(layout.to_config(), 2, hidden_size=16, num_layers=1, num_heads=2)
     pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
@@ -341,7 +274,7 @@ def test_a_video_of_another_size_is_refused_though_its_latent_is_as_long():
 
 @torch.no_grad()
 def test_a_compiled_model_is_the_class_inside_it():
-    vae = build("AutoencoderVidTok")
+    vae = build_of("AutoencoderVidTok")
     layout, clips = adapter.latent_layout(vae, 5, 16, 16), clips_of(5)
     compiled = torch.compile(vae, backend="eager")
     assert adapter.clip_size(compiled, layout) == (5, 16, 16)

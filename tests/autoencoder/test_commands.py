@@ -75,7 +75,7 @@ def reconstructed(path, model, **sampling):
     """name: (C, F, H, W) of the whole video, the padding trimmed."""
     parts = []
     for clip, num_real in clip_windows(path, model, **sampling):
-        decoded = decode_parts(model, model.encode(clip).latent_dist.mode())
+        decoded = decode_parts(model, model.encode(clip).latent_dist.mode(), model.layout)
         parts.append({"original": clip, **decoded})
         parts[-1] = {name: value[0, :, :num_real] for name, value in parts[-1].items()}
     return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}

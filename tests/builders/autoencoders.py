@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 
@@ -46,6 +48,68 @@ WAN_CONFIG: dict[str, Any] = {
     "latents_std": [7.0] * 4,
 }
 
+LTX: dict[str, Any] = {
+    "latent_channels": 4,
+    "block_out_channels": (8,) * 4,
+    "decoder_block_out_channels": (8,) * 4,
+    "layers_per_block": (1,) * 5,
+    "decoder_layers_per_block": (1,) * 5,
+    "spatio_temporal_scaling": (True, True, False, False),
+    "decoder_spatio_temporal_scaling": (True, True, False, False),
+    "patch_size": 1,
+}
+# class: its config, frames of a clip that works and of one that does not, and the latent of 16x16 pixels
+AUTOENCODERS: dict[str, tuple[dict[str, Any], int, int, tuple[int, int, int]]] = {
+    "AutoencoderVidTok": ({"ch": 8, "ch_mult": [1, 1, 1], "num_res_blocks": 1}, 5, 6, (2, 4, 4)),
+    "AutoencoderKLMagvit": (
+        {
+            "latent_channels": 4,
+            "block_out_channels": (8, 8, 8),
+            "down_block_types": ("SpatialDownBlock3D", *("SpatialTemporalDownBlock3D",) * 2),
+            "up_block_types": ("SpatialUpBlock3D", *("SpatialTemporalUpBlock3D",) * 2),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+        },
+        5,
+        4,
+        (3, 4, 4),
+    ),
+    "AutoencoderKLCogVideoX": (
+        {
+            "latent_channels": 4,
+            "block_out_channels": (8, 8, 8),
+            "down_block_types": ("CogVideoXDownBlock3D",) * 3,
+            "up_block_types": ("CogVideoXUpBlock3D",) * 3,
+            "layers_per_block": 1,
+            "norm_num_groups": 2,
+        },
+        9,
+        6,
+        (3, 4, 4),
+    ),
+    "AutoencoderKLWan": (WAN_CONFIG, 5, 6, (3, 4, 4)),
+    "AutoencoderKLLTXVideo": (LTX, 5, 6, (2, 4, 4)),
+    "AutoencoderKLHunyuanVideo": (
+        {"latent_channels": 4, "block_out_channels": (8,) * 4, "layers_per_block": 1, "norm_num_groups": 4},
+        5,
+        6,
+        (2, 2, 2),
+    ),
+    "AutoencoderKLMochi": (
+        {
+            "latent_channels": 4,
+            "encoder_block_out_channels": (32,) * 4,
+            "decoder_block_out_channels": (32,) * 4,
+            "layers_per_block": (1,) * 5,
+            "latents_mean": [0.0] * 4,
+            "latents_std": [1.0] * 4,
+        },
+        7,
+        6,
+        (2, 2, 2),
+    ),
+}
+
 
 def build_autoencoder(**changes: Any) -> AutoencoderVidTwin:
     """`TINY_AUTOENCODER` with changes, and random numbers where the initialisation has zeros, so that nothing
@@ -54,6 +118,12 @@ def build_autoencoder(**changes: Any) -> AutoencoderVidTwin:
     model = AutoencoderVidTwin(**{**TINY_AUTOENCODER, **changes}).eval()
     fill_zeros(model)
     return model
+
+
+def build_of(name: str, seed: int = 0, **changes: Any) -> ModelMixin:
+    """Diffusers' class of this name as `AUTOENCODERS` has it, with changes."""
+    torch.manual_seed(seed)
+    return getattr(diffusers, name)(**AUTOENCODERS[name][0] | changes).eval()
 
 
 def fill_zeros(model: torch.nn.Module, std: float = 0.2) -> None:

@@ -33,6 +33,9 @@ TINY_DIT = DIT_FLAGS | {name: value for name, value in SHORT.items() if name in 
 # What is added to a command to make it small. Of a flag that is given twice the last one counts, so the
 # page's own flags are parsed all the same. The first row applies whose words are all in the command.
 SMALLER: dict[str, list[str]] = {
+    "train_vae.py --autoencoder": command_line(
+        TINY_VAE, fps=0, stride=1, num_frames=9, lpips_weight=0, mixed_precision="no"
+    ),
     "train_vae.py": command_line(TINY_VAE, fps=0, lpips_weight=0, mixed_precision="no"),
     "train_dit.py": command_line(TINY_DIT, patch_size=None, mixed_precision="no"),
     "vidtwin_gen encode --num_frames": command_line(

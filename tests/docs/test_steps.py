@@ -48,7 +48,7 @@ def link_ucf101(synthetic_root: Path, folder: Path) -> None:
 def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """In a folder with what the pages take for granted: UCF-101, a checkpoint as if released, the config of a
     small autoencoder, a Wan autoencoder, a video encoder, the pipelines of the demo and of docs/api.md, and
-    the weights of the repository."""
+    what the repository ships."""
     folder = tmp_path_factory.mktemp("reader")
     link_ucf101(synthetic_root, folder / "UCF-101")
     released = AutoencoderVidTwin(**RELEASED).state_dict()
@@ -64,7 +64,8 @@ def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     demo = VidTwinPipeline(**pipe.components, class_names=names, fps=8)
     for preset in ("demo", "long"):
         demo.save_pretrained(folder / "runs" / preset / "dit/pipeline")
-    (folder / "pretrained").symlink_to(ROOT / "pretrained")
+    for shipped in ("pretrained", "autoencoder"):
+        (folder / shipped).symlink_to(ROOT / shipped)
     return Reader(folder)
 
 

@@ -97,8 +97,11 @@ def load_initial_weights(model: ModelMixin, source: str, name: str) -> str:
 def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accelerator) -> None:
     """Gradient checkpointing, attention backend and compilation, as the flags say; to be called before the
     model's optimizer is made. Raises ValueError for an attention backend that there is not, or that is not
-    installed."""
+    installed, and for what the model's class does not have."""
+    name = type(model).__name__
     if config.gradient_checkpointing:
+        if not model._supports_gradient_checkpointing:
+            raise ValueError(f"--gradient_checkpointing: {name} does not support it; leave the flag out")
         model.enable_gradient_checkpointing()
     if config.attention_backend:
         try:
@@ -106,6 +109,8 @@ def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accele
         except (ValueError, RuntimeError, ImportError) as error:
             raise ValueError(f"--attention_backend {config.attention_backend}: {error}") from None
     if config.compile:
+        if not model._repeated_blocks:
+            raise ValueError(f"--compile is of repeated blocks, and {name} names none; leave the flag out")
         model.compile_repeated_blocks()
     if is_sharded(accelerator):
         autocast_forward(model, accelerator)

@@ -146,7 +146,7 @@ FREE_ON_RESUME = {
 }
 
 # Where a run does not say what lies there by a digest, the same place is the same data.
-PLACES = {"data", "vae", "latents", "init_from"}
+PLACES = {"data", "vae", "latents", "init_from", "autoencoder"}
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
