@@ -34,7 +34,8 @@ def test_figure_5s_rows() -> None:
         for cost in costs:
             flops = [f"{count / 1e9:,.1f}" for count in (cost.forward_flops, cost.training_flops)]
             memory = f"{cost.training_memory_bytes['peak'] / 2**20:,.0f}"
-            (found,) = [row for row in table if row[3:] == [f"{cost.num_tokens:,}", *flops, memory]]
+            sizes_of_latent = [f"{cost.num_elements:,}", f"{cost.num_tokens:,}"]
+            (found,) = [row for row in table if row[3:] == [*sizes_of_latent, *flops, memory]]
             assert found[1] == str(patch_size) and found[2].split(",")[0].split()[0] in cost.tokenizer
         ours, theirs = costs
         times = [

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import diffusers
 import pytest
+from accelerate import init_empty_weights
 
+from autoencoder.adapter import latent_layout
 from eval.cost.dit import dit_flops
 from eval.cost.geometry import Tokenizer
 from eval.cost.paper_counter import counted_macs
@@ -35,6 +38,22 @@ GEOMETRIES = {
     "larp": (16_384, 2.083, 1_024, (512, 512)),
     "sd-vae": (50_176, 2.083, 12_544, (1_568, 1_568)),
     "dc-ae": (25_088, 1.042, 784, (128, 72)),
+    "cogvideox": (62_720, 2.604, 3_920, (588, 392)),
+    "wan-2.1": (62_720, 2.604, 3_920, (588, 392)),
+    "wan-2.2": (47_040, 1.953, 980, (147, 98)),
+    "hunyuanvideo": (62_720, 2.604, 3_920, (588, 392)),
+    "hunyuanvideo-1.5": (31_360, 1.302, 980, (147, 98)),
+    "ltx": (18_816, 0.781, 147, (32, 9)),
+    "ltx-2": (18_816, 0.781, 147, (32, 9)),
+    "videorae": (65_536, 2.083, 1_024, (512, 512)),
+    "v-rae": (1_310_720, 41.667, 1_280, (192, 128)),
+}
+# of which the defaults of diffusers' class are the published model's
+OF_DIFFUSERS = {
+    "wan-2.1": diffusers.AutoencoderKLWan,
+    "hunyuanvideo-1.5": diffusers.AutoencoderKLHunyuanVideo15,
+    "ltx": diffusers.AutoencoderKLLTXVideo,
+    "ltx-2": diffusers.AutoencoderKLLTX2Video,
 }
 
 
@@ -64,11 +83,21 @@ def test_a_geometry_is_the_published_one(name: str) -> None:
     assert line.endswith(f" | {' or '.join(gmacs)} |")
 
 
+@pytest.mark.parametrize("name", OF_DIFFUSERS)
+def test_a_geometry_is_what_its_class_gives(name: str) -> None:
+    tokenizer = one(name)
+    with init_empty_weights():
+        vae = OF_DIFFUSERS[name]()
+    assert tokenizer.frames_taken == 17
+    assert latent_layout(vae, 17, *tokenizer.clip_shape[1:]) == tokenizer.layout
+
+
 def test_every_tokenizer_is_counted_or_said_to_be_unpublished() -> None:
     assert [tokenizer.name for tokenizer in find(["all"])] == [one(name).name for name in GEOMETRIES]
-    assert set(published()) - set(GEOMETRIES) == {"video-lavit"}
-    (entry,) = unpublished()
+    assert set(published()) - set(GEOMETRIES) == {"video-lavit", "tivtok", "deltatok"}
+    entry = unpublished()[0]
     assert entry.name == "Video-LaVIT" and "depends on the video" in entry.missing
+    assert all(f"{entry.name} is not counted, it has {entry.missing}" in PAGE for entry in unpublished())
     with pytest.raises(
         ValueError, match=r"'video-lavit' cannot be counted: it has no fixed .*; leave it out"
     ):
