@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from diffusers import AutoModel
 
 import train_dit
 import train_vae
+from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, contents, metrics
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.training.checkpoints import find_checkpoint
@@ -27,19 +26,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
     output_dir = tmp_path / "killed"
     # more frequent checkpoints than the uninterrupted run: they are free to differ and change nothing
     argv = run.argv(output_dir, checkpointing_steps=1)
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, f"{script}.py", *argv],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-        )
-        deadline = time.monotonic() + 120
-        while process.poll() is None and not checkpoints(output_dir) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.kill()
-    assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    process = Started(SCRIPTS[script].main, argv, ROOT, output=tmp_path / "log")
+    while process.is_running() and not checkpoints(output_dir) and process.seconds < 120:
+        time.sleep(0.002)
+    process.send(signal.SIGKILL)
+    ended = process.wait()
+    assert ended.status == -signal.SIGKILL, ended.said
 
     done = int((checkpoints(output_dir) or ["checkpoint-0"])[-1].split("-")[-1])
     assert 0 < done < 12
