@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -384,9 +385,11 @@ def test_every_class_is_shown_before_anything_else(tmp_path: Path) -> None:
     """Also where the page has room for little: on labelled rows, real clips beside generated ones."""
     run, names = tmp_path / "run", [f"Class{number:02}" for number in range(20)]
     noise = torch.randint(256, (4, 40, 40, 3), dtype=torch.uint8)
+    write_gif(tmp_path / "noise.gif", noise, fps=8)
     for name in names:
         for path in (*(f"generated/{name}/{name}_{i}.gif" for i in range(3)), f"eval/real/{name}.gif"):
-            write_gif(run / path, noise, fps=8)
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "noise.gif", run / path)
     write_gif(run / "eval/recon.gif", torch.randint(256, (4, 400, 800, 3), dtype=torch.uint8), fps=8)
     section = generated_clips(read_runs([run]))
     rows = [part for part in section.body if isinstance(part, pictures.PictureRow)]
