@@ -113,7 +113,7 @@ def test_two_processes_align_the_transformer_as_one(featured_latents, tmp_path):
     train_dit.main(command_line(flags, output_dir=tmp_path / "alone"))
     batch_size = flags["train_batch_size"] // 2
     argv = command_line(flags | {"train_batch_size": batch_size}, output_dir=tmp_path / "shared")
-    launch(DDP, "train_dit", argv)
+    fork("train_dit", argv)
     lines, alone = metrics(tmp_path / "shared"), metrics(tmp_path / "alone")
     assert all("loss_repa" in line for line in alone[:2])
     assert_same_training(lines, alone, rel=1e-5)
