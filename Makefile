@@ -14,7 +14,7 @@ FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
 
-.PHONY: demo test faults clean
+.PHONY: demo test types suite faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m vidtwin_gen demo --out $(DEMO) $(FLAGS)
@@ -22,7 +22,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs=2 types suite
+
+# beside one another: mypy takes one core for a minute and a half, and the tests end on one
+types:
 	$(BIN)/mypy
+
+suite:
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # Full disks, signals, two at once, damaged checkpoints, for every command that writes: half an hour.

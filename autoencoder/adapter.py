@@ -235,11 +235,11 @@ def _decoded_shape(model_class: Any, config: str, shape: tuple[int, ...]) -> tup
 def _last_layer_name(model_class: Any, config: str, shape: tuple[int, ...]) -> str:
     """Of the layers with a matrix or a kernel the one that decoding calls last."""
     vae, called = _meta_model(model_class, config), [""]
-    layers = [name for name, module in vae.named_modules() if getattr(module, "weight", None) is not None]
+    weights = {name: getattr(module, "weight", None) for name, module in vae.named_modules()}
     handles = [
         vae.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
-        for name in layers
-        if vae.get_submodule(name).weight.ndim > 1
+        for name, weight in weights.items()
+        if weight is not None and weight.ndim > 1
     ]
     _decoded(vae, torch.zeros(shape, device="meta"))
     for handle in handles:

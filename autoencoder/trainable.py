@@ -21,8 +21,8 @@ def autoencoder_to_train(path: str) -> ModelMixin:
     Raises:
         ValueError: as `build_video_autoencoder` and `load_video_autoencoder`.
     """
-    model = build_video_autoencoder(path) if Path(path).is_file() else load_video_autoencoder(path)
-    return model.train()
+    is_config = path.endswith(".json") or Path(path).is_file()
+    return (build_video_autoencoder(path) if is_config else load_video_autoencoder(path)).train()
 
 
 def source_sha256(path: str) -> str:

@@ -25,7 +25,8 @@ def test_the_citation_is_of_this_version() -> None:
 def test_pre_commit_runs_the_linters_of_make_test() -> None:
     (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
     hooks = {hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]}
-    target = re.search(r"^test:.*\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)
-    assert target is not None
-    commands = {line.removeprefix("\t$(BIN)/").removesuffix(" .") for line in target[1].splitlines()}
+    targets = re.findall(r"^(?:test|types|suite):.*\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)
+    assert len(targets) == 3 and "\t$(MAKE) --jobs=2 types suite\n" in targets[0]
+    lines = [line for target in targets for line in target.splitlines() if line.startswith("\t$(BIN)/")]
+    commands = {line.removeprefix("\t$(BIN)/").removesuffix(" .") for line in lines}
     assert hooks == {command for command in commands if not command.startswith("python")}
