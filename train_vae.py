@@ -52,7 +52,7 @@ from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.config import model_arguments
 from vidtwin_gen.training.hub import push_if_asked
-from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.optimizer import SkippingOptimizer, block_matrices
 from vidtwin_gen.training.pictures import save_samples
 from vidtwin_gen.training.run import training_run
 from vidtwin_gen.weights import MissingWeightsError
@@ -63,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = make_accelerator(config)
     if config.autoencoder:
         vae = autoencoder_to_train(config.autoencoder)
+        if config.optimizer == "muon" and not block_matrices(vae):
+            raise ValueError(
+                f"--optimizer muon is of the matrices of repeated blocks, and {type(vae).__name__} has none: "
+                "say --optimizer adamw, as a preset may have muon"
+            )
     else:
         vae = AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
     layout = latent_layout(vae, config.num_frames, config.height, config.width)

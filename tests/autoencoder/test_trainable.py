@@ -131,9 +131,16 @@ def test_the_shipped_sizes_are_comparable():
         assert f"| {layout.num_tokens()} |" in row and f"| {layout.num_elements:,} |" in row
 
 
-@pytest.mark.parametrize("flag", ["compile", "gradient_checkpointing"])
-def test_what_its_class_does_not_have_is_refused(flag, config_of, synthetic_root, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        ("--compile", "leave the flag out"),
+        ("--gradient_checkpointing", "leave the flag out"),
+        ("--optimizer muon", "say --optimizer adamw"),
+    ],
+)
+def test_what_its_class_does_not_have_is_refused(words, way_out, config_of, synthetic_root, tmp_path):
     flags = flags_of("AutoencoderKLWan", synthetic_root, autoencoder=config_of("AutoencoderKLWan"))
-    with pytest.raises(ValueError, match=f"--{flag}.* AutoencoderKLWan .*leave the flag out"):
-        train_vae.main([*command_line(flags, output_dir=tmp_path / "run"), f"--{flag}"])
+    with pytest.raises(ValueError, match=f"{words}.* AutoencoderKLWan .*{way_out}"):
+        train_vae.main([*command_line(flags, output_dir=tmp_path / "run"), *words.split()])
     assert not (tmp_path / "run").exists()
