@@ -61,15 +61,7 @@ from vidtwin_gen.weights import MissingWeightsError
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(VAEConfig, PRESETS, argv)
     accelerator = make_accelerator(config)
-    if config.autoencoder:
-        vae = autoencoder_to_train(config.autoencoder)
-        if config.optimizer == "muon" and not block_matrices(vae):
-            raise ValueError(
-                f"--optimizer muon is of the matrices of repeated blocks, and {type(vae).__name__} has none: "
-                "say --optimizer adamw, as a preset may have muon"
-            )
-    else:
-        vae = AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
+    vae = make_autoencoder(config)
     layout = latent_layout(vae, config.num_frames, config.height, config.width)
     if config.dry_run:
         accelerator.print(json.dumps(config.public(), indent=2))
@@ -150,6 +142,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.had_steps_left:
             accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
     push_if_asked(run.output_dir / "autoencoder", config, accelerator)
+
+
+def make_autoencoder(config: VAEConfig) -> ModelMixin:
+    """The one that `--autoencoder` names, else VidTwin of the flags' sizes. Raises ValueError for one that
+    cannot be trained so."""
+    if not config.autoencoder:
+        return AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin))
+    vae = autoencoder_to_train(config.autoencoder)
+    if config.optimizer == "muon" and not block_matrices(vae):
+        raise ValueError(
+            f"--optimizer muon is of the matrices of repeated blocks, and {type(vae).__name__} has none: "
+            "say --optimizer adamw, as a preset may have muon"
+        )
+    return vae
 
 
 def index_sha256(*indices: datasets.Dataset) -> str:
