@@ -10,6 +10,7 @@ from eval.flags import AccuracyFlags
 from eval.fvd.flags import FVDFlags, ReferenceFlags, SelftestFlags, SensitivityFlags
 from eval.recon.flags import ReconFlags
 from eval.report.flags import ReportFlags
+from eval.study.flags import StudyFlags
 from vidtwin_gen.flags import Verb, run_verb
 
 VERBS = {
@@ -43,6 +44,11 @@ VERBS = {
         CostFlags,
         "eval.cost.command:measure_cost",
         "tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's",
+    ),
+    "study": Verb(
+        StudyFlags,
+        "eval.study.run:study",
+        "train several autoencoders alike, and the same DiT on each one's latents; quality beside cost",
     ),
     "report": Verb(
         ReportFlags, "eval.report.report:report", "report.md and report.html of one run or of several"

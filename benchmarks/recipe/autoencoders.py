@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import train_vae
-from benchmarks.recipe.inputs import Inputs, Settings, do
+from benchmarks.recipe.inputs import Inputs, Settings
 from benchmarks.recipe.rows import TINY, Row
+from eval.study.stages import do
 from vidtwin_gen.demo import Stage
 from vidtwin_gen.files import read_log
 from vidtwin_gen.training.config import METRICS

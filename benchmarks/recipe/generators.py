@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import train_dit
-from benchmarks.recipe.inputs import Inputs, Settings, distances, do, fvd_stage, once, per_class
+from benchmarks.recipe.inputs import Inputs, Settings, per_class
 from benchmarks.recipe.rows import TINY, Row, Sampling
+from eval.study.stages import do, once
 from vidtwin_gen.demo import NUM_INFERENCE_STEPS, Stage
 from vidtwin_gen.files import read_log
 from vidtwin_gen.latents import LatentLayout
@@ -68,6 +69,5 @@ def sampled(
     assert judge is not None
     values = once(out / "accuracy.json", lambda: {"accuracy": judge.of_generated(clips)})
     if sampling.fvd and settings.num_fvd_clips:
-        do(fvd_stage(inputs, settings, clips, out))
-        values |= distances(out)
+        values |= inputs.comparison(settings).of(clips, out / "fvd.json")
     return values | {"passes": steps * sampling.passes}

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import itertools
 import math
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from safetensors.torch import save_file
 
-from benchmarks.recipe.judge import Judge
 from benchmarks.recipe.rows import TINY, TINY_STEPS
-from eval.autoencoder import MeasuredAutoencoder
-from eval.real_clips import RealClips
+from eval.study.distances import Comparison
+from eval.study.judge import Judge
+from eval.study.stages import do, once
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import DEMO_SIZES, Stage
-from vidtwin_gen.files import new_folder, read_json, write_json
+from vidtwin_gen.files import read_json
 
 LATENTS = "latents.json"
 FLOORS = ("real", "reconstructions")
-CLIPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -73,28 +66,13 @@ class Inputs:
         stride = self.about.get("stride")
         return {"stride": stride} if stride else {"fps": self.about["fps"]}
 
+    def comparison(self, settings: Settings) -> Comparison:
+        return Comparison(self.data, self.fold, self.rate, self.shape, self.features, settings.num_fvd_clips)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(num_frames, height, width) of a clip."""
         return tuple(self.about[name] for name in ("num_frames", "height", "width"))
-
-
-def do(stage: Stage) -> None:
-    """A command, in this process, unless its result is there."""
-    if stage.is_done:
-        return
-    module = stage.program if stage.program.startswith("train_") else f"{stage.program}.__main__"
-    print(f"== {stage.name}", flush=True)
-    start = time.process_time()
-    importlib.import_module(module).main(list(map(str, stage.arguments)))
-    print(f"   {time.process_time() - start:.1f} seconds of the processor", flush=True)
-
-
-def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a file says, measured and written where there is none."""
-    if not path.exists():
-        write_json(path, measure())
-    return read_json(path, "remove it")
 
 
 def make_data(settings: Settings, out: Path) -> Inputs:
@@ -152,22 +130,6 @@ def per_class(inputs: Inputs, num_clips: int) -> int:
     return math.ceil(num_clips / len(inputs.about["class_names"]))
 
 
-def fvd_stage(inputs: Inputs, settings: Settings, clips: Path, out: Path) -> Stage:
-    """The distance of clips from training clips, whose features are computed once for all."""
-    (name, rate), *_ = inputs.rate.items()
-    arguments = ["fvd", "--generated", clips, "--data", inputs.data, "--split", "train", "--no_floors"]
-    arguments += [f"--{name}", rate, "--fold", inputs.fold]
-    arguments += ["--num_samples", settings.num_fvd_clips, "--num_workers", 0]
-    arguments += ["--features_dir", inputs.features]
-    return Stage(f"{out}, FVD", out / "fvd.json", "eval", [*arguments, "--out", out / "fvd.json"])
-
-
-def distances(folder: Path) -> dict[str, Any]:
-    """What `fvd.json` says, None of what it does not."""
-    record = read_json(folder / "fvd.json", "remove it")
-    return {name: record.get(name) for name in ("fvd", "kvd")}
-
-
 def measure_floors(inputs: Inputs, settings: Settings, out: Path) -> dict[str, Any]:
     """Of held-out clips, as they are and as the autoencoder gives them back, the FVD and the KVD from the
     training clips: what a perfect generator would have, and what a perfect one of these latents; and how
@@ -177,28 +139,8 @@ def measure_floors(inputs: Inputs, settings: Settings, out: Path) -> dict[str, A
     floors = once(out / "floors" / "accuracy.json", lambda: {"accuracy": judge.of_held_out()})
     if not settings.num_fvd_clips:
         return floors
-    for kind in FLOORS:
-        folder = out / "floors" / kind
-        if not folder.exists():
-            write_held_out(inputs, settings, folder, is_reconstructed=kind == "reconstructions")
-        do(fvd_stage(inputs, settings, folder / "clips.safetensors", folder))
-    return floors | {kind: distances(out / "floors" / kind) for kind in FLOORS}
-
-
-def write_held_out(inputs: Inputs, settings: Settings, folder: Path, *, is_reconstructed: bool) -> None:
-    """Held-out clips in the files that `pipelines generate` writes, as many of each class as are generated:
-    one of each video, then a second window of it."""
-    autoencoder = MeasuredAutoencoder.load(inputs.vae, torch.device("cpu"), *inputs.shape, own_size=True)
-    real = RealClips.of_split(inputs.data, autoencoder.shape, "test", fold=inputs.fold, **inputs.rate)
-    count = per_class(inputs, settings.num_clips)
-    names = [name for name in real.class_names for _ in range(count)]
-    read = (real.read(draw).frames[0] for draw in real.of_classes(names))  # (F, H, W, C)
-    parts = []
-    while part := list(itertools.islice(read, CLIPS_AT_ONCE)):
-        clips = torch.stack(part)
-        parts.append(autoencoder.reconstruct(clips) if is_reconstructed else clips)
-    labels = torch.tensor([real.label(name) for name in names])
-    with new_folder(folder) as partial:
-        save_file({"frames": torch.cat(parts), "labels": labels}, partial / "clips.safetensors")
-        about = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
-        write_json(partial / "generated.json", about | {"seed": 0})
+    comparison, count = inputs.comparison(settings), per_class(inputs, settings.num_clips)
+    of_kind = {"real": None, "reconstructions": inputs.vae}
+    return floors | {
+        kind: comparison.of_held_out(out / "floors" / kind, count, of_kind[kind]) for kind in FLOORS
+    }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 from benchmarks.recipe.inputs import FLOORS
 from benchmarks.recipe.rows import STAGES
+from eval.study.curves import cell
 
 READINGS = {"steps": "Equal steps", "seconds": "Equal processor seconds"}
 COLUMNS = {
@@ -71,12 +72,3 @@ def lines_of(record: Mapping[str, Any], name: str, reading: str) -> Iterator[lis
         fvds, kvds = ([value.get(measure) for value in values] for measure in ("fvd", "kvd"))
         fvd = cell(fvds, 0) + (f" ({fmean(fvds) / floor:.2f})" if floor and None not in fvds else "")
         yield [name, sampling, str(values[0]["passes"]), *costs, accuracy, fvd, cell(kvds, 4)]
-
-
-def cell(values: Sequence[float | None], digits: int) -> str:
-    """The mean and, of several, the standard deviation; – where there is none."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "–"
-    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{fmean(known):.{digits}f}{spread}"

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from accelerate.commands.launch import launch_command_parser
 
 import train_dit
 import train_vae
+from eval.study.flags import StudyFlags
+from eval.study.plan import read_study
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, command_line
 from tests.docs.pages import ROOT, STEPS, Step
 from vidtwin_gen.demo import DemoFlags
@@ -75,8 +78,9 @@ OUTPUT_FLAGS = ("--out", "--output_dir", "--json", "--gif", "--figure", "--markd
 
 
 def is_parsed_only(words: list[str]) -> bool:
-    """The demo is every command in turn and has a test of its own, tests/vidtwin_gen/test_demo.py."""
-    return words[:3] == ["-m", "vidtwin_gen", "demo"]
+    """The demo and the study are every command in turn and have tests of their own,
+    tests/vidtwin_gen/test_demo.py and tests/eval/study/test_study.py."""
+    return words[:3] in (["-m", "vidtwin_gen", "demo"], ["-m", "eval", "study"])
 
 
 def run_python(words: list[str]) -> None:
@@ -88,7 +92,7 @@ def run_python(words: list[str]) -> None:
         assert words[2:] == [re.search(r"^VENV := (.+)$", MAKEFILE, re.MULTILINE)[1]]  # type: ignore[index]
         return
     if is_parsed_only(words):
-        parse_demo(words[3:])
+        (parse_demo if "demo" in words else parse_study)(words[3:])
         return
     script = words[0] in SCRIPTS
     module: Any = SCRIPTS[words[0]] if script else importlib.import_module(PACKAGES.get(words[1], words[1]))
@@ -109,6 +113,14 @@ def parse_demo(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, DemoFlags)
     parser.parse_args(words)
+
+
+def parse_study(words: list[str]) -> None:
+    """Its JSON is one, too."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser, StudyFlags)
+    with chdir(ROOT):
+        read_study(parser.parse_args(words).study)
 
 
 def check_make(words: list[str]) -> None:

@@ -1,0 +1,179 @@
+"""The page of a study: what each row costs, what it gives, and two plots of one over the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from eval.figures import COLOURS, write_figure
+from eval.report.page import Section, Table, to_html, to_markdown
+from eval.report.pictures import Picture, PictureRow
+from eval.study.curves import cell, curve, measured, sampling_flops, times_the_flops, training_flops
+from vidtwin_gen.files import write_text
+
+TITLES = {"steps": "Equal steps", "flops": "Equal training FLOPs of the DiT"}
+MEASURES = {"accuracy": "class accuracy", "fvd": "FVD", "kvd": "KVD"}
+PLOTTED = ("accuracy", "kvd")
+
+
+def write_page(out: Path, record: Mapping[str, Any]) -> None:
+    """`study.md`, `study.html`, `training.png` and `sampling.png` in the study's folder."""
+    training, sampling = out / "training.png", out / "sampling.png"
+    write_figure(training, draw_training(record))
+    write_figure(sampling, draw_sampling(record))
+    study, real = record["study"], record["real"]
+    frames = "×".join(str(study[name]) for name in ("num_frames", "height", "width"))
+    about = (
+        f"Clips of {frames}, {study['num_clips']} or a few more generated at each point, guidance "
+        f"{study['guidance_scale']:g}, {study['num_inference_steps']} steps of the sampler where no other "
+        f"number is named; mean ± standard deviation over seeds {', '.join(map(str, study['seeds']))}. FVD "
+        f"and KVD are of {study['num_fvd_clips'] or study['num_clips']} of them, from as many training "
+        "clips. Real held-out clips: class accuracy "
+        f"{100 * real['accuracy']:.1f} %, FVD {cell([real['fvd']], 0)}, KVD {cell([real['kvd']], 3)}. Both "
+        "trainings see the same clips in the same order in every row; the learning rate of stage 2 ends "
+        "nowhere, so that a shorter training is the beginning of a longer one. FLOPs are counted, of matrix "
+        "products, convolutions and attention; LPIPS, the discriminator and encoding are not in them."
+    )
+    pictures = [
+        PictureRow([Picture(training, "quality over training FLOPs", plot=True)]),
+        PictureRow([Picture(sampling, "quality over sampling FLOPs", plot=True)]),
+    ]
+    sections = [
+        Section("What was compared", [about, f"`{record['command']}`", costs(record), autoencoders(record)]),
+        *(Section(title, [reading(record, name)]) for name, title in TITLES.items()),
+        Section(
+            f"To come as far as {study['base']}",
+            [
+                f"How many times the FLOPs of {study['base']}'s training a row needs for what that reaches, "
+                "seed by seed, between its points on a logarithmic line; – where a seed never does. A row "
+                "that is as good at its first point needs at most that. Of a saved autoencoder stage 1 "
+                "counts as nothing.",
+                reached(record),
+            ],
+        ),
+        Section("Steps of the sampler, after equal steps of training", [samplers(record)]),
+        Section("Plots", list(pictures)),
+    ]
+    write_text(out / "study.md", to_markdown(sections, out, "Study of latents"))
+    write_text(out / "study.html", to_html(sections, "Study of latents"))
+
+
+def costs(record: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, row in record["rows"].items():
+        cost = row["cost"]
+        rows.append(
+            [
+                name,
+                cost["autoencoder_class"],
+                f"{cost['autoencoder_parameters'] / 1e6:.2f}",
+                f"{cost['dit_parameters'] / 1e6:.2f}",
+                f"{cost['num_elements']:,}",
+                f"{cost['num_tokens']:,}",
+                f"{cost['dit_forward_flops'] / 1e9:.2f}",
+                f"{cost['dit_training_flops'] / 1e9:.2f}",
+                f"{cost['dit_training_memory'] / 2**20:,.0f}",
+                f"{row['stage_1_flops'] / 1e12:,.0f}" if row["stage_1_flops"] else "–",
+            ]
+        )
+    header = ["row", "class", "M parameters", "of the DiT", "numbers", "tokens", "GFLOPs a call"]
+    header += ["GFLOPs a clip trained", "MiB, batch 1", "TFLOPs of stage 1"]
+    return Table(header, rows)
+
+
+def autoencoders(record: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, row in record["rows"].items():
+        quality, unpaired = row["quality"], row["reconstructions"]
+        digits = {"psnr": 2, "ssim": 4, "lpips": 4, "rfvd": 0, "tfvd": 0}
+        cells = [cell([quality.get(measure)], count) for measure, count in digits.items()]
+        rows.append([name, *cells, cell([unpaired["fvd"]], 0), cell([unpaired["kvd"]], 3)])
+    header = ["row", "PSNR, dB", "SSIM", "LPIPS", "rFVD", "tFVD", "FVD of reconstructions, unpaired", "KVD"]
+    return Table(header, rows, "Of held-out clips.")
+
+
+def reading(record: Mapping[str, Any], name: str) -> Table:
+    """A table of the ends of a reading."""
+    study, rows = record["study"], []
+    calls = study["num_inference_steps"]
+    for title, row in record["rows"].items():
+        steps = row["ends"][name]
+        spent = training_flops(row, steps)
+        rows.append([title, f"{steps:,}", f"{spent / 1e12:,.1f}", *values(row, steps, calls)])
+    return Table(["row", "steps", "TFLOPs of stage 2", "accuracy, %", "FVD", "KVD"], rows)
+
+
+def samplers(record: Mapping[str, Any]) -> Table:
+    study, rows = record["study"], []
+    for calls in sorted({study["num_inference_steps"], *study["more_inference_steps"]}):
+        for title, row in record["rows"].items():
+            spent = sampling_flops(row, calls, study["guidance_scale"])
+            quality = values(row, row["ends"]["steps"], calls)
+            rows.append([title, str(calls), f"{spent / 1e9:,.1f}", *quality])
+    return Table(["row", "steps", "GFLOPs a clip", "accuracy, %", "FVD", "KVD"], rows)
+
+
+def values(row: Mapping[str, Any], steps: int, calls: int) -> list[str]:
+    accuracy = [None if x is None else 100 * x for x in measured(row, steps, calls, "accuracy")]
+    fvd, kvd = (measured(row, steps, calls, measure) for measure in ("fvd", "kvd"))
+    return [cell(accuracy, 1), cell(fvd, 0), cell(kvd, 3)]
+
+
+def reached(record: Mapping[str, Any]) -> Table:
+    stages = {"stage 2": False, "both stages": True}
+    rows = []
+    for name in record["rows"]:
+        factors = (
+            times_the_flops(record, name, measure, with_stage_1=both)
+            for measure in MEASURES
+            for both in stages.values()
+        )
+        rows.append([name, *(" ".join(cell([x], 2) for x in of_seeds) for of_seeds in factors)])
+    header = [f"{title}, {stage}" for title in MEASURES.values() for stage in stages]
+    return Table(["row", *header], rows)
+
+
+def draw_training(record: Mapping[str, Any]) -> Figure:
+    """Quality over the FLOPs of stage 2: the mean of each point's seeds, and the seeds."""
+    figure, axes = _panels("TFLOPs of stage 2")
+    calls = record["study"]["num_inference_steps"]
+    for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
+        for axis, measure in zip(axes, PLOTTED, strict=True):
+            seeds = [dict(curve(seed, calls, measure)) for seed in row["seeds"].values()]
+            steps = sorted(set.intersection(*map(set, seeds)))
+            spent = [training_flops(row, step) / 1e12 for step in steps]
+            means = [fmean(seed[step] for seed in seeds) for step in steps]
+            axis.plot(spent, means, "o-", color=colour, label=name)
+            for seed in seeds:
+                axis.plot(spent, [seed[step] for step in steps], ".", color=colour, alpha=0.5)
+    axes[0].legend()
+    return figure
+
+
+def draw_sampling(record: Mapping[str, Any]) -> Figure:
+    """Quality over the FLOPs of a clip, after equal steps of training."""
+    figure, axes = _panels("GFLOPs of a clip")
+    study = record["study"]
+    counts = sorted({study["num_inference_steps"], *study["more_inference_steps"]})
+    for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
+        spent = [sampling_flops(row, count, study["guidance_scale"]) / 1e9 for count in counts]
+        for axis, measure in zip(axes, PLOTTED, strict=True):
+            seeds = [measured(row, row["ends"]["steps"], count, measure) for count in counts]
+            known = [(x, [y for y in ys if y is not None]) for x, ys in zip(spent, seeds, strict=True)]
+            means = [(x, fmean(ys)) for x, ys in known if ys]
+            axis.plot(*zip(*means, strict=True), "o-", color=colour, label=name)
+    axes[0].legend()
+    return figure
+
+
+def _panels(label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, len(PLOTTED))
+    for axis, measure in zip(axes, PLOTTED, strict=True):
+        axis.set(xscale="log", xlabel=label, ylabel=MEASURES[measure])
+        axis.grid(alpha=0.3)
+    return figure, axes

@@ -1,0 +1,225 @@
+"""python -m eval study: autoencoders trained alike, the same DiT trained alike on the latents of each, and
+quality beside cost in one row."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eval.flags import CLIPS_FILE
+from eval.study.distances import Comparison
+from eval.study.flags import StudyFlags
+from eval.study.judge import Judge
+from eval.study.page import write_page
+from eval.study.plan import RowCost, Study, StudyRow, cost_of, dit_flags, ends, points_of, read_study
+from eval.study.stages import do, once
+from vidtwin_gen.data.synthetic import CLASSES
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.demo import Stage
+from vidtwin_gen.files import owned_folder, read_json, read_log, write_json
+from vidtwin_gen.training.config import METRICS, RECORD
+
+RESULT = "study.json"
+
+
+def study(flags: StudyFlags) -> None:
+    """Runs what is missing, so that the same command goes on where it stopped, and writes the page.
+
+    Raises:
+        ValueError: the JSON is no study, a row cannot take part, or `--out` is of another study.
+    """
+    plan = read_study(flags.study)
+    if flags.dry_run:
+        costs = {name: cost_of(plan, row, len(_class_names(plan))) for name, row in plan.rows.items()}
+        for name, row_ends in ends(plan, costs).items():
+            print(described(name, costs[name], row_ends, points_of(plan, row_ends)))
+        return
+    with owned_folder(flags.out, "name another --out"):
+        _run(plan, flags.out, flags.command)
+
+
+def _run(plan: Study, out: Path, command: str) -> None:
+    spec, path = dataclasses.asdict(plan), out / RESULT
+    if path.exists() and (before := read_json(path, "remove it")["study"]) != _plain(spec):
+        changed = [name for name, value in _plain(spec).items() if before.get(name) != value]
+        raise ValueError(f"{path} is of another study ({', '.join(changed)} differ): name another --out")
+    num_classes = len(_class_names(plan))
+    costs = {
+        name: RowCost(**once(out / name / "cost.json", partial(_cost, plan, row, num_classes)))
+        for name, row in plan.rows.items()
+    }
+    row_ends = ends(plan, costs)
+    rate = {"stride": plan.stride}
+    record: dict[str, Any] = {
+        "command": command,
+        "study": spec,
+        "rows": {
+            name: {"cost": dataclasses.asdict(cost), "ends": row_ends[name], "seeds": {}}
+            for name, cost in costs.items()
+        },
+    }
+    write_json(path, record)
+    data = Path(plan.data) if plan.data else out / "data"
+    if not plan.data:
+        do(Stage("data", data, "vidtwin_gen", ["data", "--out", data]))
+    per_class = math.ceil(plan.num_clips / num_classes)
+    bench = Bench(
+        plan,
+        out,
+        data,
+        Comparison(data, plan.fold, rate, plan.shape, out / "features", plan.fvd_clips),
+        Judge(data, plan.fold, rate, plan.shape),
+        per_class,
+    )
+    record["real"] = bench.floors(out / "real", None) | once(
+        out / "real.json", lambda: {"accuracy": bench.judge.of_held_out()}
+    )
+    for name, row in plan.rows.items():
+        record["rows"][name] |= bench.stage_1(name, row, costs[name])
+        write_json(path, record)
+    for seed in plan.seeds:
+        for name, row in plan.rows.items():
+            points = bench.stage_2(name, row, seed, row_ends[name])
+            record["rows"][name]["seeds"][str(seed)] = points
+            write_json(path, record)
+    write_page(out, record)
+    print(f"wrote {path} and {out / 'study.html'}")
+
+
+def described(name: str, cost: RowCost, row_ends: Mapping[str, int], points: Sequence[int]) -> str:
+    """A line before anything is trained."""
+    networks = f"{cost.autoencoder_parameters / 1e6:.2f} M and {cost.dit_parameters / 1e6:.2f} M parameters"
+    flops = f"{cost.autoencoder_training_flops / 1e9:.2f} and {cost.dit_training_flops / 1e9:.2f} GFLOPs"
+    return (
+        f"{name}: {cost.autoencoder_class}, {networks}; {cost.num_elements:,} numbers in {cost.num_tokens:,} "
+        f"tokens; {flops} a clip in training; stage 2 for {row_ends['steps']:,} steps, and for "
+        f"{row_ends['flops']:,} of equal FLOPs, looked at after {', '.join(map(str, points))}"
+    )
+
+
+def _class_names(plan: Study) -> list[str]:
+    if plan.data is None:
+        return list(CLASSES)
+    names: list[str] = build_index(plan.data, split="train", fold=plan.fold).features["label"].names
+    return names
+
+
+def _cost(plan: Study, row: StudyRow, num_classes: int) -> dict[str, Any]:
+    return dataclasses.asdict(cost_of(plan, row, num_classes))
+
+
+def _plain(values: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    return [_plain(value) for value in values] if isinstance(values, (list, tuple)) else values
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What trains and measures a row.
+
+    Args:
+        data: the videos. comparison, judge: of all rows' clips. per_class: clips generated of each class.
+    """
+
+    plan: Study
+    out: Path
+    data: Path
+    comparison: Comparison
+    judge: Judge
+    per_class: int
+
+    @property
+    def real(self) -> list[object]:
+        return ["--data", self.data, "--stride", self.plan.stride, "--fold", self.plan.fold]
+
+    @property
+    def size(self) -> list[object]:
+        frames, height, width = self.plan.shape
+        return ["--num_frames", frames, "--height", height, "--width", width]
+
+    def vae(self, name: str, row: StudyRow) -> Path:
+        return self.out / name / "vae" / "autoencoder" if row.is_trained else Path(row.autoencoder)
+
+    def stage_1(self, name: str, row: StudyRow, cost: RowCost) -> dict[str, Any]:
+        """Trains the autoencoder, unless it is one that is trained already, measures it and encodes the
+        videos."""
+        plan, folder, vae = self.plan, self.out / name, self.vae(name, row)
+        spent = 0
+        if row.is_trained:
+            own = [*shlex.split(plan.train_vae), *shlex.split(row.train_vae), *self.size]
+            train = [*own, "--autoencoder", row.autoencoder, *self.real, "--output_dir", vae.parent]
+            do(Stage(f"{name}, the autoencoder", vae, "train_vae", train))
+            run = read_json(vae.parent / RECORD, "")
+            clips = run["train_batch_size"] * run["gradient_accumulation_steps"] * run["max_train_steps"]
+            spent = clips * cost.autoencoder_training_flops
+        measured: dict[str, Any] = {}
+        for verb in ("recon", "diagnose"):
+            result = folder / f"{verb}.json"
+            words = [verb, "--vae", vae, *self.real, *self.size, "--num_clips", self.comparison.num_clips]
+            words += ["--features_dir", self.comparison.features, "--num_workers", 0, "--out", result]
+            do(Stage(f"{name}, {verb}", result, "eval", words))
+            measured[verb] = read_json(result, "remove it")
+        encode = ["encode", "--vae", vae, *self.real, *self.size, "--out", folder / "latents"]
+        encode += ["--windows_per_video", plan.windows_per_video, "--num_workers", 0]
+        do(Stage(f"{name}, latents", folder / "latents" / "latents.json", "vidtwin_gen", encode))
+        both, diagnosed = measured["recon"]["both"], measured["diagnose"]
+        quality = {name: both[name]["mean"] for name in ("psnr", "ssim", "lpips") if name in both}
+        return {
+            "quality": quality | {kind: (diagnosed.get(kind) or {}).get("fvd") for kind in ("rfvd", "tfvd")},
+            "reconstructions": self.floors(folder / "reconstructions", vae),
+            "stage_1_flops": spent,
+        }
+
+    def floors(self, folder: Path, vae: Path | None) -> dict[str, Any]:
+        """The distances of held-out clips, as they are or as an autoencoder gives them back."""
+        return self.comparison.of_held_out(folder, self.per_class, vae)
+
+    def stage_2(self, name: str, row: StudyRow, seed: int, row_ends: Mapping[str, int]) -> dict[str, Any]:
+        """One training, and what is measured where it has come to each point, by its steps."""
+        plan, folder = self.plan, self.out / name / f"seed_{seed}"
+        places = ["--vae", self.vae(name, row), "--latents", self.out / name / "latents"]
+        points: dict[str, Any] = {}
+        for steps in points_of(plan, row_ends):
+            calls = [plan.num_inference_steps]
+            calls += plan.more_inference_steps if steps == row_ends["steps"] else ()
+            at = folder / f"steps_{steps}"
+            if not all((at / f"{count}_calls" / "values.json").exists() for count in calls):
+                train = [*dit_flags(plan, row), *places, "--seed", seed, "--max_train_steps", steps]
+                reached = at / "reached.json"  # the folder of the run goes on to the next point
+                if not reached.exists():
+                    run = Stage(f"{name}, seed {seed}, {steps} steps", reached, "train_dit",
+                                [*train, "--output_dir", folder / "dit"])  # fmt: skip
+                    do(run)
+                    write_json(reached, _last_validation(folder / "dit" / METRICS))
+            points[str(steps)] = read_json(at / "reached.json", "remove it") | {
+                "sampled": {
+                    str(count): self.sampled(folder / "dit" / "pipeline", at / f"{count}_calls", seed, count)
+                    for count in calls
+                }
+            }
+        return points
+
+    def sampled(self, pipeline: Path, folder: Path, seed: int, num_inference_steps: int) -> dict[str, Any]:
+        def measure() -> dict[str, Any]:
+            clips = folder / "clips" / CLIPS_FILE
+            words = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif"]
+            words += ["--num_videos_per_class", self.per_class, "--seed", seed, "--batch_size", 32]
+            words += ["--guidance_scale", self.plan.guidance_scale]
+            words += ["--num_inference_steps", num_inference_steps]
+            do(Stage(f"{folder}, clips", clips, "pipelines", words))
+            accuracy = {"accuracy": self.judge.of_generated(clips)}
+            return accuracy | self.comparison.of(clips, folder / "fvd.json")
+
+        return once(folder / "values.json", measure)
+
+
+def _last_validation(log: Path) -> dict[str, float]:
+    return {"val_loss": [line["val_loss"] for line in read_log(log) if "val_loss" in line][-1]}

@@ -1,0 +1,182 @@
+"""A study of two autoencoders, as small as may be."""
+
+import dataclasses
+import json
+import shlex
+import shutil
+from functools import partial
+
+import pytest
+
+from autoencoder.losses.perceptual import LPIPS_WEIGHTS
+from eval.__main__ import main
+from eval.study import run
+from eval.study.curves import cell, flops_to_reach, times_the_flops
+from eval.study.judge import Judge
+from eval.study.plan import RowCost, ends, points_of, read_study
+from tests.builders.autoencoders import TINY_AUTOENCODER, build_of
+from tests.builders.extractors import FilterResponses, install
+from tests.builders.runs import DIT_FLAGS, TRAINING_FLAGS, command_line
+
+SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
+STAGE_1 = TRAINING_FLAGS | SHORT | {"train_batch_size": 2, "lpips_weight": 0, "gan_weight": 0}
+COUNTS = {"ours": 2, "wan": 8}  # FLOPs
+STAGE_2 = DIT_FLAGS | SHORT | {"max_train_steps": 4, "num_sample_classes": 1, "num_inference_steps": 1}
+
+
+@pytest.fixture
+def write(tmp_path, few_videos):
+    """A study of a VidTwin that is trained and of a saved Wan, with changes; a change to None leaves the key
+    out."""
+
+    def write(**changes):
+        ours = tmp_path / "ours.json"
+        ours.write_text(
+            json.dumps({"_class_name": "AutoencoderVidTwin"} | TINY_AUTOENCODER | {"num_frames": 5})
+        )
+        if not (tmp_path / "wan").exists():
+            build_of("AutoencoderKLWan").save_pretrained(tmp_path / "wan")
+        study = {
+            "data": str(few_videos),
+            "num_frames": 5,
+            "height": 16,
+            "width": 16,
+            "windows_per_video": 1,
+            "train_vae": shlex.join(command_line(STAGE_1, num_validation_videos=2)),
+            "train_dit": shlex.join(command_line(STAGE_2, patch_size=None)),
+            "base": "ours",
+            "seeds": [0],
+            "points": [1.0],
+            "num_clips": 4,
+            "num_inference_steps": 2,
+            "more_inference_steps": [1],
+            "rows": {"ours": {"autoencoder": str(ours)}, "wan": {"autoencoder": str(tmp_path / "wan")}},
+        }
+        path = tmp_path / "study.json"
+        kept = {name: value for name, value in (study | changes).items() if value is not None}
+        path.write_text(json.dumps(kept))
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(LPIPS_WEIGHTS.variable, "absent")
+    monkeypatch.setattr(run, "Judge", partial(Judge, num_clips=8, num_steps=2))
+    network = FilterResponses()
+    install(monkeypatch, network)
+    return network
+
+
+def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
+    write, tmp_path, small_networks, capsys
+):
+    words = ["study", str(write()), "--out", str(tmp_path / "out")]
+    main(words)
+    out = tmp_path / "out"
+    record = json.loads((out / "study.json").read_text())
+    ours, wan = record["rows"]["ours"], record["rows"]["wan"]
+    assert ours["ends"] == {"steps": 4, "flops": 4} and list(ours["seeds"]) == ["0"]
+    assert wan["cost"]["num_tokens"] > ours["cost"]["num_tokens"]
+    times = wan["cost"]["dit_training_flops"] / ours["cost"]["dit_training_flops"]
+    assert wan["ends"] == {"steps": 4, "flops": max(1, round(4 / times))}
+    assert set(ours["seeds"]["0"]) == {"4"} and set(wan["seeds"]["0"]) == {str(wan["ends"]["flops"]), "4"}
+    assert set(ours["seeds"]["0"]["4"]["sampled"]) == {"1", "2"}
+    assert ours["quality"]["psnr"] > 0 and wan["quality"]["rfvd"] != wan["quality"]["tfvd"]
+    assert ours["reconstructions"]["fvd"] > 0 and record["real"]["fvd"] > 0
+    assert ours["stage_1_flops"] == 2 * 2 * ours["cost"]["autoencoder_training_flops"]
+    assert wan["stage_1_flops"] == 0 and not (out / "wan" / "vae").exists()
+    assert wan["cost"]["autoencoder_class"] == "AutoencoderKLWan"
+    page = (out / "study.md").read_text(encoding="utf-8")
+    for title in ("Equal steps", "Equal training FLOPs", "To come as far as ours"):
+        assert f"## {title}" in page
+    assert page.count("| wan |") == 2 + 2 + 1 + 2 and (out / "study.html").stat().st_size > 50_000
+
+    # from what a kill in the middle of the last training leaves
+    before = (out / "study.json").read_bytes(), (out / "study.md").read_bytes()
+    shutil.rmtree(out / "wan" / "seed_0" / "steps_4")
+    shutil.rmtree(out / "wan" / "seed_0" / "dit" / "pipeline")
+    seen = small_networks.num_seen
+    main(words)
+    assert ((out / "study.json").read_bytes(), (out / "study.md").read_bytes()) == before
+    assert small_networks.num_seen == seen
+    main([*words, "--dry_run"])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("wan: AutoencoderKLWan") and "for 4 steps, and for 2 of equal FLOPs" in line
+    with pytest.raises(SystemExit):
+        main(["study", str(write(num_clips=6)), "--out", str(out)])
+    assert "is of another study (num_clips differ)" in capsys.readouterr().err
+
+
+def test_dearer_latents_have_fewer_steps_of_equal_flops(write):
+    study = read_study(
+        write(train_dit=shlex.join(command_line(STAGE_2, patch_size=None, max_train_steps=40)))
+    )
+    sizes = {field.name: 1 for field in dataclasses.fields(RowCost)} | {"autoencoder_class": "any"}
+    costs = {name: RowCost(**sizes | {"dit_training_flops": count}) for name, count in COUNTS.items()}
+    assert ends(study, costs) == {
+        "ours": {"steps": 40, "flops": 40},
+        "wan": {"steps": 40, "flops": 10},
+    }
+    halves = dataclasses.replace(study, points=(0.5, 1.0))
+    assert points_of(halves, {"steps": 40, "flops": 10}) == [5, 10, 20, 40]
+    assert points_of(halves, {"steps": 40, "flops": 21}) == [10, 21, 40]  # 20 is as good as 21
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"rows": {}}, "rows is an object with an autoencoder by each name"),
+        ({"rows": {"a": {"autoencoder": "nowhere"}}, "base": "a"}, "nowhere is neither a JSON file nor"),
+        ({"rows": {"a": {"vae": "b"}}}, "row a has no vae; there are autoencoder, patch_size"),
+        ({"base": "magvit"}, "base 'magvit' is no row; there are ours, wan"),
+        ({"points": [0.5]}, "points are above 0 and at most 1, the end"),
+        ({"clips": 3}, "has no clips; there are rows, base"),
+        ({"height": None}, "has no height, which it needs"),
+        ({"num_frames": "five"}, "num_frames is of type int, got 'five'"),
+        ({"seeds": 0}, "seeds is a list, got 0"),
+        ({"seeds": ["a"]}, "seeds is of type int, got 'a'"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"num_fvd_clips": 5}, "num_fvd_clips is from 2 to num_clips, 4, got 5"),
+    ],
+)
+def test_what_is_no_study_is_refused(write, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        read_study(write(**changes))
+
+
+def test_a_class_that_can_not_take_part_is_refused_before_anything_is_trained(write, tmp_path, capsys):
+    image = tmp_path / "image.json"
+    image.write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    path = write(rows={"image": {"autoencoder": str(image)}}, base="image")
+    with pytest.raises(SystemExit):
+        main(["study", str(path), "--out", str(tmp_path / "out")])
+    assert "AutoencoderKL, which does not work on videos" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "image").exists()
+
+
+def test_the_flops_to_come_as_far_lie_between_points():
+    cost = {"clips_per_step": 2, "dit_training_flops": 5, "dit_forward_flops": 1}
+
+    def seed(*values):
+        steps = (10, 100, 1000)
+        return {
+            str(n): {"sampled": {"25": {"accuracy": value, "kvd": -value}}}
+            for n, value in zip(steps, values, strict=True)
+        }
+
+    row = {"cost": cost, "ends": {"steps": 1000, "flops": 1000}, "stage_1_flops": 10_000}
+    row |= {"seeds": {"0": seed(0.2, 0.4, 0.8)}}
+    for goal, steps in ((0.4, 100), (0.6, 100 * 10**0.5), (0.1, 10)):
+        needed = flops_to_reach(row, row["seeds"]["0"], 25, "accuracy", goal)
+        assert needed == pytest.approx(10 * steps)
+    assert flops_to_reach(row, row["seeds"]["0"], 25, "kvd", -0.6) == pytest.approx(1000 * 10**0.5)
+    assert flops_to_reach(row, row["seeds"]["0"], 25, "accuracy", 0.9) is None
+    faster = row | {"seeds": {"0": seed(0.4, 0.8, 0.9)}, "stage_1_flops": 4_000}
+    record = {"study": {"base": "a", "num_inference_steps": 25}, "rows": {"a": row, "b": faster}}
+    assert times_the_flops(record, "b", "accuracy") == [pytest.approx(0.1)]
+    assert times_the_flops(record, "b", "accuracy", with_stage_1=True) == [pytest.approx(5 / 20)]
+    assert times_the_flops(record, "a", "kvd") == [pytest.approx(1.0)]
+    assert cell([1.0, 3.0], 1) == "2.0 ± 1.4" and cell([1.0, None], 1) == "–" and cell([2.0], 0) == "2"
