@@ -6,13 +6,26 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from PIL import Image
 
-from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
+from eval.fvd.protocols import Codec, Resize
+from vidtwin_gen.data.pixels import cover, covering_size, from_uint8, to_uint8
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
+from vidtwin_gen.data.video import read_frames
+from vidtwin_gen.data.writing import write_video
 
 RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
+# as records name them: in the first word what publications state
+RESIZES: dict[Resize, str] = {
+    "bilinear": RESIZE,
+    "lanczos": "lanczos, by PIL in uint8, until the frame covers the size, centre crop",
+}
+MP4_FPS = 25  # UCF-101's; x264 spends its bits by it
+CODECS: dict[Codec, str] = {"none": "none", "mp4": f"mp4 h264 yuv420p, -crf 10 at {MP4_FPS} fps"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,35 @@ class Clips:
         return cls(tuple(map(torch.stack, sizes)), torch.stack([clip.origin for clip in clips]))
 
 
-def fit(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(F, h, w, C) uint8 -> (F, H, W, C) uint8, as RESIZE says: one function for real and generated clips."""
+def fit(clip: torch.Tensor, size: tuple[int, int], resize: Resize = "bilinear") -> torch.Tensor:
+    """(F, h, w, C) uint8 -> (F, H, W, C) uint8, as RESIZES says: one function for real and generated
+    clips."""
     if tuple(clip.shape[1:3]) == size:
         return clip
+    if resize == "lanczos":
+        height, width = covering_size(clip.shape[1:3], size)
+        pictures = (Image.fromarray(frame) for frame in clip.numpy())
+        resized = (picture.resize((width, height), Image.Resampling.LANCZOS) for picture in pictures)
+        clip = torch.from_numpy(np.stack([*map(np.asarray, resized)]))  # which `cover` has only to crop
     return to_uint8(cover(from_uint8(clip), size))
+
+
+def prepare(
+    clip: torch.Tensor, size: tuple[int, int], resize: Resize = "bilinear", codec: Codec = "none"
+) -> torch.Tensor:
+    """(F, h, w, C) uint8 -> (F, H, W, C) uint8, as it is compared: `fit`, then written and read again."""
+    clip = fit(clip, size, resize)
+    if codec == "none":
+        return clip
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        write_video(path, clip, MP4_FPS)
+        return torch.from_numpy(read_frames(path, len(clip), start=0).frames)
+
+
+def preparation(resize: Resize, codec: Codec) -> dict[str, str]:
+    """What kept features depend on of these. No codec goes unnamed, as in those of before there was one."""
+    return {"resize": RESIZES[resize]} | ({"codec": CODECS[codec]} if codec != "none" else {})
 
 
 def find_videos(paths: Sequence[str | Path]) -> list[Path]:

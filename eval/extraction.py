@@ -99,11 +99,12 @@ class Extraction:
             real.bad |= {draws[index].row: error for index, error in errors.items()}
 
     def generated(
-        self, generated: GeneratedClips, chosen: Sequence[int], size: tuple[int, int], view: View
+        self, generated: GeneratedClips, chosen: Sequence[int], how: Sequence[Any], view: View
     ) -> torch.Tensor:
-        """(N, D), of the chosen clips. Raises ValueError for videos that give no clip."""
+        """(N, D), of the chosen clips, brought to `how` = (size, resize, codec) as `prepare` takes them.
+        Raises ValueError for videos that give no clip."""
         keys = [str(index) for index in chosen]
-        clips = ReadClips(generated.read, [(index, size) for index in chosen])
+        clips = ReadClips(generated.read, [(index, *how) for index in chosen])
         if errors := self._compute(clips, keys, [view], "generated clips"):
             raise ValueError(f"--generated: {'; '.join(sorted(errors.values())[:3])}")
         return self._gather(view.store, keys)

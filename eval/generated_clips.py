@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eval.clips import Clips, find_videos, fit
+from eval.clips import Clips, find_videos, prepare
+from eval.fvd.protocols import Codec, Resize
 from vidtwin_gen.data.decoding import VideoError, opened
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
@@ -79,10 +80,13 @@ class GeneratedClips:
         window = seeded_generator(self.window_seed, path.relative_to(self.path).as_posix())
         return torch.from_numpy(read_frames(path, self.shape[0], **self.rate, generator=window).frames)
 
-    def read(self, index: int, size: tuple[int, int]) -> Clips:
-        """A clip at (height, width). Raises VideoError as `read_frames`."""
+    def read(
+        self, index: int, size: tuple[int, int], resize: Resize = "bilinear", codec: Codec = "none"
+    ) -> Clips:
+        """A clip at (height, width), as `prepare` makes it. Raises VideoError as `read_frames`."""
         clip = self.clip(index)
-        return Clips((fit(clip, size),), torch.tensor([0, *clip.shape[1:3]]))
+        prepared = prepare(clip, size, resize, codec)
+        return Clips((prepared,), torch.tensor([0, *clip.shape[1:3]]))
 
 
 def read_generated(

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from eval.clips import RESIZE, Clips, find_videos, fit
+from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Split
+from eval.fvd.protocols import Codec, Resize
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps, read_frames
@@ -40,6 +41,7 @@ class RealClips:
         paths: of the videos. names: the class of each. class_names: all classes.
         shape: (num_frames, height, width) of a clip.
         stride, fps: how densely frames are taken, as for `read_clip`.
+        resize, codec: as for `prepare`.
     """
 
     def __init__(
@@ -53,11 +55,14 @@ class RealClips:
         stride: int | None = None,
         fps: float | None = None,
         seed: int = 0,
+        resize: Resize = "bilinear",
+        codec: Codec = "none",
     ) -> None:
         self.root, self.paths, self.names = root, list(paths), list(names)
         self.class_names = list(class_names)
         self.num_frames, self.size = shape[0], (shape[1], shape[2])
         self.stride, self.fps = stride, fps
+        self.resize, self.codec = resize, codec
         self.num_videos = len(self.names)
         self.generator = torch.Generator().manual_seed(seed)
         self.order: list[int] = torch.randperm(self.num_videos, generator=self.generator).tolist()
@@ -138,7 +143,8 @@ class RealClips:
         """What a clip depends on besides its key."""
         rate = {"stride": self.stride or 1} if self.fps is None else {"fps": self.fps}
         drawn = {"seed": self.generator.initial_seed(), "num_videos": self.num_videos}
-        return {"num_frames": self.num_frames, "size": list(self.size), "resize": RESIZE, **rate, **drawn}
+        prepared = preparation(self.resize, self.codec)
+        return {"num_frames": self.num_frames, "size": list(self.size), **prepared, **rate, **drawn}
 
     def key(self, draw: ClipDraw) -> str:
         """A name for what this draw reads, by the file's place below the root, its size and its time."""
@@ -155,7 +161,7 @@ class RealClips:
         return (path.relative_to(self.root) if self.root else path.absolute()).as_posix()
 
     def read(self, draw: ClipDraw, *more_sizes: tuple[int, int]) -> Clips:
-        """The clip of a draw, and the same at other sizes; it is decoded once.
+        """The clip of a draw, and the same at other sizes, without the codec; it is decoded once.
 
         Raises:
             VideoError: as `read_clip`.
@@ -167,7 +173,8 @@ class RealClips:
         )
         frames = torch.from_numpy(raw.frames)
         origin = torch.tensor([raw.start, *frames.shape[1:3]])
-        return Clips(tuple(fit(frames, size) for size in (self.size, *more_sizes)), origin)
+        clip = prepare(frames, self.size, self.resize, self.codec)
+        return Clips((clip, *(fit(frames, size, self.resize) for size in more_sizes)), origin)
 
     def labelled(self, num_clips: int | None, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of clips (B, F, H, W, C) of all classes in turn, at most one a video, and labels (B,)."""

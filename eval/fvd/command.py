@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import RESIZE
+from eval.clips import preparation
 from eval.extraction import Extraction
 from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
 from eval.fvd.networks import extractor_of
-from eval.fvd.protocols import PROTOCOLS, WITHOUT_CLASSES, Selection
+from eval.fvd.protocols import PROTOCOLS, WITHOUT_CLASSES, Codec, Selection
 from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
 from eval.generated_clips import GeneratedClips, read_generated
@@ -28,12 +28,18 @@ NO_FEATURES = (
     "`python -m eval reference`"
 )
 
+OTHER_CODEC = (
+    "generated videos are compared as they are ({0.codec}), real clips after {0.real_codec}: compare "
+    "this with measures of videos written alike only"
+)
+
 
 def measure_fvd(flags: FVDFlags) -> None:
     reference = read_reference(flags.reference) if flags.reference else None
     generated = read_sets(flags, reference)
     settings = settings_of(flags, generated[0], reference)
-    check_sets(settings.protocol, generated)
+    protocol, divisor = settings.protocol, settings.protocol.covariance_divisor
+    check_sets(protocol, generated)
     real = settings.real_clips(flags.data) if flags.data else None
     if reference is not None:
         names = reference.names
@@ -48,7 +54,7 @@ def measure_fvd(flags: FVDFlags) -> None:
     except MissingWeightsError as error:
         write_missing(flags, str(error))
         return
-    check_length(extractor, settings.protocol.num_frames)
+    check_length(extractor, protocol.num_frames)
     if reference is not None and flags.reference is not None:
         reference.check(flags.reference, settings.record(extractor))
     extraction = Extraction(flags)
@@ -57,27 +63,28 @@ def measure_fvd(flags: FVDFlags) -> None:
     if real is not None:
         side = RealSide(settings, real, extraction, extractor, autoencoder)
         if reference is None:
-            follow = names if settings.protocol.selection == "generated" else None
+            follow = names if protocol.selection == "generated" else None
             reference, features = side.measure(follow, with_floor=not flags.no_floors)
         elif autoencoder is not None:
             features = side.reconstruct(reference)
     assert reference is not None
     floor = not_measured(reason)
     if features is not None and autoencoder is not None:
+        decoded = FeatureSet.of(features, "reconstructed")
         floor = {
-            **distances(reference.features, FeatureSet.of(features, "reconstructed"), paired=True)._asdict(),
+            **distances(reference.features, decoded, paired=True, divisor=divisor)._asdict(),
             "num_reconstructions": len(features),
             "vae_sha256": autoencoder.sha256,
         }
     if reference.names != names:  # of other classes, where videos turned out to be bad
         chosen = [chosen_clips(settings, clips, reference.names) for clips in generated]
-    size = settings.protocol.shape[1:]
-    values = []
+    size, resize, values = protocol.shape[1:], protocol.resize, []
+    codec: Codec = "none" if generated[0].videos else protocol.codec
     for clips, indices in zip(generated, chosen, strict=True):
-        about = {"generated": clips.sha256, "size": size, "resize": RESIZE, **clips.reading}
+        about = {"generated": clips.sha256, "size": size, **preparation(resize, codec), **clips.reading}
         view = extraction.features(extractor, **about)
-        features = extraction.generated(clips, indices, size, view)
-        values.append(distances(reference.features, FeatureSet.of(features, "generated")))
+        features = extraction.generated(clips, indices, (size, resize, codec), view)
+        values.append(distances(reference.features, FeatureSet.of(features, "generated"), divisor=divisor))
     if not processes().is_main_process:
         return
     sets = [
@@ -89,18 +96,22 @@ def measure_fvd(flags: FVDFlags) -> None:
         }
         for clips, value in zip(generated, values, strict=True)
     ]
-    record = dataclasses.replace(settings.record(extractor), codec=generated[0].codec)
+    record, note = settings.record(extractor), generated[0].note
+    if generated[0].videos:
+        container = "" if protocol.codec == "none" else f"{protocol.codec} "
+        record = dataclasses.replace(record, codec=f"{container}{generated[0].codec}")
+        note = OTHER_CODEC.format(record) if container else note
     if any(clips.names is None for clips in generated):
         record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
     fvds, kvds = [value.fvd for value in values], [value.kvd for value in values if value.kvd is not None]
     result = FVDResult(
         **distance_json(fmean(fvds), record, fmean(kvds) if kvds else None),
-        note=generated[0].note,
+        note=note,
         std=spread(fvds),
         kvd_std=spread(kvds),
         kvd_reason=None if kvds else NO_FEATURES,
         num_seeds=len(values),
-        num_seeds_of_protocol=settings.protocol.num_seeds,
+        num_seeds_of_protocol=protocol.num_seeds,
         generated=sets,
         generated_size=list(generated[0].shape),
         num_real_videos=reference.num_videos,
@@ -125,6 +136,8 @@ def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedCli
     stride, fps, num_frames = flags.stride, flags.fps, flags.num_frames
     if known and stride is None and fps is None:
         stride, fps = known.stride, known.fps
+    if known and known.generated_stride is not None:
+        stride, fps = known.generated_stride, None
     seed = flags.seed if flags.seed is not None else reference.protocol.seed if reference else 0
     length = num_frames or (known.num_frames if known else None)
     return [read_generated(path, length, stride=stride, fps=fps, seed=seed) for path in flags.generated]

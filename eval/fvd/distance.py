@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torchmetrics.image.kid import poly_kernel
 
+from eval.fvd.protocols import Divisor
+
 ROWS = 512  # of the kernel's matrix at a time: 40 MB in float64 beside 10,000 features
 
 
@@ -105,21 +107,26 @@ class Distances(NamedTuple):
     kvd: float | None
 
 
-def distances(first: FeatureSet, second: FeatureSet, *, paired: bool = False) -> Distances:
-    """Both distances; `paired` as in `kernel_distance`. Raises as `mean_and_covariance`."""
-    fvd, kvd = distance_of_sums(first, second), None
+def distances(
+    first: FeatureSet, second: FeatureSet, *, paired: bool = False, divisor: Divisor = "N-1"
+) -> Distances:
+    """Both distances; `paired` as in `kernel_distance`, `divisor` of the covariances. Raises as
+    `mean_and_covariance`."""
+    fvd, kvd = distance_of_sums(first, second, divisor), None
     if first.rows is not None and second.rows is not None:
         kvd = kernel_distance(first.rows, second.rows, paired=paired).item()
     return Distances(fvd, kvd)
 
 
-def distance_of_sums(first: FeatureSet, second: FeatureSet) -> float:
+def distance_of_sums(first: FeatureSet, second: FeatureSet, divisor: Divisor = "N-1") -> float:
     """The Fréchet distance between two sets of features. Raises as `mean_and_covariance`."""
-    return frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)).item()
+    return frechet_distance(
+        *mean_and_covariance(first, divisor), *mean_and_covariance(second, divisor)
+    ).item()
 
 
-def mean_and_covariance(sums: FeatureSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean (D,) and the covariance (D, D) with the divisor N - 1.
+def mean_and_covariance(sums: FeatureSet, divisor: Divisor = "N-1") -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean (D,) and the covariance (D, D) of N features.
 
     Raises:
         ValueError: fewer than two samples.
@@ -127,4 +134,5 @@ def mean_and_covariance(sums: FeatureSet) -> tuple[torch.Tensor, torch.Tensor]:
     if sums.count < 2:
         raise ValueError(f"a covariance needs at least 2 {sums.side} clips, got {sums.count}")
     mean = sums.total / sums.count
-    return mean, (sums.outer - sums.count * torch.outer(mean, mean)) / (sums.count - 1)
+    deviations = sums.outer - sums.count * torch.outer(mean, mean)
+    return mean, deviations / (sums.count if divisor == "N" else sums.count - 1)

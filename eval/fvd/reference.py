@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.clips import Clips, fit
+from eval.clips import Clips, prepare
 from eval.extraction import Extraction, View
 from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import FeatureExtractor, check_length
@@ -64,7 +65,7 @@ class Reference:
 
     def check(self, path: str | Path, wanted: FVDProtocol) -> None:
         """Raises ValueError where the statistics were measured in another way than `wanted`."""
-        mine, asked = self.protocol.to_json(), wanted.to_json()
+        mine, asked = dataclasses.asdict(self.protocol), dataclasses.asdict(wanted)
         differences = [
             f"{name} {mine[name]} there, {asked[name]} here" for name in asked if mine[name] != asked[name]
         ]
@@ -182,10 +183,11 @@ class RealSide:
             else:
                 second = partial(draws_of, protocol, real, wanted, number=1)
                 _, other = self.extraction.real(real, second, {"real": view}, title="other real clips")
+                of_other = FeatureSet.of(other["real"], "other real")
                 floor = {
-                    **distances(of_real, FeatureSet.of(other["real"], "other real"))._asdict(),
+                    **distances(of_real, of_other, divisor=protocol.covariance_divisor)._asdict(),
                     "num_other_real": protocol.num_clips,
-                    "other_real": protocol.floor_selection,
+                    "other_real": protocol.floor_selection(len(real.good)),
                 }
             if len(real.bad) == num_bad:
                 break
@@ -214,15 +216,16 @@ class RealSide:
         return features["reconstructed"]
 
     def _reconstructions(self) -> tuple[dict[str, View], list[tuple[int, int]]]:
-        """A view of the clips as the autoencoder gives them back, rounded and brought to the protocol's size
-        as generated ones are, and the (height, width) that it takes; nothing without an autoencoder."""
-        autoencoder = self.autoencoder
+        """A view of the clips as the autoencoder gives them back, rounded and prepared as generated ones are,
+        and the (height, width) that it takes; nothing without an autoencoder."""
+        autoencoder, protocol = self.autoencoder, self.settings.protocol
+        how = protocol.shape[1:], protocol.resize, protocol.codec
         if autoencoder is None:
             return {}, []
 
         def reconstruct(clips: Clips) -> torch.Tensor:
             decoded = autoencoder.reconstruct(clips.frames[-1])  # (B, F, h, w, C)
-            return torch.stack([fit(clip, self.settings.protocol.shape[1:]) for clip in decoded])
+            return torch.stack([prepare(clip, *how) for clip in decoded])
 
         view = self.extraction.features(
             self.extractor,

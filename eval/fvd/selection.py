@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eval.clips import RESIZE
+from eval.clips import CODECS, RESIZES
 from eval.fvd.features import FeatureExtractor
 from eval.fvd.flags import ProtocolFlags
 from eval.fvd.protocols import (
@@ -55,11 +55,16 @@ class Settings:
             real_selection=REAL_SELECTION[protocol.selection],
             seed=self.seed,
             generated_selection=generated_selection,
-            clip_resize=RESIZE,
+            clip_resize=RESIZES[protocol.resize],
             resize=extractor.resize,
             feature_extractor=extractor.name,
             weights_sha256=extractor.weights_sha256,
             feature_dim=extractor.dim,
+            codec=CODECS[protocol.codec],
+            real_codec=CODECS[protocol.codec],
+            covariance_divisor=protocol.covariance_divisor,
+            generated_stride=protocol.generated_stride,
+            not_published=protocol.not_published,
         )
 
     def real_clips(self, data: str | Path) -> RealClips:
@@ -72,6 +77,8 @@ class Settings:
             stride=protocol.stride,
             fps=protocol.fps,
             seed=self.seed,
+            resize=protocol.resize,
+            codec=protocol.codec,
         )
 
 
@@ -175,7 +182,7 @@ def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str
 
 def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> None:
     """Raises ValueError where files hold clips of several sizes, or the same clips twice, or too few for the
-    protocol."""
+    protocol, or are videos of another kind than it has them go through."""
     first, files = generated[0], dict[str, Path]()
     for clips in generated:
         if (clips.shape, clips.codec) != (first.shape, first.codec):
@@ -188,6 +195,12 @@ def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> N
         if same is not clips.path:
             raise ValueError(
                 f"--generated {same} and {clips.path} are the same clips: generate with another --seed"
+            )
+    for video in (video for clips in generated for video in clips.videos):
+        if protocol.codec == "mp4" and video.suffix.lower() != ".mp4":
+            raise ValueError(
+                f"--generated {video}: --protocol {protocol.name} compares clips that went through mp4: give "
+                "mp4 files, or clips.safetensors, which it writes as such"
             )
     for clips in generated:
         if (count := len(clips)) < protocol.num_clips:

@@ -6,6 +6,8 @@ diffusers take and give videos (B, F, C, H, W) in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -33,14 +35,19 @@ def to_diffusers(clips: torch.Tensor) -> torch.Tensor:
     return rearrange(clips, "b c f h w -> b f c h w") / 2 + 0.5
 
 
+def covering_size(frame: Sequence[int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a frame (h, w) that is resized, its shape kept, until it just covers `size`."""
+    scale = max(size[0] / frame[0], size[1] / frame[1])
+    return max(size[0], round(frame[0] * scale)), max(size[1], round(frame[1] * scale))
+
+
 def cover(clip: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     """(C, F, h, w) -> (C, F, H, W): frames resized (bilinear, antialiased) until they just cover `size`, an
     edge or (height, width), and cropped to its centre; nothing is stretched or padded."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"size must be positive, got {size}")
-    scale = max(height / clip.shape[-2], width / clip.shape[-1])
-    covered = (max(height, round(clip.shape[-2] * scale)), max(width, round(clip.shape[-1] * scale)))
+    covered = covering_size(clip.shape[-2:], (height, width))
     if covered != tuple(clip.shape[-2:]):
         frames = rearrange(clip, "c f h w -> f c h w")
         frames = F.interpolate(frames, covered, mode="bilinear", antialias=True, align_corners=False)

@@ -24,7 +24,15 @@ class FVDProtocol:
         real_selection, generated_selection: which clips of each side. seed: of the draw.
         clip_resize: how clips of both sides came to height and width.
         resize, feature_extractor, weights_sha256: the extractor's.
+        codec, real_codec: that generated and real clips went through, the codec of the data's files apart.
+        generated_stride: of generated videos, None where as of real ones.
+        not_published: what of a published protocol is our choice.
+
+    The fields `later` than the first records are in a JSON only where they differ from their defaults, so
+    that numbers of before still compare.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("real_codec", "generated_stride", "not_published")
 
     name: str
     num_real: int
@@ -47,6 +55,9 @@ class FVDProtocol:
     quantisation: str = "round"
     codec: str = "none"
     covariance_divisor: str = "N-1"
+    real_codec: str = "none"
+    generated_stride: int | None = None
+    not_published: str = ""
 
     @property
     def rank_deficient(self) -> bool:
@@ -55,7 +66,9 @@ class FVDProtocol:
         return min(self.num_real, self.num_generated) <= self.feature_dim
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        left_out = {name for name in self.later if fields[name] == getattr(FVDProtocol, name)}
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 class _Needed(TypedDict):

@@ -90,6 +90,18 @@ def test_the_sums_give_the_formula() -> None:
     assert distance_of_sums(*map(FeatureSet.of, sides)) == expected
 
 
+def test_a_covariance_over_n_is_smaller_by_one_clip() -> None:
+    """Of 1, 2 and 6 the squares of the deviations are 4, 1 and 9; of 0 and 2, 1 and 1."""
+    few, fewer = (FeatureSet.of(torch.tensor(rows)) for rows in ([[1.0], [2.0], [6.0]], [[0.0], [2.0]]))
+    assert mean_and_covariance(few)[1].item() == mean_and_covariance(few, "N-1")[1].item() == 7
+    assert mean_and_covariance(few, "N")[1].item() == pytest.approx(14 / 3)
+    for divisor, (first, second) in (("N-1", (7, 2)), ("N", (14 / 3, 1))):
+        expected = (3 - 1) ** 2 + first + second - 2 * (first * second) ** 0.5
+        both = distances(few, fewer, divisor=divisor)
+        assert both.fvd == distance_of_sums(few, fewer, divisor) == pytest.approx(expected)
+        assert both.kvd == distances(few, fewer).kvd
+
+
 def test_equal_sets_are_at_zero_and_noise_moves_away() -> None:
     features, noise = random_features(32, 3), random_features(32, 4)
     distances = [

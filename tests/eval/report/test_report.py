@@ -180,7 +180,7 @@ def test_a_panel_holds_one_protocol(several: Path) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FVDProtocol)])
 def test_every_field_but_the_seed_keeps_protocols_apart(field: str) -> None:
-    fields = PROTOCOL.to_json()
+    fields = dataclasses.asdict(PROTOCOL)
     changed = fields | {field: "another"}
     first, other = (Measured("FVD, generated", 1.0, "1", "F", protocol) for protocol in (fields, changed))
     absent = Measured("FVD, generated", 1.0, "1", "F", {k: v for k, v in fields.items() if k != field})
