@@ -253,13 +253,16 @@ def _times(demo: Record) -> Iterator[Measured]:
 def _published(number: Measured) -> str:
     if number.quantity != GENERATED:
         return ""
-    return "; ".join(
+    rows = [
         f"{row.model} {row.shown} ({row.source or group.source})"
         for group in published_groups()
         if group.compares_with(number.protocol)
         for row in group.rows
         if row.fvd is not None
-    )
+    ]
+    if rows and (chosen := number.protocol.get("not_published")):
+        rows.append(f"of this protocol not published, but our choice: {chosen}")
+    return "; ".join(rows)
 
 
 def _short(value: Any) -> str:

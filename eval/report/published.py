@@ -6,6 +6,7 @@ clips and 107 with 2,048. What a source does not state is not assumed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -57,7 +58,8 @@ class PublishedGroup:
         rows: in the order of the survey, which is no ranking.
         protocol: the name in `FVDProtocol` that a run of ours would carry, "" where no protocol of ours is
             known to be the same.
-        fields: what is stated of it, under the names of `FVDProtocol`; what is absent is not stated.
+        fields: what is stated of it, under the names of `FVDProtocol`, of a text its first word ("mp4"); what
+            is absent is not stated.
 
     In the protocols of ours that it is held against, `classes` names the classes of the data.
     """
@@ -70,17 +72,17 @@ class PublishedGroup:
 
     def compares_with(self, protocol: Mapping[str, Any]) -> bool:
         """Whether a distance of ours may stand beside these: on the same classes, in features of the I3D that
-        FVD is defined with, of clips that no codec has changed, under a protocol of the same name and with
-        the same value of every field that is stated here."""
+        FVD is defined with, of clips that no codec has changed unless one is stated here, under a protocol of
+        the same name and with the same value of every field that is stated here."""
+        stated = {"codec": "none", **self.fields}
         classes = set(protocol.get("classes") or ())
         return (
             bool(self.protocol)
             and protocol.get("name") == self.protocol
             and str(protocol.get("feature_extractor")).startswith(EXTRACTOR)
-            and protocol.get("codec") == "none"
             and len(classes) == NUM_CLASSES
             and classes >= SOME_CLASSES
-            and all(protocol.get(name) == value for name, value in self.fields.items())
+            and all(_first_word(protocol.get(name)) == value for name, value in stated.items())
         )
 
 
@@ -118,6 +120,11 @@ def published_section(groups: Sequence[PublishedGroup]) -> Section:
             Table(tuple(columns), list(zip(*columns.values(), strict=True)), group.title + name)
         )
     return section
+
+
+def _first_word(value: Any) -> Any:
+    """Of a text; all else is as it is."""
+    return re.split("[, ]", value)[0] if isinstance(value, str) else value
 
 
 def _shown(value: float | None) -> str:

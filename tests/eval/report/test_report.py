@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from eval.fvd.protocols import PROTOCOLS
+from eval.fvd.selection import Settings
 from eval.report import pictures
 from eval.report.comparison import Measured, compare, differing_fields, merged_table
 from eval.report.cost_section import cost_section, quality_panels
@@ -23,6 +25,7 @@ from eval.report.page import Section, to_html
 from eval.report.published import published_groups
 from eval.report.report import generated_clips, write_report
 from eval.report.runs import read_runs
+from tests.builders.extractors import FilterResponses
 from tests.builders.results import (
     PROTOCOL,
     ROW,
@@ -239,6 +242,25 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
         {"codec": "mp4"},
     ):
         assert len(header(dataclasses.replace(magvit, **change), names)) == 3
+
+
+def test_vraes_numbers_stand_beside_ours_with_what_is_our_choice(tmp_path: Path) -> None:
+    settings = Settings(PROTOCOLS["vrae-2048"], fold=1, seed=0)
+    ours = dataclasses.replace(settings.record(FilterResponses()), feature_extractor="i3d-kinetics-400")
+    counts = dict.fromkeys(["ApplyEyeMakeup", "YoYo", *map(str, range(99))], 20)
+
+    def beside(protocol: FVDProtocol) -> str:
+        fvd_result(120.0, protocol, class_counts=counts).write(tmp_path / "eval/fvd.json")
+        return " ".join(merged_table(compare(read_runs([tmp_path]))).rows[0][3:])
+
+    text = beside(ours)
+    assert text.startswith("V-JEPA2.1 117.86 (arXiv 2608.13556") and "EUPE 125.98" in text
+    assert text.endswith(f"our choice: {PROTOCOLS['vrae-2048'].not_published}")
+    assert beside(dataclasses.replace(ours, codec="mp4 h264 yuv444p")) == text  # videos of its generator
+    for name in ("name", "generated_stride", "clip_resize", "codec", "covariance_divisor", "num_real"):
+        assert beside(dataclasses.replace(ours, **{name: getattr(PROTOCOL, name)})) == ""
+    (group,) = (group for group in published_groups() if group.protocol == "vrae-2048")
+    assert not {"height", "width", "real_codec", "real_selection"} & set(group.fields)
 
 
 def test_published_rows_say_where_they_are_from() -> None:
