@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.fvd.protocols import Codec, Resize
+from eval.flags import Codec, Resize
 from vidtwin_gen.data.pixels import cover, covering_size, from_uint8, to_uint8
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
 from vidtwin_gen.data.video import read_frames

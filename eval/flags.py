@@ -11,6 +11,9 @@ from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, positive
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+# how clips are made ready for comparing, no flags but traits of an FVD protocol
+Resize = Literal["bilinear", "lanczos"]
+Codec = Literal["none", "mp4"]
 ExtractorName = Literal["i3d", "videomae"]
 CLIPS_FILE = "clips.safetensors"  # of `python -m pipelines generate`
 

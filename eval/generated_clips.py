@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from eval.clips import Clips, find_videos, prepare
-from eval.fvd.protocols import Codec, Resize
+from eval.flags import Codec, Resize
 from vidtwin_gen.data.decoding import VideoError, opened
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows

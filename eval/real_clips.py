@@ -14,8 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from eval.clips import Clips, find_videos, fit, preparation, prepare
-from eval.flags import Split
-from eval.fvd.protocols import Codec, Resize
+from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps, read_frames

@@ -10,12 +10,13 @@ from statistics import fmean, stdev
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import preparation
 from eval.extraction import Extraction
+from eval.flags import Codec
 from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
 from eval.fvd.networks import extractor_of
-from eval.fvd.protocols import PROTOCOLS, WITHOUT_CLASSES, Codec, Selection
+from eval.fvd.protocols import PROTOCOLS, WITHOUT_CLASSES, Selection
 from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
 from eval.generated_clips import GeneratedClips, read_generated

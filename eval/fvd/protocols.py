@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.flags import Split
+from eval.flags import Codec, Resize, Split
 
 # by video, in a random order; by class, each in turn; by the classes of the generated clips
 Selection = Literal["videos", "classes", "generated"]
-Resize = Literal["bilinear", "lanczos"]
-Codec = Literal["none", "mp4"]
 Divisor = Literal["N-1", "N"]
 REAL_SELECTION: dict[Selection, str] = {
     "videos": "a random window of each video in a random order, again from the first when all were taken",
