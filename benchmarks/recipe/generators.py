@@ -8,7 +8,7 @@ from typing import Any
 import train_dit
 from benchmarks.recipe.inputs import Inputs, Settings, per_class
 from benchmarks.recipe.rows import TINY, Row, Sampling
-from eval.study.stages import do, once
+from eval.study.stages import do, generated, once
 from vidtwin_gen.demo import NUM_INFERENCE_STEPS, Stage
 from vidtwin_gen.files import read_log
 from vidtwin_gen.latents import LatentLayout
@@ -59,13 +59,16 @@ def sampled(
 ) -> dict[str, Any]:
     """Clips of a pipeline, and what is measured of them."""
     out = folder / sampling.name.replace(", ", "_").replace(" ", "_")
-    clips, judge = out / "clips" / "clips.safetensors", inputs.judge
-    steps = 2 if settings.tiny else NUM_INFERENCE_STEPS
-    generate = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif", "--seed", seed]
-    generate += ["--num_videos_per_class", per_class(inputs, settings.num_clips), "--batch_size", 32]
-    generate += ["--guidance_scale", sampling.guidance_scale, "--num_inference_steps", steps]
-    generate += ["--internal_guidance_scale", sampling.internal_guidance_scale]
-    do(Stage(f"{out}, clips", clips, "pipelines", generate))
+    steps, judge = 2 if settings.tiny else NUM_INFERENCE_STEPS, inputs.judge
+    clips = generated(
+        pipeline,
+        out,
+        per_class=per_class(inputs, settings.num_clips),
+        seed=seed,
+        guidance_scale=sampling.guidance_scale,
+        num_inference_steps=steps,
+        internal_guidance_scale=sampling.internal_guidance_scale,
+    )
     assert judge is not None
     values = once(out / "accuracy.json", lambda: {"accuracy": judge.of_generated(clips)})
     if sampling.fvd and settings.num_fvd_clips:

@@ -1,4 +1,4 @@
-"""How the clips of a study are compared with training clips, and what a perfect generator would have."""
+"""How the clips of a study are compared with real clips, and what a perfect generator would have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from eval.autoencoder import MeasuredAutoencoder
-from eval.flags import CLIPS_FILE
+from eval.flags import CLIPS_FILE, Split
 from eval.real_clips import RealClips
 from eval.study.stages import do
 from vidtwin_gen.demo import Stage
@@ -26,7 +26,7 @@ class Comparison:
     """Args:
     data, fold, rate: the real clips, as `RealClips` takes them. shape: (num_frames, height, width) of a clip.
     features: where what is computed of clips is kept for all distances.
-    num_clips: on each side.
+    num_clips: on each side. split: the real clips.
     """
 
     data: Path
@@ -35,12 +35,13 @@ class Comparison:
     shape: tuple[int, ...]
     features: Path
     num_clips: int
+    split: Split = "train"
 
     def of(self, clips: Path, out: Path) -> dict[str, Any]:
-        """FVD and KVD of generated clips from training clips, None of what was not measured; `out`, the JSON
+        """FVD and KVD of generated clips from real ones, None of what was not measured; `out`, the JSON
         of `eval fvd`, and the features of the real clips stay."""
         (name, rate), *_ = self.rate.items()
-        arguments = ["fvd", "--generated", clips, "--data", self.data, "--split", "train", "--no_floors"]
+        arguments = ["fvd", "--generated", clips, "--data", self.data, "--split", self.split, "--no_floors"]
         arguments += [f"--{name}", rate, "--fold", self.fold, "--num_samples", self.num_clips]
         arguments += ["--num_workers", 0, "--features_dir", self.features, "--out", out]
         do(Stage(f"{out.parent}, FVD", out, "eval", arguments))

@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.flags import CLIPS_FILE
 from eval.study.distances import Comparison
 from eval.study.flags import StudyFlags
 from eval.study.judge import Judge
 from eval.study.page import write_page
 from eval.study.plan import RowCost, Study, StudyRow, cost_of, dit_flags, ends, points_of, read_study
-from eval.study.stages import do, once
+from eval.study.stages import do, generated, once
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import Stage
@@ -209,12 +208,14 @@ class Bench:
 
     def sampled(self, pipeline: Path, folder: Path, seed: int, num_inference_steps: int) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
-            clips = folder / "clips" / CLIPS_FILE
-            words = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif"]
-            words += ["--num_videos_per_class", self.per_class, "--seed", seed, "--batch_size", 32]
-            words += ["--guidance_scale", self.plan.guidance_scale]
-            words += ["--num_inference_steps", num_inference_steps]
-            do(Stage(f"{folder}, clips", clips, "pipelines", words))
+            clips = generated(
+                pipeline,
+                folder,
+                per_class=self.per_class,
+                seed=seed,
+                guidance_scale=self.plan.guidance_scale,
+                num_inference_steps=num_inference_steps,
+            )
             accuracy = {"accuracy": self.judge.of_generated(clips)}
             return accuracy | self.comparison.of(clips, folder / "fvd.json")
 

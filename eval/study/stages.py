@@ -1,4 +1,4 @@
-"""A command of a study: run in this process, once."""
+"""Commands of a study: each is run in this process, once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.flags import CLIPS_FILE
 from vidtwin_gen.demo import Stage
 from vidtwin_gen.files import read_json, write_json
 
@@ -28,3 +29,23 @@ def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         write_json(path, measure())
     return read_json(path, "remove it")
+
+
+def generated(
+    pipeline: Path,
+    folder: Path,
+    *,
+    per_class: int,
+    seed: object,
+    guidance_scale: float,
+    num_inference_steps: int,
+    internal_guidance_scale: float = 1.0,
+) -> Path:
+    """The file of the clips that a pipeline makes, so many of each class, in `folder`."""
+    clips = folder / "clips" / CLIPS_FILE
+    words = ["generate", "--pipeline", pipeline, "--out", clips.parent, "--format", "gif", "--seed", seed]
+    words += ["--num_videos_per_class", per_class, "--batch_size", 32]
+    words += ["--guidance_scale", guidance_scale, "--num_inference_steps", num_inference_steps]
+    words += ["--internal_guidance_scale", internal_guidance_scale]
+    do(Stage(f"{folder}, clips", clips, "pipelines", words))
+    return clips

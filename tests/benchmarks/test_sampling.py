@@ -1,0 +1,43 @@
+"""benchmarks/sampling, of a tiny pipeline."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import sampling
+from eval.study.judge import Judge
+from tests.builders.extractors import FilterResponses, install
+from tests.builders.runs import Run
+
+
+def test_each_sampling_is_measured_once_and_further_ones_join_it(
+    tmp_path: Path,
+    tiny_dit_run: Run,
+    synthetic_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sampling, "Judge", partial(Judge, num_clips=8, num_steps=2))
+    network = FilterResponses()
+    install(monkeypatch, network)
+    pipeline = tiny_dit_run.output_dir / "pipeline"
+    words = ["--pipeline", pipeline, "--data", synthetic_root, "--num_clips", 8, "--num_fvd_clips", 4]
+    words = list(map(str, [*words, "--out", tmp_path, "--guidance_scale", 1, 2, "--num_inference_steps"]))
+    sampling.main([*words, "1"])
+    seen = network.num_seen
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*_steps_1_*/*.json")}
+    sampling.main([*words, "1", "2"])
+    assert times and all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert network.num_seen <= seen + 2 * 4  # clips of two more samplings, and no real ones
+    record = json.loads((tmp_path / "sampling.json").read_text())
+    found = [(row["guidance_scale"], row["num_inference_steps"]) for row in record["samplings"]]
+    assert found == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert record["samplings"][0]["fvd"] != record["samplings"][3]["fvd"]
+    assert all(0 <= row["accuracy"] <= 1 for row in record["samplings"])
+    table = (tmp_path / "sampling.md").read_text()
+    assert "| 1 | 2 | 2 |" in table and "| 2 | 2 | 4 |" in table  # passes
+    with pytest.raises(SystemExit):
+        sampling.main([*words, "1", "--num_clips", "16"])
+    assert "has num_clips 8, not 16: name another --out" in capsys.readouterr().err
