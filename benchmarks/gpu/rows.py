@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eval.machine import machine
 from vidtwin_gen.files import write_json
 
 LONGEST_REASON = 400  # characters of an error that a row keeps
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "torchmetrics", "triton")
 
 
 class Rows:
@@ -66,22 +64,3 @@ class Rows:
         print(f"wrote {self.path}: {len(self.rows)} rows, {len(failed)} failed {failed}")
         if self.left_out:
             print(f"no time was left for {self.left_out}: the same command goes on with them")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers were measured with."""
-    described: dict[str, Any] = {"python": platform.python_version(), "device": device.type}
-    for package in PACKAGES:
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        described |= {
-            "device": properties.name,
-            "memory_bytes": properties.total_memory,
-            "multiprocessors": properties.multi_processor_count,
-            "cuda": torch.version.cuda,
-        }
-    return described

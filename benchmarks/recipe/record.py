@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.rows import machine
 from benchmarks.recipe.inputs import Settings
 from benchmarks.recipe.table import markdown
+from eval.machine import machine
 from vidtwin_gen.files import changed_flags, read_json, write_json, write_text
 
 
@@ -23,7 +21,7 @@ def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
     new: dict[str, Any] = {
         "command": command,
         "commits": [commit()],
-        "machine": about_machine(),
+        "machine": machine(torch.device("cpu")),
         "settings": dataclasses.asdict(settings),
         "rows": {},
     }
@@ -45,12 +43,6 @@ def commit() -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def about_machine() -> dict[str, Any]:
-    about = machine(torch.device("cpu"))
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return about | {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
 def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:

@@ -38,12 +38,14 @@ def write_page(out: Path, record: Mapping[str, Any]) -> None:
         "nowhere, so that a shorter training is the beginning of a longer one. FLOPs are counted, of matrix "
         "products, convolutions and attention; LPIPS, the discriminator and encoding are not in them."
     )
+    with_what = ", ".join(f"{name} {value}" for name, value in record["machine"].items())
+    made = f"`{record['command']}` with {with_what}."
     pictures = [
         PictureRow([Picture(training, "quality over training FLOPs", plot=True)]),
         PictureRow([Picture(sampling, "quality over sampling FLOPs", plot=True)]),
     ]
     sections = [
-        Section("What was compared", [about, f"`{record['command']}`", costs(record), autoencoders(record)]),
+        Section("What was compared", [about, made, costs(record), autoencoders(record)]),
         *(Section(title, [reading(record, name)]) for name, title in TITLES.items()),
         Section(
             f"To come as far as {study['base']}",

@@ -8,10 +8,10 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from eval.machine import machine
 from eval.study.distances import Comparison
 from eval.study.flags import StudyFlags
 from eval.study.judge import Judge
@@ -21,6 +21,7 @@ from eval.study.stages import do, generated, once
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import Stage
+from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import owned_folder, read_json, read_log, write_json
 from vidtwin_gen.training.config import METRICS, RECORD
 
@@ -34,29 +35,29 @@ def study(flags: StudyFlags) -> None:
         ValueError: the JSON is no study, a row cannot take part, or `--out` is of another study.
     """
     plan = read_study(flags.study)
-    if flags.dry_run:
-        costs = {name: cost_of(plan, row, len(_class_names(plan))) for name, row in plan.rows.items()}
-        for name, row_ends in ends(plan, costs).items():
-            print(described(name, costs[name], row_ends, points_of(plan, row_ends)))
-        return
     with owned_folder(flags.out, "name another --out"):
-        _run(plan, flags.out, flags.command)
+        _run(plan, flags.out, flags.command, dry_run=flags.dry_run)
 
 
-def _run(plan: Study, out: Path, command: str) -> None:
+def _run(plan: Study, out: Path, command: str, *, dry_run: bool) -> None:
     spec, path = dataclasses.asdict(plan), out / RESULT
     if path.exists() and (before := read_json(path, "remove it")["study"]) != _plain(spec):
         changed = [name for name, value in _plain(spec).items() if before.get(name) != value]
         raise ValueError(f"{path} is of another study ({', '.join(changed)} differ): name another --out")
     num_classes = len(_class_names(plan))
     costs = {
-        name: RowCost(**once(out / name / "cost.json", partial(_cost, plan, row, num_classes)))
+        name: _cost(plan, row, num_classes, out / name / "cost.json", dry_run=dry_run)
         for name, row in plan.rows.items()
     }
     row_ends = ends(plan, costs)
+    for name, cost in costs.items():
+        print(described(name, cost, row_ends[name], points_of(plan, row_ends[name])))
+    if dry_run:
+        return
     rate = {"stride": plan.stride}
     record: dict[str, Any] = {
         "command": command,
+        "machine": machine(find_device(None)),
         "study": spec,
         "rows": {
             name: {"cost": dataclasses.asdict(cost), "ends": row_ends[name], "seeds": {}}
@@ -109,8 +110,11 @@ def _class_names(plan: Study) -> list[str]:
     return names
 
 
-def _cost(plan: Study, row: StudyRow, num_classes: int) -> dict[str, Any]:
-    return dataclasses.asdict(cost_of(plan, row, num_classes))
+def _cost(plan: Study, row: StudyRow, num_classes: int, path: Path, *, dry_run: bool) -> RowCost:
+    """Kept once the study has begun, and can't change."""
+    if dry_run and not path.exists():
+        return cost_of(plan, row, num_classes)
+    return RowCost(**once(path, lambda: dataclasses.asdict(cost_of(plan, row, num_classes))))
 
 
 def _plain(values: Any) -> Any:
