@@ -6,7 +6,8 @@
 Every row (benchmarks/recipe/rows.py) trains over one autoencoder and one set of latents, for as many steps as
 the base, and for as many as cost the processor seconds that the base's cost. Steps are timed once, in turns,
 and written down. Writes <out>/stage_<stage>.json and .md after every run; the same command goes on where it
-stopped. Steps and their costs come from another such file with --steps_from.
+stopped, from that file alone on another machine too. Steps and their costs come from another such file with
+--steps_from.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         args.stage,
         args.size,
-        **{name: str(Path(place).resolve()) if place else None for name, place in places.items()},
+        **{name: str(Path(place)) if place else None for name, place in places.items()},
         max_train_steps=args.max_train_steps or steps,
         num_clips=num_clips,
         num_fvd_clips=num_fvd_clips,
@@ -85,7 +86,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def ablate(args: argparse.Namespace, command: str) -> None:
-    """Runs what is missing, all rows of a seed before the next one."""
+    """Runs what the record lacks, all rows of a seed before the next one."""
     settings, out, table = settings_of(args), args.out, STAGES[args.stage]
     torch.set_num_threads(settings.threads)
     path = out / f"stage_{settings.stage}.json"
@@ -99,13 +100,14 @@ def ablate(args: argparse.Namespace, command: str) -> None:
     rows = chosen_rows(table, names, inputs.about)
     add_rows(record, rows, settings, inputs, steps)
     write(path, record)
-    if settings.stage == 2:
+    if settings.stage == 2 and "floors" not in record:
         record["floors"] = measure_floors(inputs, settings, out)
     for seed in args.seeds:
         for reading in args.readings:
             for name, row in rows.items():
-                run(record["rows"][name], row, settings, inputs, out / f"stage_{settings.stage}" / name,
-                    reading, seed)  # fmt: skip
+                if not measured_already(record["rows"][name], reading, seed):
+                    run(record["rows"][name], row, settings, inputs, out / f"stage_{settings.stage}" / name,
+                        reading, seed)  # fmt: skip
                 write(path, record)
     print(markdown(record))
     print(f"wrote {path} and {path.with_suffix('.md')}")
@@ -140,6 +142,22 @@ def add_rows(
     record["rows"] = {name: record["rows"][name] for name in table if name in record["rows"]}
 
 
+def measured_already(entry: dict[str, Any], reading: str, seed: int) -> bool:
+    """Whether the row's entry has the training, which may be that of another reading of as many steps."""
+    for other, seeds in list(entry["readings"].items()):
+        if str(seed) in seeds and entry["steps"][other] == entry["steps"][reading]:
+            keep(entry, reading, seed, seeds[str(seed)])
+            return True
+    return False
+
+
+def keep(entry: dict[str, Any], reading: str, seed: int, values: dict[str, Any]) -> None:
+    """Puts a training's values where they belong, in order."""
+    seeds = entry["readings"].get(reading, {}) | {str(seed): values}
+    entry["readings"][reading] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+    entry["readings"] = {name: entry["readings"][name] for name in READINGS if name in entry["readings"]}
+
+
 def run(
     entry: dict[str, Any],
     row: Row,
@@ -149,8 +167,7 @@ def run(
     reading: str,
     seed: int,
 ) -> None:
-    """One training and what is measured of it, into the row's entry of the record. Readings of as many steps
-    are one training."""
+    """One training and what is measured of it, into the row's entry of the record."""
     subject, num_steps = SUBJECTS[settings.stage], entry["steps"][reading]
     folder = out / f"steps_{num_steps}" / f"seed_{seed}"
     command = [*subject.training(settings, inputs, row, seed), "--max_train_steps", num_steps]
@@ -159,9 +176,7 @@ def run(
         values = subject.measure(settings, inputs, row, command, folder, seconds)
     except FloatingPointError as error:  # a result, too
         values = {"diverged": str(error)}
-    seeds = entry["readings"].get(reading, {}) | {str(seed): values}
-    entry["readings"][reading] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-    entry["readings"] = {name: entry["readings"][name] for name in READINGS if name in entry["readings"]}
+    keep(entry, reading, seed, values)
     for weights in (path for place in WEIGHTS for path in (folder / place).glob("*.safetensors")):
         with safe_open(weights, "pt") as file:
             entry["parameters"] = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

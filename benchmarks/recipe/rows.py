@@ -28,17 +28,8 @@ class Sampling:
         return 2 if self.guidance_scale != 1 else 1
 
 
-GUIDED = (Sampling(), Sampling(2.0), Sampling(4.0, fvd=True))
-INTERNAL = (
-    Sampling(),
-    Sampling(1.0, 1.3),
-    Sampling(1.0, 1.6, fvd=True),
-    Sampling(1.0, 2.0),
-    Sampling(2.0, 1.6),
-    Sampling(4.0, 1.3),
-    Sampling(4.0),
-    Sampling(4.0, 1.6, fvd=True),
-)
+GUIDED = (Sampling(), Sampling(4.0, fvd=True))
+INTERNAL = (Sampling(), Sampling(1.0, 1.6, fvd=True), Sampling(4.0), Sampling(4.0, 1.6, fvd=True))
 
 
 @dataclass(frozen=True)

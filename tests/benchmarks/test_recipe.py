@@ -1,6 +1,7 @@
 """benchmarks/recipe, rehearsed over the tests' own autoencoder and latents."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_generators_are_compared_and_nothing_twice(
     tmp_path: Path, synthetic_root: Path, tiny_latents: Latents, extractor: FilterResponses
 ) -> None:
     places = ["--vae", tiny_latents.vae_dir, "--latents", tiny_latents.latents_dir]
-    words = command(tmp_path / "a", synthetic_root, *places, "--num_clips", 8, "--readings", "steps")
+    flags = [*places, "--num_clips", 8, "--readings", "steps"]
+    words = command(tmp_path / "a", synthetic_root, *flags)
     recipe.main([*words, "--rows", "base", "--seeds", "0"])
     first = json.loads((tmp_path / "a/stage_2.json").read_text())
     runs = tmp_path / "a/stage_2"
@@ -61,6 +63,13 @@ def test_generators_are_compared_and_nothing_twice(
     assert table.count("| base |") == table.count("| shift-1 |") == 1
     val_loss = f"{sum(seed['val_loss'] for seed in seeds.values()) / 2:.4f} ±"
     assert f"({val_loss}" in table  # of other noise levels
+
+    # the record alone goes on, on another machine say
+    (tmp_path / "c").mkdir()
+    shutil.copy(tmp_path / "a/stage_2.json", tmp_path / "c")
+    recipe.main([*command(tmp_path / "c", synthetic_root, *flags), "--rows", "base", "--seeds", "0"])
+    assert not (tmp_path / "c/stage_2").exists()
+    assert json.loads((tmp_path / "c/stage_2.json").read_text())["rows"] == record["rows"]
 
     # other flags are refused, and the same steps are given back
     with pytest.raises(SystemExit):
