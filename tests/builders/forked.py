@@ -4,12 +4,14 @@ kills nothing else."""
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import multiprocessing.util
 import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import psutil
+from tqdm import tqdm
 
 from vidtwin_gen.files import file_sha256
 
 Main = Callable[[Sequence[str]], object]
 OUTPUT = "said.txt"  # what a command says, in the folder where it runs
+WHERE = signal.SIGALRM  # a child says where each of its threads is
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,16 @@ class Started:
             os.kill(self.pid, number)
 
     def wait(self, limit_s: float = 60, limit_bytes: int = 3 * 2**30) -> Ended:
-        """How it ended; what is left of its session is killed after `limit_s` or above `limit_bytes`."""
+        """How it ended; what is left of its session is killed after `limit_s` or above `limit_bytes`, when it
+        has said where it is."""
         stopped = ""
         while self.is_running():
             with contextlib.suppress(psutil.Error):
                 self.peak = max(self.peak, psutil.Process(self.pid).memory_info().rss)
             if not stopped and (self.seconds > limit_s or self.peak > limit_bytes):
                 stopped = "hang" if self.seconds > limit_s else "memory"
+                os.kill(self.pid, WHERE)
+                time.sleep(0.5)
                 self.send(signal.SIGKILL)
             time.sleep(0.01)
         seconds = self.seconds
@@ -147,6 +154,11 @@ def _run(
             os.dup2(file, number)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        faulthandler.enable(file)
+        faulthandler.register(WHERE, file)
+        # tqdm's own is shared with every process that was forked from this one's parent, and stays locked
+        # when one of them is killed
+        tqdm.set_lock(threading.RLock())
         os.chdir(folder)
         os.environ.update(environment)
         for number in (signal.SIGINT, signal.SIGTERM):

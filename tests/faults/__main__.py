@@ -430,7 +430,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (folder / "inputs").mkdir()
         made = run(inputs.make_inputs, [], folder / "inputs", prepare=inputs.use_filters)
         if made.status:
-            raise RuntimeError(f"the inputs can't be made: {made.said}")
+            raise RuntimeError(f"the inputs can't be made: {made}")
         before = files_below(folder / "inputs")
         trials = Trials(folder / "inputs", folder, flags.seed)
         with contextlib.suppress(KeyboardInterrupt):  # what was tried until then is in the table
