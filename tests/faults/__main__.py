@@ -38,7 +38,7 @@ from eval.__main__ import main as evaluation
 from eval.fvd.i3d import I3D_WEIGHTS
 from pipelines.__main__ import main as pipelines
 from tests.builders import inputs
-from tests.builders.forked import Ended, Main, Started, files_below, run, warm
+from tests.builders.forked import Ended, Main, Started, files_below, warm
 from tests.builders.inputs import ACCURACY, DIT, ENCODE, FVD, RECON, REFERENCE, SAMPLE, VAE, VIDEO
 from tests.builders.runs import command_line
 from vidtwin_gen import demo
@@ -428,7 +428,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "inputs").mkdir()
-        made = run(inputs.make_inputs, [], folder / "inputs", prepare=inputs.use_filters)
+        making = Started(inputs.make_inputs, [], folder / "inputs", prepare=inputs.use_filters)
+        made = making.wait(limit_s=300)
         if made.status:
             raise RuntimeError(f"the inputs can't be made: {made}")
         before = files_below(folder / "inputs")
