@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,57 +27,91 @@ from pipelines.sampling import (
     sample,
     sampling_command,
     sampling_record,
+    suffixes,
     write_clip,
 )
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
-from vidtwin_gen.files import is_done, new_folder, reserve
+from vidtwin_gen.devices import by_the_first, processes
+from vidtwin_gen.files import is_done, reserve
+from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.records import GeneratedRecord
 
-RECORD = "generated.json"
+RECORD, CLIPS = "generated.json", "clips.safetensors"
 
 
 def generate(flags: GenerateFlags) -> None:
     """Write `<out>/<Class>/<Class>_0000.mp4` ..., `clips.safetensors` and `generated.json`.
 
     clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
-    what metrics read, since a video codec changes FVD. The folder has its name when all videos are done, and
-    is left as it is when the command is repeated.
+    what metrics read, since a video codec changes FVD. Of several processes each makes its share of the
+    batches. The folder has its name when all videos are done; until then the same command goes on with those
+    that `<out>.partial` lacks, and afterwards leaves the folder as it is.
     """
     command = sampling_command(flags)
     if is_done(flags.out, RECORD, command):
         return
     pipe = load_pipeline(flags)
     counts = videos_per_class(pipe, flags)
-    ids = list(counts)
-    class_names = all_class_names(pipe)
-    names = file_names(class_names)
-    fps = frame_rate(pipe, flags)
-    clips = [(flags.seed, label, number) for label in ids for number in range(counts[label])]
-    size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
-
-    out = Path(flags.out)
-    with new_folder(out) as partial, tqdm(total=len(clips), unit="clip") as progress:
-        all_frames = create_clip_file(partial / "clips.safetensors", [label for _, label, _ in clips], size)
-        for start in range(0, len(clips), flags.batch_size):
-            batch = clips[start : start + flags.batch_size]
-            videos = sample(pipe, flags, batch, output_type="pt")  # (B, F, C, H, W) in [0, 1]
-            frames = to_uint8(from_diffusers(videos)).cpu().numpy()
-            all_frames[start : start + len(batch)] = frames  # (B, F, H, W, C)
-            for (_, label, number), clip in zip(batch, frames, strict=True):
-                write_clip(partial / names[label] / f"{names[label]}_{number:04d}", clip, fps, flags)
-            progress.update(len(batch))
-        all_frames.flush()
+    class_names, fps = all_class_names(pipe), frame_rate(pipe, flags)
+    clips = [(flags.seed, label, number) for label in counts for number in range(counts[label])]
+    with partial_folder(flags.out, command) as folder:
+        write_clips(folder, pipe, flags, clips, file_names(class_names))
+        folder.gather()
         record = GeneratedRecord(
             **sampling_record(pipe, flags, fps, command),
-            class_names=[class_names[label] for label in ids],
-            class_labels=ids,
+            class_names=[class_names[label] for label in counts],
+            class_labels=list(counts),
             num_videos_per_class=None if flags.labels_from else flags.num_videos_per_class,
             labels_from=flags.labels_from.name if flags.labels_from else None,
             num_videos=len(clips),
         )
-        record.write(partial / RECORD)
-    print(f"{len(clips)} videos of {len(ids)} classes in {out}")
+        by_the_first(lambda: record.write(folder.path / RECORD))
+    print(f"{len(clips)} videos of {len(counts)} classes in {flags.out}")
+
+
+def write_clips(
+    folder: PartialFolder,
+    pipe: VidTwinPipeline,
+    flags: GenerateFlags,
+    clips: Sequence[tuple[int, int, int]],
+    names: Sequence[str],
+) -> None:
+    """Samples this process's share of the clips (seed, label, number) that the folder has not yet, batch by
+    batch; while one is written, the next is sampled."""
+    state, fps = processes(), frame_rate(pipe, flags)
+    path = folder.path / CLIPS
+    size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
+    if CLIPS not in folder.files:
+        by_the_first(lambda: create_clip_file(path, [label for _, label, _ in clips], size))
+        folder.add([CLIPS])
+    starts = range(0, len(clips), flags.batch_size)[state.process_index :: state.num_processes]
+    mine = {start: clips[start : start + flags.batch_size] for start in starts}
+
+    def files(batch: Sequence[tuple[int, int, int]]) -> list[str]:
+        stems = [f"{names[label]}/{names[label]}_{number:04d}" for _, label, number in batch]
+        return [f"{stem}.{suffix}" for stem in stems for suffix in suffixes(flags)]
+
+    def write(start: int, frames: np.ndarray) -> None:
+        write_frames(path, start, frames)
+        for (_, label, number), clip in zip(mine[start], frames, strict=True):
+            write_clip(folder.path / names[label] / f"{names[label]}_{number:04d}", clip, fps, flags)
+        folder.add(files(mine[start]))
+
+    todo = {start: batch for start, batch in mine.items() if not folder.files.keys() >= set(files(batch))}
+    total, left = (sum(map(len, batches.values())) for batches in (mine, todo))
+    progress = tqdm(total=total, initial=total - left, unit="clip", disable=not state.is_main_process)
+    with progress, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for start, batch in todo.items():
+            videos = sample(pipe, flags, batch, output_type="pt")  # (B, F, C, H, W) in [0, 1]
+            frames = to_uint8(from_diffusers(videos)).cpu().numpy()  # (B, F, H, W, C)
+            if written:
+                written.result()
+            written = writer.submit(write, start, frames)
+            progress.update(len(batch))
+        if written:
+            written.result()
 
 
 def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, int]:
@@ -118,8 +154,8 @@ def read_counts(path: Path) -> dict[str, int]:
     return counts
 
 
-def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> np.memmap:
-    """A safetensors file with `labels`, whose `frames` (N, *size) are still to be written through the result.
+def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> None:
+    """A safetensors file with `labels`, whose `frames` (N, *size) are still to be written by `write_frames`.
 
     In place, because ten thousand clips fit on a disk and not in memory. The format is eight bytes of header
     length, a JSON header, the bytes of the tensors (https://github.com/huggingface/safetensors, Format).
@@ -136,6 +172,15 @@ def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> 
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header + np.asarray(labels, dtype="<i8").tobytes())
-        begin = file.tell()
         reserve(file, 8 + len(header) + end)
-    return np.memmap(path, dtype=np.uint8, mode="r+", offset=begin, shape=shape)
+
+
+def write_frames(path: Path, start: int, frames: np.ndarray) -> None:
+    """Puts clips (B, F, H, W, C) in their place in the file, from number `start` on. Frames are the last of
+    the file; other processes write theirs beside them."""
+    with safe_open(path, framework="np") as file:
+        count = file.get_slice("frames").get_shape()[0]
+    size = frames[0].nbytes
+    with path.open("r+b") as file:
+        file.seek((start - count) * size, os.SEEK_END)
+        file.write(frames.tobytes())

@@ -111,14 +111,18 @@ def sample(
     return videos
 
 
+def suffixes(flags: SamplingFlags) -> tuple[str, ...]:
+    """Of the files of a clip."""
+    return ("mp4", "gif") if flags.format == "both" else (flags.format,)
+
+
 def write_clip(path: Path, clip: Any, fps: float, flags: SamplingFlags) -> None:
     """A clip as `write_video` and `write_gif` take it, under this name, dots included, with the
     suffixes of --format."""
     path.parent.mkdir(exist_ok=True)
-    if flags.format in ("mp4", "both"):
-        write_video(path.with_name(f"{path.name}.mp4"), clip, fps)
-    if flags.format in ("gif", "both"):
-        write_gif(path.with_name(f"{path.name}.gif"), clip, fps)
+    writers = {"mp4": write_video, "gif": write_gif}
+    for suffix in suffixes(flags):
+        writers[suffix](path.with_name(f"{path.name}.{suffix}"), clip, fps)
 
 
 def sampling_options(flags: SamplingFlags) -> dict[str, Any]:

@@ -35,10 +35,13 @@ FUNCTIONS = WRITERS - {"write_text"}  # by their names alone; write_text is that
 
 # A function that is handed its path, or does not write a file, and why.
 EXEMPT = {
+    "vidtwin_gen/flags.py first_process_speaks": "into nowhere",
     "vidtwin_gen/training/metrics_log.py MetricsLog.write": "a log grows; a cut last line is dropped",
     "vidtwin_gen/training/checkpoints.py save_checkpoint": "of all processes, and renamed by the first",
     "vidtwin_gen/training/ema.py ModelFolders.save": "a hook of the above",
+    "vidtwin_gen/partial_folder.py PartialFolder.add": "a log grows; a cut last line is dropped",
     "pipelines/generate.py create_clip_file": "into the folder that `generate` was handed out",
+    "pipelines/generate.py write_frames": "into the above",
     "pipelines/sharing/saving.py SharingMixin.save_pretrained": "diffusers' own method; the caller names it",
     "eval/fvd/reference.py measure_reference": "Reference.save, which is handed its path",
     "eval/cost/measured_step.py _reset_peak": "a switch of the kernel's, below /proc",

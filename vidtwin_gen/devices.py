@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 
 def processes() -> PartialState:
     """Those that accelerate's launcher started, or this one alone. Left to itself, PartialState does not see
     several of them where there is no GPU."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+
+
+def by_the_first(action: Callable[[], object]) -> None:
+    """What one process does for all, while the others wait; where it fails it says why, and the others end
+    with it."""
+    state, error = processes(), None
+    if state.is_main_process:
+        try:
+            action()
+        except Exception as caught:
+            error = caught
+    if state.num_processes > 1:
+        (failed,) = broadcast_object_list([error is not None])
+        if failed and not state.is_main_process:
+            sys.exit(2)
+    if error:
+        raise error
 
 
 def find_device(name: str | None) -> torch.device:

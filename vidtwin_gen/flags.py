@@ -24,7 +24,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -107,8 +107,18 @@ def run_verb(
     if any(field.name == "command" for field in dataclasses.fields(verbs[name].flags)):
         values["command"] = shlex.join([*prog.split(), *words])
     run = verbs[name].run
-    with user_errors(f"{prog} {name}"):
+    with user_errors(f"{prog} {name}"), first_process_speaks():
         (resolve_name(run) if isinstance(run, str) else run)(verbs[name].flags(**values))
+
+
+@contextmanager
+def first_process_speaks() -> Iterator[None]:
+    """Of several processes that a launcher started, the others print nothing; their errors are heard."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 @contextmanager

@@ -1,14 +1,18 @@
-"""A folder that takes long to fill: a killed command leaves the finished files, and goes on with the others
-when it is repeated."""
+"""A folder that takes long to fill: the processes of a command share the work, a killed one leaves the
+finished files, and the same command goes on with the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
+
 from vidtwin_gen.data.names import some
+from vidtwin_gen.devices import by_the_first, processes
 from vidtwin_gen.files import (
     LOCK,
     OWNER,
@@ -21,13 +25,15 @@ from vidtwin_gen.files import (
     write_json,
 )
 
-RECORD = "partial.json"
+RECORD = "partial.json"  # the command, and what was finished when the folder was opened
+ADDED = "added-*.jsonl"  # what each process has finished since, a line a file
 OURS = (RECORD, LOCK, OWNER, "partial.lock")  # the last of earlier versions
 
 
 @contextmanager
 def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[PartialFolder]:
-    """`<out>.partial`, this process's alone, which takes the name `out` when all went well.
+    """`<out>.partial`, of this process and those that a launcher started with it alone, which takes the name
+    `out` when all went well.
 
     Args:
         out: the folder to be made; new or empty.
@@ -38,9 +44,18 @@ def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[Part
         ValueError: `out` is not empty, or `<out>.partial` is another command's, in use by another process, or
             nothing of ours.
     """
-    check_new(out)
     final = Path(out).absolute()
     path = final.with_name(f"{final.name}.partial")
+    with ExitStack() as owned:
+        by_the_first(lambda: owned.enter_context(_opened(out, path, command)))
+        yield PartialFolder(path)
+        by_the_first(lambda: _finish(path, final))
+
+
+@contextmanager
+def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator[None]:
+    """The folder, owned, with nothing in it but what the record has."""
+    check_new(out)
     others = [file.name for file in path.glob("*") if file.name not in OURS]
     if others and not (path / RECORD).is_file():
         raise ValueError(
@@ -49,53 +64,81 @@ def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[Part
         )
     with owned_folder(path, "name another --out"):
         check_new(out)  # once more: another process may have finished it before this one owned the folder
-        yield PartialFolder(path, command)
-        check_new(out)
-        rename_owned(path, final)
-        (final / RECORD).unlink()
+        _keep_finished(path, dict(command))
+        yield
+
+
+def _keep_finished(path: Path, command: dict[str, Any]) -> None:
+    """Puts what is finished on record, and removes whatever else a killed process has left."""
+    record = read_json(path / RECORD, "remove the folder") if (path / RECORD).is_file() else {}
+    files: dict[str, dict[str, Any]] = record.get("files", {})
+    for log in sorted(path.glob(ADDED)):
+        files |= dict(_whole_lines(log))
+    changed = changed_flags(record.get("command", {}), command)
+    if files and changed:
+        raise ValueError(
+            f"{path} holds {len(files)} files of another command ({changed}): repeat "
+            "that one to continue it, remove the folder, or name another --out"
+        )
+    finished = {}
+    for name, about in files.items():
+        file = path / name
+        if file.is_file() and file.stat().st_size == about["num_bytes"]:
+            finished[name] = about
+        else:
+            print(f"{file} is not as it was when it was finished, and made again")
+    write_json(path / RECORD, {"command": command, "files": finished})
+    for file in (file for file in path.rglob("*") if file.is_file()):
+        if file.relative_to(path).as_posix() not in (*finished, RECORD, LOCK, OWNER):
+            file.unlink()
+
+
+def _whole_lines(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The last line may be cut, of a process that was killed."""
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def _finish(path: Path, final: Path) -> None:
+    check_new(final)
+    for log in path.glob(ADDED):
+        log.unlink()
+    rename_owned(path, final)
+    (final / RECORD).unlink()
 
 
 class PartialFolder:
     """What of the folder is finished, and how more is added.
 
-    A file gets its own name when it is written, then a line in the record; whatever else a killed process
-    left is removed.
+    A file gets its own name when it is written, then a line in this process's log.
 
     Attributes:
-        files: the finished ones, by their path in the folder, with `num_bytes` and `about` of `adding`.
+        files: the finished ones, by their path in the folder, with `num_bytes` and `about` of `adding`. Those
+            of other processes are among them after `gather`.
     """
 
-    def __init__(self, path: Path, command: Mapping[str, Any]) -> None:
-        self.path, self.command = path, dict(command)
-        self.files: dict[str, dict[str, Any]] = {}
-        record = read_json(path / RECORD, "remove the folder") if (path / RECORD).is_file() else {}
-        files: dict[str, dict[str, Any]] = record.get("files", {})
-        changed = changed_flags(record.get("command", {}), self.command)
-        if files and changed:
-            raise ValueError(
-                f"{path} holds {len(files)} files of another command ({changed}): repeat "
-                "that one to continue it, remove the folder, or name another --out"
-            )
-        for name, about in files.items():
-            file = path / name
-            if file.is_file() and file.stat().st_size == about["num_bytes"]:
-                self.files[name] = about
-            else:
-                print(f"{file} is not as it was when it was finished, and made again")
-        for file in (file for file in path.rglob("*") if file.is_file()):
-            if file.relative_to(path).as_posix() not in (*self.files, RECORD, LOCK, OWNER):
-                file.unlink()
-        self._write_record()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: dict[str, dict[str, Any]] = read_json(path / RECORD, "name another --out")["files"]
+        self._log = path / ADDED.replace("*", str(processes().process_index))
 
     @contextmanager
     def adding(self, name: str, about: Mapping[str, Any]) -> Iterator[Path]:
         """A path to write a file to, which is then put on record with what is to be known about it (plain
         JSON)."""
-        file = self.path / name
-        with replacing_file(file) as partial:
+        with replacing_file(self.path / name) as partial:
             yield partial
-        self.files[name] = {**about, "num_bytes": file.stat().st_size}
-        self._write_record()
+        self.add([name], about)
 
-    def _write_record(self) -> None:
-        write_json(self.path / RECORD, {"command": self.command, "files": self.files})
+    def add(self, names: Iterable[str], about: Mapping[str, Any] | None = None) -> None:
+        """Puts files on record that are written under their names already."""
+        added = {name: {**(about or {}), "num_bytes": (self.path / name).stat().st_size} for name in names}
+        self.files |= added
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write("".join(f"{json.dumps(line)}\n" for line in added.items()))
+
+    def gather(self) -> None:
+        """Waits for the other processes, and puts together what all have finished."""
+        for files in gather_object([self.files]):
+            self.files |= files

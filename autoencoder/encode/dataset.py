@@ -31,7 +31,7 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_index, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import find_device
+from vidtwin_gen.devices import by_the_first, find_device, processes
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
@@ -111,23 +111,27 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
             split: encode_split(folder, RowEncoder(encoder, part, root, split, flags, video_encoder), flags)
             for split, part in splits.items()
         }
-        metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": []}
-        for split, bad in bad_videos.items():
-            if bad.reasons:
-                complaint = f"{split}: {bad.summary()}"
-                metadata["bad_videos"].append(complaint.replace(f"{root}{os.sep}", ""))
-        write_json(folder.path / METADATA, metadata)
-        write_card(
-            folder.path, metadata, vae=Path(flags.vae).name, data=root.name, decode=encoder.decode_example
-        )
-    return metadata
+        complaints = [
+            f"{split}: {bad.summary()}".replace(f"{root}{os.sep}", "")
+            for split, bad in bad_videos.items()
+            if bad.reasons
+        ]
+
+        def describe() -> None:
+            metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
+            write_json(folder.path / METADATA, metadata)
+            names = {"vae": Path(flags.vae).name, "data": root.name}
+            write_card(folder.path, metadata, **names, decode=encoder.decode_example)
+
+        by_the_first(describe)
+    return read_json(Path(flags.out) / METADATA, "encode again")
 
 
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
-    """Writes the files of one split that `folder` has not yet; returns the bad videos met. No batch spans two
-    files, so that a file's rows are the same to the last bit whether or not those before it were encoded by
-    the same process. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do."""
-    train = rows.split == "train"
+    """Writes the files of one split that `folder` has not yet, of several processes each its share; returns
+    the bad videos that all have met. No batch spans two files, so that a file's rows are the same to the last
+    bit, whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do."""
+    train, state = rows.split == "train", processes()
     num_frames, *size = rows.encoder.clip_size
     reader = VideoDataset(
         rows.index,
@@ -141,21 +145,25 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
-    bad_videos = BadVideos(len(rows.index), flags.max_bad_fraction)
-    for name in [name for name in files if name in folder.files]:
-        seen = torch.tensor([draw % len(reader) for draw in files[name]])
-        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
+    bad_videos = _bad_videos(folder, files, len(rows.index), flags)
+    missing = [name for name in files if name not in folder.files]
+    mine = {name: files[name] for name in missing[state.process_index :: state.num_processes]}
     batches = {
         name: [list(draws[i : i + flags.batch_size]) for i in range(0, len(draws), flags.batch_size)]
-        for name, draws in files.items()
-        if name not in folder.files
+        for name, draws in mine.items()
     }
     batch_sampler = [batch for of_file in batches.values() for batch in of_file]
     loader = DataLoader(
         reader, batch_sampler=batch_sampler, num_workers=flags.num_workers, collate_fn=collate
     )
-    done = num_windows - sum(map(len, batch_sampler))
-    with tqdm(total=num_windows, initial=done, desc=f"encoding {rows.split} clips", unit="window") as bar:
+    done = (num_windows - sum(len(files[name]) for name in missing)) // state.num_processes
+    with tqdm(
+        total=done + sum(map(len, batch_sampler)),
+        initial=done,
+        desc=f"encoding {rows.split} clips",
+        unit="window",
+        disable=not state.is_main_process,
+    ) as bar:
         stream = iter(loader)
         for name, of_file in batches.items():
             encoded: list[dict[str, Any]] = []
@@ -167,6 +175,18 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
                 bar.update(len(batch["index"]))
             about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
             _add(folder, name, rows.table(encoded), about)
+    folder.gather()
+    return _bad_videos(folder, files, len(rows.index), flags)
+
+
+def _bad_videos(
+    folder: PartialFolder, files: Mapping[str, range], num_videos: int, flags: EncodeFlags
+) -> BadVideos:
+    """Those that the finished files met."""
+    bad_videos = BadVideos(num_videos, flags.max_bad_fraction)
+    for name in (name for name in files if name in folder.files):
+        seen = torch.tensor([draw % num_videos for draw in files[name]])
+        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
     return bad_videos
 
 

@@ -368,7 +368,7 @@ def read_only(place: Path, is_so: bool) -> None:
         mount("-o", f"remount,{'ro' if is_so else 'rw'}", place)
 
 
-KILLED = ("train_vae", "train_dit", "encode", "fvd", "demo")
+KILLED = ("train_vae", "train_dit", "encode", "generate", "fvd", "demo")
 
 
 def trials_of(trials: Trials, name: str, tries: int) -> Iterator[tuple[str, Callable[[Random], list[str]]]]:

@@ -11,14 +11,16 @@ from safetensors.torch import load_file
 
 from pipelines.__main__ import main
 from pipelines.flags import CardFlags
-from pipelines.generate import create_clip_file
+from pipelines.generate import create_clip_file, write_frames
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sampling import clip_generator
+from pipelines.sampling import clip_generator, sample
 from pipelines.sharing.training_record import card
+from tests.builders.forked import files_below
 from tests.builders.pipelines import build_pipeline, generate
+from tests.builders.processes import run_in_processes
 from tests.builders.scripts import contents
 from vidtwin_gen.data.video_index import video_index
-from vidtwin_gen.files import new_folder
+from vidtwin_gen.partial_folder import partial_folder
 
 
 @pytest.fixture
@@ -101,20 +103,25 @@ def test_internal_guidance_by_the_command(tmp_path, capsys):
 
 
 def test_a_second_start_deletes_nothing(folder, tmp_path, capsys):
-    with new_folder(tmp_path / "out") as partial:
-        (partial / "Archery.gif").touch()
+    with partial_folder(tmp_path / "out", {}) as partial:
+        with partial.adding("Archery.gif", {}) as path:
+            path.touch()
         with pytest.raises(SystemExit):
             main(command(folder, tmp_path / "out"))
         said = capsys.readouterr().err
-        assert f"partial-out is in use by process {os.getpid()} on " in said and "since 2" in said
+        assert f"out.partial is in use by process {os.getpid()} on " in said and "since 2" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["Archery.gif"]
 
 
 def test_room_is_made_before_anything_is_sampled(tmp_path):
-    """A mapped file that finds the disk full ends the process without a word."""
-    path = tmp_path / "clips.safetensors"
-    frames = create_clip_file(path, [3, 1], (8, 16, 16, 3))
-    assert path.stat().st_blocks * 512 >= frames.nbytes
+    """Else hours are spent on clips for which there is none."""
+    path, frames = tmp_path / "clips.safetensors", torch.randint(256, (2, 8, 16, 16, 3)).to(torch.uint8)
+    create_clip_file(path, [3, 1], frames.shape[1:])
+    assert path.stat().st_blocks * 512 >= frames.numel()
+    for number in (1, 0):
+        write_frames(path, number, frames[number : number + 1].numpy())
+    read = load_file(path)
+    assert read["labels"].tolist() == [3, 1] and read["frames"].equal(frames)
     with pytest.raises(OSError, match=r"it takes 9,\d{3},\d{3},\d{3},\d{3},\d{3} bytes and .* are free"):
         create_clip_file(path, [3, 1], (4_611_686_018, 1000, 1000))
 
@@ -140,13 +147,48 @@ def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
         assert not (tmp_path / "other").exists()
 
 
-def test_an_interrupted_generation_starts_again(folder, tmp_path):
-    left = tmp_path / "partial-out" / "Archery"
-    left.mkdir(parents=True)
-    (left / "Archery_0099.gif").write_bytes(b"half")
-    main(command(folder, tmp_path / "out", "--class_labels", "2", "--num_videos_per_class", "1"))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert not list(tmp_path.rglob("*_0099.gif"))
+def test_an_interrupted_generation_goes_on(folder, tmp_path, monkeypatch, capsys):
+    options = ["--num_videos_per_class", "2", "--batch_size", "2"]
+    argv = command(folder, tmp_path / "out", *options)
+    sampled = []
+
+    def sample_until(end):
+        def watched(pipe, flags, clips, **how):
+            if len(sampled) == end:
+                raise KeyboardInterrupt
+            sampled.append(clips)
+            return sample(pipe, flags, clips, **how)
+
+        monkeypatch.setattr("pipelines.generate.sample", watched)
+
+    sample_until(2)
+    with pytest.raises(SystemExit):
+        main(argv)
+    partial = tmp_path / "out.partial"
+    (partial / "Archery" / "Archery_0099.gif").write_bytes(b"half")
+    with (partial / "added-0.jsonl").open("a") as log:
+        log.write('["Archery/Archery_0099.gif", {"num_by')
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*argv, "--seed", "5"])
+    assert "of another command (--seed was 0, is 5)" in capsys.readouterr().err
+    sample_until(4)
+    main(argv)
+    assert len(sampled) == 4 and not partial.exists()
+    sample_until(8)
+    main(command(folder, tmp_path / "whole", *options))
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")
+
+
+def test_two_processes_generate_what_one_does(folder, tmp_path):
+    options = ["--num_videos_per_class", "2", "--batch_size", "3", "--format", "gif"]
+    main(command(folder, tmp_path / "one", *options))
+    run_in_processes(2, in_process, command(folder, tmp_path / "two", *options))
+    assert files_below(tmp_path / "two") == files_below(tmp_path / "one")
+
+
+def in_process(rank, argv):
+    main(argv)
 
 
 def test_the_tensors_are_the_videos_rounded(pipe, folder, tmp_path):

@@ -23,6 +23,7 @@ from autoencoder.encode.dataset import encode_dataset
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.trained import load_inputs
+from tests.builders.processes import run_in_processes
 from tests.builders.runs import command_line
 from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
@@ -162,10 +163,10 @@ def encode_command(vae_dir, videos, out, **changes):
 def killed(few_videos, vae_dir, tmp_path):
     """A folder of part of the latents: the command that makes it was killed after its second file."""
     argv = encode_command(vae_dir, few_videos, tmp_path / "killed")
-    record = tmp_path / "killed.partial/partial.json"
+    log = tmp_path / "killed.partial/added-0.jsonl"
     process = multiprocessing.get_context("fork").Process(target=commands.main, args=(argv,))
     process.start()
-    while not (record.is_file() and len(json.loads(record.read_text())["files"]) >= 2):
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
         assert process.is_alive()
         time.sleep(0.002)
     process.kill()
@@ -177,7 +178,7 @@ def killed(few_videos, vae_dir, tmp_path):
 def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_path, capsys):
     partial = tmp_path / "killed.partial"
     (partial / "data/train-00000-of-00002.parquet").write_text("of another command, or never put on record")
-    finished = json.loads((partial / "partial.json").read_text())["files"]
+    finished = dict(map(json.loads, (partial / "added-0.jsonl").read_text().splitlines()))
     before = {name: (partial / name).stat() for name in finished}
 
     with pytest.raises(ValueError, match=r"killed.partial is an unfinished encoding: repeat the command"):
@@ -219,6 +220,19 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
     assert "of another command (--seed was 0, is 1)" in capsys.readouterr().err
     assert contents(killed) == done
     assert 2 <= len(before) < len(contents(killed)) - 2
+
+
+def test_processes_share_the_files(killed, few_videos, vae_dir, tmp_path):
+    """Also of a folder that one process has begun.."""
+    run_in_processes(2, in_process, encode_command(vae_dir, few_videos, killed))
+    (tmp_path / "whole").mkdir()
+    commands.main(encode_command(vae_dir, few_videos, tmp_path / "whole/killed"))
+    shared, alone = contents(killed), contents(tmp_path / "whole/killed")
+    assert list(shared.values()) == list(alone.values())
+
+
+def in_process(rank, argv):
+    commands.main(argv)
 
 
 def test_a_finished_file_that_changed_is_made_again(few_videos, vae_dir, tmp_path, monkeypatch, capsys):
