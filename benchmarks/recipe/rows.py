@@ -76,10 +76,13 @@ STAGE_2: dict[str, Row] = {
     "velocity+adamw": Row("--prediction velocity --optimizer adamw"),
     "shift-1": Row("--shift 1", "arXiv 2403.03206"),
     "shift-auto": Row("--shift auto", "arXiv 2510.11690"),
-    "plain": Row("--prediction velocity --optimizer adamw --shift 1 --train_batch_size 16 --ema_decay 0.995"),
+    "plain": Row(
+        "--block_type dit --prediction velocity --optimizer adamw --shift 1 --train_batch_size 16 "
+        "--ema_decay 0.995"
+    ),
     "internal": Row("--internal_guidance", "arXiv 2512.24176", INTERNAL),
     "contrastive": Row("--contrastive_weight 0.05", "arXiv 2506.05350"),
-    "lightning": Row("--block_type lightning", "arXiv 2501.01423"),
+    "dit": Row("--block_type dit", "arXiv 2501.01423"),
     "repa": Row("--repa_weight 0.5", "arXiv 2410.06940", needs="features"),
 }
 STAGES = {1: STAGE_1, 2: STAGE_2}

@@ -124,7 +124,7 @@ DEMO: dict[str, Any] = {
     "prediction": "x0",
     "shift": "2.0",
     "train_batch_size": 64,
-    "max_train_steps": 1000,
+    "max_train_steps": 1500,
     "lr_warmup_steps": 100,
     "optimizer": "muon",
     "learning_rate": 2e-3,
@@ -165,7 +165,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "long": {
         **DEMO,
         "num_layers": 6,
-        "max_train_steps": 3000,
+        "block_type": "dit",  # with which the weights of pretrained/moving-shapes were trained
+        "max_train_steps": 5000,
         "checkpointing_steps": 500,
         "validation_steps": 1000,
     },
