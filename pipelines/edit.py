@@ -92,9 +92,7 @@ def edited_clips(
     return _decode(pipe, sample(pipe, flags, edits, output_type="latent", **options))
 
 
-def mixed_clips(
-    pipe: VidTwinPipeline, flags: MixFlags, ids: Sequence[int], **options: Any
-) -> torch.Tensor:
+def mixed_clips(pipe: VidTwinPipeline, flags: MixFlags, ids: Sequence[int], **options: Any) -> torch.Tensor:
     """(N, 4, C, F, H, W) in [-1, 1], the columns those of `mixed_names`. `options` are the pipeline's."""
     numbers = range(flags.num_videos_per_class)
     # a seed for each side: two clips of one class are two clips

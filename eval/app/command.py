@@ -1,0 +1,54 @@
+"""python -m pipelines app: the studio in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+
+from pipelines.flags import AppFlags
+from vidtwin_gen.demo import PRETRAINED
+from vidtwin_gen.files import read_json
+
+INSTALL = "pip install 'gradio>=6,<7'"
+MOST_UPLOADED = "100mb"
+NO_PIPELINE = "name with --pipeline the folder of a saved pipeline"
+
+
+def run(flags: AppFlags) -> None:
+    """Serves until it is stopped. What visitors send lies in a temporary folder, which ends with it.
+
+    Raises:
+        ValueError: gradio is not installed, there is no such pipeline, or the port is taken.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError(f"the studio is made with gradio, which is not installed: {INSTALL}")
+    folder = Path(flags.pipeline or PRETRAINED)
+    read_json(folder / "model_index.json", NO_PIPELINE)
+    with TemporaryDirectory(prefix="vidtwin-gen-app-") as uploads:
+        os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
+        from eval.app.page import LOOK, make_page
+        from eval.app.studio import Studio
+
+        page = make_page(Studio(folder, flags.device))
+        try:
+            _, url, public = page.launch(
+                server_name=flags.host,
+                server_port=flags.port,
+                share=flags.share,
+                max_file_size=MOST_UPLOADED,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                quiet=True,
+                footer_links=[],
+                **LOOK,
+            )
+        except OSError as error:
+            raise ValueError(f"--host {flags.host} --port {flags.port}: {error}") from None
+        try:
+            print(f"the studio is at {public or url}; Ctrl-C ends it", flush=True)
+            Event().wait()
+        finally:
+            page.close(verbose=False)
