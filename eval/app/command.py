@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -32,6 +33,7 @@ def run(flags: AppFlags) -> None:
         from eval.app.page import LOOK, make_page
         from eval.app.studio import Studio
 
+        forkserver.ensure_running()  # so that no visitor waits for its imports
         page = make_page(Studio(folder, flags.device))
         try:
             _, url, public = page.launch(

@@ -14,12 +14,14 @@ from vidtwin_gen.records import CostRow
 
 NUM_CLASSES = 101
 PATCHES = (1, 2, 4)
+COMPARED = ("vidtwin-1", "magvit-v2")
 
 
 def clip_sizes() -> dict[str, list[str]]:
-    """The names of the tokenizers that are published for each size of clip; that of most of them first."""
+    """The names of the tokenizers that are published for each size of clip; that of most of them first, and
+    of each those that the paper compares."""
     sizes: dict[str, list[str]] = {}
-    for name, entry in published().items():
+    for name, entry in sorted(published().items(), key=lambda item: item[0] not in COMPARED):
         if isinstance(entry, Tokenizer):
             sizes.setdefault("×".join(map(str, entry.clip_shape)), []).append(name)
     return dict(sorted(sizes.items(), key=lambda item: -len(item[1])))

@@ -96,11 +96,11 @@ COLUMNS: dict[str, Callable[[CostRow], float]] = {
 
 def costs(rows: Sequence[CostRow]) -> str:
     """A bar for each number, and the sentences of `eval cost` on the first tokenizer against the others."""
-    most = {name: max(map(value, rows), default=0) for name, value in COLUMNS.items()}
+    values = [[value(row) for row in rows] for value in COLUMNS.values()]
     head = "".join(f'<th scope="col">{name}</th>' for name in ("tokenizer", *COLUMNS))
     lines = []
-    for row in rows:
-        cells = "".join(_bar(value(row), most[name]) for name, value in COLUMNS.items())
+    for number, row in enumerate(rows):
+        cells = "".join(_bar(column[number], min(column), max(column)) for column in values)
         lines.append(f'<tr><th scope="row">{escape(row.tokenizer)}</th>{cells}</tr>')
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     first, *others = [f"{escape(sentence)}." for sentence in sentences(rows)] or [""]
@@ -109,6 +109,8 @@ def costs(rows: Sequence[CostRow]) -> str:
     return f'<p>{first}</p>{more}<div class="costs">{table}</div>'
 
 
-def _bar(value: float, most: float) -> str:
+def _bar(value: float, least: float, most: float) -> str:
+    """From a tenth of its place to all of it, by the logarithm."""
     text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return f'<td>{text}<i style="width: {100 * value / most:.2f}%"></i></td>'
+    share = math.log(value / least) / math.log(most / least) if most > least else 1
+    return f'<td>{text}<i style="width: {10 + 90 * share:.0f}%"></i></td>'

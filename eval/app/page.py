@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from eval.app.jobs import Job
 from eval.app.studio import MOST_CLIPS, MOST_GUIDANCE, MOST_STEPS, Settings, Shown, Studio
 from eval.app.videos import MOST_FRAMES
 from eval.cost.flags import DEFAULT_SIZE, DIT_SIZES
+from vidtwin_gen.records import CostRow
 
 # nothing from outside: gradio's own theme has its fonts with it, and these are the reader's
 LOOK: dict[str, Any] = {
@@ -24,6 +25,7 @@ LOOK: dict[str, Any] = {
 }
 UPLOADS_LAST = 3600  # seconds
 VISITORS = 8  # whose work waits for its turn
+Fields = Sequence[gr.components.Component]
 Answer = Iterator[tuple[Any, Any]]  # what is said, and what is shown
 
 
@@ -45,7 +47,7 @@ def make_page(studio: Studio) -> gr.Blocks:
     return page
 
 
-def generate_tab(studio: Studio) -> list[gr.components.Component]:
+def generate_tab(studio: Studio) -> Fields:
     """Returns the fields of `Settings`, in its order."""
     internal = studio.has_internal_guidance
     with gr.Row():
@@ -87,7 +89,7 @@ def generate_tab(studio: Studio) -> list[gr.components.Component]:
     return settings
 
 
-def parts_tab(studio: Studio, settings: list[gr.components.Component]) -> None:
+def parts_tab(studio: Studio, settings: Fields) -> None:
     gr.Markdown(
         f"A video is cut and scaled to {studio.clip_size[2]}×{studio.clip_size[1]}; its first {MOST_FRAMES} "
         "frames are used. Steps, guidance, seed and number of clips are those of the tab *Generate*."
@@ -125,22 +127,20 @@ def cost_tab() -> None:
     sizes = costs.clip_sizes()
     with gr.Row():
         size = gr.Dropdown(list(DIT_SIZES), value=DEFAULT_SIZE, label="Size of the DiT")
-        clip = gr.Dropdown(list(sizes), label="Clip", info="frames × height × width")
-        patch = gr.Dropdown(list(costs.PATCHES), label="Patch", info="on every axis of the latent")
+        clip = gr.Dropdown(list(sizes), label="Clip: frames × height × width", min_width=220)
+        patch = gr.Dropdown(list(costs.PATCHES), label="Patch")
     with gr.Row():
         run, stop = gr.Button("Count", variant="primary"), gr.Button("Stop")
 
     def count(size: str, clip: str, patch: int) -> Answer:
         if None in (size, clip, patch):
             raise ValueError("choose a size of the DiT, a clip and a patch")
-        rows = []
+        rows: list[CostRow] = []
         for number, name in enumerate(sizes[clip]):
             yield markup.state((number, len(sizes[clip])), "tokenizer"), markup.costs(rows)
             rows.append(costs.cost_row(name, size, patch))
-        yield (
-            markup.said(f"{len(rows)} tokenizers counted, with batch 1 and fused attention"),
-            markup.costs(rows),
-        )
+        counted = f"{len(rows)} tokenizers counted: batch 1; bars are logarithmic"
+        yield markup.said(counted), markup.costs(rows)
 
     when_clicked(run, stop, count, [size, clip, patch], output_fields())
 
@@ -148,10 +148,10 @@ def cost_tab() -> None:
 def class_field(studio: Studio, title: str, number: int = 0) -> gr.Dropdown:
     """Its value is the class's id."""
     names = studio.class_names
-    return gr.Dropdown(names, value=names[number % len(names)], type="index", label=title)
+    return gr.Dropdown(names, value=names[number % len(names)], type="index", label=title, min_width=220)
 
 
-def output_fields() -> list[gr.components.Component]:
+def output_fields() -> Fields:
     """For what is said, and for what is shown."""
     return [gr.HTML(), gr.HTML()]
 
@@ -161,7 +161,7 @@ def when_clicked(
     stop: gr.Button,
     work: Callable[..., Answer],
     inputs: list[Any],
-    outputs: list[gr.components.Component],
+    outputs: Fields,
 ) -> None:
     """Work from a click until it is done, fails, or another click stops it."""
 

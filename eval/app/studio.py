@@ -121,11 +121,12 @@ class Studio:
 
     def generate(self, label: int | None, settings: Settings) -> Job[Shown]:
         """Clips of one class."""
-        name = self.name_of(label)
+        (chosen,) = self.chosen(label)
+        name = self.class_names[chosen]
         flags = GenerateFlags(**settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
-            clips = [(flags.seed, label, number) for number in range(flags.num_videos_per_class)]
+            clips = [(flags.seed, chosen, number) for number in range(flags.num_videos_per_class)]
             videos = sample(self.pipe, flags, clips, output_type="pt", **self.options(settings, step))
             frames = to_uint8(from_diffusers(videos)).cpu().numpy()
             titles = [f"{name}, seed {flags.seed}, clip {number}" for _, _, number in clips]
@@ -191,16 +192,16 @@ class Studio:
         self, file: str | None, stride: int, keep: str, label: int | None, settings: Settings
     ) -> Job[Shown]:
         """As `python -m pipelines edit`: the first window of a video, one part of it kept."""
-        name, video = self.name_of(label), self.read(file, stride)
+        ids, video = self.chosen(label), self.read(file, stride)
         flags = EditFlags(video="", keep=keep, class_labels=[], **settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
             window = video.windows[:1]
             known = self.pipe.encode_video(to_diffusers(window))
             options = self.options(settings, step)
-            edited = edited_clips(self.pipe, flags, known, [int(label or 0)], **options)
+            edited = edited_clips(self.pipe, flags, known, ids, **options)
             part = "Dynamics" if keep == "structure" else "Structure"
-            titles = [f"new {part} of {name}, {number}" for number in range(len(edited))]
+            titles = [f"new {part} of {self.class_names[ids[0]]}, {number}" for number in range(len(edited))]
             clips = [(video.name, window[0]), *zip(titles, edited, strict=True)]
             text = f"The {keep.title()} is that of the first {len(window[0][0])} frames of {video.name}."
             return clips_of(clips, video.fps), text
@@ -210,20 +211,22 @@ class Studio:
     def mix(self, first: int | None, second: int | None, settings: Settings) -> Job[Shown]:
         """As `python -m pipelines mix`: two generated clips and each one's Structure with the other's
         Dynamics."""
-        names = mixed_names(self.name_of(first), self.name_of(second))
+        ids = self.chosen(first, second)
+        names = mixed_names(*(self.class_names[label] for label in ids))
         flags = MixFlags(class_labels=[], **settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
-            ids = [int(first or 0), int(second or 0)]
             rows = mixed_clips(self.pipe, flags, ids, **self.options(settings, step))
             return clips_of(zip(names * len(rows), rows.flatten(0, 1), strict=True), self.fps), ""
 
         return (yield from steps_of(work, self.turn))
 
-    def name_of(self, label: int | None) -> str:
-        if label is None:
+    def chosen(self, *labels: int | None) -> list[int]:
+        """Ids of classes, none of them left out."""
+        ids = [label for label in labels if label is not None]
+        if len(ids) < len(labels):
             raise ValueError("choose a class first")
-        return self.class_names[label]
+        return ids
 
     def read(self, file: str | None, stride: int | None = None, fps: float | None = None) -> Video:
         if fps is None:

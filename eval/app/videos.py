@@ -1,4 +1,4 @@
-"""A visitor's video, read in a process of its own, which a crafted file may crash, and cut where it is long."""
+"""A visitor's video: read in a process of its own, which a crafted file may crash, and cut where long."""
 
 from __future__ import annotations
 
