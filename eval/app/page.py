@@ -57,7 +57,7 @@ def generate_tab(studio: Studio) -> Fields:
             guidance = gr.Slider(
                 1, MOST_GUIDANCE, 2, step=0.1, label="Classifier-free guidance", info="1: none"
             )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            seed = gr.Number(0, label="Seed")
             number = gr.Slider(1, MOST_CLIPS, 4, step=1, label="Number of clips")
             with gr.Accordion("More settings", open=False):
                 start, stop_at = (
@@ -96,7 +96,7 @@ def parts_tab(studio: Studio, settings: Fields) -> None:
     )
     with gr.Row():
         a, b = (gr.File(label=f"Video {name}", height=140) for name in ("A", "B"))
-        stride = gr.Number(1, label="Take every n-th frame", precision=0, minimum=1)
+        stride = gr.Number(1, label="Take every n-th frame")
     with gr.Row():
         apart, swap = gr.Button("Take A apart", variant="primary"), gr.Button("Re-enact A and B")
     with gr.Row(equal_height=True):
@@ -182,6 +182,7 @@ def when_clicked(
 def answer(job: Job[Shown]) -> Answer:
     """A job's steps, and its clips in the end."""
     start = time.monotonic()
+    yield markup.state((0, 1)), gr.skip()  # reading a video comes before the first step
     with closing(job):
         while True:
             try:

@@ -164,6 +164,8 @@ class Studio:
     def reenact(self, file: str | None, other: str | None, stride: int) -> Job[Shown]:
         """Two videos, and each one's Structure with the other's Dynamics, over the shorter length and at the
         first one's rate."""
+        if file is None or other is None:
+            raise ValueError("drop two videos first, A and B")
         a = self.read(file, stride)
         b = self.read(other, fps=a.fps)
 

@@ -48,12 +48,14 @@ def read_upload(
     """The windows of a file, of (frames, height, width), at every stride-th frame or at a rate. Raises
     ValueError for what is no such video, in words that do not tell where the file lies."""
     if file is None:
-        raise ValueError("drop a video first")
+        raise ValueError("drop a video into A first")
     name = Path(file).name
     if not Path(file).is_file():
         raise ValueError(f"{name} is not here any more: drop it again")
     try:
-        return in_child(_read, file, size, stride, fps)
+        return in_child(
+            _read, str(file), size, stride, fps
+        )  # gradio's own kind of str would bring gradio along
     except VideoError as error:
         raise ValueError(f"{name}: {error.reason}") from None
     except ValueError as error:
