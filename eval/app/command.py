@@ -15,7 +15,7 @@ from vidtwin_gen.files import read_json
 
 INSTALL = "pip install 'gradio>=6,<7'"
 MOST_UPLOADED = "100mb"
-NO_PIPELINE = "name with --pipeline the folder of a saved pipeline"
+WANTED = "name with --pipeline the folder of a saved pipeline"
 
 
 def run(flags: AppFlags) -> None:
@@ -24,10 +24,10 @@ def run(flags: AppFlags) -> None:
     Raises:
         ValueError: gradio is not installed, there is no such pipeline, or the port is taken.
     """
+    folder = Path(flags.pipeline or PRETRAINED)
+    read_json(folder / "model_index.json", WANTED)
     if importlib.util.find_spec("gradio") is None:
         raise ValueError(f"the studio is made with gradio, which is not installed: {INSTALL}")
-    folder = Path(flags.pipeline or PRETRAINED)
-    read_json(folder / "model_index.json", NO_PIPELINE)
     with TemporaryDirectory(prefix="vidtwin-gen-app-") as uploads:
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
         from eval.app.page import LOOK, make_page
