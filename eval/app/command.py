@@ -25,6 +25,8 @@ def run(flags: AppFlags) -> None:
         ValueError: gradio is not installed, there is no such pipeline, or the port is taken.
     """
     folder = Path(flags.pipeline or PRETRAINED)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())  # visitors see it
     read_json(folder / "model_index.json", WANTED)
     if importlib.util.find_spec("gradio") is None:
         raise ValueError(f"the studio is made with gradio, which is not installed: {INSTALL}")

@@ -22,7 +22,8 @@ GIF_FPS = 50  # viewers slow down anything faster
 STYLE = """
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 1rem; }
 .clips figure { margin: 0; min-width: 0; }
-.clips video { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
+.clips figure:has(details[open]) { grid-column: 1 / -1; }
+.clips video { width: 100%; max-width: 20rem; display: block; image-rendering: pixelated; }
 .clips figcaption { font-size: .85rem; overflow-wrap: anywhere; margin: .25rem 0; }
 .clips pre { overflow-x: auto; font-size: .75rem; padding: .5rem; }
 .clips pre { background: var(--background-fill-secondary); }
@@ -32,7 +33,7 @@ STYLE = """
 .costs table { width: 100%; border-collapse: collapse; font-size: .85rem; }
 .costs th, .costs td { text-align: left; padding: .2rem .5rem; }
 .costs tr { border-bottom: 1px solid var(--border-color-primary); }
-.costs td { min-width: 7rem; font-variant-numeric: tabular-nums; }
+.costs td { min-width: 5rem; font-variant-numeric: tabular-nums; }
 .costs i { display: block; height: .4rem; background: var(--color-accent); border-radius: 2px; }
 footer { display: none !important; }
 """

@@ -13,7 +13,8 @@ import gradio as gr
 
 from eval.app import costs, markup
 from eval.app.jobs import Job
-from eval.app.studio import MOST_CLIPS, MOST_GUIDANCE, MOST_STEPS, Settings, Shown, Studio
+from eval.app.settings import MOST_CLIPS, MOST_GUIDANCE, MOST_STEPS, Settings
+from eval.app.studio import Shown, Studio
 from eval.app.videos import MOST_FRAMES
 from eval.cost.flags import DEFAULT_SIZE, DIT_SIZES
 from vidtwin_gen.records import CostRow
@@ -75,7 +76,9 @@ def generate_tab(studio: Studio) -> Fields:
                     info="1: none" if internal else "not here: the model was trained without its head",
                     interactive=internal,
                 )
-                scheduler = gr.Dropdown(list(studio.schedulers), label="Scheduler")
+                scheduler = gr.Dropdown(
+                    [(name.removesuffix("Scheduler"), name) for name in studio.schedulers], label="Scheduler"
+                )
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
                 run, stop = gr.Button("Generate", variant="primary"), gr.Button("Stop")

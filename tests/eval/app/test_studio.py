@@ -11,7 +11,8 @@ import pytest
 
 from eval.app import costs, markup
 from eval.app.jobs import WAITING, in_child, steps_of
-from eval.app.studio import Clip, Settings, Studio
+from eval.app.settings import Settings
+from eval.app.studio import Clip, Studio
 from eval.app.videos import MOST_FRAMES
 from pipelines.__main__ import main
 from tests.builders.clips import drifting_clips
