@@ -6,7 +6,8 @@ import multiprocessing
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ Progress = tuple[int, int]  # steps done, of how many
 Step = Callable[[int, int], None]
 Job = Generator[Progress, None, Result]
 WAITING = (0, 0)  # for another visitor's work
+AGAIN_S = 0.2  # what was said last is said again, so that whoever waits can leave
 
 # Neither a fork of a process with threads, nor one that has to import torch first.
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -46,10 +48,14 @@ def steps_of(work: Callable[[Step], Result], turn: Lock) -> Job[Result]:
     thread = ThreadPoolExecutor(1)
     future = thread.submit(run)
     future.add_done_callback(lambda _: said.put(None))
+    progress: Progress | None = (0, 1)
     try:
-        while (progress := said.get()) is not None:
+        while True:
+            with suppress(Empty):
+                progress = said.get(timeout=AGAIN_S)
+            if progress is None:
+                return future.result()
             yield progress
-        return future.result()
     finally:
         left.set()
         thread.shutdown(wait=False)

@@ -25,6 +25,7 @@ LOOK: dict[str, Any] = {
     "css": markup.STYLE,
 }
 UPLOADS_LAST = 3600  # seconds
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 VISITORS = 8  # whose work waits for its turn
 Fields = Sequence[gr.components.Component]
 Answer = Iterator[tuple[Any, Any]]  # what is said, and what is shown
@@ -81,7 +82,7 @@ def generate_tab(studio: Studio) -> Fields:
                 )
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
-                run, stop = gr.Button("Generate", variant="primary"), gr.Button("Stop")
+                run, stop = gr.Button("Generate", variant="primary"), stop_button()
             fields = output_fields()
     settings = [steps, guidance, start, stop_at, internal_guidance, scheduler, seed, number]
 
@@ -111,7 +112,7 @@ def parts_tab(studio: Studio, settings: Fields) -> None:
     with gr.Row(equal_height=True):
         first, second = class_field(studio, "Mix a clip of"), class_field(studio, "with one of", 1)
         mix = gr.Button("Mix two generated clips")
-    stop = gr.Button("Stop")
+    stop = stop_button()
     fields = output_fields()
 
     def edited(file: str, stride: int, keep: str, label: int, *values: Any) -> Answer:
@@ -133,7 +134,7 @@ def cost_tab() -> None:
         clip = gr.Dropdown(list(sizes), label="Clip: frames × height × width", min_width=220)
         patch = gr.Dropdown(list(costs.PATCHES), label="Patch")
     with gr.Row():
-        run, stop = gr.Button("Count", variant="primary"), gr.Button("Stop")
+        run, stop = gr.Button("Count", variant="primary"), stop_button()
 
     def count(size: str, clip: str, patch: int) -> Answer:
         if None in (size, clip, patch):
@@ -159,27 +160,38 @@ def output_fields() -> Fields:
     return [gr.HTML(), gr.HTML()]
 
 
+def stop_button() -> gr.State:
+    """A list of the visitor's own, in which each click puts something. Were the work cancelled by gradio,
+    what it said last could come after the word that it was stopped."""
+    clicks = gr.State([])
+    gr.Button("Stop").click(lambda clicks: clicks.append(1), clicks, queue=False, **HIDDEN)
+    return clicks
+
+
 def when_clicked(
     button: gr.Button,
-    stop: gr.Button,
+    stop: gr.State,
     work: Callable[..., Answer],
     inputs: list[Any],
     outputs: Fields,
 ) -> None:
     """Work from a click until it is done, fails, or another click stops it."""
 
-    def answers(*values: Any) -> Answer:
+    def answers(clicks: list[int], *values: Any) -> Answer:
+        clicks.clear()
         try:
-            yield from work(*values)
+            for answer in work(*values):
+                if clicks:
+                    yield markup.said("stopped"), gr.skip()
+                    return
+                yield answer
         except ValueError as error:
             yield markup.said(str(error), "alert"), gr.skip()
         except Exception:
             traceback.print_exc()  # for whoever runs the studio
             yield markup.said("this failed, and not by your doing; try other values", "alert"), gr.skip()
 
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    clicked = button.click(answers, inputs, outputs, concurrency_limit=VISITORS, **hidden)
-    stop.click(lambda: markup.said("stopped"), None, outputs[0], cancels=[clicked], queue=False, **hidden)
+    button.click(answers, [stop, *inputs], outputs, concurrency_limit=VISITORS, **HIDDEN)
 
 
 def answer(job: Job[Shown]) -> Answer:

@@ -75,18 +75,29 @@ def browser():
 
 
 @pytest.fixture
-def page(address, browser):
-    """A visitor, who asks no other machine for anything and meets no error of a script."""
-    context = browser.new_context()
-    context.set_default_timeout(WAIT_MS)
-    page, requested, errors = context.new_page(), [], []
-    page.on("request", lambda request: requested.append(request.url))
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(address)
-    yield page
-    context.close()
+def visitor(address, browser):
+    """Makes pages, each of another visitor, that ask no other machine for anything and meet no error."""
+    contexts, requested, errors = [], [], []
+
+    def new_page():
+        contexts.append(browser.new_context())
+        contexts[-1].set_default_timeout(WAIT_MS)
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(address)
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
     assert not errors
     assert all(url.startswith((f"{address}/", "data:", "blob:")) for url in requested)
+
+
+@pytest.fixture
+def page(visitor):
+    return visitor()
 
 
 def press(page, name):
@@ -132,6 +143,20 @@ def test_a_run_is_stopped(page):
     fill(page, "Steps", 3)
     press(page, "Generate")
     state(page, "8 clips")
+
+
+def test_two_visitors_do_not_meet(page, visitor):
+    other = visitor()
+    fill(page, "Number of clips", 8)
+    fill(page, "Steps", 50)
+    press(page, "Generate")
+    state(page, r"step [1-9]\d* of 50")
+    press(other, "Stop")
+    fill(other, "Number of clips", 1)
+    press(other, "Generate")
+    for shown, count in ((page, 8), (other, 1)):
+        assert f"{count} clips" in state(shown, "clips, ")
+        assert shown.locator("video:visible").count() == count
 
 
 def test_a_video_is_measured_and_a_broken_one_refused(page, tmp_path):
