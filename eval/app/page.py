@@ -19,7 +19,7 @@ from eval.app.videos import MOST_FRAMES
 from eval.cost.flags import DEFAULT_SIZE, DIT_SIZES
 from vidtwin_gen.records import CostRow
 
-# nothing from outside: gradio's own theme has its fonts with it, and these are the reader's
+# the system's fonts: nothing is loaded from other machines
 LOOK: dict[str, Any] = {
     "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     "css": markup.STYLE,

@@ -25,10 +25,8 @@ class Settings:
         whole_number("number of steps", self.num_inference_steps, 1, MOST_STEPS)
         whole_number("seed", self.seed, 0, MOST_SEED)
         whole_number("number of clips", self.num_videos, 1, MOST_CLIPS)
-        for name, value in (
-            ("guidance", self.guidance_scale),
-            ("internal guidance", self.internal_guidance_scale),
-        ):
+        scales = {"guidance": self.guidance_scale, "internal guidance": self.internal_guidance_scale}
+        for name, value in scales.items():
             if value is None or not 0 <= value <= MOST_GUIDANCE:
                 raise ValueError(f"the {name} is a number from 0 to {MOST_GUIDANCE:g}, got {seen(value)}")
         if self.start is None or self.stop is None or not 0 <= self.start < self.stop <= 1:

@@ -103,8 +103,8 @@ class Studio:
             text = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
             text += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
             text += f" of the reconstruction, the mean of {video.num_frames} frames. "
-            clips = {PARTS.get(name, video.name): torch.cat(parts, 1) for name, parts in shown.items()}
-            return clips_of(clips.items(), video.fps), f"{text}{video.remark} {self.missing}".strip()
+            clips = [(PARTS.get(name, video.name), torch.cat(parts, 1)) for name, parts in shown.items()]
+            return clips_of(clips, video.fps), f"{text}{video.remark} {self.missing}".strip()
 
         return (yield from steps_of(work, self.turn))
 
@@ -199,12 +199,8 @@ class Studio:
     def code(self, settings: Settings, seed: int, label: int, number: int) -> str:
         """Python that makes a generated clip again."""
         changes = self.schedulers[settings.scheduler]
-        lines = [
-            "from pipelines.sampling import clip_generator",
-            "from vidtwin_gen import VidTwinPipeline",
-            "",
-        ]
-        lines += [f"pipe = VidTwinPipeline.from_pretrained({self.pipeline!r})"]
+        lines = ["from pipelines.sampling import clip_generator", "from vidtwin_gen import VidTwinPipeline"]
+        lines += ["", f"pipe = VidTwinPipeline.from_pretrained({self.pipeline!r})"]
         if self.pipe.device.type != "cpu":
             lines[-1] += f".to({self.pipe.device.type!r})"
         if settings.scheduler != type(self.scheduler).__name__:

@@ -110,12 +110,8 @@ def test_what_else_is_refused(studio, videos):
 def test_a_video_is_taken_apart_and_cut(studio, videos):
     said, (clips, text) = done(studio.take_apart(str(videos / "long.mp4"), 1))
     assert said[-1] == (MOST_FRAMES // NUM_FRAMES,) * 2
-    assert [clip.title for clip in clips] == [
-        "long.mp4",
-        "reconstruction",
-        "Structure alone",
-        "Dynamics alone",
-    ]
+    titles = ["long.mp4", "reconstruction", "Structure alone", "Dynamics alone"]
+    assert [clip.title for clip in clips] == titles
     assert {clip.frames.shape for clip in clips} == {(MOST_FRAMES, HEIGHT, WIDTH, 3)}
     assert "PSNR" in text and "LPIPS" in text and f"has {LENGTH} frames" in text
     _, (clips, text) = done(studio.take_apart(str(videos / "short.mp4"), 1))
