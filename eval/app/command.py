@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,10 @@ def run(flags: AppFlags) -> None:
     read_json(folder / "model_index.json", WANTED)
     if importlib.util.find_spec("gradio") is None:
         raise ValueError(f"the studio is made with gradio, which is not installed: {INSTALL}")
+    try:
+        socket.create_server((flags.host, flags.port or 0)).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host {flags.host} --port {flags.port}: {error}; name another") from None
     with TemporaryDirectory(prefix="vidtwin-gen-app-") as uploads:
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
         from eval.app.page import LOOK, make_page
@@ -37,20 +42,17 @@ def run(flags: AppFlags) -> None:
 
         forkserver.ensure_running()  # so that no visitor waits for its imports
         page = make_page(Studio(folder, flags.device))
-        try:
-            _, url, public = page.launch(
-                server_name=flags.host,
-                server_port=flags.port,
-                share=flags.share,
-                max_file_size=MOST_UPLOADED,
-                prevent_thread_lock=True,
-                ssr_mode=False,
-                quiet=True,
-                footer_links=[],
-                **LOOK,
-            )
-        except OSError as error:
-            raise ValueError(f"--host {flags.host} --port {flags.port}: {error}") from None
+        _, url, public = page.launch(
+            server_name=flags.host,
+            server_port=flags.port,
+            share=flags.share,
+            max_file_size=MOST_UPLOADED,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            quiet=True,
+            footer_links=[],
+            **LOOK,
+        )
         try:
             print(f"the studio is at {public or url}; Ctrl-C ends it", flush=True)
             Event().wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from threading import Lock
 
@@ -192,3 +193,5 @@ def test_the_command_refuses_in_one_line(capsys, monkeypatch, tmp_path):
     assert "pip install 'gradio" in refused()
     monkeypatch.delitem(sys.modules, "gradio")
     assert "model_index.json" in refused("--pipeline", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "name another" in refused("--port", str(taken.getsockname()[1]))
