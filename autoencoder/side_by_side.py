@@ -56,7 +56,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
             clip = window[None].to(device)  # (1, C, F, H, W)
             z = vae.encode(clip).latent_dist.mode()  # (1, L)
             shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z, vae.layout).values())]
-            measured.append(_quality(shown[1], shown[0], lpips))
+            measured.append(frame_quality(shown[1], shown[0], lpips))
             yield _panel(shown)
 
     files = _write_panels(flags, f"{Path(flags.video).stem}_reconstruction", panels(), video.fps)
@@ -128,7 +128,7 @@ def _load_lpips(flags: ReconstructFlags) -> LPIPS | None:
         return None
 
 
-def _quality(
+def frame_quality(
     reconstruction: torch.Tensor, original: torch.Tensor, lpips: LPIPS | None
 ) -> dict[str, torch.Tensor]:
     """Two clips (C, F, H, W) -> name: (F,), a value for each frame, so that a short last window counts by its

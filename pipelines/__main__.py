@@ -1,10 +1,10 @@
-"""python -m pipelines generate | edit | mix | export | card: videos, and the pipeline for others."""
+"""python -m pipelines generate | edit | mix | app | export | card: videos, and the pipeline for others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.flags import CardFlags, EditFlags, ExportFlags, GenerateFlags, MixFlags
+from pipelines.flags import AppFlags, CardFlags, EditFlags, ExportFlags, GenerateFlags, MixFlags
 from vidtwin_gen.flags import Verb, run_verb
 
 VERBS = {
@@ -13,6 +13,8 @@ VERBS = {
         EditFlags, "pipelines.edit:edit", "new Dynamics for the Structure of a video, or the reverse"
     ),
     "mix": Verb(MixFlags, "pipelines.edit:mix", "generate two clips and swap their Dynamics"),
+    # its page counts costs too, so that it lives above
+    "app": Verb(AppFlags, "eval.app.command:run", "a page in the browser that does all of this"),
     "export": Verb(
         ExportFlags,
         "pipelines.sharing.export:export",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,10 +44,8 @@ def edit(flags: EditFlags) -> None:
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     names = file_names(all_class_names(pipe))
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
-    edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
-    options = {"known_latents": known, "keep": flags.keep, "num_resamples": flags.num_resamples}
-    latents = sample(pipe, flags, edits, output_type="latent", **options)  # (B, L)
-    for (_, label, number), edited in zip(edits, _decode(pipe, latents), strict=True):
+    edits = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]
+    for (label, number), edited in zip(edits, edited_clips(pipe, flags, known, ids), strict=True):
         clips[f"{names[label]}_{number:04d}"] = edited
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
@@ -70,16 +70,9 @@ def mix(flags: MixFlags) -> None:
     ids = class_ids(pipe, flags.class_labels)
     if len(ids) != 2:
         raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
-    numbers = range(flags.num_videos_per_class)
-    # a seed for each side: two clips of one class are two clips
-    sides = [(flags.seed + side, label, number) for side, label in enumerate(ids) for number in numbers]
-    first, second = sample(pipe, flags, sides, output_type="latent").chunk(2)  # (N, L) each
-    columns = [first, second, pipe.mix(first, second), pipe.mix(second, first)]
-    rows = torch.stack([_decode(pipe, column) for column in columns], dim=1)  # (N, 4, C, F, H, W)
-
+    rows = mixed_clips(pipe, flags, ids)
     out, fps = Path(flags.out), frame_rate(pipe, flags)
-    a, b = (all_class_names(pipe)[label] for label in ids)
-    shown = [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
+    shown = mixed_names(*(all_class_names(pipe)[label] for label in ids))
     record = {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:
         for number, clips in enumerate(rows):
@@ -87,6 +80,30 @@ def mix(flags: MixFlags) -> None:
         write_png(partial / "filmstrip.png", filmstrip(list(rows.flatten(0, 1))))
         write_json(partial / MIXED, record | sampling_record(pipe, flags, fps, command))
     print(f"{len(rows)} mixtures in {out}, columns, and rows of filmstrip.png: {', '.join(shown)}")
+
+
+def edited_clips(
+    pipe: VidTwinPipeline, flags: EditFlags, known: torch.Tensor, ids: Sequence[int], **options: Any
+) -> torch.Tensor:
+    """(B, C, F, H, W) in [-1, 1], those of one class id side by side: a part of the known latents (1, L) with
+    another part generated anew. `options` are the pipeline's."""
+    edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
+    options |= {"known_latents": known, "keep": flags.keep, "num_resamples": flags.num_resamples}
+    return _decode(pipe, sample(pipe, flags, edits, output_type="latent", **options))
+
+
+def mixed_clips(pipe: VidTwinPipeline, flags: MixFlags, ids: Sequence[int], **options: Any) -> torch.Tensor:
+    """(N, 4, C, F, H, W) in [-1, 1], the columns those of `mixed_names`. `options` are the pipeline's."""
+    numbers = range(flags.num_videos_per_class)
+    # a seed for each side: two clips of one class are two clips
+    sides = [(flags.seed + side, label, number) for side, label in enumerate(ids) for number in numbers]
+    first, second = sample(pipe, flags, sides, output_type="latent", **options).chunk(2)  # (N, L) each
+    columns = [first, second, pipe.mix(first, second), pipe.mix(second, first)]
+    return torch.stack([_decode(pipe, column) for column in columns], dim=1)
+
+
+def mixed_names(a: str, b: str) -> list[str]:
+    return [a, b, f"Structure of {a} with Dynamics of {b}", f"Structure of {b} with Dynamics of {a}"]
 
 
 def _decode(pipe: VidTwinPipeline, latents: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,19 @@ class MixFlags(SamplingFlags):
 
 
 @dataclass(kw_only=True)
+class AppFlags:
+    """Of the studio, `eval/app/`."""
+
+    pipeline: str | None = flag(
+        "folder of a saved VidTwinPipeline; left out: pretrained/moving-shapes of a checkout"
+    )
+    host: str = flag("address to listen at; 0.0.0.0: every network of this machine", "127.0.0.1")
+    port: int | None = flag("left out: the first that is free from 7860 on", type=positive)
+    share: bool = flag("also a public link, through a server of gradio's", False, action="store_true")
+    device: str | None = flag(DEVICE)
+
+
+@dataclass(kw_only=True)
 class ExportFlags:
     pipeline: str = flag("folder of a saved VidTwinPipeline", required=True)
     out: str = flag("folder for it, new or empty", required=True)

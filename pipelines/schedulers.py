@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
@@ -57,6 +58,35 @@ WAY_OUT = {
     "flow_prediction": "FlowMatchEulerDiscreteScheduler()",
     "sample": "DDIMScheduler(prediction_type='sample', clip_sample=False)",
 }
+
+# Those that a reader is offered; the saved one comes first.
+OFFERED = {
+    "flow_prediction": (
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+    ),
+    "sample": ("DDIMScheduler", "DDPMScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"),
+}
+
+
+def offered_schedulers(scheduler: Any, prediction_type: str) -> dict[str, dict[str, Any]]:
+    """Schedulers for what a transformer of this `prediction_type` predicts, by the names of their classes,
+    the given one first: what `from_config` needs beside the given one's config."""
+    config = scheduler.config
+    offered: dict[str, dict[str, Any]] = {type(scheduler).__name__: {}}
+    for name in OFFERED[prediction_type]:
+        known = inspect.signature(getattr(diffusers, name).__init__).parameters
+        wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL
+        wanted |= dict.fromkeys(SHIFTS, config.get("shift", config.get("flow_shift", 1.0)))
+        settings = {
+            key: value
+            for key, value in wanted.items()
+            if key in known and config.get(key, known[key].default) != value
+        }
+        offered.setdefault(name, settings)
+    return offered
 
 
 def check_scheduler(scheduler: Any, prediction_type: str) -> None:

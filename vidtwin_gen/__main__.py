@@ -52,7 +52,7 @@ PROGRAMS = {
     "pipelines": "pipelines.__main__:main",
     "autoencoder": "autoencoder.__main__:main",
 }
-OF_PIPELINES = ("generate", "edit", "mix", "card")
+OF_PIPELINES = ("generate", "edit", "mix", "app", "card")
 ABOUT = (
     f"Two-stage latent video diffusion. Other programs, with their own flags after the name: "
     f"{', '.join(PROGRAMS)}; {', '.join(OF_PIPELINES)} without the name of theirs."

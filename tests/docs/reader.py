@@ -20,6 +20,7 @@ import train_dit
 import train_vae
 from eval.study.flags import StudyFlags
 from eval.study.plan import read_study
+from pipelines.flags import AppFlags
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, command_line
 from tests.docs.pages import ROOT, STEPS, Step
 from vidtwin_gen.demo import DemoFlags
@@ -78,9 +79,13 @@ OUTPUT_FLAGS = ("--out", "--output_dir", "--json", "--gif", "--figure", "--markd
 
 
 def is_parsed_only(words: list[str]) -> bool:
-    """The demo and the study are every command in turn and have tests of their own,
-    tests/vidtwin_gen/test_demo.py and tests/eval/study/test_study.py."""
-    return words[:3] in (["-m", "vidtwin_gen", "demo"], ["-m", "eval", "study"])
+    """The demo and the study are every command in turn, and the studio serves until it is stopped; they have
+    tests of their own, tests/vidtwin_gen/test_demo.py, tests/eval/study/test_study.py and tests/eval/app."""
+    return words[:3] in (
+        ["-m", "vidtwin_gen", "demo"],
+        ["-m", "eval", "study"],
+        ["-m", "pipelines", "app"],
+    )
 
 
 def run_python(words: list[str]) -> None:
@@ -92,7 +97,7 @@ def run_python(words: list[str]) -> None:
         assert words[2:] == [re.search(r"^VENV := (.+)$", MAKEFILE, re.MULTILINE)[1]]  # type: ignore[index]
         return
     if is_parsed_only(words):
-        (parse_demo if "demo" in words else parse_study)(words[3:])
+        {"demo": parse_demo, "study": parse_study, "app": parse_app}[words[2]](words[3:])
         return
     script = words[0] in SCRIPTS
     module: Any = SCRIPTS[words[0]] if script else importlib.import_module(PACKAGES.get(words[1], words[1]))
@@ -121,6 +126,12 @@ def parse_study(words: list[str]) -> None:
     add_flags(parser, StudyFlags)
     with chdir(ROOT):
         read_study(parser.parse_args(words).study)
+
+
+def parse_app(words: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, AppFlags)
+    parser.parse_args(words)
 
 
 def check_make(words: list[str]) -> None:

@@ -1,0 +1,175 @@
+"""The studio's page, as `python -m pipelines app` serves it, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.builders.clips import drifting_clips
+from vidtwin_gen.data.writing import write_video
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[test]'")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
+)
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
+
+ROOT = Path(__file__).parents[3]
+OFF = ("background-networking", "component-update", "sync", "gpu")
+ARGUMENTS = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
+WAIT_MS = 120_000
+# How much two moments of a video differ, summed over its pixels.
+DIFFERENCE = """async video => {
+    video.pause();
+    const canvas = Object.assign(document.createElement("canvas"), {width: 32, height: 32});
+    const context = canvas.getContext("2d");
+    const pixels = async time => {
+        const arrived = new Promise(resolve => video.onseeked = resolve);
+        video.currentTime = time;
+        await arrived;
+        context.drawImage(video, 0, 0, 32, 32);
+        return context.getImageData(0, 0, 32, 32).data;
+    };
+    const [first, last] = [await pixels(0.01), await pixels(0.9 * video.duration)];
+    return first.reduce((sum, value, i) => sum + Math.abs(value - last[i]), 0);
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """Of the studio with the shipped weights, which leaves nothing behind when it is ended."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "app"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(temporary), "no_proxy": "127.0.0.1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    try:
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        assert list(temporary.glob("vidtwin-gen-app-*"))
+        yield url
+    finally:
+        process.terminate()
+        assert process.wait(60) == 143
+    assert not list(temporary.glob("vidtwin-gen-app-*"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+
+
+@pytest.fixture
+def visitor(address, browser):
+    """Makes pages, each of another visitor, that ask no other machine for anything and meet no error."""
+    contexts, requested, errors = [], [], []
+
+    def new_page():
+        contexts.append(browser.new_context())
+        contexts[-1].set_default_timeout(WAIT_MS)
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(address)
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert not errors
+    assert all(url.startswith((f"{address}/", "data:", "blob:")) for url in requested)
+
+
+@pytest.fixture
+def page(visitor):
+    return visitor()
+
+
+def press(page, name):
+    page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+
+
+def fill(page, name, value):
+    field = page.get_by_label(f"number input for {name}")
+    field.fill(str(value))
+    field.blur()
+
+
+def state(page, text):
+    """What the page says, once it is this."""
+    found = page.locator(".state:visible").filter(has_text=re.compile(text))
+    found.wait_for()
+    return found.inner_text()
+
+
+def upload(page, file):
+    page.locator("input[type=file]").first.set_input_files(file)
+    page.get_by_role("button", name="Remove this file").or_(page.get_by_label("Clear")).first.wait_for()
+
+
+def test_a_generated_clip_plays_and_can_be_had(page):
+    fill(page, "Number of clips", 2)
+    press(page, "Generate")
+    assert "2 clips" in state(page, "clips")
+    videos = page.locator("video:visible")
+    assert videos.count() == 2 and videos.first.evaluate(DIFFERENCE) > 1000
+    assert page.get_by_role("link", name="gif").first.get_attribute("download").endswith(".gif")
+    page.get_by_text("Python").locator("visible=true").first.click()
+    assert "clip_generator(0, 0, 0)" in page.locator("pre:visible").inner_text()
+
+
+def test_a_run_is_stopped(page):
+    fill(page, "Steps", 250)
+    fill(page, "Number of clips", 8)
+    press(page, "Generate")
+    state(page, r"step [1-9]\d* of 250")
+    press(page, "Stop")
+    state(page, "stopped")
+    fill(page, "Steps", 3)
+    press(page, "Generate")
+    state(page, "8 clips")
+
+
+def test_two_visitors_do_not_meet(page, visitor):
+    other = visitor()
+    fill(page, "Number of clips", 8)
+    fill(page, "Steps", 50)
+    press(page, "Generate")
+    state(page, r"step [1-9]\d* of 50")
+    press(other, "Stop")
+    fill(other, "Number of clips", 1)
+    press(other, "Generate")
+    for shown, count in ((page, 8), (other, 1)):
+        assert f"{count} clips" in state(shown, "clips, ")
+        assert shown.locator("video:visible").count() == count
+
+
+def test_a_video_is_measured_and_a_broken_one_refused(page, tmp_path):
+    (clip,) = drifting_clips(1, 0, (16, 40, 56))
+    write_video(tmp_path / "<b>clip.mp4", clip, 25)
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "<b>clip.mp4").read_bytes()[:500])
+    page.get_by_role("tab", name="Structure and Dynamics").click()
+    upload(page, tmp_path / "broken.mp4")
+    press(page, "Take A apart")
+    assert "broken.mp4: cannot be decoded" in state(page, "broken")
+    page.reload()
+    page.get_by_role("tab", name="Structure and Dynamics").click()
+    upload(page, tmp_path / "<b>clip.mp4")
+    press(page, "Take A apart")
+    psnr = re.findall(r"PSNR ([\d.]+) dB, SSIM ([\d.]+), LPIPS ([\d.]+)", state(page, "PSNR"))
+    assert psnr and page.locator("video:visible").count() == 4
