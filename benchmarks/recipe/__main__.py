@@ -90,7 +90,8 @@ def ablate(args: argparse.Namespace, command: str) -> None:
     settings, out, table = settings_of(args), args.out, STAGES[args.stage]
     torch.set_num_threads(settings.threads)
     path = out / f"stage_{settings.stage}.json"
-    record = open_record(path, settings, command)
+    preset = SUBJECTS[settings.stage].PRESETS[settings.size]
+    record = open_record(path, settings, command, preset)
     steps = steps_from(args.steps_from, settings) if args.steps_from else {}
     names = args.rows or list(steps) or None
     chosen_rows(table, names, {row.needs: None for row in table.values()})

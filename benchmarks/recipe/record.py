@@ -16,13 +16,15 @@ from eval.machine import machine
 from vidtwin_gen.files import changed_flags, read_json, write_json, write_text
 
 
-def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
-    """What stands at `path`, or a new record. Raises ValueError where it is of other settings."""
+def open_record(path: Path, settings: Settings, command: str, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands at `path`, or a new record. Raises ValueError where it is of other settings, or of the
+    preset as it was: its rows would be compared with others."""
     new: dict[str, Any] = {
         "command": command,
         "commits": [commit()],
         "machine": machine(torch.device("cpu")),
         "settings": dataclasses.asdict(settings),
+        "preset": dict(preset),
         "rows": {},
     }
     if not path.exists():
@@ -30,6 +32,11 @@ def open_record(path: Path, settings: Settings, command: str) -> dict[str, Any]:
     before = read_json(path, "remove it, or name another --out")
     if changed := changed_flags(before["settings"], new["settings"]):
         raise ValueError(f"{path} is of other flags ({changed}): repeat those, or name another --out")
+    if changed := changed_flags(before.get("preset", {}), new["preset"]):
+        raise ValueError(
+            f"{path} is of the preset {settings.size} as it was ({changed}): go on with it at its commit, "
+            f"{before['commits'][-1]}, or name another --out"
+        )
     commits = dict.fromkeys([*before["commits"], *new["commits"]])  # of code that made a part of it
     return {**before, "command": command, "commits": list(commits)}
 

@@ -31,7 +31,11 @@ def extractor(monkeypatch: pytest.MonkeyPatch) -> FilterResponses:
 
 
 def test_generators_are_compared_and_nothing_twice(
-    tmp_path: Path, synthetic_root: Path, tiny_latents: Latents, extractor: FilterResponses
+    tmp_path: Path,
+    synthetic_root: Path,
+    tiny_latents: Latents,
+    extractor: FilterResponses,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = ["--vae", tiny_latents.vae_dir, "--latents", tiny_latents.latents_dir]
     flags = [*places, "--num_clips", 8, "--readings", "steps"]
@@ -70,6 +74,14 @@ def test_generators_are_compared_and_nothing_twice(
     recipe.main([*command(tmp_path / "c", synthetic_root, *flags), "--rows", "base", "--seeds", "0"])
     assert not (tmp_path / "c/stage_2").exists()
     assert json.loads((tmp_path / "c/stage_2.json").read_text())["rows"] == record["rows"]
+
+    # of a preset that has changed since, it does not
+    older = record | {"preset": record["preset"] | {"hidden_size": 64}}
+    (tmp_path / "c/stage_2.json").write_text(json.dumps(older))
+    with pytest.raises(SystemExit):
+        recipe.main([*command(tmp_path / "c", synthetic_root, *flags), "--rows", "base", "--seeds", "0"])
+    assert "(--hidden_size was 64, is 128): go on with it at its commit" in capsys.readouterr().err
+    assert json.loads((tmp_path / "c/stage_2.json").read_text()) == older
 
     # other flags are refused, and the same steps are given back
     with pytest.raises(SystemExit):
