@@ -1,4 +1,4 @@
-"""HTML of what the studio shows. Clips are in the page itself: no file of a visitor's stays on the disk."""
+"""HTML of what the studio shows. Clips are in the page itself: none of their files stays on the disk."""
 
 from __future__ import annotations
 
