@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterable
 from typing import IO, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from eval.flags import AccuracyFlags, frame_rate
 from eval.generated_clips import read_generated
 from eval.real_clips import RealClips
 from vidtwin_gen.data.writing import write_gif
-from vidtwin_gen.devices import find_device
+from vidtwin_gen.devices import by_the_first, find_device, processes, shared
 from vidtwin_gen.records import AccuracyResult
 
 BATCH_SIZE = 16  # clips that are in memory at their full size
@@ -33,6 +33,8 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
+    """Several processes share the clips: reading and shrinking those to train on, and asking the classifier.
+    The first alone trains it, in a minute or so, and gives it to all."""
     generated = read_generated(
         flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
     )
@@ -49,33 +51,52 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         for split in ("train", "test")
     )
     labels = torch.tensor([train.label(name) for name in generated.names])
+    device, is_first = find_device(flags.device), processes().is_main_process
     flags.out.parent.mkdir(parents=True, exist_ok=True)
+    train_names = train.even_names(flags.num_clips)
     with tempfile.TemporaryFile(dir=flags.out.parent) as file:
-        clips = store_shrunken(train.labelled(flags.num_clips, BATCH_SIZE), file)
-        model = train_classifier(
-            *clips,
-            len(train.class_names),
-            num_steps=flags.num_steps,
-            horizontal_flip=flags.horizontal_flip,
-            seed=flags.seed,
-            device=find_device(flags.device),
-        )
-    real: Batches = test.labelled(flags.num_clips, BATCH_SIZE)
-    if flags.real_gifs:
-        real = with_gifs(real, flags.real_gifs, test.class_names, test.gif_fps)
-    of_generated = (
-        (torch.stack([generated.clip(index) for index in part.tolist()]), labels[part])
-        for part in torch.arange(len(labels)).split(BATCH_SIZE)
-    )
+        batches = train.labelled(train_names, BATCH_SIZE, shrunken)
+        if is_first:
+            clips = store(batches, file)
+        else:
+            deque(batches, maxlen=0)  # a share of them is this process's
+        model = by_the_first(
+            lambda: train_classifier(
+                *clips,
+                len(train.class_names),
+                num_steps=flags.num_steps,
+                horizontal_flip=flags.horizontal_flip,
+                seed=flags.seed,
+                device=device,
+            ).cpu()
+        ).to(device)
+    test_names = test.even_names(flags.num_clips)
+
+    def seen_of_real(clips: torch.Tensor, numbers: range) -> torch.Tensor:
+        if flags.real_gifs:
+            for number, clip in zip(numbers, clips, strict=True):
+                if test_names.index(test_names[number]) == number:  # the first of its class
+                    write_gif(flags.real_gifs / f"{test_names[number]}.gif", clip, test.gif_fps)
+        return classes_seen(model, clips)
+
+    def seen_of_generated(part: torch.Tensor) -> torch.Tensor:
+        return classes_seen(model, torch.stack([generated.clip(index) for index in part.tolist()]))
+
+    parts = torch.arange(len(labels)).split(BATCH_SIZE)
+    seen_of_parts = shared(parts, seen_of_generated, "generated clips")
+    of_generated = zip(seen_of_parts, labels.split(BATCH_SIZE), strict=True)
+    real = test.labelled(test_names, BATCH_SIZE, seen_of_real)
     sides: dict[str, dict[str, Any]] = {}
-    for side, batches in (("generated", of_generated), ("real", real)):
-        value, confusion = accuracy(model, batches)
+    for side, answers in (("generated", of_generated), ("real", real)):
+        value, confusion = recognised(answers, len(train.class_names))
         count = int(confusion.sum())
         sides[side] = {"accuracy": value, "interval": interval(value, count), "num_clips": count}
         sides[side]["confusion"] = confusion.tolist()
+    if not is_first:
+        return
     result = AccuracyResult(
         class_names=train.class_names,
-        num_train=len(clips[0]),
+        num_train=len(train_names),
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, shape)),
@@ -92,32 +113,18 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
     )
 
 
-def store_shrunken(batches: Batches, file: IO[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips as small as the classifier sees them, (N, F, h, w, C) uint8 mapped from the file, and labels
-    (N,): so memory does not grow with the number of clips."""
+def store(batches: Batches, file: IO[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
+    """All clips of the batches, (N, F, H, W, C) uint8 mapped from the file, and labels (N,): so memory does
+    not grow with the number of clips."""
     labels, shape = [], torch.Size()
     for clips, of_batch in batches:
-        shrunken = shrink(clips, MAX_SIZE)
-        file.write(shrunken.numpy().tobytes())
+        file.write(clips.numpy().tobytes())
         labels.append(of_batch)
-        shape = shrunken.shape[1:]
+        shape = clips.shape[1:]
     file.flush()
     all_labels = torch.cat(labels)
     mapped = np.memmap(file, np.uint8, "r+", shape=(len(all_labels), *shape))
     return torch.from_numpy(mapped), all_labels
-
-
-def with_gifs(
-    batches: Batches, folder: Path, names: Sequence[str], fps: float
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The same batches; the first clip of each class is written to the folder."""
-    missing = set(range(len(names)))
-    for clips, labels in batches:
-        for clip, label in zip(clips, labels.tolist(), strict=True):
-            if label in missing:
-                missing.remove(label)
-                write_gif(folder / f"{names[label]}.gif", clip, fps)
-        yield clips, labels
 
 
 def interval(share: float, count: int) -> list[float]:
@@ -172,6 +179,11 @@ def shrink(clips: torch.Tensor, max_size: int) -> torch.Tensor:
     return rearrange(frames, "(b f) c h w -> b f h w c", b=len(clips))
 
 
+def shrunken(clips: torch.Tensor, _: range) -> torch.Tensor:
+    """(B, F, H, W, C) uint8, as small as the classifier sees them."""
+    return shrink(clips, MAX_SIZE)
+
+
 def train_classifier(
     clips: torch.Tensor,
     labels: torch.Tensor,
@@ -215,15 +227,24 @@ def train_classifier(
     return model.eval()
 
 
-@torch.no_grad()
 def accuracy(model: ClipClassifier, batches: Batches) -> tuple[float, torch.Tensor]:
-    """Of batches of clips (B, F, H, W, C) and labels (B,), the fraction that is recognised and the confusion
+    """As `recognised`, of batches of clips (B, F, H, W, C) and labels (B,)."""
+    answers = ((classes_seen(model, clips), labels) for clips, labels in batches)
+    return recognised(answers, model.head.out_features)
+
+
+@torch.no_grad()
+def classes_seen(model: ClipClassifier, clips: torch.Tensor) -> torch.Tensor:
+    """(B, F, H, W, C) uint8 -> the class of each (B,), on the CPU."""
+    return model(clips.to(model.head.weight.device)).argmax(1).cpu()
+
+
+def recognised(answers: Batches, num_classes: int) -> tuple[float, torch.Tensor]:
+    """Of batches of classes seen (B,) and labels (B,), the fraction that is recognised and the confusion
     matrix (K, K) int64: row = label asked for, column = class seen."""
-    num_classes = model.head.out_features
     confusion = torch.zeros(num_classes**2, dtype=torch.long)
-    for clips, labels in batches:
-        _check_labels(clips, labels, num_classes)
-        seen = model(clips.to(model.head.weight.device)).argmax(1).cpu()
+    for seen, labels in answers:
+        _check_labels(seen, labels, num_classes)
         confusion += torch.bincount(labels * num_classes + seen, minlength=num_classes**2)
     confusion = confusion.view(num_classes, num_classes)
     return confusion.trace().item() / confusion.sum().item(), confusion

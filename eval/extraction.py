@@ -20,7 +20,7 @@ from eval.fvd.features import FeatureExtractor
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.devices import processes
+from vidtwin_gen.devices import processes, refuse
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Extraction:
         keys = [str(index) for index in chosen]
         clips = ReadClips(generated.read, [(index, *how) for index in chosen])
         if errors := self._compute(clips, keys, [view], "generated clips"):
-            raise ValueError(f"--generated: {'; '.join(sorted(errors.values())[:3])}")
+            refuse(f"--generated: {'; '.join(sorted(errors.values())[:3])}")
         return self._gather(view.store, keys)
 
     def _compute(

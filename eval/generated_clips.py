@@ -19,6 +19,7 @@ from eval.flags import Codec, Resize
 from vidtwin_gen.data.decoding import VideoError, opened
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
+from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import file_sha256
 
@@ -111,7 +112,7 @@ def read_generated(
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return _of_videos(path, num_frames, stride, fps, seed)
+        return by_the_first(lambda: _of_videos(path, num_frames, stride, fps, seed))
     clips = _of_file(path)
     if num_frames not in (None, clips.shape[0]):
         raise ValueError(

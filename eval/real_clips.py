@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from eval.clips import Clips, find_videos, fit, preparation, prepare
@@ -18,6 +19,9 @@ from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import first_fps, read_frames
+from vidtwin_gen.devices import processes
+
+Measure = Callable[[torch.Tensor, range], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -175,23 +179,47 @@ class RealClips:
         clip = prepare(frames, self.size, self.resize, self.codec)
         return Clips((clip, *(fit(frames, size, self.resize) for size in more_sizes)), origin)
 
-    def labelled(self, num_clips: int | None, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of clips (B, F, H, W, C) of all classes in turn, at most one a video, and labels (B,)."""
-        names = self.even_names(num_clips)
-        draws = self.of_classes(names)
-        clips: list[Clips] = []
-        for number in tqdm(range(len(names)), desc="reading real clips", unit="clip"):
-            read = len(clips) + 1
-            while len(clips) < read:
-                try:
-                    clips.append(self.read(draws[number]))
-                except VideoError as error:
-                    self.bad[draws[number].row] = str(error)
-                    draws = self.of_classes(names)
-            if len(clips) == batch_size or number + 1 == len(names):
-                labels = [self.label(name) for name in names[number + 1 - len(clips) : number + 1]]
-                yield Clips.batch(clips).frames[0], torch.tensor(labels)
-                clips = []
+    def labelled(
+        self, names: Sequence[str], batch_size: int, measure: Measure = lambda clips, _: clips
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """What `measure` gives of batches of clips of these classes, in their order, and labels (B,).
+
+        Several processes share the batches, each measures one of a round, and all get what is measured.
+
+        Args:
+            measure: of clips (B, F, H, W, C) and their numbers, (B, ...) on the CPU.
+        """
+        draws, labels, state = self.of_classes(names), [self.label(name) for name in names], processes()
+        numbers = range(len(names))
+        with tqdm(
+            total=len(names), desc="reading real clips", unit="clip", disable=not state.is_main_process
+        ) as progress:
+            for start in range(0, len(names), batch_size * state.num_processes):
+                mine = numbers[start + state.process_index * batch_size :][:batch_size]
+                clips = self._read_together(names, draws, mine)
+                measured = [(measure(Clips.batch(clips).frames[0], mine), mine)] if mine else []
+                for values, there in gather_object(measured):
+                    yield values, torch.tensor([labels[number] for number in there])
+                    progress.update(len(there))
+
+    def _read_together(self, names: Sequence[str], draws: list[ClipDraw], mine: range) -> list[Clips]:
+        """The clips of the draws of these numbers. As long as a process meets bad videos, the earliest leaves
+        the draws from its own number on."""
+        read: dict[ClipDraw, Clips | str] = {}
+        while True:
+            for draw in (draws[number] for number in mine):
+                if draw not in read:
+                    try:
+                        read[draw] = self.read(draw)
+                    except VideoError as error:
+                        read[draw] = str(error)
+            found = [(number, read[draws[number]]) for number in mine]
+            errors = gather_object([(number, clip) for number, clip in found if isinstance(clip, str)])
+            if not errors:
+                return [clip for _, clip in found if isinstance(clip, Clips)]
+            number, reason = min(errors)
+            self.bad[draws[number].row] = reason
+            draws[number:] = self.of_classes(names)[number:]
 
     def each_once(self, num_clips: int | None) -> list[ClipDraw]:
         """A draw of each video, at most `num_clips`, all classes in turn; the windows are numbered in this

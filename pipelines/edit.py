@@ -25,28 +25,37 @@ from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import filmstrip, tile, write_png
+from vidtwin_gen.devices import by_the_first, processes, shared
 from vidtwin_gen.files import is_done, new_folder, write_json
 
 EDITED, MIXED = "edited.json", "mixed.json"
 
 
 def edit(flags: EditFlags) -> None:
-    """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`."""
+    """New Dynamics for the Structure of a video, or the reverse: clips, a filmstrip and `edited.json`.
+    Several processes share the batches, and the first writes."""
     command = sampling_command(flags)
-    if is_done(flags.out, EDITED, command):
+    if by_the_first(lambda: is_done(flags.out, EDITED, command)):
         return
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
-    clip = read_clip(  # (C, F, H, W)
-        flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
+    clip = by_the_first(  # (C, F, H, W)
+        lambda: read_clip(
+            flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
+        )
     )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
+    edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
+    batches = [edits[start : start + flags.batch_size] for start in range(0, len(edits), flags.batch_size)]
+    edited = shared(batches, lambda batch: edited_clips(pipe, flags, known, batch), "sampling")
+    rows = [row for batch in edited for row in batch]
+    if not processes().is_main_process:
+        return
     names = file_names(all_class_names(pipe))
     clips = {"given": clip, "reconstruction": _decode(pipe, known)[0]}
-    edits = [(label, number) for label in ids for number in range(flags.num_videos_per_class)]
-    for (label, number), edited in zip(edits, edited_clips(pipe, flags, known, ids), strict=True):
-        clips[f"{names[label]}_{number:04d}"] = edited
+    for (_, label, number), row in zip(edits, rows, strict=True):
+        clips[f"{names[label]}_{number:04d}"] = row
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
     record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "keep": flags.keep}
@@ -83,11 +92,14 @@ def mix(flags: MixFlags) -> None:
 
 
 def edited_clips(
-    pipe: VidTwinPipeline, flags: EditFlags, known: torch.Tensor, ids: Sequence[int], **options: Any
+    pipe: VidTwinPipeline,
+    flags: EditFlags,
+    known: torch.Tensor,
+    edits: Sequence[tuple[int, int, int]],
+    **options: Any,
 ) -> torch.Tensor:
-    """(B, C, F, H, W) in [-1, 1], those of one class id side by side: a part of the known latents (1, L) with
-    another part generated anew. `options` are the pipeline's."""
-    edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
+    """(B, C, F, H, W) in [-1, 1], a clip for each (seed, label, number): a part of the known latents (1, L)
+    with another part generated anew. `options` are the pipeline's."""
     options |= {"known_latents": known, "keep": flags.keep, "num_resamples": flags.num_resamples}
     return _decode(pipe, sample(pipe, flags, edits, output_type="latent", **options))
 

@@ -59,6 +59,7 @@ class EditFlags(SamplingFlags):
     num_resamples: int = flag(
         "more follow the kept part more closely; each costs as much as the sampling itself", 1, type=int
     )
+    batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
 
 
 @dataclass(kw_only=True)

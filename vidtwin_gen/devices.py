@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypeVar
 
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def processes() -> PartialState:
@@ -16,21 +22,51 @@ def processes() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
 
 
-def by_the_first(action: Callable[[], object]) -> None:
-    """What one process does for all, while the others wait; where it fails it says why, and the others end
-    with it."""
+def by_the_first(action: Callable[[], T]) -> T:
+    """What one process does, or sees on the disk, for all, while the others wait; all get the result, which
+    is pickled. Where it fails it says why, and the others end with it."""
     state, error = processes(), None
+    result: T | None = None
     if state.is_main_process:
         try:
-            action()
+            result = action()
         except Exception as caught:
             error = caught
     if state.num_processes > 1:
-        (failed,) = broadcast_object_list([error is not None])
+        failed, result = broadcast_object_list([error is not None, result])
         if failed and not state.is_main_process:
             sys.exit(2)
     if error:
         raise error
+    return result  # type: ignore[return-value]  # None is what such an action gives
+
+
+def refuse(reason: str) -> NoReturn:
+    """Ends all processes, which call it alike. Raises ValueError in the first, so that it is told once."""
+    if processes().is_main_process:
+        raise ValueError(reason)
+    sys.exit(2)
+
+
+def shared(items: Sequence[T], work: Callable[[T], R], title: str) -> Iterator[R]:
+    """`work` of each item, in their order, to every process; each does one item of a round. What it gives is
+    pickled: on the CPU. Its ValueErrors end all processes, and one tells them."""
+    state = processes()
+    with tqdm(total=len(items), desc=title, unit="batch", disable=not state.is_main_process) as progress:
+        for start in range(0, len(items), state.num_processes):
+            here = items[start : start + state.num_processes]
+            done: list[R] = []
+            error = ""
+            try:
+                done = [work(item) for item in here[state.process_index :][:1]]
+            except ValueError as caught:
+                error = str(caught)
+            parts = gather_object([(done, error)])
+            if errors := [error for _, error in parts if error]:
+                refuse(errors[0])
+            for part, _ in parts:
+                yield from part
+            progress.update(len(here))
 
 
 def find_device(name: str | None) -> torch.device:
@@ -44,3 +80,16 @@ def find_device(name: str | None) -> torch.device:
         return processes().device if name == "cuda" else torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+def find_dtype(name: str, device: torch.device, flag: str = "dtype") -> torch.dtype:
+    """The number type of this name. Raises ValueError where the device has no convolutions or products of
+    it."""
+    dtype: torch.dtype = getattr(torch, name)
+    try:
+        clip = torch.zeros(1, 8, 4, 8, 8, device=device, dtype=dtype)
+        F.linear(F.conv3d(clip, clip[:, :, :1, :3, :3]), clip[0, :, 0, 0, :6])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--{flag} {name}: {device} can't compute in it ({reason}); name another") from None
+    return dtype

@@ -131,7 +131,8 @@ def write_reconstructions(vae_dir: Path, data: Path, out: Path, device: torch.de
     """A clip of each test video, encoded and decoded, in the files that `pipelines generate` writes."""
     autoencoder = MeasuredAutoencoder.load(vae_dir, device)
     real = RealClips.of_split(data, autoencoder.shape, "test", stride=2)
-    parts = [(autoencoder.reconstruct(clips), labels) for clips, labels in real.labelled(None, 32)]
+    batches = real.labelled(real.even_names(None), 32)
+    parts = [(autoencoder.reconstruct(clips), labels) for clips, labels in batches]
     decoded, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     out.mkdir(parents=True, exist_ok=True)
     save_file({"frames": decoded, "labels": labels}, out / "clips.safetensors")

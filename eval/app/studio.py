@@ -148,7 +148,8 @@ class Studio:
             window = video.windows[:1]
             known = self.pipe.encode_video(to_diffusers(window))
             options = self.options(settings, step)
-            edited = edited_clips(self.pipe, flags, known, ids, **options)
+            edits = [(flags.seed, ids[0], number) for number in range(flags.num_videos_per_class)]
+            edited = edited_clips(self.pipe, flags, known, edits, **options)
             part = "Dynamics" if keep == "structure" else "Structure"
             titles = [f"new {part} of {self.class_names[ids[0]]}, {number}" for number in range(len(edited))]
             clips = [(video.name, window[0]), *zip(titles, edited, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from eval.accuracy import BATCH_SIZE, ClipClassifier, accuracy, store_shrunken, train_classifier
+from eval.accuracy import BATCH_SIZE, ClipClassifier, accuracy, shrunken, store, train_classifier
 from eval.flags import Split
 from eval.generated_clips import read_generated
 from eval.real_clips import RealClips
@@ -40,12 +40,13 @@ class Judge:
         """Trained when it is first asked for, on training clips."""
         real = self.real("train")
         with TemporaryFile() as file:
-            clips = store_shrunken(real.labelled(self.num_clips, BATCH_SIZE), file)
+            clips = store(real.labelled(real.even_names(self.num_clips), BATCH_SIZE, shrunken), file)
             return train_classifier(*clips, len(real.class_names), num_steps=self.num_steps)
 
     def of_held_out(self) -> float:
         """The share of held-out real clips that it recognises, what generated ones may reach."""
-        return accuracy(self.classifier, self.real("test").labelled(self.num_clips, BATCH_SIZE))[0]
+        real = self.real("test")
+        return accuracy(self.classifier, real.labelled(real.even_names(self.num_clips), BATCH_SIZE))[0]
 
     def of_generated(self, path: Path) -> float:
         """The share of the clips of `pipelines generate` that it recognises."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 import eval.accuracy
+from eval.__main__ import main
 from eval.accuracy import accuracy, interval, shrink, train_classifier
 from eval.clips import Clips
 from eval.real_clips import ClipDraw, RealClips
-from tests.builders.commands import run
+from tests.builders.commands import run, words_of
+from tests.builders.forked import files_below
+from tests.builders.processes import run_in_processes
 from tests.builders.results import accuracy_result, generated_record
 
 
@@ -103,6 +107,34 @@ def test_memory_does_not_grow_with_the_number_of_clips(
     assert result["num_train"] == result["real"]["num_clips"] == 24
     assert len(held) == 48 and 2 <= max(held) <= 4 * 3  # and not 24 or 48
     assert len(list((tmp_path / "real").glob("*.gif"))) == 8
+
+
+def in_process(_: int, words: list[str]) -> None:
+    main(words)
+
+
+def test_two_processes_judge_as_one(
+    few_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos that can't be read are replaced as one process does it, the second by a video that another
+    process was to read."""
+    root = Path(shutil.copytree(few_videos, tmp_path / "data"))
+    train = RealClips.of_split(root, (4, 16, 16), "train")
+    for number in (1, 4):
+        Path(train.paths[train.of_classes(train.even_names(None))[number].row]).write_bytes(b"no video")
+    videos = tmp_path / "videos"
+    for path in sorted(few_videos.glob("*/*"))[::4]:
+        (videos / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, videos / path.parent.name)
+    monkeypatch.setattr(eval.accuracy, "BATCH_SIZE", 2)
+    flags = {"data": root, "generated": videos, "num_steps": 2, "num_frames": 4, "num_clips": 7}
+    written = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        words = words_of("accuracy", **flags, real_gifs=out / "real", out=out / "accuracy.json")
+        run_in_processes(count, in_process, words)
+        written.append(files_below(out))
+    assert written[0] == written[1] and len(written[0]) == 3
 
 
 def test_an_accuracy_has_an_interval() -> None:

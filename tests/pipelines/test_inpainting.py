@@ -10,8 +10,10 @@ from PIL import Image
 from pipelines.__main__ import main
 from pipelines.inpainting import keep_mask, kept_grids
 from pipelines.schedulers import add_noise, set_timesteps
+from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
 from tests.builders.pipelines import build_pipeline, generate, seeded
+from tests.builders.processes import run_in_processes
 from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -248,6 +250,18 @@ def test_the_edit_command(saved, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(command("edit", saved, tmp_path / "out", *options, "--start", "4"))
     assert "of another command (--start was 3, is 4)" in capsys.readouterr().err
+
+
+def test_two_processes_edit_as_one(saved, tmp_path):
+    options = ["--video", str(saved / "clip.mp4"), "--keep", "dynamics", "--class_labels", "0", "2", "1"]
+    options += ["--num_videos_per_class", "1", "--format", "gif", "--batch_size", "1"]
+    main(command("edit", saved, tmp_path / "one", *options))
+    run_in_processes(2, in_process, command("edit", saved, tmp_path / "two", *options))
+    assert files_below(tmp_path / "two") == files_below(tmp_path / "one")
+
+
+def in_process(_, argv):
+    main(argv)
 
 
 def test_the_mix_command(saved, tmp_path):

@@ -11,11 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from eval.__main__ import main
 from eval.fvd.reference import read_reference
 from eval.real_clips import RealClips
 from pipelines.generate import read_counts
-from tests.builders.clips import SHAPE, add_protocol, refused, run, save_autoencoder
+from tests.builders.clips import SHAPE, add_protocol, refused, run, save_autoencoder, words_of
 from tests.builders.extractors import FilterResponses
+from tests.builders.processes import run_in_processes
 
 
 def test_a_video_that_turns_bad_costs_no_other_clip(
@@ -33,6 +35,19 @@ def test_a_video_that_turns_bad_costs_no_other_clip(
     run("reference", out, data=root, protocol="all-20")
     assert extractor.num_seen == 42
     assert len(read_reference(out).skipped) == 1
+
+
+def in_process(_: int, words: list[str]) -> None:
+    main(words)
+
+
+def test_two_processes_measure_one_reference(extractor: FilterResponses, data: Path, tmp_path: Path) -> None:
+    flags = {"data": data, "split": "all", "protocol": "quick-6", "batch_size": 1}
+    flags |= {"num_frames": 4, "height": 16, "width": 16}
+    alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
+    run("reference", alone, **flags)
+    run_in_processes(2, in_process, words_of("reference", **flags, out=shared))
+    assert shared.read_bytes() == alone.read_bytes()
 
 
 def test_a_reference_is_of_its_own_data(

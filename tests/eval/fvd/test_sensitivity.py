@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.__main__ import main
 from eval.fvd.sensitivity import DISTORTIONS
-from tests.builders.clips import drifting_clips, run
+from tests.builders.clips import drifting_clips, run, words_of
 from tests.builders.extractors import FilterResponses
+from tests.builders.processes import run_in_processes
 from vidtwin_gen.data.writing import write_video
+
+
+def in_process(_: int, words: list[str]) -> None:
+    main(words)
 
 
 def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tmp_path: Path) -> None:
@@ -15,8 +21,10 @@ def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tm
     for number, clip in enumerate(drifting_clips(8, 7, (16, 12, 16))):
         write_video(tmp_path / "Long" / f"{number}.mp4", clip, fps=8)
     flags = {"data": tmp_path, "split": "all", "num_clips": 8, "num_frames": 16, "height": 12, "width": 16}
-    out, figure = tmp_path / "s.json", tmp_path / "s.png"
-    record = run("sensitivity", out, **flags, figure=figure)
+    out, figure, shared = tmp_path / "s.json", tmp_path / "s.png", tmp_path / "shared.json"
+    record = run("sensitivity", out, **flags, batch_size=1, figure=figure)
+    run_in_processes(2, in_process, words_of("sensitivity", **flags, batch_size=1, out=shared))
+    assert shared.read_bytes() == out.read_bytes()
     assert record["identical"] < 1e-4 and figure.stat().st_size
     for name, curve in record["distortions"].items():
         values = [value for _, value in curve["fvd"]]
