@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_to_write
+from vidtwin_gen.flags import DEVICE, dtype_flag, file_to_write, flag, folder_to_write
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,7 @@ class VideoFlags:
     stride: int | None = flag("or take every stride-th frame", type=int, excludes="rate")
     json: Path | None = flag("also write the numbers and how they were made to this file", type=file_to_write)
     device: str | None = flag(DEVICE)
+    dtype: str = dtype_flag("the autoencoder")
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 
@@ -32,19 +33,20 @@ A_CONFIG = (
 )
 
 
-def load_autoencoder(path: str | Path) -> AutoencoderVidTwin:
-    """A folder of `save_pretrained`, or a file that is the released checkpoint; in evaluation mode.
+def load_autoencoder(path: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderVidTwin:
+    """A folder of `save_pretrained`, or a file that is the released checkpoint; in evaluation mode, with
+    weights of this type.
 
     Raises:
         ValueError: it is neither, or as `load_folder` and `autoencoder.released.load_released`.
     """
     if Path(path).is_file():
-        return AutoencoderVidTwin.from_released(path)
-    return load_folder(path)
+        return AutoencoderVidTwin.from_released(path).to(dtype)
+    return load_folder(path, dtype)
 
 
-def load_folder(folder: str | Path) -> AutoencoderVidTwin:
-    """What `save_pretrained` wrote, in evaluation mode.
+def load_folder(folder: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderVidTwin:
+    """What `save_pretrained` wrote, in evaluation mode, with weights of this type.
 
     Of the weights only the names and shapes are read before `from_pretrained`, whose own errors would name
     neither the file nor a way out, and which goes on where tensors are missing.
@@ -72,12 +74,12 @@ def load_folder(folder: str | Path) -> AutoencoderVidTwin:
         raise ValueError(
             f"{folder}: the weights do not fit {CONFIG}: {error}; keep the two files that were saved together"
         ) from None
-    return AutoencoderVidTwin.from_pretrained(folder).eval()
+    return AutoencoderVidTwin.from_pretrained(folder, dtype=dtype).eval()
 
 
-def load_video_autoencoder(folder: str | Path) -> ModelMixin:
+def load_video_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     """Ours or any video autoencoder of diffusers, whichever the config in a folder, or in a model of the hub
-    (see `model_folder`), names; in evaluation mode.
+    (see `model_folder`), names; in evaluation mode, with weights of this type.
 
     Raises:
         ValueError: as `load_folder` and `model_folder`; a class that is no video autoencoder, or whose
@@ -88,10 +90,12 @@ def load_video_autoencoder(folder: str | Path) -> ModelMixin:
     config = read_json(folder / CONFIG, ANY_VIDEO)
     name = config.get("_class_name")
     if name == AutoencoderVidTwin.__name__:
-        return load_folder(folder)
+        return load_folder(folder, dtype)
     model_class = _class_of(config, folder / CONFIG, ANY_VIDEO)
     with loading(f"{folder}: the {name}", "copy the folder again"):
-        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        model, report = model_class.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

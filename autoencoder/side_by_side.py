@@ -21,8 +21,9 @@ from autoencoder.parts import decode_parts, join_parts
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import tile, video_writer, write_gif
-from vidtwin_gen.devices import find_device
+from vidtwin_gen.devices import find_device, find_dtype
 from vidtwin_gen.files import write_json
+from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.quality import SSIM_WINDOWS, psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -46,7 +47,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
     """A video beside its reconstruction and the decodes of each part of its latent, and the quality of the
     reconstruction."""
     device = find_device(flags.device)
-    vae = load_autoencoder(flags.vae).to(device)
+    vae = load_autoencoder(flags.vae, find_dtype(flags.dtype, device)).to(device)
     video = _windows(flags.video, vae, flags)
     lpips = _load_lpips(flags)
     measured = []
@@ -54,8 +55,9 @@ def reconstruct(flags: ReconstructFlags) -> None:
     def panels() -> Iterator[torch.Tensor]:
         for window, num_real in tqdm(video, desc="reconstructing", unit="window", disable=None):
             clip = window[None].to(device)  # (1, C, F, H, W)
-            z = vae.encode(clip).latent_dist.mode()  # (1, L)
-            shown = [part[0, :, :num_real] for part in (clip, *decode_parts(vae, z, vae.layout).values())]
+            z = vae.encode(clip.to(vae.dtype)).latent_dist.mode()  # (1, L)
+            parts = (clip, *decode_parts(vae, z, vae.layout).values())
+            shown = [part[0, :, :num_real].float() for part in parts]
             measured.append(frame_quality(shown[1], shown[0], lpips))
             yield _panel(shown)
 
@@ -82,7 +84,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
 def reenact(flags: ReenactFlags) -> None:
     """Two videos, and each one's Structure with the other's Dynamics, over the shorter length."""
     device = find_device(flags.device)
-    vae = load_autoencoder(flags.vae).to(device)
+    vae = load_autoencoder(flags.vae, find_dtype(flags.dtype, device)).to(device)
     first, second = [_windows(path, vae, flags) for path in (flags.a, flags.b)]
     if not math.isclose(first.fps, second.fps, rel_tol=SAME_RATE):
         raise ValueError(
@@ -95,10 +97,10 @@ def reenact(flags: ReenactFlags) -> None:
         pairs = zip(first, second, strict=False)
         for windows in tqdm(pairs, total=num_windows, desc="re-enacting", unit="window", disable=None):
             a, b = (clip[None].to(device) for clip, _ in windows)  # (1, C, F, H, W)
-            z_a, z_b = (vae.encode(clip).latent_dist.mode() for clip in (a, b))  # (1, L)
+            z_a, z_b = (vae.encode(clip.to(vae.dtype)).latent_dist.mode() for clip in (a, b))  # (1, L)
             swapped = [vae.decode(join_parts(vae.layout, *pair)).sample for pair in ((z_a, z_b), (z_b, z_a))]
             num_real = min(num for _, num in windows)
-            yield _panel([clip[0, :, :num_real] for clip in (a, b, *swapped)])
+            yield _panel([clip[0, :, :num_real].float() for clip in (a, b, *swapped)])
 
     name = f"{Path(flags.a).stem}_{Path(flags.b).stem}_reenactment"
     files = _write_panels(flags, name, panels(), first.fps)
@@ -168,7 +170,7 @@ def _record(flags: VideoFlags, vae: AutoencoderVidTwin, num_frames: int, fps: fl
         "window_frames": config.num_frames,
         "fps": fps,
         "size": [config.height, config.width],
-        "protocol": dict(PROTOCOL),
+        "protocol": PROTOCOL | dtype_record(flags.dtype),
     }
 
 

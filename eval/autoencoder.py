@@ -14,18 +14,21 @@ from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.parts import decode_parts
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
+from vidtwin_gen.devices import find_dtype
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.weights import weights_sha256
 
 
 @dataclass(frozen=True)
 class MeasuredAutoencoder:
-    """`shape` is (num_frames, height, width) of its clips, `layout` that of their latents."""
+    """`shape` is (num_frames, height, width) of its clips, `layout` that of their latents, `dtype` the type
+    it computes in; what it gives is float32."""
 
     vae: ModelMixin
     sha256: str
     shape: ClipSize
     layout: LatentLayout
+    dtype: str = "float32"
 
     @classmethod
     def load(
@@ -37,17 +40,18 @@ class MeasuredAutoencoder:
         width: int | None = None,
         *,
         own_size: bool = False,
+        dtype: str = "float32",
     ) -> MeasuredAutoencoder:
         """A saved autoencoder, ours or of diffusers, for clips of this size. One of ours has a size of its
         own, which `own_size` takes whatever is asked for.
 
         Raises:
-            ValueError: no autoencoder, or a size that it does not take.
+            ValueError: no autoencoder, or a size that it does not take, or a dtype that the device does not.
         """
-        vae = load_video_autoencoder(folder).to(device)
+        vae = load_video_autoencoder(folder, find_dtype(dtype, device)).to(device)
         asked = (None, None, None) if own_size and adapter.is_ours(vae) else (num_frames, height, width)
         shape = adapter.requested_size(vae, *asked)
-        return cls(vae, weights_sha256(folder), shape, adapter.latent_layout(vae, *shape))
+        return cls(vae, weights_sha256(folder), shape, adapter.latent_layout(vae, *shape), dtype)
 
     @property
     def device(self) -> torch.device:
@@ -59,11 +63,11 @@ class MeasuredAutoencoder:
 
     def encode(self, pixels: torch.Tensor) -> FlatGaussian:
         """(B, C, F, H, W) -> the posterior over (B, L)."""
-        return adapter.encode(self.vae, pixels)
+        return FlatGaussian(adapter.encode(self.vae, pixels.to(self.vae.dtype)).parameters.float())
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) -> (B, C, F, H, W)."""
-        return adapter.decode(self.vae, latents.to(self.device), self.layout)
+        return adapter.decode(self.vae, latents.to(self.device, self.vae.dtype), self.layout).float()
 
     @property
     def has_parts(self) -> bool:
@@ -71,7 +75,8 @@ class MeasuredAutoencoder:
 
     def decode_parts(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """`both` is the reconstruction; ours also decodes each part alone."""
-        return decode_parts(self.vae, latents.to(self.device), self.layout)
+        parts = decode_parts(self.vae, latents.to(self.device, self.vae.dtype), self.layout)
+        return {name: clips.float() for name, clips in parts.items()}
 
     @torch.no_grad()
     def reconstruct(self, frames: torch.Tensor) -> torch.Tensor:

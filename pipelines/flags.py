@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, flag, positive
+from vidtwin_gen.flags import DEVICE, dtype_flag, flag, positive
 
 
 @dataclass(kw_only=True)
@@ -30,6 +30,7 @@ class SamplingFlags:
     format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])
     fps: float | None = flag("of the files; left out: the pipeline's own", type=float)
     device: str | None = flag(DEVICE)
+    dtype: str = dtype_flag("the pipeline's networks")
 
 
 @dataclass(kw_only=True)

@@ -18,9 +18,10 @@ from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.schedulers import check_scheduler
 from vidtwin_gen.data.writing import write_gif, write_video
-from vidtwin_gen.devices import find_device
+from vidtwin_gen.devices import find_device, find_dtype
 from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
 from vidtwin_gen.files import file_sha256, loading, read_json
+from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.models.checks import check_arguments
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -30,17 +31,18 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
-    """The saved pipeline --pipeline on --device. Raises ValueError where there is no such folder, where what
-    it holds does not go together."""
-    folder = Path(flags.pipeline)
+    """The saved pipeline --pipeline on --device, its networks in --dtype. Raises ValueError where there is no
+    such folder, where what it holds does not go together."""
+    folder, device = Path(flags.pipeline), find_device(flags.device)
+    dtype = find_dtype(flags.dtype, device)
     check_scheduler_files(folder)
-    vae = load_video_autoencoder(folder / "vae")
+    vae = load_video_autoencoder(folder / "vae", dtype)
     with loading(f"--pipeline {folder}/transformer", COPY):
-        transformer = LatentTransformer.from_pretrained(folder / "transformer")
+        transformer = LatentTransformer.from_pretrained(folder / "transformer", dtype=dtype)
     with loading(f"--pipeline {folder}", COPY):
         pipe = VidTwinPipeline.from_pretrained(folder, vae=vae, transformer=transformer)
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
-    pipe = pipe.to(find_device(flags.device))
+    pipe = pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -105,8 +107,8 @@ def sample(
     videos = torch.as_tensor(sampled[0])
     if not torch.isfinite(videos).all():
         raise ValueError(
-            f"--pipeline {flags.pipeline} generates NaN or infinity: a lower --guidance_scale or another "
-            "scheduler may help; else train it again"
+            f"--pipeline {flags.pipeline} generates NaN or infinity: a lower --guidance_scale, another "
+            "scheduler or --dtype float32 may help; else train it again"
         )
     return videos
 
@@ -148,6 +150,8 @@ def sampling_command(flags: SamplingFlags) -> dict[str, Any]:
     command = {name: values[name] for name in values.keys() - {"out", "device", "batch_size"}}
     if flags.internal_guidance_scale == 1:  # folders of before do not name it
         del command["internal_guidance_scale"]
+    if flags.dtype == "float32":  # nor this
+        del command["dtype"]
     command |= {"pipeline": " ".join(digest[:16] for digest in digests)}
     for name in {"video", "labels_from"} & command.keys():
         if command[name] and Path(command[name]).is_file():  # else it is refused where it is read
@@ -165,6 +169,7 @@ def sampling_record(
         **sampling_options(flags),
         "seed": flags.seed,
         "fps": fps,
+        **dtype_record(flags.dtype),
         "command": command,
     }
 

@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 from vidtwin_gen.training.stopping import RaisingSignals, status_of
 
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -165,6 +166,16 @@ def _refused_by_the_system(error: Exception) -> str:
         said = str(error).splitlines() or ["of the CPU"]
         return f"out of memory ({said[0]}); take smaller batches, or smaller clips"
     return ""
+
+
+def dtype_flag(whose: str) -> Any:
+    """A number type to compute in, see `devices.find_dtype`."""
+    return flag(f"of the weights and arithmetic of {whose}; results are float32", "float32", choices=DTYPES)
+
+
+def dtype_record(dtype: str, name: str = "dtype") -> dict[str, str]:
+    """What records say of it: of float32 nothing, as those of before there was another."""
+    return {} if dtype == "float32" else {name: dtype}
 
 
 def positive(text: str) -> int:

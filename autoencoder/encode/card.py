@@ -195,6 +195,7 @@ def command_line(about: Mapping[str, Any], vae: str, data: str, out: str) -> str
     for name in ("fold", rate, "windows_per_video", "dtype", "windows_per_file", "seed"):
         words += [f"--{name}", str(about[name])]
     words += ["--flip"] if about["flip"] else []
+    words += ["--vae_dtype", about["vae_dtype"]] if "vae_dtype" in about else []
     if features := about.get("features"):
         words += ["--features", features["encoder"].split("@")[0]]
         words += ["--features_grid", *map(str, features["grid"])]

@@ -31,8 +31,9 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_index, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import by_the_first, find_device, processes
+from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
+from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.weights import weights_sha256
@@ -43,9 +44,11 @@ ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 def encode(flags: EncodeFlags) -> None:
     """python -m vidtwin_gen encode"""
-    vae = load_video_autoencoder(flags.vae)
-    vae = vae.to(find_device(flags.device))
+    device = find_device(flags.device)
+    vae = load_video_autoencoder(flags.vae, find_dtype(flags.vae_dtype, device, "vae_dtype")).to(device)
     metadata = encode_dataset(vae, flags)
+    if not processes().is_main_process:
+        return
     print(f"{flags.out}: {metadata['num_rows']} rows")
     for complaint in metadata["bad_videos"]:
         print(f"left out, {complaint}")
@@ -74,7 +77,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     `batch_size`, `num_workers` and `max_bad_fraction` may differ then.
 
     Args:
-        vae: what `flags.vae` holds, on its device.
+        vae: what `flags.vae` holds, on its device, with weights of `flags.vae_dtype`.
 
     Raises:
         ValueError: `out` is of another call or not empty, or `<out>.partial` holds another encoding (see
@@ -104,8 +107,12 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     if video_encoder is not None:
         grid = "x".join(map(str, video_encoder.grid))
         command["features"] = f"{video_encoder.weights_sha256[:16]} on {grid}"
-    if is_done(flags.out, METADATA, command):
+
+    def written() -> dict[str, Any]:
         return read_json(Path(flags.out) / METADATA, "encode again")
+
+    if done := by_the_first(lambda: written() if is_done(flags.out, METADATA, command) else None):
+        return done
     with partial_folder(flags.out, command) as folder:
         bad_videos = {
             split: encode_split(folder, RowEncoder(encoder, part, root, split, flags, video_encoder), flags)
@@ -124,7 +131,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
             write_card(folder.path, metadata, **names, decode=encoder.decode_example)
 
         by_the_first(describe)
-    return read_json(Path(flags.out) / METADATA, "encode again")
+    return by_the_first(written)
 
 
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
@@ -217,7 +224,8 @@ def _stride(flags: EncodeFlags) -> int | None:
 def _settings(flags: EncodeFlags) -> dict[str, Any]:
     """The flags that rows depend on, autoencoder and videos apart."""
     names = ("fold", "stride", "fps", "windows_per_video", "flip", "dtype", "windows_per_file", "seed")
-    return {name: getattr(flags, name) for name in names} | {"stride": _stride(flags)}
+    settings = {name: getattr(flags, name) for name in names} | {"stride": _stride(flags)}
+    return settings | dtype_record(flags.vae_dtype, "vae_dtype")
 
 
 def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtwin_gen.flags import DEVICE, flag, positive
+from vidtwin_gen.flags import DEVICE, dtype_flag, flag, positive
 
 
 @dataclass(kw_only=True)
@@ -53,3 +53,4 @@ class EncodeFlags:
     num_workers: int = flag("processes that read videos", 1, type=int)
     seed: int = flag("of the random windows", 0, type=int)
     device: str | None = flag(DEVICE)
+    vae_dtype: str = dtype_flag("the autoencoder")

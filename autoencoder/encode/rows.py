@@ -130,7 +130,10 @@ class RowEncoder:
                 f"{path}: its latents reach {np.abs(exact).max():g}, past float16's "
                 f"{np.finfo(np.float16).max:g}: encode with --dtype float32"
             )
-        raise ValueError(f"{path}: the autoencoder gives latents that are NaN or infinite; was it trained?")
+        raise ValueError(
+            f"{path}: the autoencoder gives latents that are NaN or infinite; was it trained? If so, leave "
+            "out --vae_dtype"
+        )
 
 
 def _stored_features(values: torch.Tensor, path: Path) -> np.ndarray:

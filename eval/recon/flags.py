@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.flags import SPLITS, VAE, ExtractionFlags, LPIPSFlags, RateFlags, Split, data_folder, vae_folder
-from vidtwin_gen.flags import flag, path_ending, positive
+from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,7 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
     fold: int | None = flag("of --data: the official split, 1 to 3 (default 1)", type=int)
     seed: int = flag("of the draw of clips (default 0)", 0, type=int)
     num_clips: int | None = flag("left out: one of every video", type=positive)
+    dtype: str = dtype_flag("the autoencoder")
     lpips: bool | None = None  # these two are flags of each verb, with a help and a default of its own
     fvd: bool = False
 

@@ -25,6 +25,7 @@ from eval.fvd.selection import Settings
 from eval.real_clips import ClipDraw, RealClips
 from eval.recon.flags import AutoencoderFlags
 from vidtwin_gen.devices import find_device, processes
+from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.quality import PSNR_AT_MOST
 from vidtwin_gen.records import distance_json, not_measured
 from vidtwin_gen.weights import MissingWeightsError
@@ -58,7 +59,8 @@ class Subject:
                 fewer than two clips, or clips of a length that its network does not take.
         """
         device = find_device(flags.device)
-        autoencoder = MeasuredAutoencoder.load(flags.vae, device, flags.num_frames, flags.height, flags.width)
+        size = flags.num_frames, flags.height, flags.width
+        autoencoder = MeasuredAutoencoder.load(flags.vae, device, *size, dtype=flags.dtype)
         real = open_clips(flags, autoencoder.shape)
         network, lpips = load_perceptual(flags, autoencoder.shape)
         num_clips = min(real.num_videos, flags.num_clips or real.num_videos)
@@ -106,6 +108,7 @@ class Subject:
             "extractor": identity(self.extractor) if self.extractor else None,
             "reading": self.real.reading,
             "values": sizes,
+            **dtype_record(self.autoencoder.dtype),
         }
 
         def of_batch(clips: Clips) -> torch.Tensor:
@@ -140,6 +143,7 @@ class Subject:
             "source_sizes": {size: sizes.count(size) for size in dict.fromkeys(sizes)},
             "skipped_videos": self.real.skipped,
             "lpips": self.lpips,
+            **dtype_record(self.autoencoder.dtype),
         }
 
     def distance(self, values: Mapping[str, torch.Tensor], decoded: str) -> dict[str, Any]:
@@ -156,6 +160,7 @@ class Subject:
             Settings(protocol, flags.fold or 1, flags.seed).record(self.extractor, ""),
             real_selection=RECONSTRUCTED,
             split=flags.split or "none: videos by their paths",
+            autoencoder_dtype=self.autoencoder.dtype,
         )
         sides = FeatureSet.of(values["real"], "real"), FeatureSet.of(values[decoded], "reconstructed")
         fvd, kvd = distances(*sides, paired=True)

@@ -36,7 +36,10 @@ HEADLINE = {
     *(f"{unit}, {PARTS['both']}" for unit in UNITS.values()),
 }
 # what in a record besides its numbers says how they came about
-RECON_FIELDS = ("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize")
+RECON_FIELDS = (
+    *("split", "videos", "fold", "resolution", "frame_rate", "data_range", "latent", "resize"),
+    "dtype",
+)
 ACCURACY_FIELDS = ("num_train", "fold", "resolution", "frame_rate", "num_steps", "horizontal_flip")
 COST_FIELDS = ("size", "clip_shape", "patch_size", "batch_size", "attention", "gradient_checkpointing")
 

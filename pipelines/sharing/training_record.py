@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 NOT_LEARNED = {*PLACES, *FREE_ON_RESUME}
 SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", "seed")
-SAID_IF_OTHER = {"guidance_interval": [0.0, 1.0], "internal_guidance_scale": 1.0}
+SAID_IF_OTHER = {"guidance_interval": [0.0, 1.0], "internal_guidance_scale": 1.0, "dtype": None}
 
 
 def training_record(config: Any, latents: Mapping[str, Any], num_processes: int) -> Record:

@@ -134,6 +134,11 @@ def test_the_record_is_what_a_direct_computation_gives(files, model, tmp_path):
     assert record["compression_rate"] == model.layout.compression_rate(4, 16, 16)
     assert "mean" in record["protocol"]["latent"] and "crop" in record["protocol"]["resize"]
     assert [file.name for file in path.parent.iterdir()] == ["ten.json"]
+    half = tmp_path / "half.json"
+    words = ["--vae", files / "vae", "--dtype", "bfloat16", "--out", out, "--json", half]
+    run("reconstruct", files / "ten.mp4", *words)
+    assert json.loads(half.read_text())["protocol"] == record["protocol"] | {"dtype": "bfloat16"}
+    assert json.loads(half.read_text())["psnr"] == pytest.approx(record["psnr"], abs=0.1)
 
 
 @torch.no_grad()

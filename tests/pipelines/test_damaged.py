@@ -122,4 +122,4 @@ def test_frames_that_are_not_finite_are_not_written(folder, capsys):
 def test_whole_files_still_load(folder):
     pipe = VidTwinPipeline.from_pretrained(folder)
     assert list(pipe.config.class_names) == NAMES
-    AutoencoderVidTwin.from_pretrained(folder / "vae", torch_dtype=torch.float16)
+    AutoencoderVidTwin.from_pretrained(folder / "vae", dtype=torch.float16)

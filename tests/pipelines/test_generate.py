@@ -21,6 +21,7 @@ from tests.builders.processes import run_in_processes
 from tests.builders.scripts import contents
 from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.partial_folder import partial_folder
+from vidtwin_gen.records import GeneratedRecord
 
 
 @pytest.fixture
@@ -100,6 +101,23 @@ def test_internal_guidance_by_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*argv, "--num_videos_per_class", "1"])
     assert "(--internal_guidance_scale was 1.5, is None)" in capsys.readouterr().err
+
+
+def test_a_folder_is_of_one_dtype(folder, tmp_path, capsys):
+    options = ["--class_labels", "1", "--num_videos_per_class", "1", "--format", "gif"]
+    outs = [tmp_path / dtype for dtype in ("float32", "bfloat16", "float16")]
+    for out in outs:
+        main(command(folder, out, *options, "--dtype", out.name))
+    records = [json.loads((out / "generated.json").read_text()) for out in outs]
+    assert "dtype" not in records[0] and "dtype" not in records[0]["command"]
+    assert records[2]["dtype"] == records[2]["command"]["dtype"] == "float16"
+    assert GeneratedRecord.read(tmp_path / "bfloat16" / "generated.json").dtype == "bfloat16"
+    exact, *others = (load_file(out / "clips.safetensors")["frames"].int() for out in outs)
+    for frames in others:
+        assert 0 < (frames - exact).abs().float().mean() < 8
+    with pytest.raises(SystemExit):
+        main(command(folder, tmp_path / "bfloat16", *options))
+    assert "of another command (--dtype was 'bfloat16', is None)" in capsys.readouterr().err
 
 
 def test_a_second_start_deletes_nothing(folder, tmp_path, capsys):

@@ -62,6 +62,7 @@ class Metadata(_Needed, total=False):
     windows_per_video: int
     flip: bool
     dtype: Literal["float32", "float16"]
+    vae_dtype: Literal["bfloat16", "float16"]
     windows_per_file: int
     seed: int
     autoencoder_class: str

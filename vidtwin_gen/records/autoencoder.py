@@ -27,9 +27,10 @@ class AutoencoderResult(Result):
     source_sizes: "height x width" of the files, and how many clips came from files of that size.
     lpips: whether it was `measured`, with which weights, or the `reason` why not.
     rfvd: FVD and KVD of reconstructions, None where they were not asked for.
+    dtype: of the autoencoder's weights and arithmetic; None: float32.
     """
 
-    optional: ClassVar[tuple[str, ...]] = ("fold", "videos", "rfvd")
+    optional: ClassVar[tuple[str, ...]] = ("fold", "videos", "rfvd", "dtype")
 
     split: str | None
     fold: int | None = None
@@ -48,6 +49,7 @@ class AutoencoderResult(Result):
     skipped_videos: list[str]
     lpips: dict[str, Any]
     rfvd: Distance | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,18 @@ class FVDProtocol:
         codec, real_codec: that generated and real clips went through, the codec of the data's files apart.
         generated_stride: of generated videos, None where as of real ones.
         not_published: what of a published protocol is our choice.
+        autoencoder_dtype: of its weights and arithmetic, where reconstructions are compared.
 
     The fields `later` than the first records are in a JSON only where they differ from their defaults, so
     that numbers of before still compare.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("real_codec", "generated_stride", "not_published")
+    later: ClassVar[tuple[str, ...]] = (
+        "real_codec",
+        "generated_stride",
+        "not_published",
+        "autoencoder_dtype",
+    )
 
     name: str
     num_real: int
@@ -58,6 +64,7 @@ class FVDProtocol:
     real_codec: str = "none"
     generated_stride: int | None = None
     not_published: str = ""
+    autoencoder_dtype: str = "float32"
 
     @property
     def rank_deficient(self) -> bool:

@@ -31,11 +31,12 @@ class GeneratedRecord(Result):
         num_videos_per_class: None where `labels_from`, the name of a file, said how many.
         num_videos: of all classes.
         command: what the clips follow from, by the names of flags.
+        dtype: of the pipeline's weights and arithmetic; None: float32.
     """
 
     kind: ClassVar[str] = "generated"
     written_by: ClassVar[str] = "python -m pipelines generate"
-    optional: ClassVar[tuple[str, ...]] = ("command",)  # of earlier versions
+    optional: ClassVar[tuple[str, ...]] = ("command", "dtype")  # the first in earlier versions
 
     pipeline: str
     scheduler: str
@@ -51,6 +52,7 @@ class GeneratedRecord(Result):
     labels_from: str | None
     num_videos: int
     command: dict[str, Any] | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.class_labels):

@@ -222,6 +222,24 @@ def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_
     assert 2 <= len(before) < len(contents(killed)) - 2
 
 
+def test_an_autoencoder_in_bfloat16(few_videos, vae_dir, tmp_path, capsys):
+    """Its latents are stored as float32 all the same."""
+    argv = encode_command(vae_dir, few_videos, tmp_path / "half", windows_per_video=1)
+    commands.main([*argv, "--vae_dtype", "bfloat16"])
+    rows, metadata = load_latents(tmp_path / "half")
+    assert metadata["vae_dtype"] == metadata["command"]["vae_dtype"] == "bfloat16"
+    assert "--vae_dtype bfloat16" in (tmp_path / "half" / "README.md").read_text()
+    commands.main(encode_command(vae_dir, few_videos, tmp_path / "exact", windows_per_video=1))
+    exact, of_exact = load_latents(tmp_path / "exact")
+    assert "vae_dtype" not in of_exact and "vae_dtype" not in of_exact["command"]
+    half, exact = (torch.tensor(split["train"]["mean"]) for split in (rows, exact))
+    assert rows["train"].features["mean"].feature.dtype == "float32"
+    assert 0 < (half - exact).norm() < 0.05 * exact.norm()
+    with pytest.raises(SystemExit):
+        commands.main(argv)
+    assert "of another command (--vae_dtype was 'bfloat16', is None)" in capsys.readouterr().err
+
+
 def test_processes_share_the_files(killed, few_videos, vae_dir, tmp_path):
     """Also of a folder that one process has begun.."""
     run_in_processes(2, in_process, encode_command(vae_dir, few_videos, killed))

@@ -256,6 +256,27 @@ def test_the_seed_decides_the_order_and_the_windows(videos):
     assert drawn(0) == drawn(0) and len({tuple(drawn(seed)) for seed in range(4)}) == 4
 
 
+@pytest.mark.parametrize("verb", ["recon", "diagnose"])
+def test_a_number_is_of_one_dtype(verb, vae_dir, videos, tmp_path, monkeypatch):
+    """Also where both were computed beside each other."""
+    monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
+    words = [verb, "--vae", vae_dir, "--videos", videos / "deep", "--no-lpips", "--fvd"]
+    words += ["--features_dir", tmp_path / "features"]
+    records = []
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / f"{dtype}.json"
+        main([*map(str, words), "--dtype", dtype, "--out", str(out)])
+        records.append(json.loads(out.read_text()))
+    exact, half = records
+    assert "dtype" not in exact and "autoencoder_dtype" not in exact["rfvd"]["protocol"]
+    assert half["dtype"] == half["rfvd"]["protocol"]["autoencoder_dtype"] == "bfloat16"
+    values = [
+        record["both"]["psnr"]["mean"] if verb == "recon" else record["reconstruction_psnr"]["mean"]
+        for record in records
+    ]
+    assert values[0] != values[1] == pytest.approx(values[0], abs=0.1)
+
+
 def in_process(_, words):
     main(words)
 

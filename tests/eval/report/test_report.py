@@ -210,6 +210,13 @@ def test_ssim_of_other_windows_stands_in_another_row(tmp_path: Path) -> None:
     assert "from S1 in windows (11x11, 'valid', not 11x11 Gaussian, sigma 1.5, around every pixel" in text
 
 
+def test_reconstructions_of_two_precisions_stand_in_two_rows(tmp_path: Path) -> None:
+    for name, dtype in (("exact", None), ("half", "bfloat16")):
+        recon_result(dtype=dtype).write(tmp_path / name / "eval/recon.json")
+    comparison = compare(read_runs([tmp_path / "exact", tmp_path / "half"]))
+    assert list(comparison.protocols) == ["R1", "S1", "R2", "S2"]
+
+
 def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path: Path) -> None:
     names = ["ApplyEyeMakeup", "YoYo", *map(str, range(99))]
     magvit = dataclasses.replace(
