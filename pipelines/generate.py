@@ -33,7 +33,7 @@ from pipelines.sampling import (
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
 from vidtwin_gen.devices import by_the_first, processes
-from vidtwin_gen.files import is_done, reserve
+from vidtwin_gen.files import is_done, own_bytes, reserve
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.records import GeneratedRecord
 
@@ -49,7 +49,7 @@ def generate(flags: GenerateFlags) -> None:
     that `<out>.partial` lacks, and afterwards leaves the folder as it is.
     """
     command = sampling_command(flags)
-    if is_done(flags.out, RECORD, command):
+    if by_the_first(lambda: is_done(flags.out, RECORD, command)):
         return
     pipe = load_pipeline(flags)
     counts = videos_per_class(pipe, flags)
@@ -177,10 +177,11 @@ def create_clip_file(path: Path, labels: Sequence[int], size: Sequence[int]) -> 
 
 def write_frames(path: Path, start: int, frames: np.ndarray) -> None:
     """Puts clips (B, F, H, W, C) in their place in the file, from number `start` on. Frames are the last of
-    the file; other processes write theirs beside them."""
+    the file; other processes, also of other machines, write theirs beside them."""
     with safe_open(path, framework="np") as file:
         count = file.get_slice("frames").get_shape()[0]
     size = frames[0].nbytes
     with path.open("r+b") as file:
-        file.seek((start - count) * size, os.SEEK_END)
-        file.write(frames.tobytes())
+        place = file.seek((start - count) * size, os.SEEK_END)
+        with own_bytes(file, place, frames.nbytes):
+            file.write(frames.tobytes())

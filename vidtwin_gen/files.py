@@ -7,6 +7,7 @@ never meets half a file.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -215,6 +216,19 @@ def reserve(file: IO[bytes], num_bytes: int) -> None:
         free = shutil.disk_usage(file.name).free
         reason = f"{error.strerror}, it takes {num_bytes:,} bytes and {free:,} are free"
         raise OSError(error.errno, reason, file.name) from None
+
+
+@contextmanager
+def own_bytes(file: IO[bytes], start: int, num_bytes: int) -> Iterator[None]:
+    """These bytes of a file are this process's to write. Without the lock a client of NFS may write the whole
+    pages that it has changed a part of, over what another one has put there meanwhile; with it the bytes
+    alone, which are on the server afterwards."""
+    fcntl.lockf(file, fcntl.LOCK_EX, num_bytes, start)
+    try:
+        yield
+        file.flush()
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN, num_bytes, start)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -27,6 +27,7 @@ from vidtwin_gen.files import (
 
 RECORD = "partial.json"  # the command, and what was finished when the folder was opened
 ADDED = "added-*.jsonl"  # what each process has finished since, a line a file
+Files = dict[str, dict[str, Any]]
 OURS = (RECORD, LOCK, OWNER, "partial.lock")  # the last of earlier versions
 
 
@@ -47,14 +48,13 @@ def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[Part
     final = Path(out).absolute()
     path = final.with_name(f"{final.name}.partial")
     with ExitStack() as owned:
-        by_the_first(lambda: owned.enter_context(_opened(out, path, command)))
-        yield PartialFolder(path)
+        yield PartialFolder(path, by_the_first(lambda: owned.enter_context(_opened(out, path, command))))
         by_the_first(lambda: _finish(path, final))
 
 
 @contextmanager
-def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator[None]:
-    """The folder, owned, with nothing in it but what the record has."""
+def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator[Files]:
+    """The folder, owned, with nothing in it but the finished files, which it gives."""
     check_new(out)
     others = [file.name for file in path.glob("*") if file.name not in OURS]
     if others and not (path / RECORD).is_file():
@@ -64,14 +64,13 @@ def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator
         )
     with owned_folder(path, "name another --out"):
         check_new(out)  # once more: another process may have finished it before this one owned the folder
-        _keep_finished(path, dict(command))
-        yield
+        yield _keep_finished(path, dict(command))
 
 
-def _keep_finished(path: Path, command: dict[str, Any]) -> None:
+def _keep_finished(path: Path, command: dict[str, Any]) -> Files:
     """Puts what is finished on record, and removes whatever else a killed process has left."""
     record = read_json(path / RECORD, "remove the folder") if (path / RECORD).is_file() else {}
-    files: dict[str, dict[str, Any]] = record.get("files", {})
+    files: Files = record.get("files", {})
     for log in sorted(path.glob(ADDED)):
         files |= dict(_whole_lines(log))
     changed = changed_flags(record.get("command", {}), command)
@@ -91,6 +90,7 @@ def _keep_finished(path: Path, command: dict[str, Any]) -> None:
     for file in (file for file in path.rglob("*") if file.is_file()):
         if file.relative_to(path).as_posix() not in (*finished, RECORD, LOCK, OWNER):
             file.unlink()
+    return finished
 
 
 def _whole_lines(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -118,9 +118,8 @@ class PartialFolder:
             of other processes are among them after `gather`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files: dict[str, dict[str, Any]] = read_json(path / RECORD, "name another --out")["files"]
+    def __init__(self, path: Path, files: Files) -> None:
+        self.path, self.files = path, files
         self._log = path / ADDED.replace("*", str(processes().process_index))
 
     @contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
+from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
 from vidtwin_gen.training.fsdp import is_sharded
 
@@ -60,7 +60,7 @@ def resume(
     accelerator: Accelerator, output_dir: Path, wanted: str, *, max_train_steps: int, limit: int
 ) -> None:
     """Loads the checkpoint that `find_checkpoint` finds, if any, into all that accelerate has prepared or
-    registered. The first process looks for it, and all take what it found.
+    registered. The first process looks for it and checks it, and all take what it found.
 
     Args:
         max_train_steps: at which the run ends. limit: checkpoints that are kept.
@@ -69,29 +69,28 @@ def resume(
         ValueError: as `find_checkpoint`; the checkpoint is past the run's end; or it is of a run with other
             processes, other networks, or the other way of the two with and without FSDP.
     """
-    found: list[Path | ValueError | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            found = [find_checkpoint(output_dir, wanted)]
-        except ValueError as error:
-            found = [error]
-    (checkpoint,) = broadcast_object_list(found)
-    if isinstance(checkpoint, ValueError):
-        raise checkpoint
+
+    def found() -> Path | None:
+        checkpoint = find_checkpoint(output_dir, wanted)
+        if checkpoint is None:
+            return None
+        if _step_of(checkpoint) > max_train_steps:
+            raise ValueError(
+                f"{checkpoint} is past --max_train_steps {max_train_steps}: ask for {_step_of(checkpoint)} "
+                "or more, or for an earlier one with --resume_from_checkpoint"
+            )
+        was_sharded, sharded = any(checkpoint.glob("pytorch_model_fsdp*")), is_sharded(accelerator)
+        if was_sharded != sharded:
+            how = {True: "with FSDP", False: "without FSDP"}
+            raise ValueError(
+                f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
+                "same configuration of accelerate, or start another --output_dir"
+            )
+        return checkpoint
+
+    checkpoint = by_the_first(found)
     if checkpoint is None:
         return
-    if _step_of(checkpoint) > max_train_steps:
-        raise ValueError(
-            f"{checkpoint} is past --max_train_steps {max_train_steps}: ask for {_step_of(checkpoint)} or "
-            f"more, or for an earlier one with --resume_from_checkpoint"
-        )
-    was_sharded, sharded = any(checkpoint.glob("pytorch_model_fsdp*")), is_sharded(accelerator)
-    if was_sharded != sharded:
-        how = {True: "with FSDP", False: "without FSDP"}
-        raise ValueError(
-            f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
-            "same configuration of accelerate, or start another --output_dir"
-        )
     with loading(checkpoint, "name an earlier one with --resume_from_checkpoint"):
         accelerator.load_state(str(checkpoint))
     accelerator.print(f"resuming from {checkpoint}")

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader, Dataset
 
+from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
@@ -86,7 +87,7 @@ class Run:
         self.stop, self.workers, self.stopped_by = stop, workers, 0
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
-        record = checked_record(config, self.output_dir, inputs) if accelerator.is_main_process else {}
+        record = by_the_first(lambda: checked_record(config, self.output_dir, inputs))
         self.ema = EMA(model.parameters(), decay=config.ema_decay) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
