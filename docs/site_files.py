@@ -10,7 +10,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
-    *("docs/*.md", "docs/images/*", "pretrained/**/*.md", "pretrained/**/*.png", "benchmarks/*.md"),
+    *("docs/*.md", "docs/*.js", "docs/images/*", "examples/*.ipynb"),
+    *("pretrained/**/*.md", "pretrained/**/*.png", "benchmarks/*.md"),
 )
 
 

@@ -1,10 +1,12 @@
-"""A small data set and one short run of each stage, made once for all workers. Tests never write there."""
+"""A small data set and one short run of each stage, made once for all workers. Tests never write there. And a
+browser."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,3 +127,20 @@ def tiny_dit_run(tiny_latents: Latents, made_once: MadeOnce) -> Run:
     flags = DIT_FLAGS | {"vae": tiny_latents.vae_dir, "latents": tiny_latents.latents_dir}
     folder = made_once("tiny_dit", lambda folder: train_dit.main(command_line(flags, output_dir=folder)))
     return Run(flags, folder)
+
+
+OFF = ("background-networking", "component-update", "sync", "gpu")
+CHROMIUM_ARGUMENTS = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
+    )
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)

@@ -17,12 +17,13 @@ from autoencoder import adapter
 from autoencoder.losses.perceptual import LPIPS, load_lpips
 from autoencoder.parts import decode_parts
 from autoencoder.side_by_side import frame_quality
+from eval.app.code import Code
 from eval.app.jobs import Job, Step, steps_of
 from eval.app.settings import Settings, whole_number
 from eval.app.videos import Video, read_upload
 from pipelines.edit import edited_clips, mixed_clips, mixed_names
 from pipelines.flags import EditFlags, GenerateFlags, MixFlags
-from pipelines.sampling import all_class_names, frame_rate, load_pipeline, sample, sampling_options
+from pipelines.sampling import all_class_names, frame_rate, load_pipeline, sample
 from pipelines.schedulers import offered_schedulers
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers, to_uint8
 from vidtwin_gen.weights import MissingWeightsError
@@ -32,7 +33,7 @@ PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: uint8 (F, H, W, C). code: Python that makes it again, "" where that takes more than lines."""
+    """frames: uint8 (F, H, W, C). code: Python that makes it again, "" of what a visitor brought."""
 
     title: str
     frames: np.ndarray
@@ -55,6 +56,7 @@ class Studio:
         self.schedulers = offered_schedulers(self.scheduler, self.pipe.transformer.config.prediction_type)
         self.layout = self.pipe.transformer.layout
         self.clip_size = adapter.clip_size(self.pipe.vae, self.layout)
+        self.code = Code(self.pipeline, self.pipe, self.schedulers, type(self.scheduler).__name__)
         self.lpips: LPIPS | None = None
         self.missing = ""
         try:
@@ -77,7 +79,7 @@ class Studio:
             videos = sample(self.pipe, flags, clips, output_type="pt", **self.options(settings, step))
             frames = to_uint8(from_diffusers(videos)).cpu().numpy()
             titles = [f"{name}, seed {flags.seed}, clip {number}" for _, _, number in clips]
-            codes = [self.code(settings, *clip) for clip in clips]
+            codes = [self.code.generated(settings, chosen, number) for _, _, number in clips]
             return list(map(Clip, titles, frames, repeat(self.fps), codes)), ""
 
         return (yield from steps_of(work, self.turn))
@@ -133,7 +135,8 @@ class Studio:
                 for name, parts in zip(names, zip(*shown, strict=True), strict=True)
             ]
             text = f"A is {a.name}, B is {b.name}; {sum(lengths)} frames, {a.fps:.5g} a second. "
-            return clips_of(clips, a.fps), f"{text}{a.remark} {b.remark}".strip()
+            codes = ["", "", *self.code.reenacted(a, b, stride, sum(lengths))]
+            return clips_of(clips, a.fps, codes), f"{text}{a.remark} {b.remark}".strip()
 
         return (yield from steps_of(work, self.turn))
 
@@ -154,7 +157,8 @@ class Studio:
             titles = [f"new {part} of {self.class_names[ids[0]]}, {number}" for number in range(len(edited))]
             clips = [(video.name, window[0]), *zip(titles, edited, strict=True)]
             text = f"The {keep.title()} is that of the first {len(window[0][0])} frames of {video.name}."
-            return clips_of(clips, video.fps), text
+            made = (self.code.edited(settings, video, stride, keep, ids[0], n) for n in range(len(edited)))
+            return clips_of(clips, video.fps, ["", *made]), text
 
         return (yield from steps_of(work, self.turn))
 
@@ -167,7 +171,8 @@ class Studio:
 
         def work(step: Step) -> Shown:
             rows = mixed_clips(self.pipe, flags, ids, **self.options(settings, step))
-            return clips_of(zip(names * len(rows), rows.flatten(0, 1), strict=True), self.fps), ""
+            codes = [code for number in range(len(rows)) for code in self.code.mixed(settings, ids, number)]
+            return clips_of(zip(names * len(rows), rows.flatten(0, 1), strict=True), self.fps, codes), ""
 
         return (yield from steps_of(work, self.turn))
 
@@ -197,25 +202,12 @@ class Studio:
 
         return {"callback_on_step_end": after_step}
 
-    def code(self, settings: Settings, seed: int, label: int, number: int) -> str:
-        """Python that makes a generated clip again."""
-        changes = self.schedulers[settings.scheduler]
-        lines = ["from pipelines.sampling import clip_generator", "from vidtwin_gen import VidTwinPipeline"]
-        lines += ["", f"pipe = VidTwinPipeline.from_pretrained({self.pipeline!r})"]
-        if self.pipe.device.type != "cpu":
-            lines[-1] += f".to({self.pipe.device.type!r})"
-        if settings.scheduler != type(self.scheduler).__name__:
-            lines.insert(0, f"from diffusers import {settings.scheduler}")
-            words = "".join(f", {name}={value!r}" for name, value in changes.items())
-            lines.append(f"pipe.scheduler = {settings.scheduler}.from_config(pipe.scheduler.config{words})")
-        flags = GenerateFlags(**settings.flags(self.pipeline))
-        words = "".join(f"    {name}={value!r},\n" for name, value in sampling_options(flags).items())
-        shown = self.class_names[label] if self.pipe.config.class_names else label
-        call = f"    {shown!r},\n{words}"
-        generator = f"    generator=clip_generator({seed}, {label}, {number}),\n"
-        return "\n".join([*lines, f"frames = pipe(\n{call}{generator}).frames[0]"])
 
-
-def clips_of(clips: Iterable[tuple[str, torch.Tensor]], fps: float) -> list[Clip]:
-    """From names and clips (C, F, H, W) in [-1, 1]."""
-    return [Clip(name, to_uint8(clip).numpy(), fps) for name, clip in clips]
+def clips_of(
+    clips: Iterable[tuple[str, torch.Tensor]], fps: float, codes: Iterable[str] = repeat("")
+) -> list[Clip]:
+    """From names and clips (C, F, H, W) in [-1, 1], and what makes each."""
+    return [
+        Clip(name, to_uint8(clip).numpy(), fps, code)
+        for (name, clip), code in zip(clips, codes, strict=False)
+    ]

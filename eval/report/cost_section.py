@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from eval.report.comparison import (
     cost_protocol,
     own_rows,
 )
-from eval.report.figures import Panel, plot_cost, plot_quality
+from eval.report.figures import Panel, draw_cost, draw_quality, plotted
 from eval.report.page import Section, Table
-from eval.report.pictures import Picture, PictureRow
 from eval.report.published import PublishedGroup
 from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
@@ -85,9 +85,8 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
                 (shown.name, {title: getattr(shown.row, name) for title, name in BARS.items()})
                 for shown in compared
             ]
-            plot_cost(bars, at, path)
             caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
-            section.body.append(PictureRow([Picture(path, caption, plot=True)]))
+            section.body.append(plotted(path, caption, partial(draw_cost, bars, at)))
     crossovers = [str(crossover) for run in runs for crossover in (run.cost and run.cost.crossovers) or ()]
     section.body += [f"{line}." for line in dict.fromkeys(crossovers)]
     unpublished = {
@@ -132,9 +131,8 @@ def quality_section(
         (ours, "quality.png", "Distance against forward FLOPs of one pass; dotted: real against real clips"),
         (theirs, "quality_published.png", "Published, UCF-101: one transformer on many tokenizers"),
     ):
-        plot_quality(panels, folder / name)
-        picture = Picture(folder / name, f"{caption}. Panels do not compare", plot=True)
-        section.body.append(PictureRow([picture]))
+        caption = f"{caption}. Panels do not compare"
+        section.body.append(plotted(folder / name, caption, partial(draw_quality, panels)))
     return section
 
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from eval.figures import COLOURS, write_figure
+from eval.report.pictures import Picture, PictureRow
 
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
 MAX_CURVES = 8
 LOG_FROM = 20  # a ratio of the largest to the smallest from which an axis is logarithmic
+NARROW_WIDTH = 3.4  # inches: letters of 8 points are 11 pixels high where a phone shows it 350 wide
+NARROW_DPI = 180  # a phone has two or three dots in a pixel
 
 
-def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: Path) -> None:
+def plotted(path: Path, caption: str, draw: Callable[[bool], Figure]) -> PictureRow:
+    """A plot written to `path`, and beside it what `draw(True)` makes of it for narrow screens."""
+    narrow = path.with_stem(f"{path.stem}_narrow")
+    write_figure(path, draw(False))
+    write_figure(narrow, draw(True), NARROW_DPI)
+    return PictureRow([Picture(path, caption, plot=True, narrow=narrow)])
+
+
+def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow: bool) -> Figure:
     """One small panel for each number that the logs hold, losses first, at most `MAX_CURVES`, and in it one
     curve for each name in `logs` that has the number. Names keep their colour from panel to panel."""
     names = dict.fromkeys(
@@ -31,7 +43,7 @@ def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: 
     )
     order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))
     order = order[:MAX_CURVES]
-    figure, panels = _grid(len(order), 4, (2.9, 2.3), margin=0.3)
+    figure, panels = _grid(len(order), 4, (2.9, 2.3), narrow, margin=0.3)
     figure.suptitle(title, fontsize=11)
     for axes, name in zip(panels, order, strict=True):
         positive = True
@@ -55,17 +67,19 @@ def plot_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, path: 
             Line2D([], [], color=colour, label=label)
             for colour, label in zip(cycle(COLOURS), logs, strict=False)
         ]
-        figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    write_figure(path, figure)
+        ncols = 1 if narrow else 4
+        figure.legend(handles=marks, loc="outside lower center", ncols=ncols, fontsize=8, frameon=False)
+    return figure
 
 
-def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, path: Path) -> None:
+def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, narrow: bool) -> Figure:
     """Bars of what each labelled row takes, relative to the row at `baseline`; a panel for each quantity. A
     quantity that the baseline lacks, or has none of, is left out."""
     reference = rows[baseline][1]
     quantities = [name for name, value in reference.items() if value]
-    width = 9 / min(2, len(quantities))
-    figure, panels = _grid(len(quantities), 2, (width, 0.5 + 0.24 * len(rows)), margin=0.3, sharey=True)
+    names = [fill(label, 18) if narrow else label for label, _ in rows]
+    size = 9 / min(2, len(quantities)), 0.5 + (0.36 if narrow else 0.24) * len(rows)
+    figure, panels = _grid(len(quantities), 2, size, narrow, margin=0.3, sharey=True)
     places = range(len(rows))
     for axes, name in zip(panels, quantities, strict=True):
         lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
@@ -79,10 +93,10 @@ def plot_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, pa
         axes.axvline(1, color=COLOURS[1], linewidth=0.8)
         axes.margins(x=0.18)
         axes.set_title(name, fontsize=9)
-        axes.set_yticks(places, [label for label, _ in rows], fontsize=8)
+        axes.set_yticks(places, names, fontsize=8)
         _tidy(axes)
     panels[0].invert_yaxis()
-    write_figure(path, figure)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,11 @@ class Panel:
     floors: Mapping[str, float]
 
 
-def plot_quality(panels: Sequence[Panel], path: Path) -> None:
+def draw_quality(panels: Sequence[Panel], narrow: bool) -> Figure:
     """A panel for each protocol, whose axes are its own: nothing is to be read across panels."""
-    figure, grid = _grid(len(panels), 2, (4.9, 2.9))
+    figure, grid = _grid(len(panels), 2, (4.9, 2.9), narrow)
+    loc, anchor = ("upper center", (0.5, -0.35)) if narrow else ("upper left", (1.0, 1.0))
+    ncols = 2 if narrow else 1
     for axes, panel in zip(grid, panels, strict=True):
         for (label, cost, distance), colour in zip(panel.points, cycle(COLOURS), strict=False):
             axes.plot([cost], [distance], "o", color=colour, markersize=6, label=label)
@@ -112,19 +128,27 @@ def plot_quality(panels: Sequence[Panel], path: Path) -> None:
         else:
             axes.set_xlim(0, 1.2 * max(costs))
         axes.set_ylim(0, 1.15 * max(distance for _, _, distance in panel.points))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
-        axes.set_title(panel.title, fontsize=9)
+        axes.legend(loc=loc, bbox_to_anchor=anchor, ncols=ncols, fontsize=8, frameon=False)
+        axes.set_title(fill(panel.title, 40) if narrow else panel.title, fontsize=9)
         axes.set_xlabel(panel.cost_axis, fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)
         _tidy(axes)
-    write_figure(path, figure)
+    return figure
 
 
 def _grid(
-    count: int, max_columns: int, size: tuple[float, float], *, margin: float = 0.0, sharey: bool = False
+    count: int,
+    max_columns: int,
+    size: tuple[float, float],
+    narrow: bool,
+    *,
+    margin: float = 0.0,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Any]]:
-    """A figure with `count` panels of this width and height in inches, row by row, and `margin` above."""
-    columns = min(max_columns, max(1, count))
+    """A figure with `count` panels of this width and height in inches, row by row, and `margin` above; where
+    `narrow`, below one another and as wide as a phone."""
+    columns = 1 if narrow else min(max_columns, max(1, count))
+    size = (NARROW_WIDTH, size[1]) if narrow else size
     num_rows = max(1, -(-count // columns))
     figure = Figure(figsize=(size[0] * columns, size[1] * num_rows + margin), layout="constrained")
     panels = list(figure.subplots(num_rows, columns, squeeze=False, sharey=sharey).flat)

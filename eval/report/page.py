@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jinja2
@@ -65,6 +65,7 @@ def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) ->
     outside. What had no room is named at the end."""
     rows = [part for section in sections for part in section.body if isinstance(part, PictureRow)]
     pictures = [picture for row in rows for picture in row.pictures]
+    pictures += [replace(picture, path=picture.narrow) for picture in pictures if picture.narrow]
     embedded, left_out = embed(pictures, limit)
     limits = (
         f"Pictures on this page take at most {limit / 2**20:.3g} MB; larger clips are shrunk to "
@@ -134,7 +135,8 @@ h3 { font-size: .95rem; font-weight: 550; margin: .75rem 0 0; }
 }
 figure.png img, figure.plot img { background: #fff; border-radius: 4px; }
 figure.plot { overflow-x: auto; }
-figure.plot img { max-width: max(100%, 38rem); }
+figure.plot > img { max-width: max(100%, 38rem); }
+@media (max-width: 56rem) { picture img { width: 100%; max-width: 30rem; } }
 @media (prefers-color-scheme: dark) { figure.plot img { filter: invert(.89) hue-rotate(180deg); } }
 figcaption { color: var(--soft); font-size: .8rem; line-height: 1.35; margin-top: .2rem; }
 .wide { overflow-x: auto; margin: .75rem 0 1.25rem; }
@@ -146,6 +148,11 @@ td { min-width: 4.5rem; }
 td.long { min-width: 13rem; }
 td b { font-size: 1.35rem; font-weight: 650; line-height: 1.2; margin-right: .3rem; }
 thead th { color: var(--soft); font-weight: 550; }
+th button { all: unset; cursor: pointer; }
+th button:focus-visible { outline: 2px solid; outline-offset: 2px; }
+th button::after { content: "↕"; margin-left: .3em; opacity: .5; }
+th[aria-sort=ascending] button::after { content: "↑"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "↓"; opacity: 1; }
 tbody th { font-weight: 400; min-width: 9rem; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 </style>
@@ -184,10 +191,14 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; }
 <div class="{{ "clips" if part.label else "row" }}">
 {%- if part.label %}<h3>{{ part.label|text }}</h3><div class="row">{% endif %}
 {%- for picture in part.pictures|selectattr("path", "in", embedded) %}
-<figure class="{{ "plot" if picture.plot else picture.kind }}"><img \
+{% set narrow = embedded[picture.narrow] %}
+<figure class="{{ "plot" if picture.plot else picture.kind }}">{% if narrow %}<picture><source \
+media="(max-width: 56rem)" srcset="{{ narrow.address }}" width="{{ narrow.width }}" \
+height="{{ narrow.height }}">{% endif %}<img \
 alt="{{ alternative(part, picture)|text }}" \
 width="{{ embedded[picture.path].width }}" height="{{ embedded[picture.path].height }}" \
-src="{{ embedded[picture.path].address }}"><figcaption>{{ picture.caption|text }}</figcaption></figure>
+src="{{ embedded[picture.path].address }}">{{ "</picture>" if narrow }}\
+<figcaption>{{ picture.caption|text }}</figcaption></figure>
 {%- endfor %}
 {%- if part.label %}</div>{% endif %}
 </div>
@@ -202,6 +213,32 @@ src="{{ embedded[picture.path].address }}"><figcaption>{{ picture.caption|text }
 {% endfor %}
 <footer><p>{{ limits|inline }}</p></footer>
 </main>
+<script>
+// A click on the head of a column sorts by it: upwards, downwards, then as the table was. What begins with a
+// number goes by it, before what does not.
+const number = text =>
+  parseFloat((text.match(/^-?[0-9,]*[.]?[0-9]+(e[+-][0-9]+)?/) ?? [""])[0].replaceAll(",", ""));
+const next = {ascending: "descending", descending: "none"};
+for (const {tHead, tBodies: [body]} of document.querySelectorAll("table")) {
+  const heads = [...tHead.rows[0].cells], rows = [...body.rows];
+  if (rows.length > 1) heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.onclick = () => {
+      const order = next[head.getAttribute("aria-sort")] ?? "ascending";
+      const sign = order === "ascending" ? 1 : -1;
+      for (const other of heads) other.setAttribute("aria-sort", other === head ? order : "none");
+      const compare = (...pair) => {
+        const [a, b] = pair.map(row => row.cells[column].textContent.trim()), [x, y] = [a, b].map(number);
+        if (isNaN(x) !== isNaN(y)) return isNaN(x) - isNaN(y);
+        return sign * (x - y || a.localeCompare(b, "en", {numeric: true}));
+      };
+      body.append(...(order === "none" ? rows : [...rows].sort(compare)));
+    };
+  });
+}
+</script>
 </body>
 </html>
 """

@@ -20,14 +20,15 @@ PAGE_LIMIT = 8 * 2**20  # bytes of all pictures of a page, as the base64 that st
 
 @dataclass(frozen=True)
 class Picture:
-    """A GIF or a PNG, a caption, and how many rows of clips a GIF holds. A plot may be shown dark. What is
-    `first` gets its place in a page before the others."""
+    """A GIF or a PNG, a caption, and how many rows of clips a GIF holds. A plot may be shown dark, and has
+    another file for `narrow` screens. What is `first` gets its place in a page before the others."""
 
     path: Path
     caption: str
     num_rows: int = 1
     plot: bool = False
     first: bool = False
+    narrow: Path | None = None
 
     @property
     def kind(self) -> str:

@@ -6,6 +6,7 @@ Whatever is in a run's folder is shown; what is missing is named together with t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from eval.report.comparison import (
@@ -21,7 +22,7 @@ from eval.report.comparison import (
     protocol_table,
 )
 from eval.report.cost_section import cost_section, quality_section
-from eval.report.figures import plot_curves
+from eval.report.figures import draw_curves, plotted
 from eval.report.flags import ReportFlags
 from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
@@ -140,10 +141,9 @@ def loss_curves(runs: Sequence[Run], folder: Path) -> Section:
         logs = {run.name: run.logs[stage] for run in runs if run.logs[stage]}
         section.body += [not_here(run, runs, f"{stage}/metrics.jsonl") for run in runs if not run.logs[stage]]
         if logs:
-            path = folder / f"{stage}_loss.png"
-            plot_curves(logs, title, path)
             caption = f"{title}: what {'its log holds' if len(runs) == 1 else 'the logs hold'}, over steps"
-            section.body.append(PictureRow([Picture(path, caption, plot=True)]))
+            draw = partial(draw_curves, logs, title)
+            section.body.append(plotted(folder / f"{stage}_loss.png", caption, draw))
     if len(runs) > 1:
         section.body.append("Losses compare only where data, latents and weights of the loss are the same.")
     return section

@@ -9,7 +9,7 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, anchors, links, read
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", (*PAGES, "examples/quickstart.ipynb"))
 def test_links_lead_somewhere(page: str) -> None:
     for link in links(page):
         file, _, anchor = link.partition("#")

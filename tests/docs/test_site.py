@@ -1,9 +1,11 @@
-"""`make docs`: every page and every public name is in the site, and nothing is fetched from outside."""
+"""`make docs`: every page and every public name is in the site; nothing is fetched from outside, and it is
+searched without a server."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,14 @@ def test_every_page_and_public_name_is_shown(site: Path) -> None:
 def test_nothing_is_fetched_from_outside(site: Path) -> None:
     for path in site.rglob("*.html"):
         assert LOADED.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_a_page_that_is_opened_from_a_file_is_searched(site: Path, browser: Any) -> None:
+    page, requested = browser.new_page(), []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto((site / "docs" / "demo.html").as_uri())
+    page.locator("input.md-search__input").press_sequentially("whitening")
+    page.locator(".md-search-result__item").first.wait_for(timeout=120_000)
+    links = page.locator(".md-search-result__link").all()
+    assert any("design.html" in link.get_attribute("href") for link in links)
+    assert all(url.startswith("file:") for url in requested)

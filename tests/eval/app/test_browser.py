@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,17 +15,8 @@ from tests.builders.clips import drifting_clips
 from vidtwin_gen.data.writing import write_video
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[test]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
-)
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
-)
 
 ROOT = Path(__file__).parents[3]
-OFF = ("background-networking", "component-update", "sync", "gpu")
-ARGUMENTS = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
 WAIT_MS = 120_000
 # How much two moments of a video differ, summed over its pixels.
 DIFFERENCE = """async video => {
@@ -68,14 +58,8 @@ def address(tmp_path_factory) -> Iterator[str]:
     assert not list(temporary.glob("vidtwin-gen-app-*"))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        yield running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-
-
 @pytest.fixture
-def visitor(address, browser):
+def visitor(browser, address):
     """Makes pages, each of another visitor, that ask no other machine for anything and meet no error."""
     contexts, requested, errors = [], [], []
 

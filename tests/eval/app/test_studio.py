@@ -56,15 +56,20 @@ def done(job):
             return list(dict.fromkeys(said)), end.value
 
 
+def check_code(clip, other):
+    """The Python of a clip makes it, and not the other one."""
+    names = {}
+    exec(clip.code, names)
+    again = np.stack([np.asarray(frame) for frame in names["frames"]]).astype(int)
+    assert abs(again - clip.frames).max() <= 1 < abs(again - other.frames).max()
+
+
 @pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"])
 def test_the_python_of_a_clip_makes_it_again(studio, scheduler):
     said, (clips, _) = done(studio.generate(1, settings(scheduler)))
     assert said == [(0, 1), (1, 3), (2, 3), (3, 3)]
     assert [clip.title for clip in clips] == [f"{NAMES[1]}, seed 5, clip {number}" for number in (0, 1)]
-    names = {}
-    exec(clips[1].code, names)
-    again = np.stack([np.asarray(frame) for frame in names["frames"]]).astype(int)
-    assert abs(again - clips[1].frames).max() <= 1 < abs(again - clips[0].frames).max()
+    check_code(clips[1], clips[0])
 
 
 @pytest.mark.parametrize("name", ["FlowMatchHeunDiscreteScheduler", "DPMSolverMultistepScheduler"])
@@ -119,11 +124,14 @@ def test_a_video_is_taken_apart_and_cut(studio, videos):
     assert clips[0].frames.shape[0] == 15 and "are used" not in text
 
 
-def test_parts_are_swapped_kept_and_mixed(studio, videos):
+def test_parts_are_swapped_kept_and_mixed(studio, videos, monkeypatch):
+    monkeypatch.chdir(videos)  # the Python of a clip names a visitor's file without its folder
     long, short = (str(videos / f"{name}.mp4") for name in ("long", "short"))
     _, (clips, text) = done(studio.reenact(long, short, 1))
     assert len(clips) == 4 and {clip.fps for clip in clips} == {25}
     assert len({clip.frames.shape for clip in clips}) == 1 and "B is short.mp4" in text
+    assert not clips[0].code
+    check_code(clips[2], clips[3])
     _, (clips, _) = done(studio.reenact(long, long, 1))
     a, _, first, second = (clip.frames for clip in clips)
     _, (apart, _) = done(studio.take_apart(long, 1))
@@ -132,10 +140,13 @@ def test_parts_are_swapped_kept_and_mixed(studio, videos):
     _, (clips, _) = done(studio.edit(long, 1, "structure", 2, settings()))
     assert [len(clip.frames) for clip in clips] == [NUM_FRAMES] * 3
     assert np.array_equal(clips[0].frames, a[:NUM_FRAMES])
-    assert not np.array_equal(clips[1].frames, clips[2].frames)
+    assert not np.array_equal(clips[1].frames, clips[2].frames) and not clips[0].code
+    check_code(clips[2], clips[1])
 
     _, (clips, _) = done(studio.mix(3, 3, settings(num_videos=1)))
     assert len({clip.frames.tobytes() for clip in clips}) == 4  # of one class, too
+    for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
+        check_code(clip, other)
 
 
 def test_work_that_nobody_waits_for_ends(studio):
