@@ -227,15 +227,15 @@ def _official_splits(
     splits: dict[str, str] = {}
     strays: list[str] = []
     found: dict[str, str] = {}
-    for name, path in ((name, path) for name, videos in files.items() for path in videos):
-        clip = _clip(path)
+    for name, video in ((name, video) for name, videos in files.items() for video in videos):
+        clip = _clip(video)
         if clip not in listed or name not in names:
-            strays.append(path)
+            strays.append(video)
             continue
         if clip in found:
-            raise ValueError(f"{found[clip]} and {path} are one clip of UCF-101; keep one of them")
-        found[clip] = path
-        splits[path] = listed[clip]
+            raise ValueError(f"{found[clip]} and {video} are one clip of UCF-101; keep one of them")
+        found[clip] = video
+        splits[video] = listed[clip]
     if strays:
         logger.warning("%d videos are in no list of %s and left out: %s", len(strays), lists, some(strays))
     if not splits:
