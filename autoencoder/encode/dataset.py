@@ -90,8 +90,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
     root = Path(flags.data).expanduser().absolute()
-    splits = build_indices(root, ("all", *SPLITS), fold=flags.fold)
-    index = splits.pop("all")
+    indices = build_indices(root, ("all", *SPLITS), fold=flags.fold)
+    index, splits = indices["all"], {split: indices[split] for split in SPLITS}
     about = _describe(encoder, index, flags)
     video_encoder = None
     if flags.features:
