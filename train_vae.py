@@ -20,7 +20,6 @@ if __name__ == "__main__":
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -43,7 +42,7 @@ from autoencoder.losses.terms import (
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
 from autoencoder.trainable import autoencoder_to_train, return_posterior, source_sha256
-from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.flags import user_errors
@@ -68,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {layout.to_config()}")
         return
 
-    index = build_index(config.data, split="train", fold=config.fold)
-    dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **clip_geometry(config))
-    test_index = build_index(config.data, split="test", fold=config.fold).shuffle(seed=0)
-    validation = VideoDataset(test_index, shuffle=False, start="center", **clip_geometry(config))
+    indices = build_indices(config.data, ("train", "test"), fold=config.fold)
+    index, test_index = indices["train"], indices["test"].shuffle(seed=0)
+    reading = {**clip_geometry(config), "decoder": config.decoder}
+    dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **reading)
+    validation = VideoDataset(test_index, shuffle=False, start="center", **reading)
     bad_videos = BadVideos(len(dataset), config.max_bad_fraction)
     bad_held_out = BadVideos(len(validation), config.max_bad_fraction)
 
@@ -162,10 +162,10 @@ def index_sha256(*indices: datasets.Dataset) -> str:
     """The digest of what is learned from, wherever it lies: class, name, label and size of every video."""
     digest = hashlib.sha256()
     for index in indices:
-        for path, label in zip(index["path"], index["label"], strict=True):
-            place = Path(path)
-            size = place.stat().st_size if place.is_file() else None  # a link may lead nowhere
-            digest.update(f"{place.parent.name}/{place.name} {label} {size}\n".encode())
+        paths, labels = column(index, "path"), column(index, "label")
+        for path, label, size in zip(paths, labels, file_sizes(paths), strict=True):
+            place = "/".join(path.rsplit("/", 2)[1:])  # <class>/<video>; of a link that leads nowhere no size
+            digest.update(f"{place} {label} {size}\n".encode())
     return digest.hexdigest()
 
 
@@ -215,7 +215,7 @@ def validate(
             if not pictured:
                 pictured = True
                 parts = decode_parts(vae, latents[:4], layout)
-                rate = config.fps or first_fps(dataset.paths) / config.stride
+                rate = config.fps or first_fps(dataset.paths()) / config.stride
                 rows = torch.stack([clips[:4], *(part.float() for part in parts.values())])
                 rows = rows.clamp(-1, 1).cpu()  # (rows of a clip, clips, C, F, H, W)
                 save_samples(

@@ -7,6 +7,7 @@ from typing import Any
 
 from autoencoder.model.presets import PRESETS as AUTOENCODER_PRESETS
 from autoencoder.model.presets import preset
+from vidtwin_gen.flags import Decoder
 from vidtwin_gen.training.config import TrainingConfig, flag
 
 
@@ -28,6 +29,7 @@ class VAEConfig(TrainingConfig):
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
     stride: int = flag(0, "take every stride-th frame; 0: sample at --fps instead")
     fps: float = flag(0.0, "frames per second that the model sees; 0: by --stride, or the paper's 8 without")
+    decoder: Decoder = flag("auto", "of seekable videos: decord, pyav, torchcodec; auto: decord if installed")
     flip: bool = flag(True, "mirror half of the training clips")
     max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
     num_validation_videos: int = flag(32, "held-out clips per validation")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import imageio_ffmpeg
 import numpy as np
@@ -23,6 +24,7 @@ from vidtwin_gen.data.decoding import VideoError
 from vidtwin_gen.data.frames import frames_at
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.flags import Decoder
 
 IDCT = 2  # grey levels by which two versions of ffmpeg differ, in MPEG-4 part 2 only
 PATTERN = ("-f", "lavfi", "-i", "testsrc2=size={size}:rate=25", "-frames:v", "{frames}")
@@ -126,7 +128,7 @@ def decode_in_order(path: Path, height: int, width: int) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
-def compare(path: Path, window: int) -> Compared:
+def compare(path: Path, window: int, decoder: Decoder = "auto") -> Compared:
     """Every window of `window` frames, and the pass over the whole video, with the decode in order."""
     index = video_index(path)
     truth = decode_in_order(path, index.height, index.width)
@@ -134,7 +136,7 @@ def compare(path: Path, window: int) -> Compared:
     for start in range(len(truth) - window + 1):
         compared.num_windows += 1
         try:
-            frames = read_frames(path, window, start=start).frames
+            frames = read_frames(path, window, start=start, decoder=decoder).frames
         except VideoError as error:
             compared.refused.append(error.reason)
             continue
@@ -154,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codecs", description=__doc__)
     parser.add_argument("clips", nargs="*", help="videos to encode besides the test pattern")
     parser.add_argument("--window", type=int, default=16, help="frames of a window")
+    parser.add_argument("--decoder", choices=get_args(Decoder), default="auto", help="of seekable files")
     flags = parser.parse_args(arguments)
     sources = {"pattern": pattern(), **{Path(clip).name: ["-i", clip] for clip in flags.clips}}
     print(f"| source | encoding | frames | read by | windows of {flags.window} | wrong | refused |")
@@ -166,9 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if path is None:
                     print(f"| {source} | {name} | this ffmpeg has no such encoder |")
                     continue
-                row = compare(path, flags.window)
+                row = compare(path, flags.window, flags.decoder)
             frames = f"{row.num_frames}" + f" of {row.num_decoded}" * (row.num_frames != row.num_decoded)
-            reader = "decord" if row.seekable else "PyAV"
+            reader = flags.decoder if row.seekable else "pyav"
             counts = f"{row.num_windows} | {len(row.wrong)} | {len(row.refused)}"
             print(f"| {source} | {name} | {frames} | {reader} | {counts} |", flush=True)
             all_right &= row.right

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import first_fps, read_frames
 from vidtwin_gen.devices import processes
 
@@ -79,7 +79,7 @@ class RealClips:
         """Of the videos `<data>/<class>/<video>` of an official split. Errors as `build_index`."""
         index = build_index(data, split=split, fold=fold)
         root, class_names = Path(data).expanduser().absolute(), index.features["label"].names
-        return cls(root, list(index["path"]), list(index["class_name"]), class_names, shape, **how)
+        return cls(root, column(index, "path"), column(index, "class_name"), class_names, shape, **how)
 
     @classmethod
     def of_files(cls, paths: Sequence[str | Path], shape: Sequence[int], **how: Any) -> RealClips:

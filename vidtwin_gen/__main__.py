@@ -1,4 +1,4 @@
-"""python -m vidtwin_gen demo | data | encode | export, and the door to every other program"""
+"""python -m vidtwin_gen demo | data | unpack | encode | export, and the door to every other program"""
 
 from __future__ import annotations
 
@@ -28,9 +28,33 @@ def data(flags: DataFlags) -> None:
     write_dataset(flags.out, seed=flags.seed, clips_per_group=flags.clips_per_group)
 
 
+@dataclass(kw_only=True)
+class UnpackFlags:
+    """Which data set becomes a folder of videos, and where."""
+
+    data: str = flag(
+        "a folder of datasets' save_to_disk, or with parquet or WebDataset's .tar files below, or OWNER/NAME "
+        "on the hub",
+        required=True,
+    )
+    out: str = flag("folder for <class>/<video>, new or empty", required=True)
+    video_column: str = flag("of the videos; of a .tar their suffix, such as mp4", "video")
+    label_column: str = flag("of the classes, labels or names; of a .tar such as cls", "label")
+
+
+def unpack(flags: UnpackFlags) -> None:
+    from vidtwin_gen.unpack import folder
+
+    columns = {"video_column": flags.video_column, "label_column": flags.label_column}
+    folder.unpack(flags.data, flags.out, **columns)
+
+
 VERBS = {
     "demo": Verb(DemoFlags, demo, "data, both stages, generation, evaluation, report"),
     "data": Verb(DataFlags, data, "write the embedded data set, in UCF-101's layout"),
+    "unpack": Verb(
+        UnpackFlags, unpack, "videos of a data set of the hub, parquet or .tar files, as a folder"
+    ),
     "encode": Verb(
         EncodeFlags,
         "autoencoder.encode.dataset:encode",

@@ -32,22 +32,18 @@ class EpochOrder:
 
     def __init__(self, num_items: int, *, shuffle: bool, seed: int) -> None:
         self.num_items, self.shuffle, self.seed = num_items, shuffle, seed
-        self._cached: tuple[int, list[int]] = (-1, [])
-
-    def epoch(self, epoch: int) -> list[int]:
-        """All items in the order of one epoch."""
-        if not self.shuffle:
-            return list(range(self.num_items))
-        if self._cached[0] != epoch:
-            generator = seeded_generator(self.seed, "epoch", epoch)
-            self._cached = epoch, torch.randperm(self.num_items, generator=generator).tolist()
-        return self._cached[1]
+        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __getitem__(self, position: int) -> int:
         if position < 0:
             raise IndexError(f"positions are counted from 0, got {position}")
         epoch, index = divmod(position, self.num_items)
-        return self.epoch(epoch)[index]
+        if not self.shuffle:
+            return index
+        if self._cached[0] != epoch:
+            generator = seeded_generator(self.seed, "epoch", epoch)
+            self._cached = epoch, torch.randperm(self.num_items, generator=generator).numpy()
+        return int(self._cached[1][index])
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from vidtwin_gen.training.stopping import RaisingSignals, status_of
 
+Decoder = Literal["auto", "decord", "pyav", "torchcodec"]  # of videos
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -28,7 +28,7 @@ from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
 from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
-from vidtwin_gen.data.ucf101 import build_index, some
+from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes
@@ -74,7 +74,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     Until all is done the finished files, of `windows_per_file` windows each, stand in `<out>.partial`: the
     same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted; one
     that is done already is left as it is.
-    `batch_size`, `num_workers` and `max_bad_fraction` may differ then.
+    `batch_size`, `num_workers` and `max_bad_fraction` may differ then; `decoder` too, with which of MPEG-4
+    part 2 the latents are nearly the same.
 
     Args:
         vae: what `flags.vae` holds, on its device, with weights of `flags.vae_dtype`.
@@ -92,8 +93,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
     root = Path(flags.data).expanduser().absolute()
-    index = build_index(root, split="all", fold=flags.fold)
-    splits = {split: build_index(root, split=split, fold=flags.fold) for split in SPLITS}
+    indices = build_indices(root, ("all", *SPLITS), fold=flags.fold)
+    index, splits = indices["all"], {split: indices[split] for split in SPLITS}
     about = _describe(encoder, index, flags)
     video_encoder = None
     if flags.features:
@@ -149,6 +150,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         shuffle=False,
         start="random" if train else "center",
         seed=flags.seed,
+        decoder=flags.decoder,
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
@@ -283,9 +285,8 @@ def _add(folder: PartialFolder, name: str, table: pa.Table, about: Mapping[str, 
 def _digest(index: datasets.Dataset, root: Path) -> str:
     """Which videos, classes and splits an index holds, as 16 hexadecimal digits; by name and size of file."""
     digest = hashlib.sha256(json.dumps(index.features["label"].names).encode())
-    for row in index:
-        path = Path(row["path"])
-        size = path.stat().st_size if path.exists() else None  # of a link that leads nowhere
-        line = [path.relative_to(root).as_posix(), row["label"], row["split"], size]
+    paths, labels, splits = (column(index, name) for name in ("path", "label", "split"))
+    for path, label, split, size in zip(paths, labels, splits, file_sizes(paths), strict=True):
+        line = [os.path.relpath(path, root), label, split, size]  # of a link that leads nowhere no size
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, dtype_flag, flag, positive
+from vidtwin_gen.flags import DEVICE, Decoder, dtype_flag, flag, positive
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,9 @@ class EncodeFlags:
     max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)
     batch_size: int = flag("clips per forward pass", 16, type=int)
     num_workers: int = flag("processes that read videos", 1, type=int)
+    decoder: Decoder = flag(
+        "of seekable videos; auto: decord where it is installed", "auto", choices=get_args(Decoder)
+    )
     seed: int = flag("of the random windows", 0, type=int)
     device: str | None = flag(DEVICE)
     vae_dtype: str = dtype_flag("the autoencoder")

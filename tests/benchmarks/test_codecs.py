@@ -18,4 +18,4 @@ def test_each_window_is_the_decode_in_order(name, tmp_path):
 def test_the_command_prints_a_row_for_each_file(monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.codecs.ENCODINGS", {"MPEG-2": ENCODINGS["MPEG-2"]})
     assert main(["--window", "50"]) == 0
-    assert "| pattern | MPEG-2 | 60 | PyAV | 11 | 0 | 0 |" in capsys.readouterr().out
+    assert "| pattern | MPEG-2 | 60 | pyav | 11 | 0 | 0 |" in capsys.readouterr().out

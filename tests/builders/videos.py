@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import imageio_ffmpeg
 import torch
@@ -27,3 +31,14 @@ def numbered_frames(num_frames: int, height: int = 32, width: int = 48) -> torch
 def frame_numbers(clip: torch.Tensor) -> list[int]:
     """Of a clip (C, F, H, W) in [-1, 1] that was read from such frames."""
     return (to_uint8(clip).float().mean((1, 2, 3)) / 3).round().int().tolist()
+
+
+def write_shard(path: Path, videos: Iterable[tuple[bytes, str]]) -> None:
+    """A .tar of WebDataset: of every video its bytes, as mp4, and its class, as cls."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, (video, name) in enumerate(videos):
+            for suffix, content in (("mp4", video), ("cls", name.encode())):
+                about = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                about.size = len(content)
+                tar.addfile(about, io.BytesIO(content))

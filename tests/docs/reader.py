@@ -46,6 +46,7 @@ SMALLER: dict[str, list[str]] = {
         {"num_workers": 0, "num_frames": 5, "height": 16, "width": 16}
     ),
     "vidtwin_gen encode": ["--num_workers", "0"],
+    "vidtwin_gen unpack": [],
     "vidtwin_gen export runs/ucf/vae_at_5000": ["--checkpoint", "runs/ucf/vae/checkpoint-2"],
     "vidtwin_gen export": ["--checkpoint", "runs/ucf/dit/checkpoint-2"],
     "autoencoder": [],
@@ -72,6 +73,7 @@ SMALLER: dict[str, list[str]] = {
     "eval report": [],
     "benchmarks.speed --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
     "benchmarks.speed --size": ["--size", "S", "--device", "cpu", "--repeats", "1"],
+    "benchmarks.video_index": ["--num_videos", "300"],
     "eval selftest": ["--only", "frechet"],
 }
 # What a command writes: where these flags say, and `convert` where its last word says.

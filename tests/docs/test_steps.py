@@ -21,6 +21,7 @@ from tests.builders.extractors import FilterResponses, install
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline
 from tests.builders.video_encoders import save_video_encoder
+from tests.builders.videos import write_shard
 from tests.docs.pages import ROOT, STEPS, Step
 from tests.docs.reader import Reader
 from vidtwin_gen.models.sizes import SIZES
@@ -58,6 +59,7 @@ def reader(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     AutoencoderVidTwin(**RELEASED).save_config(folder / "tiny")
     save_video_encoder(folder / "facebook/vjepa2-vitl-fpc64-256")
     AutoencoderKLWan(**WAN_CONFIG).save_pretrained(folder / "wan" / "vae")
+    write_shard(folder / "shards" / "train-000.tar", [(b"a video", str(k % 2)) for k in range(12)])
     pipe = build_pipeline()
     pipe.save_pretrained(folder / "path/to/pipeline")
     names = ["BouncingBall", *pipe.config.class_names][: pipe.transformer.config.num_classes]

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import av
-import decord
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -19,15 +18,7 @@ Result = TypeVar("Result")
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a damaged file (dmlc/decord
 # issues 269, 373, 375), and a training run must not stop there.
 DECODE_TIMEOUT_S = 60.0
-DECODE_ERRORS = (
-    av.error.FFmpegError,
-    decord.DECORDError,
-    decord.DECORDLimitReachedError,
-    RuntimeError,
-    AssertionError,
-    StopIteration,
-    OSError,
-)
+DECODE_ERRORS = (av.error.FFmpegError, RuntimeError, AssertionError, StopIteration, OSError)
 
 
 class VideoError(ValueError):

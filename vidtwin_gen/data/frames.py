@@ -1,18 +1,17 @@
-"""The frames of a video, as a decode from the beginning numbers them: by decord's random access where that is
-known to be right, else by PyAV from a frame where decoding may begin."""
+"""The frames of a video, as a decode from the beginning numbers them: by random access where that is known to
+be right, else by PyAV from a frame where decoding may begin."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import av
-import decord
 import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
@@ -20,48 +19,81 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidtwin_gen.data.decoding import DecodingHangsError, FilePath, UnreadableVideoError, guarded, opened
-from vidtwin_gen.data.video_index import VideoIndex, display_matrix, distrust_decord
+from vidtwin_gen.data.video_index import VideoIndex, display_matrix, distrust_seeking
+from vidtwin_gen.flags import Decoder
 
+try:
+    import decord
+except ImportError:  # there are wheels for x86-64 alone
+    decord = None
+else:
+    # What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors do.
+    decord.logging.set_level(decord.logging.QUIET)
+    # A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not
+    # be collected in a forked data worker: decord's destructor joins a thread that the fork did not copy:
+    # abort.
+    os.register_at_fork(after_in_child=gc.freeze)
+
+ByRandomAccess = Callable[[FilePath, VideoIndex, Sequence[int]], np.ndarray]
 TICK = Fraction(1, 1000)  # a filter wants to know how long, which matters to none here
 
-# A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not be
-# collected in a forked data worker: decord's destructor joins a thread that the fork did not copy: abort.
-os.register_at_fork(after_in_child=gc.freeze)
 
-# What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors do.
-decord.logging.set_level(decord.logging.QUIET)
-
-
-def read_frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+def read_frames_at(
+    path: FilePath, index: VideoIndex, numbers: Sequence[int], decoder: Decoder = "auto"
+) -> np.ndarray:
     """uint8 (F, H, W, C): the frame at each of `numbers`, which do not decrease.
 
-    Where decord fails PyAV decides: a frame is damaged only if a decode in order finds it so.
+    Where random access fails PyAV decides: a frame is damaged only if a decode in order finds it so.
 
     Raises:
         UnreadableVideoError: one of them cannot be decoded.
+        ValueError: as `random_access`.
     """
-    if index.seekable:
+    read = random_access(decoder) if index.seekable else None
+    if read is not None:
         try:
-            return guarded(path, partial(_by_decord, path, index, numbers))
+            return guarded(path, partial(read, path, index, numbers))
         except DecodingHangsError:
-            distrust_decord(path)
+            distrust_seeking(path)
         except UnreadableVideoError:
             pass
     return guarded(path, lambda: np.stack(list(frames_at(path, index, numbers))))
 
 
-def _by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
-    # One thread: the loader's workers are the parallelism. fault_tol: by default decord fills in for a frame
-    # that it cannot decode with a neighbour and says nothing; this little lets it replace none.
-    reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
-    times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
-    if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
-        distrust_decord(path)
-        raise UnreadableVideoError(path, "decord sees other frames in it")
-    frames: list[np.ndarray] = []
-    for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
-        again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
-        frames.append(frames[-1] if again else _pixels(reader[number]))
+def random_access(decoder: Decoder) -> ByRandomAccess | None:
+    """What reads the frames of a seekable file at some numbers, which do not decrease: uint8 (F, H, W, C);
+    None where PyAV reads all files. "auto" is decord where it is installed, else PyAV.
+
+    Raises:
+        ValueError: the decoder is not installed, or unknown.
+    """
+    if decoder == "pyav" or (decoder == "auto" and decord is None):
+        return None
+    if decoder == "torchcodec":
+        _import_torchcodec()
+        return by_torchcodec
+    if decoder not in ("auto", "decord"):
+        raise ValueError(f"--decoder is auto, decord, pyav or torchcodec, got {decoder!r}")
+    if decord is None:
+        raise ValueError("--decoder decord is not installed: pip install decord, or --decoder pyav")
+    return by_decord
+
+
+def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+    try:
+        # One thread: the loader's workers are the parallelism. fault_tol: by default decord fills in for a
+        # frame that it cannot decode with a neighbour and says nothing; this little lets it replace none.
+        reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
+        times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
+            distrust_seeking(path)
+            raise UnreadableVideoError(path, "decord sees other frames in it")
+        frames: list[np.ndarray] = []
+        for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
+            again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
+            frames.append(frames[-1] if again else _pixels(reader[number]))
+    except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
+        raise RuntimeError(str(error)) from error
     return np.stack(frames)
 
 
@@ -71,6 +103,28 @@ def _pixels(frame: Any) -> np.ndarray:
     height, width = frame.shape[:2]
     lines = frame.asnumpy().reshape(height, -1)[:, : 3 * width]
     return lines.reshape(height, width, 3)
+
+
+def by_torchcodec(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+    reader = _import_torchcodec().VideoDecoder(
+        os.fspath(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+    )
+    if len(reader) != index.num_frames:
+        distrust_seeking(path)
+        raise UnreadableVideoError(path, "torchcodec sees other frames in it")
+    return reader.get_frames_at(list(numbers)).data.numpy()
+
+
+def _import_torchcodec() -> Any:
+    try:
+        from torchcodec import decoders
+    except (ImportError, OSError, RuntimeError) as error:  # no such package, or no libraries of ffmpeg
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--decoder torchcodec can't be loaded ({reason}): pip install the torchcodec that goes with "
+            "this torch, and ffmpeg's shared libraries, or take --decoder pyav"
+        ) from None
+    return decoders
 
 
 def frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> Iterator[np.ndarray]:

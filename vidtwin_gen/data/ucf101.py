@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
+import pyarrow
 
 from vidtwin_gen.data.names import check_class_names, some
 from vidtwin_gen.draws import hash64
@@ -16,16 +20,25 @@ from vidtwin_gen.files import read_text
 
 logger = logging.getLogger(__name__)
 
+Split = Literal["train", "test", "all"]
+
 LISTS = "ucfTrainTestlist"
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 TEST_FRACTION = 0.2  # of the groups, where there are no lists
+PART = 1000  # files that a thread looks at before another result is handed on
 GROUP = re.compile(r"(?P<group>.+_g\d+)_c\d+")
 
 
-def build_index(
-    root: str | Path, *, split: Literal["train", "test", "all"] = "train", fold: int = 1
-) -> datasets.Dataset:
-    """The videos `<root>/<class>/<video>`, a row each: path (absolute), class_name, label, group, split.
+def build_index(root: str | Path, *, split: Split = "train", fold: int = 1) -> datasets.Dataset:
+    """One of `build_indices`."""
+    return build_indices(root, [split], fold=fold)[split]
+
+
+def build_indices(
+    root: str | Path, splits: Sequence[Split], *, fold: int = 1
+) -> dict[Split, datasets.Dataset]:
+    """The videos `<root>/<class>/<video>` of each of some splits, a row each: path (absolute), class_name,
+    label, group, split. The folders are looked through once, several at a time.
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
     is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too, and folders in any
@@ -40,25 +53,20 @@ def build_index(
             class name that a later step could not take.
     """
     root = Path(root).expanduser().absolute()
-    if split not in ("train", "test", "all"):
-        raise ValueError(f"split must be 'train', 'test' or 'all', got {split!r}")
+    if unknown := [split for split in splits if split not in ("train", "test", "all")]:
+        raise ValueError(f"split must be 'train', 'test' or 'all', got {unknown[0]!r}")
     files = _find_videos(root)
     lists = _find_lists(root, files)
     if lists is not None:
         files = _by_official_name(files, lists)
-        names, splits = _official_splits(lists, fold, files)
+        names, split_of = _official_splits(lists, fold, files)
     else:
-        names, splits = sorted(files), _hashed_splits(files)
+        names, split_of = sorted(files), _hashed_splits(files)
     try:
         check_class_names(names)
     except ValueError as error:
         raise ValueError(f"{root}: {error}; rename the class's folder") from None
-    rows = [
-        {"path": str(path), "class_name": name, "label": label, "group": _group(path), "split": splits[path]}
-        for label, name in enumerate(names)
-        for path in files[name]
-        if path in splits
-    ]
+    videos = [(path, label) for label, name in enumerate(names) for path in files[name] if path in split_of]
     features = datasets.Features(
         path=datasets.Value("string"),
         class_name=datasets.Value("string"),
@@ -67,23 +75,34 @@ def build_index(
         split=datasets.Value("string"),
     )
 
-    def index_of(part: str) -> datasets.Dataset:
-        chosen = [row for row in rows if part in (row["split"], "all")]
-        columns = {column: [row[column] for row in chosen] for column in features}
-        return datasets.Dataset.from_dict(columns, features=features)
+    def index_of(split: Split) -> datasets.Dataset:
+        chosen = [video for video in videos if split in (split_of[video[0]], "all")]
+        columns = {
+            "path": [path for path, _ in chosen],
+            "class_name": [names[label] for _, label in chosen],
+            "label": [label for _, label in chosen],
+            "group": [_group(path) for path, _ in chosen],
+            "split": [split_of[path] for path, _ in chosen],
+        }
+        return datasets.Dataset(pyarrow.table(columns, schema=features.arrow_schema))
 
-    check_split(index_of("train"), index_of("test"))
-    index = index_of(split)
-    if not len(index):
-        way_out = f"check {lists}" if lists is not None else "a split by hash takes more groups"
-        raise ValueError(f"{root}: none of its {len(rows)} videos falls into split {split!r}; {way_out}")
-    return index
+    indices: dict[Split, datasets.Dataset] = {split: index_of(split) for split in ("train", "test")}
+    check_split(indices["train"], indices["test"])
+    indices = {split: indices[split] if split in indices else index_of(split) for split in splits}
+    for split, index in indices.items():
+        if not len(index):
+            way_out = f"check {lists}" if lists is not None else "a split by hash takes more groups"
+            raise ValueError(
+                f"{root}: none of its {len(videos)} videos falls into split {split!r}; {way_out}"
+            )
+    return indices
 
 
 def check_split(train_index: datasets.Dataset, test_index: datasets.Dataset) -> None:
     """Refuse, with a ValueError, a group of clips cut from one recording that stands on both sides."""
     groups = [
-        set(zip(index["class_name"], index["group"], strict=True)) for index in (train_index, test_index)
+        set(zip(column(index, "class_name"), column(index, "group"), strict=True))
+        for index in (train_index, test_index)
     ]
     leaked = sorted("/".join(group) for group in groups[0] & groups[1])
     if leaked:
@@ -93,29 +112,56 @@ def check_split(train_index: datasets.Dataset, test_index: datasets.Dataset) -> 
         )
 
 
-def _find_videos(root: Path) -> dict[str, list[Path]]:
+def column(index: datasets.Dataset, name: str) -> list[Any]:
+    """All of a column, at once: row by row it takes a minute for every million."""
+    return index.select_columns(name).with_format("arrow")[:][name].to_pylist()
+
+
+def file_sizes(paths: Sequence[str]) -> list[int | None]:
+    """Bytes of each file, None of what is none; over a network many answers are awaited at a time."""
+
+    def sizes(part: Sequence[str]) -> list[int | None]:
+        return [os.stat(path).st_size if os.path.isfile(path) else None for path in part]
+
+    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
+    with ThreadPoolExecutor() as pool:
+        return list(chain.from_iterable(pool.map(sizes, parts)))
+
+
+def _find_videos(root: Path) -> dict[str, list[str]]:
     """Class name: its videos, sorted. Hidden files are not videos (macOS leaves `._v_Biking_g01_c01.avi`)."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected <root>/<class>/<video>")
-    files = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != "."):
-        videos = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.name[0] != "."]
-        if videos:
-            files[folder.name] = sorted(videos)
-    for path in (path for videos in files.values() for path in videos):
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+    def videos_of(name: str) -> list[str]:
+        folder = os.path.join(root, name)
+        files = sorted(file for file in os.listdir(folder) if _is_video(file))
+        return [os.path.join(folder, file) for file in files]
+
+    with ThreadPoolExecutor() as pool:
+        files = {
+            name: videos for name, videos in zip(folders, pool.map(videos_of, folders), strict=True) if videos
+        }
+    for path in chain.from_iterable(files.values()):
         try:
-            str(path).encode()
+            path.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{str(path)!r} is not UTF-8: rename it, or set PYTHONUTF8=1") from None
+            raise ValueError(f"{path!r} is not UTF-8: rename it, or set PYTHONUTF8=1") from None
     if not files:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise ValueError(
-            f"{root}: no folder in it holds a video ({suffixes}); expected <root>/<class>/<video>"
+            f"{root}: no folder in it holds a video ({suffixes}); expected <root>/<class>/<video>, which "
+            "`python -m vidtwin_gen unpack` makes of parquet and .tar files, and of data sets of the hub"
         )
     return files
 
 
-def _find_lists(root: Path, files: Mapping[str, list[Path]]) -> Path | None:
+def _is_video(name: str) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def _find_lists(root: Path, files: Mapping[str, list[str]]) -> Path | None:
     if (root / LISTS).is_dir():
         return root / LISTS
     beside = root.parent / LISTS
@@ -144,23 +190,27 @@ def _lines(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _by_official_name(files: Mapping[str, list[Path]], lists: Path) -> dict[str, list[Path]]:
+def _by_official_name(files: Mapping[str, list[str]], lists: Path) -> dict[str, list[str]]:
     """The videos by class, each named as in classInd.txt, whatever the capitals of its folder."""
     official = {name.casefold(): name for name in _class_names(lists)}
-    by_name: dict[str, list[Path]] = {}
+    by_name: dict[str, list[str]] = {}
     for folder, videos in files.items():
         by_name.setdefault(official.get(folder.casefold(), folder), []).extend(videos)
     return by_name
 
 
-def _clip(path: str | Path) -> str:
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]  # a pathlib.Path of each takes ten times as long
+
+
+def _clip(path: str) -> str:
     """What files of one clip have in common: the stem, in any capitals."""
-    return Path(path).stem.casefold()
+    return _stem(path).casefold()
 
 
 def _official_splits(
-    lists: Path, fold: int, files: Mapping[str, list[Path]]
-) -> tuple[list[str], dict[Path, str]]:
+    lists: Path, fold: int, files: Mapping[str, list[str]]
+) -> tuple[list[str], dict[str, str]]:
     """Class names in official order, and the split of every file that the lists know."""
     if fold not in (1, 2, 3):
         raise ValueError(f"UCF-101 has the official splits 1, 2 and 3, got fold={fold}")
@@ -174,18 +224,18 @@ def _official_splits(
         listed |= {_clip(words[0]): part for words in lines}
     official = _class_names(lists) or sorted(files)
     names = [name for name in official if any(_clip(path) in listed for path in files.get(name, ()))]
-    splits: dict[Path, str] = {}
+    splits: dict[str, str] = {}
     strays: list[str] = []
-    found: dict[str, Path] = {}
-    for name, path in ((name, path) for name, videos in files.items() for path in videos):
-        clip = _clip(path)
+    found: dict[str, str] = {}
+    for name, video in ((name, video) for name, videos in files.items() for video in videos):
+        clip = _clip(video)
         if clip not in listed or name not in names:
-            strays.append(str(path))
+            strays.append(video)
             continue
         if clip in found:
-            raise ValueError(f"{found[clip]} and {path} are one clip of UCF-101; keep one of them")
-        found[clip] = path
-        splits[path] = listed[clip]
+            raise ValueError(f"{found[clip]} and {video} are one clip of UCF-101; keep one of them")
+        found[clip] = video
+        splits[video] = listed[clip]
     if strays:
         logger.warning("%d videos are in no list of %s and left out: %s", len(strays), lists, some(strays))
     if not splits:
@@ -193,7 +243,7 @@ def _official_splits(
     return names, splits
 
 
-def _hashed_splits(files: Mapping[str, list[Path]]) -> dict[Path, str]:
+def _hashed_splits(files: Mapping[str, list[str]]) -> dict[str, str]:
     return {
         path: "test" if hash64(0, f"{name}/{_group(path)}") < TEST_FRACTION * 2**64 else "train"
         for name, videos in files.items()
@@ -201,6 +251,7 @@ def _hashed_splits(files: Mapping[str, list[Path]]) -> dict[Path, str]:
     }
 
 
-def _group(path: Path) -> str:
-    match = GROUP.fullmatch(path.stem)
-    return match["group"] if match else path.stem
+def _group(path: str) -> str:
+    stem = _stem(path)
+    match = GROUP.fullmatch(stem)
+    return match["group"] if match else stem

@@ -13,6 +13,7 @@ from vidtwin_gen.data.decoding import FilePath, UnreadableVideoError, VideoTooSh
 from vidtwin_gen.data.frames import read_frames_at
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.flags import Decoder
 
 Start = Literal["random", "center"] | int
 
@@ -128,8 +129,9 @@ def read_frames(
     stride: int | None = None,
     start: Start = "random",
     generator: torch.Generator | None = None,
+    decoder: Decoder = "auto",
 ) -> RawWindow:
-    """One window of a video file, of frames chosen by `frame_indices`.
+    """One window of a video file, of frames chosen by `frame_indices`, read as `read_frames_at` does.
 
     Raises:
         UnreadableVideoError: the file cannot be decoded where the window lies.
@@ -147,7 +149,7 @@ def read_frames(
         times=index.times,
         path=path,
     )
-    return RawWindow(read_frames_at(path, index, numbers), numbers[0], index.fps)
+    return RawWindow(read_frames_at(path, index, numbers, decoder), numbers[0], index.fps)
 
 
 def read_clip(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import datasets
+import pyarrow
 import torch
 from torch.utils.data import default_collate
 
 from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.frames import random_access
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video import Start, read_frames
 from vidtwin_gen.draws import EpochOrder, seeded_generator
+from vidtwin_gen.flags import Decoder
 
 # Past this many bad files in a row the data set is broken, not a file.
 MAX_SKIPS = 64
@@ -52,6 +55,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         num_frames, size, fps, stride, start: as `read_clip`.
         shuffle: a new order each epoch, or the index's.
         flip: mirror half of the clips. Off by default: left and right may be what a class is about.
+        decoder: what reads seekable files; ValueError where it is not installed.
     """
 
     def __init__(
@@ -66,27 +70,33 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         start: Start = "random",
         flip: bool = False,
         seed: int = 0,
+        decoder: Decoder = "auto",
     ) -> None:
         if not len(index):
             raise ValueError("the index holds no videos")
-        self.paths: list[str] = list(index["path"])
-        self.labels: list[int] = list(index["label"])
+        random_access(decoder)
+        # Arrow's columns, not lists: a forked worker that only looks at Python's objects copies them.
+        self._videos: pyarrow.Table = index.select_columns(["path", "label"]).with_format("arrow")[:]
         self.num_frames, self.size = num_frames, size
-        self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start}
+        self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start, "decoder": decoder}
         self.flip, self.seed = flip, seed
-        self.order = EpochOrder(len(self.paths), shuffle=shuffle, seed=seed)
+        self.order = EpochOrder(len(index), shuffle=shuffle, seed=seed)
 
     def __len__(self) -> int:
         """Number of videos: the clips of one epoch."""
-        return len(self.paths)
+        return len(self._videos)
+
+    def paths(self) -> Iterator[str]:
+        """Of all videos, in the order of the index."""
+        return (path.as_py() for path in self._videos["path"])
 
     def __getitem__(self, position: int) -> Sample:
         if position < 0:
             raise IndexError(f"positions are counted from 0, got {position}")
-        epoch, first = divmod(position, len(self))
-        order = self.order.epoch(epoch)
+        first = position % len(self)
         skipped: list[tuple[int, str]] = []
-        for row in (order * 2)[first : first + min(MAX_SKIPS, len(self))]:
+        for turn in range(min(MAX_SKIPS, len(self))):
+            row = self.order[position - first + (first + turn) % len(self)]  # of the same epoch
             try:
                 video, start = self._read(row, position)
             except VideoError as error:
@@ -94,7 +104,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
                 continue
             return {
                 "video": video,
-                "label": self.labels[row],
+                "label": self._videos["label"][row].as_py(),
                 "index": row,
                 "start": start,
                 "substitute": bool(skipped),
@@ -106,7 +116,8 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         # Seeded for each file tried. Which of them are bad belongs to the draw, so none is remembered here.
         generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
-        frames, start, _ = read_frames(self.paths[row], self.num_frames, generator=generator, **self.window)
+        path = self._videos["path"][row].as_py()
+        frames, start, _ = read_frames(path, self.num_frames, generator=generator, **self.window)
         video = cover(from_uint8(torch.from_numpy(frames)), self.size)
         return video.flip(-1) if mirrored else video, start
 

@@ -1,5 +1,5 @@
 """What a video file holds, learnt from its packets: how many frames, when each is shown, where decoding may
-begin, and whether decord's random access can be trusted with it."""
+begin, and whether a decoder's random access can be trusted with it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class VideoIndex:
             only the order in which a decoder gives the frames is known.
         starts: rising numbers of frames, 0 among them: a decode that begins there gives this frame and all
             that are shown after it as a decode from the beginning does.
-        seekable: whether decord's random access gives the same frames as a decode from the beginning.
+        seekable: whether the random access of decord and torchcodec gives the frames of a decode from the
+            beginning.
     """
 
     num_frames: int
@@ -96,8 +97,8 @@ def video_index(path: FilePath) -> VideoIndex:
     return known
 
 
-def distrust_decord(path: FilePath) -> None:
-    """From here on this process reads the file without decord, which fails on it or does not come back."""
+def distrust_seeking(path: FilePath) -> None:
+    """From here on this process reads the file by PyAV: random access fails on it or does not come back."""
     _known[_key(path)] = replace(video_index(path), seekable=False)
 
 

@@ -123,6 +123,7 @@ FREE_ON_RESUME = {
     "num_train_epochs",
     "validation_steps",
     "dataloader_num_workers",
+    "decoder",
     "logging_steps",
     "report_to",
     "tracker_project_name",

@@ -369,10 +369,10 @@ def test_order_and_seeds_are_the_same_on_every_machine():
     """Numbers that a run resumed elsewhere, or by a later version, must meet again."""
     assert hash64("a", 1) == 8588983153282268942
     assert seeded_generator("noise", 0).initial_seed() == 8210108827180891337
-    assert EpochOrder(8, shuffle=True, seed=0).epoch(1) == [2, 0, 7, 4, 3, 5, 1, 6]
+    order = EpochOrder(8, shuffle=True, seed=0)
+    assert [order[draw] for draw in range(8, 16)] == [2, 0, 7, 4, 3, 5, 1, 6]
     order = EpochOrder(5, shuffle=True, seed=0)
-    assert sorted(order.epoch(3)) == list(range(5))
-    assert [order[draw] for draw in range(15, 20)] == order.epoch(3)
+    assert sorted(order[draw] for draw in range(15, 20)) == list(range(5))
     with pytest.raises(IndexError, match="counted from 0, got -1"):
         order[-1]
     first, second = (torch.rand(3, generator=seeded_generator("noise", i)) for i in (0, 1))

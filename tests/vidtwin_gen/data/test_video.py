@@ -6,7 +6,6 @@ import pickle
 import time
 from pathlib import Path
 
-import decord
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -257,6 +256,7 @@ def test_frames_before_an_edit_lists_start_do_not_count(tmp_path):
     # copies for those past the end, and on some windows does not return.
     write_video(tmp_path / "whole.mp4", numbered_frames(60), fps=25, quality=10)
     ffmpeg("-ss", 23 / 25, "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
+    decord = pytest.importorskip("decord")
     assert len(decord.VideoReader(str(tmp_path / "cut.mp4"))) == 60
     assert video_index(tmp_path / "cut.mp4").num_frames == 37
     assert frame_numbers(read_clip(tmp_path / "cut.mp4", 37, size=32)) == list(range(23, 60))
@@ -292,6 +292,7 @@ def test_real_files_seek_to_the_frame_that_is_there():
 
 
 def test_a_forked_worker_survives_a_reader_left_behind(tmp_path):
+    decord = pytest.importorskip("decord")
     write_video(tmp_path / "clip.mp4", numbered_frames(8), fps=25)
     gc.disable()  # so that the cycle below is still there at the fork
     try:

@@ -1,0 +1,103 @@
+"""Data sets of `datasets` become folders of videos: the same bytes, splits and order of classes."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.builders.videos import numbered_frames, write_shard
+from vidtwin_gen.__main__ import main
+from vidtwin_gen.data.ucf101 import build_index
+from vidtwin_gen.data.writing import write_video
+from vidtwin_gen.unpack.folder import unpack
+
+NAMES = ["walking dog", "Archery"]  # not in alphabetical order
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "v_Archery_g01_c01.mp4"
+    write_video(path, numbered_frames(4), fps=8)
+    return path
+
+
+def rows_of(content: bytes, split: str, count: int) -> datasets.Dataset:
+    features = datasets.Features(video=datasets.Video(decode=False), label=datasets.ClassLabel(names=NAMES))
+    videos = [{"bytes": content + bytes([k]), "path": f"v_{split}_g{k:02d}_c01.avi"} for k in range(count)]
+    return datasets.Dataset.from_dict(
+        {"video": videos, "label": [k % 2 for k in range(count)]}, features=features
+    )
+
+
+def check_two_splits(root: Path, content: bytes) -> None:
+    train, test = (build_index(root, split=split) for split in ("train", "test"))
+    assert train.features["label"].names == ["walking_dog", "Archery"]
+    assert (len(train), len(test)) == (4, 2)
+    for index, name in ((train, "train"), (test, "validation")):
+        for row in index:
+            k = int(row["group"].removeprefix(f"v_{name}_g"))
+            assert row["label"] == k % 2 and Path(row["path"]).suffix == ".avi"
+            assert Path(row["path"]).read_bytes() == content + bytes([k])
+
+
+def test_a_saved_data_set_and_its_parquet_files(video, tmp_path, capsys):
+    content = video.read_bytes()
+    both = datasets.DatasetDict(
+        train=rows_of(content, "train", 4), validation=rows_of(content, "validation", 2)
+    )
+    both.save_to_disk(tmp_path / "saved")
+    for split, rows in both.items():
+        (tmp_path / "files" / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(tmp_path / "files" / "data" / f"{split}-00000-of-00001.parquet")
+    digests = set()
+    for source in ("saved", "files"):
+        out = tmp_path / f"from_{source}"
+        main(["unpack", "--data", str(tmp_path / source), "--out", str(out)])
+        record = json.loads((out / "unpacked.json").read_text())
+        assert record["num_videos"] == 6
+        digests.add(record["sha256"])
+        check_two_splits(out, content)
+    assert len(digests) == 1
+    unpack(str(tmp_path / "files"), str(tmp_path / "from_files"))
+    assert "is done already" in capsys.readouterr().out
+
+
+def test_webdataset_shards(video, tmp_path):
+    write_shard(tmp_path / "000.tar", [(video.read_bytes(), str(k % 2)) for k in range(4)])
+    unpack(str(tmp_path), str(tmp_path / "out"), video_column="mp4", label_column="cls")
+    files = sorted((tmp_path / "out").glob("*/*.mp4"))
+    assert [file.parent.name for file in files] == ["0", "0", "1", "1"]
+    assert all(file.read_bytes() == video.read_bytes() for file in files)
+    assert len(build_index(tmp_path / "out", split="all")) == 4  # split by hash, as there are no splits
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"video": [None], "label": ["a"]}, "row 0 of train has no video"),
+        ({"video": [{"bytes": b"x", "path": None}], "label": ["../a"]}, "can't be a folder's name"),
+        ({"video": [{"bytes": b"x", "path": None}], "label": [""]}, "row 0 of train has no class"),
+        (
+            {"video": [{"bytes": b"x", "path": None}] * 2, "label": ["a", "A"]},
+            "differ by more than their case",
+        ),
+        ({"clip": [{"bytes": b"x", "path": None}], "label": ["a"]}, "no column video, there are clip, label"),
+    ],
+)
+def test_what_gives_no_folder_is_refused(columns, told, tmp_path):
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=told):
+        unpack(str(tmp_path / "saved"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_data_set_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="holds neither a data set of save_to_disk nor"):
+        unpack(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="no such folder"):
+        unpack(str(tmp_path / "absent"), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="nobody/nothing can't be loaded.*without a network"):
+        unpack("nobody/nothing", str(tmp_path / "out"))
