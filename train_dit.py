@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,19 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
     accelerator = make_accelerator(config, shardable=not config.repa_weight)
     vae, rows, metadata = load_inputs(config)
-    transformer = LatentTransformer(
-        layout=metadata["layout"],
-        num_classes=len(metadata["class_names"]),
-        patch_size=json.loads(config.patch_size),
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        conditioning=config.conditioning,
-        prediction_type=diffusion.PREDICTION_TYPES[config.objective],
-        block_type=config.block_type,
-        predicts_x0=config.prediction == "x0",
-        internal_layer=config.early_layer if config.internal_guidance else None,
-    )
+    transformer = make_transformer(config, metadata)
     heads = [alignment_head(transformer, metadata, config)] if config.repa_weight else []
     if config.dry_run:
         num_tokens = transformer.layout.num_tokens(json.loads(config.patch_size))
@@ -90,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [transformer, *heads], config, accelerator, config.learning_rate, config.max_train_steps
     )
     wrapped, *wrapped_heads = optimizer.modules
+    whitening = Whitening.of(metadata, accelerator.device)
     pipeline_of = partial(
         make_pipeline,
         vae=vae,
@@ -101,18 +91,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         for batch in run.loader(dataset, collate_fn=dict):
             with run.forward_pass() as draw:
                 losses = diffusion_losses(
-                    wrapped, batch, metadata, config, draw, transformer.null_class, *wrapped_heads
+                    wrapped, batch, whitening, config, draw, transformer.null_class, *wrapped_heads
                 )
                 run.log.add(losses | optimizer.step(losses["loss"]))
             run.end_step()
             if run.is_due(config.validation_steps):
                 with run.validation():
-                    values = validate(transformer, rows["test"], metadata, config, accelerator)
+                    values = validate(transformer, rows["test"], whitening, config, accelerator)
                     sample_classes(pipeline_of(transformer), config, run.step, accelerator)
                 run.report_validation(values)
             run.save_checkpoint_if_due()
         run.export("pipeline", pipeline_of)
     push_if_asked(run.output_dir / "pipeline", config, accelerator)
+
+
+def make_transformer(config: DiTConfig, metadata: Mapping[str, Any]) -> LatentTransformer:
+    """The DiT that the flags ask for, over latents of this metadata."""
+    return LatentTransformer(
+        layout=metadata["layout"],
+        num_classes=len(metadata["class_names"]),
+        patch_size=json.loads(config.patch_size),
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        conditioning=config.conditioning,
+        prediction_type=diffusion.PREDICTION_TYPES[config.objective],
+        block_type=config.block_type,
+        predicts_x0=config.prediction == "x0",
+        internal_layer=config.early_layer if config.internal_guidance else None,
+    )
 
 
 def predicted_peak(transformer: LatentTransformer, config: DiTConfig, accelerator: Accelerator) -> int:
@@ -149,10 +156,25 @@ def alignment_head(
     )
 
 
+@dataclass(frozen=True)
+class Whitening:
+    """The layout of the latents, and `LatentLayout.statistics` on the device that trains."""
+
+    layout: LatentLayout
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], device: torch.device) -> Whitening:
+        layout = LatentLayout.from_config(metadata["layout"])
+        shift, scale = layout.statistics(metadata["latents_mean"], metadata["latents_std"])
+        return cls(layout, shift.to(device), scale.to(device))
+
+
 def diffusion_losses(
     transformer: torch.nn.Module,
     batch: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, Any],
+    whitening: Whitening,
     config: DiTConfig,
     draw: Draw,
     null_class: int,
@@ -160,12 +182,12 @@ def diffusion_losses(
 ) -> dict[str, torch.Tensor]:
     """`loss`, and one loss per grid, of the objective on a batch of posteriors, with random numbers of
     `draw`; with an alignment `head` also `loss_repa`, which `loss` then has in it."""
-    layout = LatentLayout.from_config(metadata["layout"])
+    layout = whitening.layout
     posterior = FlatGaussian(torch.cat([batch["mean"], batch["logvar"]], dim=1))
     latents = posterior.mode()
     if config.sample_posterior:
         latents = latents + posterior.std * draw(normal(layout.num_elements))
-    latents = layout.whiten(latents, metadata["latents_mean"], metadata["latents_std"])
+    latents = (latents - whitening.shift) / whitening.scale
     noisy, timestep, target = training_example(latents, config, draw)
     labels = diffusion.drop_labels(batch["label"], null_class, config.class_dropout, draw(uniform))
     hidden_layer = (config.repa_layer or config.early_layer) if head is not None else None
@@ -210,14 +232,14 @@ def training_example(
 def validate(
     transformer: LatentTransformer,
     rows: datasets.Dataset,
-    metadata: Mapping[str, Any],
+    whitening: Whitening,
     config: DiTConfig,
     accelerator: Accelerator,
 ) -> dict[str, float]:
     """The losses on the test split, with the same noise for a clip at every validation and whatever the
     number of processes; each of them takes a share, in as many passes as the others."""
     dataset, device = LatentDataset(rows, shuffle=False), accelerator.device
-    names = ["loss", *(f"loss_{name}" for name in transformer.layout.names)]
+    names = ["loss", *(f"loss_{name}" for name in whitening.layout.names)]
     sums = {name: torch.zeros((), device=device) for name in names}
     at_once = config.train_batch_size * accelerator.num_processes
     for first in range(0, len(dataset), at_once):
@@ -227,7 +249,7 @@ def validate(
         batch = {name: value.to(device) for name, value in dataset.__getitems__(positions).items()}
         draw = SampleDraw((seeded_generator(config.seed, "validation", i) for i in positions), device)
         with accelerator.autocast():
-            losses = diffusion_losses(transformer, batch, metadata, config, draw, transformer.null_class)
+            losses = diffusion_losses(transformer, batch, whitening, config, draw, transformer.null_class)
         for name, value in losses.items():
             sums[name] += value * len(share)
     return {

@@ -45,6 +45,7 @@ from autoencoder.trainable import autoencoder_to_train, return_posterior, source
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.draws import BatchDraw
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.quality import psnr, ssim
@@ -84,10 +85,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     lpips = load_perceptual(config, accelerator)
     return_posterior(vae, layout)
     prepare_model(vae, config, accelerator)
+    last_weight = last_layer(vae, layout) if config.gan_weight else None
     networks = [vae, LogVariance()] if config.learn_logvar else [vae]
     optimizer = SkippingOptimizer(networks, config, accelerator, config.learning_rate, config.max_train_steps)
-    wrapped_vae, *wrapped_logvar = optimizer.modules
     optimizers = [optimizer]
+    discriminator_optimizer: SkippingOptimizer | None = None
     if config.gan_weight:
         discriminator = PatchDiscriminator(
             base_channels=config.discriminator_channels, num_layers=config.discriminator_layers
@@ -100,36 +102,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             max(1, config.max_train_steps - config.gan_start),
             log_prefix="discriminator_",
         )
-        (wrapped_discriminator,) = discriminator_optimizer.modules
         optimizers.append(discriminator_optimizer)
 
     with training_run(vae, optimizers, config, accelerator, "autoencoder", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=collate):
             bad_videos.update(batch)
-            clips = batch["video"]
+            opponent = discriminator_optimizer if run.step >= config.gan_start else None
             with run.forward_pass() as draw:
-                seen = hide_later_frames(clips, config.predicted_share, draw)
-                output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator)
-                logvar = wrapped_logvar[0]() if wrapped_logvar else None
-                with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
-                    losses = vidtwin_loss(
-                        output.sample,
-                        clips,
-                        output.latent_dist,
-                        config.kl_weight,
-                        config.mse_weight,
-                        lpips if config.lpips_weight else None,
-                        config.lpips_weight,
-                        logvar,
-                    )
-                if config.gan_weight and run.step >= config.gan_start:
-                    judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
-                    run.log.add(judged | discriminator_optimizer.step(judged["discriminator_loss"]))
-                    weight = last_layer(vae, layout)
-                    losses |= adversarial_losses(discriminator, output.sample, losses["nll"], weight)
-                    factor = config.gan_weight * losses["gan_adaptive_weight"]
-                    losses["loss"] = losses["loss"] + factor * losses["gan"]
-                run.log.add(losses | optimizer.step(losses["loss"]))
+                run.log.add(
+                    training_step(batch["video"], config, draw, optimizer, opponent, lpips, last_weight)
+                )
             run.end_step()
             if run.is_due(config.validation_steps):
                 with run.validation():
@@ -142,6 +124,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.had_steps_left:
             accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")
     push_if_asked(run.output_dir / "autoencoder", config, accelerator)
+
+
+def training_step(
+    clips: torch.Tensor,
+    config: VAEConfig,
+    draw: BatchDraw,
+    optimizer: SkippingOptimizer,
+    opponent: SkippingOptimizer | None,
+    lpips: LPIPS | None,
+    last_weight: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """One pass over clips (B, C, F, H, W): losses, backward pass and, with the last of the passes that a step
+    accumulates, the optimizers' steps. Returns what is to be logged.
+
+    Args:
+        optimizer: of the autoencoder and, where it is learned, the log-variance. opponent: of the
+            discriminator, None before it plays.
+        last_weight: of the autoencoder's last layer, for the opponent's weight.
+    """
+    accelerator = optimizer.accelerator
+    wrapped_vae, *wrapped_logvar = optimizer.modules
+    once = opponent is not None and accelerator.scaler is None
+    seen = hide_later_frames(clips, config.predicted_share, draw)
+    output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator)
+    logvar = wrapped_logvar[0]() if wrapped_logvar else None
+    with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
+        losses = vidtwin_loss(
+            output.sample,
+            clips,
+            output.latent_dist,
+            config.kl_weight,
+            config.mse_weight,
+            lpips if config.lpips_weight else None,
+            config.lpips_weight,
+            logvar,
+            once=once,
+        )
+    judged: dict[str, torch.Tensor] = {}
+    if opponent is not None and last_weight is not None:
+        (wrapped_discriminator,) = opponent.modules
+        judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
+        judged |= opponent.step(judged["discriminator_loss"])
+        discriminator = accelerator.unwrap_model(wrapped_discriminator)
+        losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_weight, once=once)
+        factor = config.gan_weight * losses["gan_adaptive_weight"]
+        losses["loss"] = losses["loss"] + factor * losses["gan"]
+    return judged | losses | optimizer.step(losses["loss"])
 
 
 def make_autoencoder(config: VAEConfig) -> ModelMixin:

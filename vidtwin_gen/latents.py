@@ -230,12 +230,20 @@ class LatentLayout:
                 f"a layout is a list of grids with name, axes, shape, channels; got {config!r}"
             ) from None
 
+    def statistics(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `whiten` subtracts, and what it divides by, (L,) float32 each: for a loop that puts them on
+        its device once."""
+        shift = self.expand_channels(mean if mean is not None else [0.0] * self.num_channels)
+        scale = self.expand_channels(std if std is not None else [1.0] * self.num_channels)
+        return shift, scale
+
     def _statistics(
         self, latents: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._check(latents)
-        shift = self.expand_channels(mean if mean is not None else [0.0] * self.num_channels)
-        scale = self.expand_channels(std if std is not None else [1.0] * self.num_channels)
+        shift, scale = self.statistics(mean, std)
         return shift.to(latents), scale.to(latents)
 
     def _check(self, latents: torch.Tensor) -> None:

@@ -98,7 +98,7 @@ class RowEncoder:
         clips = [batch["video"].flip(-1) if flipped else batch["video"] for flipped in self.mirrorings]
         posteriors = [self.encoder.encode(mirrored) for mirrored in clips]
         features = [self.video_encoder(mirrored) for mirrored in clips] if self.video_encoder else []
-        for i, number in enumerate(batch["index"].tolist()):
+        for i, number in enumerate(batch["index"]):
             if batch["substitute"][i]:
                 continue
             source = self.index[number]

@@ -50,19 +50,23 @@ class LPIPS(nn.Module):
         for name, values in (("shift", (-0.030, -0.088, -0.188)), ("scale", (0.458, 0.448, 0.450))):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def forward(self, first: torch.Tensor, second: torch.Tensor, apart: bool = False) -> torch.Tensor:
+        """`apart`: one half after the other, so that one without a gradient keeps nothing for it; the numbers
+        are the same up to rounding."""
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3 or min(first.shape[2:]) < 16:
             raise ValueError(
                 "expected two equal shapes (N, 3, H, W) with sides of at least 16, got "
                 f"{tuple(first.shape)} and {tuple(second.shape)}"
             )
-        x = (torch.cat([first, second]) - self.shift) / self.scale
-        distance = torch.zeros(len(first), device=x.device)
+        batches = [first, second] if apart else [torch.cat([first, second])]
+        batches = [(frames - self.shift) / self.scale for frames in batches]
+        distance = torch.zeros(len(first), device=first.device)
         for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
-            x = stage(F.max_pool2d(x, 2) if depth else x)
+            batches = [stage(F.max_pool2d(frames, 2) if depth else frames) for frames in batches]
             # in float32 also under autocast: differences of nearly equal features
-            with torch.autocast(x.device.type, enabled=False):
-                a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in x.float().chunk(2))
+            with torch.autocast(first.device.type, enabled=False):
+                features = [part.float() for frames in batches for part in frames.chunk(2 // len(batches))]
+                a, b = (part / (part.norm(dim=1, keepdim=True) + 1e-10) for part in features)
                 distance = distance + torch.einsum("nchw,c->nhw", (a - b).square(), head).mean((1, 2))
         return distance
 

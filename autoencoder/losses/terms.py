@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -48,6 +51,34 @@ def hide_later_frames(clips: torch.Tensor, share: float, draw: Draw) -> torch.Te
     return clips * is_seen[:, None, :, None, None].to(clips)
 
 
+class _KnownGradient(torch.autograd.Function):
+    """A scalar of a tensor, and its gradient there, which a backward pass only scales."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, tensor: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient, None, None
+
+
+def differentiated_once(
+    function: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor
+) -> torch.Tensor:
+    """`function(tensor)`, a scalar, with its gradient computed now: however many backward passes come, one
+    goes through the function, and what it kept for that is free at once."""
+    leaf = tensor.detach().requires_grad_()
+    value = function(leaf)
+    with torch.autocast(tensor.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(value, leaf)
+    return _KnownGradient.apply(tensor, value.detach(), gradient)
+
+
 def vidtwin_loss(
     reconstruction: torch.Tensor,
     clips: torch.Tensor,
@@ -57,6 +88,8 @@ def vidtwin_loss(
     lpips: LPIPS | None = None,
     lpips_weight: float = 0.0,
     logvar: torch.Tensor | None = None,
+    *,
+    once: bool = False,
 ) -> dict[str, torch.Tensor]:
     """L1 + LPIPS + KL, (B, C, F, H, W) twice -> scalars `loss`, `nll`, `l1`, `mse`, `kl`; `lpips` with a
     network for it, `logvar` where that is learned.
@@ -73,6 +106,9 @@ def vidtwin_loss(
 
     `mse_weight` adds the mean squared error, which the paper does not have: under L1 alone a small model
     first paints the background, the median, and only much later what moves in front of it.
+
+    once: LPIPS by `differentiated_once`, for a loss that `adversarial_losses` weighs. Gradients are the same
+    up to rounding; not for float16, in which a gradient without the scaler's factor vanishes.
     """
     l1 = (reconstruction - clips).abs().mean()
     kl = posterior.kl().mean()
@@ -80,7 +116,12 @@ def vidtwin_loss(
     error = l1 + mse_weight * mse
     parts = {"l1": l1, "mse": mse, "kl": kl}
     if lpips is not None:
-        parts["lpips"] = lpips(frames_of(reconstruction), frames_of(clips)).mean()
+        apart = once or clips.device.type != "cpu"  # on a CPU runs of before have the same numbers
+
+        def distance(decoded: torch.Tensor) -> torch.Tensor:
+            return lpips(frames_of(decoded), frames_of(clips), apart=apart).mean()
+
+        parts["lpips"] = differentiated_once(distance, reconstruction) if once else distance(reconstruction)
         error = error + lpips_weight * parts["lpips"]
     if logvar is not None:
         parts["logvar"] = logvar
@@ -104,14 +145,24 @@ def discriminator_losses(
 
 
 def adversarial_losses(
-    discriminator: nn.Module, reconstruction: torch.Tensor, nll: torch.Tensor, last_layer: torch.Tensor
+    discriminator: nn.Module,
+    reconstruction: torch.Tensor,
+    nll: torch.Tensor,
+    last_layer: torch.Tensor,
+    *,
+    once: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The adversarial term of the autoencoder's loss: scalars `gan` and `gan_adaptive_weight`, its factor.
 
     The discriminator's own parameters get no gradient; it is to be given without a distributed wrapper.
+    `once`: the verdict by `differentiated_once`, as in `vidtwin_loss`.
     """
+
+    def verdict(decoded: torch.Tensor) -> torch.Tensor:
+        return generator_loss(discriminator(frames_of(decoded)))
+
     discriminator.requires_grad_(False)
-    gan = generator_loss(discriminator(frames_of(reconstruction)))
+    gan = differentiated_once(verdict, reconstruction) if once else verdict(reconstruction)
     discriminator.requires_grad_(True)
     return {"gan": gan, "gan_adaptive_weight": adaptive_weight(nll, gan, last_layer)}
 

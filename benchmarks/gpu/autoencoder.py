@@ -104,7 +104,7 @@ def autoencoder_training(
         reconstruction = output.sample.float()
         with autocast(device, lpips_autocast):
             losses = vidtwin_loss(
-                reconstruction, clips, output.latent_dist, 1e-3, lpips=lpips, lpips_weight=0.05
+                reconstruction, clips, output.latent_dist, 1e-3, lpips=lpips, lpips_weight=0.05, once=whole
             )
         loss = losses["loss"]
         if discriminator is not None and opponent is not None:
@@ -114,7 +114,9 @@ def autoencoder_training(
             opponent.step()
             with autocast(device):
                 last_layer = model.patch_output.linear.weight
-                adversarial = adversarial_losses(discriminator, reconstruction, losses["nll"], last_layer)
+                adversarial = adversarial_losses(
+                    discriminator, reconstruction, losses["nll"], last_layer, once=True
+                )
             loss = loss + 0.05 * adversarial["gan_adaptive_weight"] * adversarial["gan"]
         optimizer.zero_grad()
         loss.backward()

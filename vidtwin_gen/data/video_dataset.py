@@ -123,9 +123,14 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Samples -> video (B, C, F, H, W), label, index, start and substitute (B,), and one list `skipped`."""
-    stacked = default_collate([{k: v for k, v in sample.items() if k != "skipped"} for sample in samples])
-    return stacked | {"skipped": [bad for sample in samples for bad in sample["skipped"]]}
+    """Samples -> video (B, C, F, H, W), label, start and substitute (B,), and the lists `index` and
+    `skipped`, which stay on the host: a loop that reads them waits for no device."""
+    lists = ("index", "skipped")
+    stacked = default_collate([{k: v for k, v in sample.items() if k not in lists} for sample in samples])
+    return stacked | {
+        "index": [sample["index"] for sample in samples],
+        "skipped": [bad for sample in samples for bad in sample["skipped"]],
+    }
 
 
 class BadVideos:
@@ -146,7 +151,7 @@ class BadVideos:
     def update(self, batch: Mapping[str, Any]) -> None:
         """Take in a batch of `collate`. Raises ValueError when too many files are bad."""
         self.reasons.update(batch["skipped"])
-        self._seen.update(batch["index"].tolist(), self.reasons)
+        self._seen.update(batch["index"], self.reasons)
         enough = len(self._seen) >= min(100, self.num_videos)
         if enough and len(self.reasons) > self.max_fraction * len(self._seen):
             raise ValueError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.models.modeling_utils import ModelMixin
 
 from vidtwin_gen.files import read_json
@@ -42,6 +42,7 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         # without a GPU, processes that torchrun started would else train apart
         cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(),
         fsdp_plugin=plugin,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),  # from pinned memory: no step waits
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=None if config.report_to == "none" else config.report_to,
@@ -53,7 +54,7 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         atexit.register(id, torch.distributed.group.WORLD)
     if plugin is not None and not is_sharded(accelerator):
         accelerator.print("accelerate shards nothing on this device: training without FSDP")
-    if config.allow_tf32:
+    if config.allow_tf32 or config.mixed_precision == "bf16":  # whose products have 8 bits of mantissa
         allow_tf32(accelerator.device)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made

@@ -52,7 +52,9 @@ class TrainingConfig:
     max_skipped_steps: int = flag(20, "steps in a row lost to NaN or infinity at which the run stops")
     mixed_precision: str = flag("no", "no, bf16 or fp16")
     deterministic: bool = flag(False, "on a GPU the same numbers again, slower; a CPU gives them anyway")
-    allow_tf32: bool = flag(False, "float32 products of a GPU in TF32, faster and less exact; no CPU's")
+    allow_tf32: bool = flag(
+        False, "float32 products of a GPU in TF32, faster and less exact, as with bf16; no CPU's"
+    )
     attention_backend: str = flag("", "of diffusers: native, flash, xformers ...; left out: its default")
     compile: bool = flag(False, "torch.compile the repeated blocks; needs a C++ compiler")
     use_ema: bool = flag(True, "validate and export an average of the weights; --no_use_ema: the last ones")
@@ -64,6 +66,7 @@ class TrainingConfig:
     validation_steps: int = flag(500, "optimizer steps between validations")
     dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
     logging_steps: int = flag(20, "optimizer steps between lines of metrics.jsonl")
+    profile: int = flag(0, "steps, after the first 3, whose trace by torch's profiler becomes trace.json")
     report_to: str = flag("tensorboard", "a tracker of accelerate: tensorboard, wandb ...; all, or none")
     tracker_project_name: str = flag("vidtwin_gen", "project of the tracker, and title of the bar")
     push_to_hub: bool = flag(False, "push what the run exports to the hub, too")
@@ -92,6 +95,8 @@ class TrainingConfig:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.num_train_epochs < 0:
             raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
+        if self.profile < 0:
+            raise ValueError(f"--profile is a number of steps, 0 for no trace, got {self.profile}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
         if self.optimizer == "muon" and self.mixed_precision == "fp16":
@@ -125,6 +130,7 @@ FREE_ON_RESUME = {
     "dataloader_num_workers",
     "decoder",
     "logging_steps",
+    "profile",
     "report_to",
     "tracker_project_name",
     "push_to_hub",

@@ -14,6 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import is_sharded, model_class, reshard, whole_copy
 
 
@@ -40,6 +41,13 @@ class EMA(EMAModel):
             else whole.detach().clone()
             for whole, shards in zip(weights, self.shadow_params, strict=True)
         ]
+
+
+def make_ema(model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> EMA:
+    """Of the model's weights as they are. On a GPU all of them are averaged by a few kernels, which round the
+    last bit otherwise than one by one does on a CPU."""
+    at_once = accelerator.device.type != "cpu" and not is_sharded(accelerator)
+    return EMA(model.parameters(), decay=config.ema_decay, foreach=at_once)
 
 
 @contextmanager

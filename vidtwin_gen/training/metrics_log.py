@@ -47,17 +47,17 @@ class MetricsLog:
     def end_step(self, *, counts: bool) -> None:
         """What was added since the last step goes into the means, where the step counts."""
         for name, value in self.of_this_step if counts else []:
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
         self.of_this_step = []
         self.bar.update()
 
     def pop_means(self) -> dict[str, float]:
         """The means over all processes since they were last asked for, which the bar shows, too."""
-        values = {
-            name: self.accelerator.reduce(total / self.counts[name], "mean").item()
-            for name, total in self.sums.items()
-        }
+        means = [total / self.counts[name] for name, total in self.sums.items()]
+        # of all at once, as a device is asked once
+        numbers = self.accelerator.reduce(torch.stack(means), "mean").tolist() if means else []
+        values = dict(zip(self.sums, numbers, strict=True))
         self.sums, self.counts = {}, {}
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
         return values

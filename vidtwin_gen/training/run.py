@@ -20,10 +20,11 @@ from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_j
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
-from vidtwin_gen.training.ema import EMA, ModelFolders, ema_weights
+from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog
 from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.step_trace import StepTrace
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
 
 
@@ -88,7 +89,7 @@ class Run:
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
         record = by_the_first(lambda: checked_record(config, self.output_dir, inputs))
-        self.ema = EMA(model.parameters(), decay=config.ema_decay) if config.use_ema else None
+        self.ema = make_ema(model, config, accelerator) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         ModelFolders(model, self.ema, accelerator, name)
@@ -105,6 +106,7 @@ class Run:
             self._write_record(record)
         self.num_passes = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, config, self.step)
+        self.trace = StepTrace(config.profile if accelerator.is_main_process else 0, self.output_dir)
 
     def _write_record(self, record: dict[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
@@ -174,6 +176,7 @@ class Run:
         if self.optimizers[0].moved and self.ema is not None:
             self.ema.step(self.model.parameters())
         self.log.end_step(counts=not skipped)
+        self.trace.end_step()
         if skipped:
             self._report_skipped_step()
         self.stopped_by = self._agreed_signal()
@@ -239,6 +242,7 @@ class Run:
         checkpoint = self._save_checkpoint()
         if stops:
             self.log.close()
+            self.trace.close()
             self.accelerator.print(
                 f"{signal.Signals(self.stopped_by).name} after step {self.step} of "
                 f"{self.config.max_train_steps}: {checkpoint} holds the state, the same command goes on"
@@ -255,6 +259,7 @@ class Run:
         One that is there from an earlier end is left alone. Raises ValueError where they are not finite.
         """
         self.log.close()
+        self.trace.close()
         folder = self.output_dir / name
         if self._is_missing(folder):
             with ema_weights(self.ema, self.model):

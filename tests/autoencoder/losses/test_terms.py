@@ -56,6 +56,24 @@ def test_lpips_is_added_to_the_error_of_each_number_and_both_are_divided_by_the_
     assert losses["loss"] == losses["nll"]
 
 
+def test_once_or_twice_the_gradients_are_the_same(reconstructed, discriminator):
+    """Of all that is learned: what is decoded, and the log-variance."""
+    reconstruction, clips, posterior = reconstructed
+    lpips = LPIPS().requires_grad_(False)
+    for head in lpips.heads:
+        torch.nn.init.ones_(head)
+    found = []
+    for once in (False, True):
+        last_layer, logvar = (torch.tensor(value, requires_grad=True) for value in (1.1, -0.7))
+        made = reconstruction * last_layer
+        losses = vidtwin_loss(made, clips, posterior, 0.1, 0.5, lpips, 0.5, logvar, once=once)
+        losses |= adversarial_losses(discriminator, made, losses["nll"], last_layer, once=once)
+        total = losses["loss"] + 0.3 * losses["gan_adaptive_weight"] * losses["gan"]
+        gradients = torch.autograd.grad(total, (last_layer, logvar, made))
+        found.append([*gradients, *losses.values()])
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_later_frames_are_hidden_from_a_share_of_the_clips():
     """From a frame on that is never the first, each later one alike often; half a batch as in the whole."""
     clips = torch.rand(600, 3, 5, 2, 2) + 1

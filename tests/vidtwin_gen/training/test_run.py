@@ -1,5 +1,6 @@
 """Both training scripts: what a run leaves, what its losses are, and mistakes are told."""
 
+import json
 import math
 import re
 import runpy
@@ -54,6 +55,14 @@ def test_a_run_leaves_what_it_promises(script, run):
     assert last.keys() == exported.keys()
     assert any(not torch.equal(last[name], exported[name]) for name in last)
     assert all(torch.equal(average[name], exported[name]) for name in exported)
+
+
+def test_a_trace_of_some_steps_changes_no_number(script, run, tmp_path):
+    """Of a run that ends before there are as many, the steps that there were."""
+    SCRIPTS[script].main(run.argv(tmp_path, max_train_steps=5, profile=3))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {f"ProfilerStep#{step}" for step in (3, 4)} <= {event.get("name") for event in events}
+    assert metrics(tmp_path)[1]["grad_norm"] == metrics(run.output_dir)[1]["grad_norm"]
 
 
 def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
