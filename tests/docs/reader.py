@@ -74,6 +74,7 @@ SMALLER: dict[str, list[str]] = {
     "benchmarks.speed --autoencoder": ["--autoencoder", "tiny", "--device", "cpu", "--repeats", "1"],
     "benchmarks.speed --size": ["--size", "S", "--device", "cpu", "--repeats", "1"],
     "benchmarks.video_index": ["--num_videos", "300"],
+    "benchmarks.ucf101_budget": [],
     "eval selftest": ["--only", "frechet"],
 }
 # What a command writes: where these flags say, and `convert` where its last word says.
