@@ -40,6 +40,7 @@ EXEMPT = {
     "vidtwin_gen/training/checkpoints.py save_checkpoint": "of all processes, and renamed by the first",
     "vidtwin_gen/training/ema.py ModelFolders.save": "a hook of the above",
     "vidtwin_gen/partial_folder.py PartialFolder.add": "a log grows; a cut last line is dropped",
+    "vidtwin_gen/unpack/folder.py _write": "into the folder that `unpack` was handed out",
     "pipelines/generate.py create_clip_file": "into the folder that `generate` was handed out",
     "pipelines/generate.py write_frames": "into the above",
     "pipelines/sharing/saving.py SharingMixin.save_pretrained": "diffusers' own method; the caller names it",

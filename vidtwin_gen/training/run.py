@@ -22,9 +22,8 @@ from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
-from vidtwin_gen.training.metrics_log import MetricsLog
+from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
 from vidtwin_gen.training.optimizer import SkippingOptimizer
-from vidtwin_gen.training.step_trace import StepTrace
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
 
 

@@ -209,7 +209,7 @@ def test_the_stream_does_not_depend_on_workers_batches_or_the_start(with_bad):
         loader = DataLoader(stream(with_bad), sampler=draws, collate_fn=collate, **options)
         batches = list(loader)
         return {
-            key: torch.cat([batch[key] for batch in batches])
+            key: torch.cat([torch.as_tensor(batch[key]) for batch in batches])
             for key in ("video", "label", "index", "substitute")
         }
 

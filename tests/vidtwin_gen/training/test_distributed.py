@@ -210,6 +210,7 @@ def test_uneven_shares_of_the_test_split_add_up(tiny_dit_run):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
     _, rows, metadata = train_dit.load_inputs(config)
     transformer = LatentTransformer.from_pretrained(exported(tiny_dit_run.output_dir))
+    whitening = train_dit.Whitening.of(metadata, torch.device("cpu"))
     passes = []
     transformer.register_forward_hook(lambda *_: passes[-1].append(1))
 
@@ -217,7 +218,7 @@ def test_uneven_shares_of_the_test_split_add_up(tiny_dit_run):
         passes.append([])
         config.train_batch_size = batch_size
         process = Process(index, num_processes)
-        return train_dit.validate(transformer, rows["test"].select(range(5)), metadata, config, process)
+        return train_dit.validate(transformer, rows["test"].select(range(5)), whitening, config, process)
 
     whole = validate(5, 0, 1)
     for batch_size, num_processes in ((1, 1), (2, 1), (1, 2), (2, 2), (1, 7)):
