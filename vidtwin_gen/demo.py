@@ -81,7 +81,7 @@ DEMO_SIZES = {
         more_videos_per_class=16,
         fvd_clips=64,
         guidance_scale=2.0,
-        longer=2.7,
+        longer=2.2,
     ),
     "cpu": DemoSize(
         stride=2, windows_per_video=2, videos_per_class=8, more_videos_per_class=8, fvd_clips=64, longer=2.5

@@ -124,7 +124,7 @@ DEMO: dict[str, Any] = {
     "prediction": "x0",
     "shift": "2.0",
     "train_batch_size": 64,
-    "max_train_steps": 2500,
+    "max_train_steps": 3000,
     "lr_warmup_steps": 100,
     "optimizer": "muon",
     "learning_rate": 2e-3,
@@ -165,15 +165,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "long": {
         **DEMO,
         "num_layers": 6,
-        "block_type": "dit",  # with which the weights of pretrained/moving-shapes were trained
-        "max_train_steps": 5000,
-        "checkpointing_steps": 500,
-        "validation_steps": 1000,
     },
     # real clips on a CPU
     "cpu": {
         **DEMO,
         "train_batch_size": 32,
+        "max_train_steps": 2500,
         "checkpointing_steps": 100,
         "validation_steps": 500,
     },
