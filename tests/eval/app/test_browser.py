@@ -23,13 +23,17 @@ DIFFERENCE = """async video => {
     video.pause();
     const canvas = Object.assign(document.createElement("canvas"), {width: 32, height: 32});
     const context = canvas.getContext("2d");
+    const has_frame = async () => {
+        do await new Promise(resolve => setTimeout(resolve, 50));
+        while (video.seeking || video.readyState < 2);
+    };
     const pixels = async time => {
-        const arrived = new Promise(resolve => video.onseeked = resolve);
         video.currentTime = time;
-        await arrived;
+        await has_frame();
         context.drawImage(video, 0, 0, 32, 32);
         return context.getImageData(0, 0, 32, 32).data;
     };
+    await has_frame();
     const [first, last] = [await pixels(0.01), await pixels(0.9 * video.duration)];
     return first.reduce((sum, value, i) => sum + Math.abs(value - last[i]), 0);
 }"""
