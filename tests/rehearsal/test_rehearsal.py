@@ -58,11 +58,11 @@ def test_a_training_step_waits_for_nothing_but_whether_to_move_the_weights(child
 @pytest.mark.parametrize("name", SAMPLING)
 def test_sampling_waits_for_nothing_of_ours(child, name):
     """Schedulers of diffusers keep noise levels on the host; what they do is theirs."""
-    found = [str(fault) for fault in child.submit(faults, name).result() if not fault.library]
+    found = [str(fault) for fault in child.submit(faults, name).result() if not fault.package]
     assert found == []
 
 
 def test_metrics_stay_on_the_device(child):
     """torchmetrics makes constants of its own."""
-    found = [fault for fault in child.submit(faults, "metrics").result() if fault.library != "torchmetrics"]
+    found = [fault for fault in child.submit(faults, "metrics").result() if fault.package != "torchmetrics"]
     assert [str(fault) for fault in found] == []

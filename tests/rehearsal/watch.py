@@ -46,12 +46,12 @@ class _Backend(_DummyBackendModule):
         return [torch.bfloat16, torch.float16]
 
 
-_library: list[torch.library.Library] = []  # what it registers goes with it
+_registered: list[torch.library.Library] = []  # what it registers goes with it
 
 
 def set_up() -> None:
     """Gives this process the device `gpu`, autocast included, once."""
-    if _library:
+    if _registered:
         return
     _setup_privateuseone_for_python_backend(GPU, _Backend())
     _foreach_supported_types.append(FakeTensor)  # as of real tensors, many are taken at once
@@ -61,7 +61,7 @@ def set_up() -> None:
     for names, dtype in ((IN_BF16, None), (IN_FLOAT32, torch.float32)):
         for name in names:
             aten.impl(name, _casting(name, dtype), AUTOCAST.name)
-    _library.extend([aten, others])
+    _registered.extend([aten, others])
 
 
 def _casting(name: str, dtype: torch.dtype | None) -> Any:
@@ -83,15 +83,15 @@ def _casting(name: str, dtype: torch.dtype | None) -> Any:
 @dataclass(frozen=True)
 class Fault:
     """What a step should not do: its kind, the operation, and where: `place` is the innermost line of ours,
-    `library` the package that it called and that did it, "" where our own line did."""
+    `package` the one that it called and that did it, "" where our own line did."""
 
     kind: str
     operation: str
     place: str
-    library: str
+    package: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.kind} ({self.operation}{', by ' if self.library else ''}{self.library})"
+        return f"{self.place}: {self.kind} ({self.operation}{', by ' if self.package else ''}{self.package})"
 
 
 class RehearsalError(Exception):
@@ -149,16 +149,16 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 def _where() -> tuple[str, str]:
     """The innermost line of ours that is being run, and the package, if any, that it called; torch does what
     others tell it to, and so is none."""
-    frame, library = sys._getframe(1), ""
+    frame, package = sys._getframe(1), ""
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if "site-packages" in path.parts:
-            package = path.parts[path.parts.index("site-packages") + 1]
-            library = library or (package if package != "torch" else "")
+            name = path.parts[path.parts.index("site-packages") + 1]
+            package = package or (name if name != "torch" else "")
         elif path.is_relative_to(ROOT) and path != Path(__file__):
-            return f"{path.relative_to(ROOT)}:{frame.f_lineno}", library
+            return f"{path.relative_to(ROOT)}:{frame.f_lineno}", package
         frame = frame.f_back  # type: ignore[assignment]
-    return "", library
+    return "", package
 
 
 @contextmanager
