@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -33,8 +33,7 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
-    """Several processes share the clips: reading and shrinking those to train on, and asking the classifier.
-    The first alone trains it, in a minute or so, and gives it to all."""
+    """Several processes share the clips, those to train on and those that the classifier is asked about."""
     generated = read_generated(
         flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
     )
@@ -51,25 +50,9 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         for split in ("train", "test")
     )
     labels = torch.tensor([train.label(name) for name in generated.names])
-    device, is_first = find_device(flags.device), processes().is_main_process
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)
-    with tempfile.TemporaryFile(dir=flags.out.parent) as file:
-        batches = train.labelled(train_names, BATCH_SIZE, shrunken)
-        if is_first:
-            clips = store(batches, file)
-        else:
-            deque(batches, maxlen=0)  # a share of them is this process's
-        model = by_the_first(
-            lambda: train_classifier(
-                *clips,
-                len(train.class_names),
-                num_steps=flags.num_steps,
-                horizontal_flip=flags.horizontal_flip,
-                seed=flags.seed,
-                device=device,
-            ).cpu()
-        ).to(device)
+    model = shared_classifier(train, train_names, flags)
     test_names = test.even_names(flags.num_clips)
 
     def seen_of_real(clips: torch.Tensor, numbers: range) -> torch.Tensor:
@@ -92,7 +75,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         count = int(confusion.sum())
         sides[side] = {"accuracy": value, "interval": interval(value, count), "num_clips": count}
         sides[side]["confusion"] = confusion.tolist()
-    if not is_first:
+    if not processes().is_main_process:
         return
     result = AccuracyResult(
         class_names=train.class_names,
@@ -111,6 +94,29 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         f"class accuracy {result.text('generated')} of {sides['generated']['num_clips']} generated clips, "
         f"{result.text('real')} of {sides['real']['num_clips']} real held-out clips"
     )
+
+
+def shared_classifier(train: RealClips, names: Sequence[str], flags: AccuracyFlags) -> ClipClassifier:
+    """Trained on a clip of each of these classes. Processes share reading and shrinking; the first alone
+    trains, in a minute or so, and gives it to all. The clips wait in a file beside `flags.out`."""
+    device = find_device(flags.device)
+    with tempfile.TemporaryFile(dir=flags.out.parent) as file:
+        batches = train.labelled(names, BATCH_SIZE, shrunken)
+        if processes().is_main_process:
+            clips = store(batches, file)
+        else:
+            deque(batches, maxlen=0)  # a share of them is this process's
+        model = by_the_first(
+            lambda: train_classifier(
+                *clips,
+                len(train.class_names),
+                num_steps=flags.num_steps,
+                horizontal_flip=flags.horizontal_flip,
+                seed=flags.seed,
+                device=device,
+            ).cpu()
+        )
+    return model.to(device)
 
 
 def store(batches: Batches, file: IO[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
