@@ -7,9 +7,12 @@ import dataclasses
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from eval.machine import machine
 from eval.study.distances import Comparison
@@ -22,27 +25,59 @@ from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import Stage
 from vidtwin_gen.devices import find_device
-from vidtwin_gen.files import owned_folder, read_json, read_log, write_json
+from vidtwin_gen.files import make_folder, owned_folder, read_json, read_log, write_json
 from vidtwin_gen.training.config import METRICS, RECORD
 
-RESULT = "study.json"
+RESULT, PLAN = "study.json", "plan.json"
 
 
 def study(flags: StudyFlags) -> None:
-    """Runs what is missing, so that the same command goes on where it stopped, and writes the page.
+    """Runs what is missing, so that the same command goes on where it stopped, and writes the page. With
+    `--rows` those rows only and no page: several processes share a study, each with its own rows.
 
     Raises:
-        ValueError: the JSON is no study, a row cannot take part, or `--out` is of another study.
+        ValueError: the JSON is no study, a row cannot take part or another process has it, or `--out` is of
+            another study.
     """
-    plan = read_study(flags.study)
-    with owned_folder(flags.out, "name another --out"):
-        _run(plan, flags.out, flags.command, dry_run=flags.dry_run)
+    plan, out = read_study(flags.study), flags.out
+    names = flags.rows or list(plan.rows)
+    if unknown := [name for name in names if name not in plan.rows]:
+        raise ValueError(f"--rows {unknown[0]} is no row of {flags.study}; there are {', '.join(plan.rows)}")
+    make_folder(out)
+    with ExitStack() as owned:
+        with FileLock(out / ".prepared.lock"):  # until another process has prepared what all rows share
+            record, costs = _planned(plan, out, flags.command, dry_run=flags.dry_run)
+            if flags.dry_run:
+                return
+            for name in names:
+                owned.enter_context(owned_folder(out / name, "name other rows by --rows"))
+            bench = _prepared(plan, out)
+            record["real"] = bench.floors(out / "real", None) | once(
+                out / "real.json", lambda: {"accuracy": bench.judge.of_held_out()}
+            )
+        rows = record["rows"]
+        for name in names:
+            rows[name] |= bench.stage_1(name, plan.rows[name], costs[name])
+        for seed in plan.seeds:
+            for name in names:
+                points = bench.stage_2(name, plan.rows[name], seed, rows[name]["ends"])
+                rows[name]["seeds"][str(seed)] = points
+        if flags.rows:
+            print("the same command without --rows runs what is missing and writes the page")
+            return
+        write_json(out / RESULT, record)
+        write_page(out, record)
+    print(f"wrote {out / RESULT} and {out / 'study.html'}")
 
 
-def _run(plan: Study, out: Path, command: str, *, dry_run: bool) -> None:
-    spec, path = dataclasses.asdict(plan), out / RESULT
-    if path.exists() and (before := read_json(path, "remove it")["study"]) != _plain(spec):
-        changed = [name for name, value in _plain(spec).items() if before.get(name) != value]
+def _planned(
+    plan: Study, out: Path, command: str, *, dry_run: bool
+) -> tuple[dict[str, Any], dict[str, RowCost]]:
+    """The record without what is measured, and the cost of every row; the plan is written, or is the one of
+    before."""
+    spec, path = _plain(dataclasses.asdict(plan)), out / PLAN
+    before = read_json(path, "remove it") if path.exists() else spec
+    if changed := [name for name, value in spec.items() if before.get(name) != value]:
         raise ValueError(f"{path} is of another study ({', '.join(changed)} differ): name another --out")
     num_classes = len(_class_names(plan))
     costs = {
@@ -52,44 +87,24 @@ def _run(plan: Study, out: Path, command: str, *, dry_run: bool) -> None:
     row_ends = ends(plan, costs)
     for name, cost in costs.items():
         print(described(name, cost, row_ends[name], points_of(plan, row_ends[name])))
-    if dry_run:
-        return
-    rate = {"stride": plan.stride}
-    record: dict[str, Any] = {
-        "command": command,
-        "machine": machine(find_device(None)),
-        "study": spec,
-        "rows": {
-            name: {"cost": dataclasses.asdict(cost), "ends": row_ends[name], "seeds": {}}
-            for name, cost in costs.items()
-        },
+    if not dry_run and not path.exists():
+        write_json(path, spec)
+    rows = {
+        name: {"cost": dataclasses.asdict(cost), "ends": row_ends[name], "seeds": {}}
+        for name, cost in costs.items()
     }
-    write_json(path, record)
-    data = Path(plan.data) if plan.data else out / "data"
+    record = {"command": command, "machine": machine(find_device(None)), "study": spec, "rows": rows}
+    return record, costs
+
+
+def _prepared(plan: Study, out: Path) -> Bench:
+    """What trains and measures, with the data drawn."""
+    data, rate = Path(plan.data) if plan.data else out / "data", {"stride": plan.stride}
     if not plan.data:
         do(Stage("data", data, "vidtwin_gen", ["data", "--out", data]))
-    per_class = math.ceil(plan.num_clips / num_classes)
-    bench = Bench(
-        plan,
-        out,
-        data,
-        Comparison(data, plan.fold, rate, plan.shape, out / "features", plan.fvd_clips),
-        Judge(data, plan.fold, rate, plan.shape),
-        per_class,
-    )
-    record["real"] = bench.floors(out / "real", None) | once(
-        out / "real.json", lambda: {"accuracy": bench.judge.of_held_out()}
-    )
-    for name, row in plan.rows.items():
-        record["rows"][name] |= bench.stage_1(name, row, costs[name])
-        write_json(path, record)
-    for seed in plan.seeds:
-        for name, row in plan.rows.items():
-            points = bench.stage_2(name, row, seed, row_ends[name])
-            record["rows"][name]["seeds"][str(seed)] = points
-            write_json(path, record)
-    write_page(out, record)
-    print(f"wrote {path} and {out / 'study.html'}")
+    per_class = math.ceil(plan.num_clips / len(_class_names(plan)))
+    comparison = Comparison(data, plan.fold, rate, plan.shape, out / "features", plan.fvd_clips)
+    return Bench(plan, out, data, comparison, Judge(data, plan.fold, rate, plan.shape), per_class)
 
 
 def described(name: str, cost: RowCost, row_ends: Mapping[str, int], points: Sequence[int]) -> str:

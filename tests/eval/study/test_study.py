@@ -17,6 +17,7 @@ from eval.study.plan import RowCost, ends, points_of, read_study
 from tests.builders.autoencoders import TINY_AUTOENCODER, build_of
 from tests.builders.extractors import FilterResponses, install
 from tests.builders.runs import DIT_FLAGS, TRAINING_FLAGS, command_line
+from vidtwin_gen.files import owned_folder
 
 SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
 STAGE_1 = TRAINING_FLAGS | SHORT | {"train_batch_size": 2, "lpips_weight": 0, "gan_weight": 0}
@@ -102,6 +103,13 @@ def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
     main(words)
     assert ((out / "study.json").read_bytes(), (out / "study.md").read_bytes()) == before
     assert small_networks.num_seen == seen
+    before_page = (out / "study.json").stat().st_mtime_ns
+    with owned_folder(out / "ours", "wait"):
+        main([*words, "--rows", "wan"])  # another process has the other row
+        with pytest.raises(SystemExit):
+            main(words)
+    assert (out / "study.json").stat().st_mtime_ns == before_page
+    assert f"{out / 'ours'} is in use by process" in capsys.readouterr().err
     main([*words, "--dry_run"])
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("wan: AutoencoderKLWan") and "for 4 steps, and for 2 of equal FLOPs" in line
@@ -155,6 +163,9 @@ def test_a_class_that_can_not_take_part_is_refused_before_anything_is_trained(wr
         main(["study", str(path), "--out", str(tmp_path / "out")])
     assert "AutoencoderKL, which does not work on videos" in capsys.readouterr().err
     assert not (tmp_path / "out" / "image").exists()
+    with pytest.raises(SystemExit):
+        main(["study", str(write()), "--out", str(tmp_path / "out"), "--rows", "ours", "waan"])
+    assert "--rows waan is no row of" in capsys.readouterr().err
 
 
 def test_the_flops_to_come_as_far_lie_between_points():
