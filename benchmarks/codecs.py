@@ -20,10 +20,10 @@ from typing import get_args
 import imageio_ffmpeg
 import numpy as np
 
-from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.frames import frames_at
+from vidtwin_gen.data.decoding.frames import frames_at
+from vidtwin_gen.data.decoding.guarded import VideoError
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.video import read_frames
-from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.flags import Decoder
 
 IDCT = 2  # grey levels by which two versions of ffmpeg differ, in MPEG-4 part 2 only

@@ -19,7 +19,7 @@ from eval.flags import ExtractionFlags
 from eval.fvd.features import FeatureExtractor
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
-from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.devices import processes, refuse
 
 

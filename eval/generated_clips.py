@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from eval.clips import Clips, find_videos, prepare
 from eval.flags import Codec, Resize
-from vidtwin_gen.data.decoding import VideoError, opened
+from vidtwin_gen.data.decoding.guarded import VideoError, codec_name, guarded
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.devices import by_the_first
@@ -167,8 +167,7 @@ def _of_videos(
         except VideoError as error:
             bad.append(str(error))
             continue
-        with opened(path) as (_, stream):
-            codecs.add(f"{stream.codec.canonical_name} {stream.codec_context.pix_fmt}")
+        codecs.add(guarded(path, codec_name, path))
         length = num_frames or len(video.indices)
         shapes.setdefault((length, video.info.height, video.info.width), path)
     if bad:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Codec, Resize, Split
-from vidtwin_gen.data.decoding import VideoError
+from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import first_fps, read_frames
 from vidtwin_gen.devices import processes

@@ -20,7 +20,7 @@ AGAIN_S = 0.2  # what was said last is said again, so that whoever waits can lea
 
 # Neither a fork of a process with threads, nor one that has to import torch first.
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["eval.app.videos", "eval.app.costs"])
+CHILDREN.set_forkserver_preload(["eval.app.costs"])
 
 
 class Stopped(Exception):

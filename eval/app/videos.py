@@ -1,4 +1,4 @@
-"""A visitor's video: read in a process of its own, which a crafted file may crash, and cut where long."""
+"""A visitor's video: cut where it is long."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from eval.app.jobs import in_child
-from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.data.decoding.guarded import VideoError
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.whole_video import VideoWindows
 
 MOST_FRAMES = 96  # that are shown
@@ -53,9 +52,7 @@ def read_upload(
     if not Path(file).is_file():
         raise ValueError(f"{name} is not here any more: drop it again")
     try:
-        return in_child(
-            _read, str(file), size, stride, fps
-        )  # gradio's own kind of str would bring gradio along
+        return _read(str(file), size, stride, fps)  # gradio has a str of its own
     except VideoError as error:
         raise ValueError(f"{name}: {error.reason}") from None
     except ValueError as error:

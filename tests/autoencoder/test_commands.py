@@ -14,8 +14,8 @@ from autoencoder.__main__ import main
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS, load_lpips
 from autoencoder.parts import decode_parts, join_parts
 from tests.builders.autoencoders import build_autoencoder
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.video import read_clip
-from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.data.writing import tile, write_video
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.quality import psnr, ssim

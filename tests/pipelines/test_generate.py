@@ -19,7 +19,7 @@ from tests.builders.forked import files_below
 from tests.builders.pipelines import build_pipeline, generate
 from tests.builders.processes import run_in_processes
 from tests.builders.scripts import contents
-from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.partial_folder import partial_folder
 from vidtwin_gen.records import GeneratedRecord
 

@@ -14,7 +14,7 @@ from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
 from tests.builders.pipelines import build_pipeline, generate, seeded
 from tests.builders.processes import run_in_processes
-from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import FilePath, UnreadableVideoError, VideoTooShortError
-from vidtwin_gen.data.frames import read_frames_at
+from vidtwin_gen.data.decoding.frames import read_frames_at
+from vidtwin_gen.data.decoding.guarded import FilePath, UnreadableVideoError, VideoTooShortError
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.flags import Decoder
 
 Start = Literal["random", "center"] | int

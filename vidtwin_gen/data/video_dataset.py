@@ -10,8 +10,8 @@ import pyarrow
 import torch
 from torch.utils.data import default_collate
 
-from vidtwin_gen.data.decoding import VideoError
-from vidtwin_gen.data.frames import random_access
+from vidtwin_gen.data.decoding.frames import random_access
+from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video import Start, read_frames

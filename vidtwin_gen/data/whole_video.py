@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import count, islice, takewhile
 
 import numpy as np
 import torch
 
-from vidtwin_gen.data.decoding import FilePath, UnreadableVideoError, VideoTooShortError, guarded
-from vidtwin_gen.data.frames import frames_at
+from vidtwin_gen.data.decoding.frames import frames_at
+from vidtwin_gen.data.decoding.guarded import FilePath, UnreadableVideoError, VideoTooShortError, guarded_each
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video import nearest_frames, sampling_step
-from vidtwin_gen.data.video_index import video_index
 
 
 class VideoWindows:
@@ -70,10 +69,11 @@ class VideoWindows:
         return math.ceil(len(self.indices) / self.num_frames)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        frames = frames_at(self.path, self.info, self.indices)  # decord would decode hundreds ahead
+        # decord would decode hundreds ahead
+        frames = guarded_each(self.path, frames_at, self.path, self.info, self.indices)
         for start in range(0, len(self.indices), self.num_frames):
             num_real = min(self.num_frames, len(self.indices) - start)
-            window: list[np.ndarray] = guarded(self.path, partial(list, islice(frames, num_real)))
+            window: list[np.ndarray] = list(islice(frames, num_real))
             # frame by frame, since floats of the file's own resolution are large
             shown = [cover(from_uint8(torch.from_numpy(frame)[None]), self.size) for frame in window]
             del window  # before the next one is read

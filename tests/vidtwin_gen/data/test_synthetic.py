@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vidtwin_gen.data import synthetic
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.synthetic import CLASSES, FPS, HEIGHT, WIDTH, draw_clip, write_dataset
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import read_clip
-from vidtwin_gen.data.video_index import video_index
 
 
 def draw(class_name="SpinningBar", scene=(0, 5, 1), clip=(0, 5, 1, 1)):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
-from vidtwin_gen.data.decoding import UnreadableVideoError, VideoTooShortError
+from vidtwin_gen.data.decoding.guarded import UnreadableVideoError, VideoTooShortError
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.codecs import IDCT, encode, pattern
 from tests.builders.videos import numbered_frames
-from vidtwin_gen.data.frames import random_access
+from vidtwin_gen.data.decoding.frames import random_access
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.video import read_frames
-from vidtwin_gen.data.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.flags import Decoder
 
@@ -49,8 +49,8 @@ def test_without_decord_pyav_reads_all(tmp_path):
     program = """
 import sys
 sys.modules["decord"] = None  # as where it has no wheels
-from vidtwin_gen.data.frames import random_access, read_frames_at
-from vidtwin_gen.data.video_index import video_index
+from vidtwin_gen.data.decoding.frames import random_access, read_frames_at
+from vidtwin_gen.data.decoding.video_index import video_index
 print(read_frames_at(sys.argv[1], video_index(sys.argv[1]), range(5, 9))[:, 0, 0, 0].tolist())
 try:
     random_access("decord")

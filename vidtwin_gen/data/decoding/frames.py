@@ -3,11 +3,9 @@ be right, else by PyAV from a frame where decoding may begin."""
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,8 +16,14 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vidtwin_gen.data.decoding import DecodingHangsError, FilePath, UnreadableVideoError, guarded, opened
-from vidtwin_gen.data.video_index import VideoIndex, display_matrix, distrust_seeking
+from vidtwin_gen.data.decoding.guarded import (
+    DecoderLostError,
+    FilePath,
+    UnreadableVideoError,
+    guarded,
+    opened,
+)
+from vidtwin_gen.data.decoding.video_index import VideoIndex, display_matrix, distrust_seeking
 from vidtwin_gen.flags import Decoder
 
 try:
@@ -29,13 +33,13 @@ except ImportError:  # there are wheels for x86-64 alone
 else:
     # What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors do.
     decord.logging.set_level(decord.logging.QUIET)
-    # A reader that the parent has dropped but not yet collected (an exception's traceback held it) must not
-    # be collected in a forked data worker: decord's destructor joins a thread that the fork did not copy:
-    # abort.
-    os.register_at_fork(after_in_child=gc.freeze)
 
 ByRandomAccess = Callable[[FilePath, VideoIndex, Sequence[int]], np.ndarray]
 TICK = Fraction(1, 1000)  # a filter wants to know how long, which matters to none here
+
+
+class OtherFramesError(UnreadableVideoError):
+    """Random access does not see the frames of a decode from the beginning."""
 
 
 def read_frames_at(
@@ -52,12 +56,16 @@ def read_frames_at(
     read = random_access(decoder) if index.seekable else None
     if read is not None:
         try:
-            return guarded(path, partial(read, path, index, numbers))
-        except DecodingHangsError:
+            return guarded(path, read, path, index, numbers)
+        except (DecoderLostError, OtherFramesError):
             distrust_seeking(path)
         except UnreadableVideoError:
             pass
-    return guarded(path, lambda: np.stack(list(frames_at(path, index, numbers))))
+    return guarded(path, _in_order, path, index, numbers)
+
+
+def _in_order(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
+    return np.stack(list(frames_at(path, index, numbers)))
 
 
 def random_access(decoder: Decoder) -> ByRandomAccess | None:
@@ -86,8 +94,7 @@ def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.n
         reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
         times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
         if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
-            distrust_seeking(path)
-            raise UnreadableVideoError(path, "decord sees other frames in it")
+            raise OtherFramesError(path, "decord sees other frames in it")
         frames: list[np.ndarray] = []
         for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
             again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
@@ -110,8 +117,7 @@ def by_torchcodec(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> 
         os.fspath(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
     )
     if len(reader) != index.num_frames:
-        distrust_seeking(path)
-        raise UnreadableVideoError(path, "torchcodec sees other frames in it")
+        raise OtherFramesError(path, "torchcodec sees other frames in it")
     return reader.get_frames_at(list(numbers)).data.numpy()
 
 

@@ -7,7 +7,6 @@ import os
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,7 +15,13 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from vidtwin_gen.data.decoding import DecodingHangsError, FilePath, UnreadableVideoError, guarded, opened
+from vidtwin_gen.data.decoding.guarded import (
+    DecoderLostError,
+    FilePath,
+    UnreadableVideoError,
+    guarded,
+    opened,
+)
 
 # Of these a packet is a frame and says when it is shown. In AVI that holds without B-frames only.
 TRUE_TIMES = ("mov", "matroska", "flv", "avi")
@@ -70,7 +75,7 @@ class VideoIndex:
 
 
 _Key = tuple[str, int, int]
-_known: dict[_Key, VideoIndex | DecodingHangsError] = {}
+_known: dict[_Key, VideoIndex | DecoderLostError] = {}
 
 
 def video_index(path: FilePath) -> VideoIndex:
@@ -86,13 +91,13 @@ def video_index(path: FilePath) -> VideoIndex:
     known = _known.get(key)
     if known is None:
         try:
-            known = guarded(path, partial(_read_index, path))
-        except DecodingHangsError as error:
+            known = guarded(path, _read_index, path)
+        except DecoderLostError as error:
             known = error
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         _known[key] = known
-    if isinstance(known, DecodingHangsError):
+    if isinstance(known, DecoderLostError):
         raise known
     return known
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
+
+from vidtwin_gen.data.decoding.process import DecoderDiedError, decoder_process
 
 FilePath = str | os.PathLike[str]
 Result = TypeVar("Result")
@@ -37,46 +38,73 @@ class UnreadableVideoError(VideoError):
     """Missing, empty, truncated, corrupt, or without a video stream."""
 
 
-class DecodingHangsError(UnreadableVideoError):
-    """No end within DECODE_TIMEOUT_S."""
+class DecoderLostError(UnreadableVideoError):
+    """The decoder ended its process, twice, or did not end within DECODE_TIMEOUT_S."""
 
 
 class VideoTooShortError(VideoError):
     """Readable, but with fewer frames than the clip spans."""
 
 
-def guarded(path: FilePath, read: Callable[[], Result]) -> Result:
-    """The result of `read`, or the VideoError that explains why there is none, within DECODE_TIMEOUT_S."""
+def guarded(path: FilePath, read: Callable[..., Result], *args: Any) -> Result:
+    """`read(*args)` in a process that decodes, within DECODE_TIMEOUT_S. Raises the VideoError that explains
+    why there is no result, and else what `read` raised."""
+    _check(path)
+    for last in (False, True):  # whoever is short of memory may have ended the first one
+        try:
+            with decoder_process() as process:
+                (result,) = process.results(DECODE_TIMEOUT_S, _once, path, read, args)
+            return cast(Result, result)
+        except (DecoderDiedError, TimeoutError) as error:
+            if last or isinstance(error, TimeoutError):
+                raise _lost(path, error) from None
+    raise AssertionError
+
+
+def guarded_each(path: FilePath, read: Callable[..., Iterator[Result]], *args: Any) -> Iterator[Result]:
+    """What `read(*args)` yields, likewise, each within DECODE_TIMEOUT_S and a few ahead of what is taken."""
+    _check(path)
+    with decoder_process() as process:
+        try:
+            yield from process.results(DECODE_TIMEOUT_S, _each, path, read, args)
+        except (DecoderDiedError, TimeoutError) as error:
+            raise _lost(path, error) from None
+
+
+def _check(path: FilePath) -> None:
     if not os.path.isfile(path):
         raise UnreadableVideoError(path, "no such file; check the path")
     if os.path.getsize(path) == 0:
         raise UnreadableVideoError(path, "the file is empty; fetch it again or remove it")
     if not os.access(path, os.R_OK):
         raise UnreadableVideoError(path, "no permission to read it; give it, or leave the file out")
-    results: list[Result] = []
-    errors: list[Exception] = []
 
-    def run() -> None:
-        try:
-            results.append(read())
-        except Exception as error:  # handed to the caller's thread below
-            errors.append(error)
 
-    # A thread, because native code cannot be interrupted; both decoders release the GIL. One that never comes
-    # back is left behind: it costs a core, and as a daemon it does not keep the process alive.
-    thread = threading.Thread(target=run, name="decode", daemon=True)
-    thread.start()
-    thread.join(DECODE_TIMEOUT_S)
-    if results:
-        return results[0]
-    if not errors:
-        reason = f"decoding did not end in {DECODE_TIMEOUT_S:g} s; re-encode the file or remove it"
-        raise DecodingHangsError(path, reason)
-    if isinstance(errors[0], DECODE_ERRORS):
-        seen = getattr(errors[0], "strerror", None) or str(errors[0]) or repr(errors[0])
+def _lost(path: FilePath, error: DecoderDiedError | TimeoutError) -> DecoderLostError:
+    seen = f"decoding it ended the decoder's process ({error})"
+    if isinstance(error, TimeoutError):
+        seen = f"decoding did not end in {DECODE_TIMEOUT_S:g} s"
+    return DecoderLostError(path, f"{seen}; re-encode the file or remove it")
+
+
+def _once(path: FilePath, read: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[Any]:
+    with _explained(path):
+        yield read(*args)
+
+
+def _each(path: FilePath, read: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> Iterator[Any]:
+    with _explained(path):
+        yield from read(*args)
+
+
+@contextmanager
+def _explained(path: FilePath) -> Iterator[None]:
+    try:
+        yield
+    except DECODE_ERRORS as error:
+        seen = getattr(error, "strerror", None) or str(error) or repr(error)
         reason = f"cannot be decoded, truncated or not a video ({seen.splitlines()[0]})"
-        raise UnreadableVideoError(path, reason) from errors[0]
-    raise errors[0]
+        raise UnreadableVideoError(path, reason) from error
 
 
 @contextmanager
@@ -98,3 +126,9 @@ def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
             )
         stream.codec_context.thread_count = 1  # the loader's workers are the parallelism
         yield container, stream
+
+
+def codec_name(path: FilePath) -> str:
+    """Codec and pixel format, such as "h264 yuv420p". Errors as `opened`."""
+    with opened(path) as (_, stream):
+        return f"{stream.codec.canonical_name} {stream.codec_context.pix_fmt}"

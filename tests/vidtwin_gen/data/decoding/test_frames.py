@@ -10,9 +10,9 @@ import torch
 from benchmarks.codecs import encode, pattern
 from benchmarks.codecs import ffmpeg as run_ffmpeg
 from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
-from vidtwin_gen.data.decoding import UnreadableVideoError
+from vidtwin_gen.data.decoding.guarded import UnreadableVideoError
+from vidtwin_gen.data.decoding.video_index import distrust_seeking, video_index
 from vidtwin_gen.data.video import frame_indices, read_clip, read_frames
-from vidtwin_gen.data.video_index import distrust_seeking, video_index
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video
 

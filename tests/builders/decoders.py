@@ -1,0 +1,55 @@
+"""Decoders that a file's name makes abort or wait for ever; a process that decodes finds them here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtwin_gen.data.decoding.frames import by_decord
+from vidtwin_gen.data.decoding.guarded import FilePath
+from vidtwin_gen.data.decoding.video_index import VideoIndex, _read_index
+
+ABORTS, HANGS = "aborts", "hangs"
+
+
+def _fail(path: FilePath) -> None:
+    if ABORTS in os.path.basename(path):
+        os.abort()
+    while HANGS in os.path.basename(path):
+        time.sleep(1)
+
+
+def index_or_fail(path: FilePath) -> VideoIndex:
+    _fail(path)
+    return _read_index(path)
+
+
+def decord_or_fail(path: FilePath, *args: Any) -> np.ndarray:
+    _fail(path)
+    return by_decord(path, *args)
+
+
+def megabytes(told: Path, count: int) -> Iterator[bytes]:
+    """Says in a file how many it has made."""
+    for number in range(count):
+        told.write_text(str(number + 1))
+        yield bytes(1_000_000)
+
+
+def sleepy() -> Iterator[int]:
+    yield os.getpid()
+    time.sleep(600)
+
+
+def own_pid() -> Iterator[int]:
+    yield os.getpid()
+
+
+def wrong() -> Iterator[int]:
+    raise ZeroDivisionError("as the function says")
+    yield
