@@ -43,7 +43,7 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow
     )
     order = sorted(names, key=lambda name: (not name.startswith("loss"), "loss" not in name, name == "lr"))
     order = order[:MAX_CURVES]
-    figure, panels = _grid(len(order), 4, (2.9, 2.3), narrow, margin=0.3)
+    figure, panels = grid(len(order), 4, (2.9, 2.3), narrow, margin=0.3)
     figure.suptitle(title, fontsize=11)
     for axes, name in zip(panels, order, strict=True):
         positive = True
@@ -61,7 +61,7 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow
         axes.set_title(name, fontsize=9)
         if "loss" in name and positive:
             axes.set_yscale("log")
-        _tidy(axes)
+        tidy(axes)
     if len(logs) > 1:
         marks = [
             Line2D([], [], color=colour, label=label)
@@ -79,7 +79,7 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
     quantities = [name for name, value in reference.items() if value]
     names = [fill(label, 18) if narrow else label for label, _ in rows]
     size = 9 / min(2, len(quantities)), 0.5 + (0.36 if narrow else 0.24) * len(rows)
-    figure, panels = _grid(len(quantities), 2, size, narrow, margin=0.3, sharey=True)
+    figure, panels = grid(len(quantities), 2, size, narrow, margin=0.3, sharey=True)
     places = range(len(rows))
     for axes, name in zip(panels, quantities, strict=True):
         lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
@@ -94,7 +94,7 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
         axes.margins(x=0.18)
         axes.set_title(name, fontsize=9)
         axes.set_yticks(places, names, fontsize=8)
-        _tidy(axes)
+        tidy(axes)
     panels[0].invert_yaxis()
     return figure
 
@@ -113,10 +113,10 @@ class Panel:
 
 def draw_quality(panels: Sequence[Panel], narrow: bool) -> Figure:
     """A panel for each protocol, whose axes are its own: nothing is to be read across panels."""
-    figure, grid = _grid(len(panels), 2, (4.9, 2.9), narrow)
+    figure, places = grid(len(panels), 2, (4.9, 2.9), narrow)
     loc, anchor = ("upper center", (0.5, -0.35)) if narrow else ("upper left", (1.0, 1.0))
     ncols = 2 if narrow else 1
-    for axes, panel in zip(grid, panels, strict=True):
+    for axes, panel in zip(places, panels, strict=True):
         for (label, cost, distance), colour in zip(panel.points, cycle(COLOURS), strict=False):
             axes.plot([cost], [distance], "o", color=colour, markersize=6, label=label)
             if label in panel.floors:
@@ -132,11 +132,11 @@ def draw_quality(panels: Sequence[Panel], narrow: bool) -> Figure:
         axes.set_title(fill(panel.title, 40) if narrow else panel.title, fontsize=9)
         axes.set_xlabel(panel.cost_axis, fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
-def _grid(
+def grid(
     count: int,
     max_columns: int,
     size: tuple[float, float],
@@ -157,6 +157,6 @@ def _grid(
     return figure, panels[:count]
 
 
-def _tidy(axes: Any) -> None:
+def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

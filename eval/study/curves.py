@@ -63,6 +63,23 @@ def flops_to_reach(
     return None
 
 
+def value_at(
+    row: Mapping[str, Any], seed: Mapping[str, Any], calls: int, measure: str, flops: float
+) -> float | None:
+    """Where a training stands when stage 2 has spent so much, on a line between its points over the logarithm
+    of the FLOPs; at its last point where it went no further, None before its first."""
+    before: tuple[float, float] | None = None
+    for steps, value in curve(seed, calls, measure):
+        at = float(training_flops(row, steps))
+        if at >= flops:
+            if before is None:
+                return value if at == flops else None
+            share = math.log(flops / before[0]) / math.log(at / before[0])
+            return before[1] + share * (value - before[1])
+        before = at, value
+    return before and before[1]
+
+
 def times_the_flops(
     record: Mapping[str, Any], name: str, measure: str, *, with_stage_1: bool = False
 ) -> list[float | None]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from eval.figures import COLOURS, write_figure
+from eval.figures import COLOURS
+from eval.report.figures import grid, plotted, tidy
 from eval.report.page import Section, Table, to_html, to_markdown
-from eval.report.pictures import Picture, PictureRow
-from eval.study.curves import cell, curve, measured, sampling_flops, times_the_flops, training_flops
+from eval.study.curves import (
+    cell,
+    curve,
+    measured,
+    sampling_flops,
+    times_the_flops,
+    training_flops,
+    value_at,
+)
 from vidtwin_gen.files import write_text
 
 TITLES = {"steps": "Equal steps", "flops": "Equal training FLOPs of the DiT"}
@@ -21,10 +30,11 @@ PLOTTED = ("accuracy", "kvd")
 
 
 def write_page(out: Path, record: Mapping[str, Any]) -> None:
-    """`study.md`, `study.html`, `training.png` and `sampling.png` in the study's folder."""
-    training, sampling = out / "training.png", out / "sampling.png"
-    write_figure(training, draw_training(record))
-    write_figure(sampling, draw_sampling(record))
+    """`study.md`, `study.html`, and `training.png` and `sampling.png`, wide and narrow, in its folder."""
+    plots = [
+        plotted(out / "training.png", "quality over training FLOPs", partial(draw_training, record)),
+        plotted(out / "sampling.png", "quality over sampling FLOPs", partial(draw_sampling, record)),
+    ]
     study, real = record["study"], record["real"]
     frames = "×".join(str(study[name]) for name in ("num_frames", "height", "width"))
     about = (
@@ -40,10 +50,6 @@ def write_page(out: Path, record: Mapping[str, Any]) -> None:
     )
     with_what = ", ".join(f"{name} {value}" for name, value in record["machine"].items())
     made = f"`{record['command']}` with {with_what}."
-    pictures = [
-        PictureRow([Picture(training, "quality over training FLOPs", plot=True)]),
-        PictureRow([Picture(sampling, "quality over sampling FLOPs", plot=True)]),
-    ]
     sections = [
         Section("What was compared", [about, made, costs(record), autoencoders(record)]),
         *(Section(title, [reading(record, name)]) for name, title in TITLES.items()),
@@ -57,8 +63,17 @@ def write_page(out: Path, record: Mapping[str, Any]) -> None:
                 reached(record),
             ],
         ),
+        Section(
+            f"When the whole training of {study['base']} is spent",
+            [
+                f"Where each row stands when both stages have cost what both of {study['base']}'s cost, "
+                "between its points on a logarithmic line: at its last point where it trained no further, – "
+                "where it has not come to its first. Of a saved autoencoder stage 1 counts as nothing.",
+                at_the_whole_cost(record),
+            ],
+        ),
         Section("Steps of the sampler, after equal steps of training", [samplers(record)]),
-        Section("Plots", list(pictures)),
+        Section("Plots", list(plots)),
     ]
     write_text(out / "study.md", to_markdown(sections, out, "Study of latents"))
     write_text(out / "study.html", to_html(sections, "Study of latents"))
@@ -109,6 +124,25 @@ def reading(record: Mapping[str, Any], name: str) -> Table:
     return Table(["row", "steps", "TFLOPs of stage 2", "accuracy, %", "FVD", "KVD"], rows)
 
 
+def at_the_whole_cost(record: Mapping[str, Any]) -> Table:
+    rows_of, calls = record["rows"], record["study"]["num_inference_steps"]
+    base, rows = rows_of[record["study"]["base"]], []
+    budget = base["stage_1_flops"] + training_flops(base, base["ends"]["steps"])
+    for name, row in rows_of.items():
+        left = budget - row["stage_1_flops"]
+        standing = {
+            measure: [value_at(row, seed, calls, measure, left) for seed in row["seeds"].values()]
+            for measure in MEASURES
+        }
+        per_step = training_flops(row, 1)
+        trained = max(map(int, next(iter(row["seeds"].values()))))
+        steps = max(0, min(left // per_step, trained))
+        share = f"{100 * row['stage_1_flops'] / budget:.0f}"
+        rows.append([name, share, f"{steps:,}", *cells(standing)])
+    header = ["row", "stage 1, % of the budget", "steps of stage 2", "accuracy, %", "FVD", "KVD"]
+    return Table(header, rows)
+
+
 def samplers(record: Mapping[str, Any]) -> Table:
     study, rows = record["study"], []
     for calls in sorted({study["num_inference_steps"], *study["more_inference_steps"]}):
@@ -120,9 +154,12 @@ def samplers(record: Mapping[str, Any]) -> Table:
 
 
 def values(row: Mapping[str, Any], steps: int, calls: int) -> list[str]:
-    accuracy = [None if x is None else 100 * x for x in measured(row, steps, calls, "accuracy")]
-    fvd, kvd = (measured(row, steps, calls, measure) for measure in ("fvd", "kvd"))
-    return [cell(accuracy, 1), cell(fvd, 0), cell(kvd, 3)]
+    return cells({measure: measured(row, steps, calls, measure) for measure in MEASURES})
+
+
+def cells(by_seed: Mapping[str, Sequence[float | None]]) -> list[str]:
+    accuracy = [None if x is None else 100 * x for x in by_seed["accuracy"]]
+    return [cell(accuracy, 1), cell(by_seed["fvd"], 0), cell(by_seed["kvd"], 3)]
 
 
 def reached(record: Mapping[str, Any]) -> Table:
@@ -139,9 +176,9 @@ def reached(record: Mapping[str, Any]) -> Table:
     return Table(["row", *header], rows)
 
 
-def draw_training(record: Mapping[str, Any]) -> Figure:
+def draw_training(record: Mapping[str, Any], narrow: bool) -> Figure:
     """Quality over the FLOPs of stage 2: the mean of each point's seeds, and the seeds."""
-    figure, axes = _panels("TFLOPs of stage 2")
+    figure, axes = _panels("TFLOPs of stage 2", narrow)
     calls = record["study"]["num_inference_steps"]
     for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
         for axis, measure in zip(axes, PLOTTED, strict=True):
@@ -156,9 +193,9 @@ def draw_training(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_sampling(record: Mapping[str, Any]) -> Figure:
+def draw_sampling(record: Mapping[str, Any], narrow: bool) -> Figure:
     """Quality over the FLOPs of a clip, after equal steps of training."""
-    figure, axes = _panels("GFLOPs of a clip")
+    figure, axes = _panels("GFLOPs of a clip", narrow)
     study = record["study"]
     counts = sorted({study["num_inference_steps"], *study["more_inference_steps"]})
     for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
@@ -172,10 +209,10 @@ def draw_sampling(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _panels(label: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, len(PLOTTED))
-    for axis, measure in zip(axes, PLOTTED, strict=True):
-        axis.set(xscale="log", xlabel=label, ylabel=MEASURES[measure])
-        axis.grid(alpha=0.3)
-    return figure, axes
+def _panels(label: str, narrow: bool) -> tuple[Figure, list[Any]]:
+    figure, panels = grid(len(PLOTTED), 2, (5, 4), narrow)
+    for axes, measure in zip(panels, PLOTTED, strict=True):
+        axes.set(xscale="log", xlabel=label, ylabel=MEASURES[measure])
+        axes.grid(alpha=0.3)
+        tidy(axes)
+    return figure, panels

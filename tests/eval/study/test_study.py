@@ -11,7 +11,7 @@ import pytest
 from autoencoder.losses.perceptual import LPIPS_WEIGHTS
 from eval.__main__ import main
 from eval.study import run
-from eval.study.curves import cell, flops_to_reach, times_the_flops
+from eval.study.curves import cell, flops_to_reach, times_the_flops, value_at
 from eval.study.judge import Judge
 from eval.study.plan import RowCost, ends, points_of, read_study
 from tests.builders.autoencoders import TINY_AUTOENCODER, build_of
@@ -91,9 +91,14 @@ def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
     assert wan["stage_1_flops"] == 0 and not (out / "wan" / "vae").exists()
     assert wan["cost"]["autoencoder_class"] == "AutoencoderKLWan"
     page = (out / "study.md").read_text(encoding="utf-8")
-    for title in ("Equal steps", "Equal training FLOPs", "To come as far as ours"):
+    for title in (
+        "Equal steps",
+        "Equal training FLOPs",
+        "To come as far as ours",
+        "When the whole training of ours",
+    ):
         assert f"## {title}" in page
-    assert page.count("| wan |") == 2 + 2 + 1 + 2 and (out / "study.html").stat().st_size > 50_000
+    assert page.count("| wan |") == 2 + 2 + 1 + 1 + 2 and (out / "study.html").stat().st_size > 50_000
 
     # from what a kill in the middle of the last training leaves
     before = (out / "study.json").read_bytes(), (out / "study.md").read_bytes()
@@ -190,4 +195,7 @@ def test_the_flops_to_come_as_far_lie_between_points():
     assert times_the_flops(record, "b", "accuracy") == [pytest.approx(0.1)]
     assert times_the_flops(record, "b", "accuracy", with_stage_1=True) == [pytest.approx(5 / 20)]
     assert times_the_flops(record, "a", "kvd") == [pytest.approx(1.0)]
+    for flops, value in ((50, None), (100, 0.2), (1000, 0.4), (1000 * 10**0.5, 0.6), (99_999, 0.8)):
+        standing = value_at(row, row["seeds"]["0"], 25, "accuracy", flops)
+        assert standing == (None if value is None else pytest.approx(value))
     assert cell([1.0, 3.0], 1) == "2.0 ± 1.4" and cell([1.0, None], 1) == "–" and cell([2.0], 0) == "2"
