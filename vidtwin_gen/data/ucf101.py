@@ -14,6 +14,7 @@ from typing import Any, Literal
 import datasets
 import pyarrow
 
+from vidtwin_gen.data.index_cache import MANY, IndexCache
 from vidtwin_gen.data.names import check_class_names, some
 from vidtwin_gen.draws import hash64
 from vidtwin_gen.files import read_text
@@ -38,7 +39,8 @@ def build_indices(
     root: str | Path, splits: Sequence[Split], *, fold: int = 1
 ) -> dict[Split, datasets.Dataset]:
     """The videos `<root>/<class>/<video>` of each of some splits, a row each: path (absolute), class_name,
-    label, group, split. The folders are looked through once, several at a time.
+    label, group, split. The folders are looked through once, several at a time; the indices of 50,000 videos
+    and more are kept (`IndexCache`).
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
     is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too, and folders in any
@@ -55,13 +57,26 @@ def build_indices(
     root = Path(root).expanduser().absolute()
     if unknown := [split for split in splits if split not in ("train", "test", "all")]:
         raise ValueError(f"split must be 'train', 'test' or 'all', got {unknown[0]!r}")
-    files = _find_videos(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected <root>/<class>/<video>")
+    cache = IndexCache(root, [root / LISTS, root.parent / LISTS], [fold])
+    if (kept := cache.read(splits)) is not None:
+        of_splits, warnings = kept
+        for warning in warnings:
+            logger.warning(warning)
+        return dict(zip(splits, of_splits, strict=True))
+    files, strays = _find_videos(root), list[str]()
     lists = _find_lists(root, files)
     if lists is not None:
         files = _by_official_name(files, lists)
-        names, split_of = _official_splits(lists, fold, files)
+        names, split_of, strays = _official_splits(lists, fold, files)
     else:
         names, split_of = sorted(files), _hashed_splits(files)
+    warnings = (
+        [f"{len(strays)} videos are in no list of {lists} and left out: {some(strays)}"] if strays else []
+    )
+    for warning in warnings:
+        logger.warning(warning)
     try:
         check_class_names(names)
     except ValueError as error:
@@ -95,6 +110,8 @@ def build_indices(
             raise ValueError(
                 f"{root}: none of its {len(videos)} videos falls into split {split!r}; {way_out}"
             )
+    if len(videos) >= MANY:
+        cache.write(indices, warnings)
     return indices
 
 
@@ -130,8 +147,6 @@ def file_sizes(paths: Sequence[str]) -> list[int | None]:
 
 def _find_videos(root: Path) -> dict[str, list[str]]:
     """Class name: its videos, sorted. Hidden files are not videos (macOS leaves `._v_Biking_g01_c01.avi`)."""
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected <root>/<class>/<video>")
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
 
     def videos_of(name: str) -> list[str]:
@@ -210,8 +225,8 @@ def _clip(path: str) -> str:
 
 def _official_splits(
     lists: Path, fold: int, files: Mapping[str, list[str]]
-) -> tuple[list[str], dict[str, str]]:
-    """Class names in official order, and the split of every file that the lists know."""
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Class names in official order, the split of every file that the lists know, and the other files."""
     if fold not in (1, 2, 3):
         raise ValueError(f"UCF-101 has the official splits 1, 2 and 3, got fold={fold}")
     listed: dict[str, str] = {}
@@ -236,11 +251,9 @@ def _official_splits(
             raise ValueError(f"{found[clip]} and {video} are one clip of UCF-101; keep one of them")
         found[clip] = video
         splits[video] = listed[clip]
-    if strays:
-        logger.warning("%d videos are in no list of %s and left out: %s", len(strays), lists, some(strays))
     if not splits:
         raise ValueError(f"no video is in the lists of {lists}; rename that folder for a split of our own")
-    return names, splits
+    return names, splits, strays
 
 
 def _hashed_splits(files: Mapping[str, list[str]]) -> dict[str, str]:

@@ -1,0 +1,70 @@
+"""Indices of very many videos, kept on the disk: made once, and mapped by every process that reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from vidtwin_gen.files import file_sha256, loading, read_json, replacing_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what an index holds
+MANY = 50_000  # videos, from which on looking for them takes seconds
+AT_REST_S = 2.0  # a folder that changed this lately may change again at what its clock calls the same time
+WARNINGS = "warnings.json"
+
+
+class IndexCache:
+    """Of the folder `root`, in the cache of datasets (`HF_DATASETS_CACHE`).
+
+    The key is when each folder of a class last changed, which it does when a file in it comes, goes or is
+    renamed, and what the split's lists hold. What is in a file is no part of an index.
+
+    Args:
+        lists: the folder of the official lists, where there may be one.
+        choice: what else an index depends on.
+    """
+
+    def __init__(self, root: Path, lists: Sequence[Path], choice: Sequence[Any]) -> None:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        changed = {name: os.stat(root / name).st_mtime_ns for name in names}
+        self.at_rest = time.time() - max(changed.values(), default=0) / 1e9 > AT_REST_S
+        about = {
+            "version": VERSION,
+            "root": str(root),
+            "folders": changed,
+            "lists": [file_sha256(path) for folder in lists for path in sorted(folder.glob("*.txt"))],
+            "choice": list(choice),
+        }
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        self.folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidtwin_gen" / f"index-{key[:32]}"
+
+    def read(self, names: Sequence[str]) -> tuple[list[datasets.Dataset], list[str]] | None:
+        """The indices of these names, mapped from the disk, and the warnings of their making; None where one
+        is missing."""
+        if not all((self.folder / name).is_dir() for name in names):
+            return None
+        with loading(self.folder, "remove it"):
+            kept = [datasets.load_from_disk(str(self.folder / name)) for name in names]
+        return kept, read_json(self.folder / WARNINGS, "remove the folder")["warnings"]
+
+    def write(self, indices: Mapping[Any, datasets.Dataset], warnings: Sequence[str]) -> None:
+        """Where it can: without room, or beside another process that writes it, the next call tries again."""
+        if not self.at_rest:
+            return
+        try:
+            write_json(self.folder / WARNINGS, {"warnings": list(warnings)})
+            for name, index in indices.items():
+                with replacing_folder(self.folder / name) as partial:
+                    index.save_to_disk(str(partial))
+        except (OSError, ValueError) as error:
+            logger.info("the index of these videos is not kept: %s", error)
