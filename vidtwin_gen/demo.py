@@ -39,7 +39,7 @@ SECONDS = {
     "data": 12,
     "stage 1, the autoencoder": 409,
     "latents": 27,
-    "stage 2, the DiT": 599,
+    "stage 2, the DiT": 400,
     "generation": 20,
     "reconstruction": 13,
     "class accuracy": 14,
@@ -72,7 +72,7 @@ DEMO_SIZES = {
         videos_per_class=32,
         more_videos_per_class=8,
         fvd_clips=32,
-        guidance_scale=3.0,
+        guidance_scale=2.0,
     ),
     "long": DemoSize(
         stride=1,
@@ -81,10 +81,10 @@ DEMO_SIZES = {
         more_videos_per_class=16,
         fvd_clips=64,
         guidance_scale=2.0,
-        longer=2.2,
+        longer=2.8,
     ),
     "cpu": DemoSize(
-        stride=2, windows_per_video=2, videos_per_class=8, more_videos_per_class=8, fvd_clips=64, longer=2.5
+        stride=2, windows_per_video=2, videos_per_class=8, more_videos_per_class=8, fvd_clips=64, longer=3.1
     ),
 }
 

@@ -124,7 +124,7 @@ DEMO: dict[str, Any] = {
     "prediction": "x0",
     "shift": "2.0",
     "train_batch_size": 64,
-    "max_train_steps": 3000,
+    "max_train_steps": 2000,
     "lr_warmup_steps": 100,
     "optimizer": "muon",
     "learning_rate": 2e-3,
@@ -165,6 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "long": {
         **DEMO,
         "num_layers": 6,
+        "max_train_steps": 3000,
     },
     # real clips on a CPU
     "cpu": {
