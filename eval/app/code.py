@@ -83,6 +83,29 @@ class Code:
             for one, other in (("first", "second"), ("second", "first"))
         ]
 
+    def taken_apart(self, video: Video, stride: int, part: str) -> str:
+        """Of what `part` of the video's latents decodes to."""
+        imports = [
+            "import torch",
+            "from autoencoder import adapter",
+            "from autoencoder.parts import decode_parts",
+            PIPELINE,
+            "from vidtwin_gen.data.pixels import to_uint8",
+            "from vidtwin_gen.data.whole_video import VideoWindows",
+        ]
+        return "\n".join(
+            [
+                *self._loading(imports),
+                "frames = []",
+                "with torch.inference_mode():",
+                f"    for clip, _ in {self._windows(video, f'stride={int(stride)}')}:",
+                "        latents = adapter.encode(pipe.vae, clip[None].to(pipe.device)).mode()",
+                "        parts = decode_parts(pipe.vae, latents, pipe.transformer.layout)",
+                f"        frames.extend(to_uint8(parts[{part!r}][0].cpu()).numpy())",
+                f"frames = frames[:{video.num_frames}]",
+            ]
+        )
+
     def _loading(self, imports: Sequence[str], settings: Settings | None = None) -> list[str]:
         """The pipeline, with the settings' scheduler."""
         lines = [*imports, "", f"pipe = VidTwinPipeline.from_pretrained({self.folder!r})"]

@@ -106,7 +106,8 @@ class Studio:
             text += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
             text += f" of the reconstruction, the mean of {video.num_frames} frames. "
             clips = [(PARTS.get(name, video.name), torch.cat(parts, 1)) for name, parts in shown.items()]
-            return clips_of(clips, video.fps), f"{text}{video.remark} {self.missing}".strip()
+            codes = [self.code.taken_apart(video, stride, name) if name in PARTS else "" for name in shown]
+            return clips_of(clips, video.fps, codes), f"{text}{video.remark} {self.missing}".strip()
 
         return (yield from steps_of(work, self.turn))
 

@@ -136,6 +136,9 @@ def test_parts_are_swapped_kept_and_mixed(studio, videos, monkeypatch):
     a, _, first, second = (clip.frames for clip in clips)
     _, (apart, _) = done(studio.take_apart(long, 1))
     assert np.array_equal(first, second) and np.array_equal(first, apart[1].frames)
+    assert not apart[0].code
+    check_code(apart[1], apart[2])
+    check_code(apart[2], apart[3])
 
     _, (clips, _) = done(studio.edit(long, 1, "structure", 2, settings()))
     assert [len(clip.frames) for clip in clips] == [NUM_FRAMES] * 3
