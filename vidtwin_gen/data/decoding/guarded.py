@@ -50,15 +50,13 @@ def guarded(path: FilePath, read: Callable[..., Result], *args: Any) -> Result:
     """`read(*args)` in a process that decodes, within DECODE_TIMEOUT_S. Raises the VideoError that explains
     why there is no result, and else what `read` raised."""
     _check(path)
-    for last in (False, True):  # whoever is short of memory may have ended the first one
+    try:
         try:
-            with decoder_process() as process:
-                (result,) = process.results(DECODE_TIMEOUT_S, _once, path, read, args)
-            return cast(Result, result)
-        except (DecoderDiedError, TimeoutError) as error:
-            if last or isinstance(error, TimeoutError):
-                raise _lost(path, error) from None
-    raise AssertionError
+            return cast(Result, _result(path, read, args))
+        except DecoderDiedError:  # whoever is short of memory may have ended it
+            return cast(Result, _result(path, read, args))
+    except (DecoderDiedError, TimeoutError) as error:
+        raise _lost(path, error) from None
 
 
 def guarded_each(path: FilePath, read: Callable[..., Iterator[Result]], *args: Any) -> Iterator[Result]:
@@ -85,6 +83,12 @@ def _lost(path: FilePath, error: DecoderDiedError | TimeoutError) -> DecoderLost
     if isinstance(error, TimeoutError):
         seen = f"decoding did not end in {DECODE_TIMEOUT_S:g} s"
     return DecoderLostError(path, f"{seen}; re-encode the file or remove it")
+
+
+def _result(path: FilePath, read: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    with decoder_process() as process:
+        (result,) = process.results(DECODE_TIMEOUT_S, _once, path, read, args)
+    return result
 
 
 def _once(path: FilePath, read: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[Any]:

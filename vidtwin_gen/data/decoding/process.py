@@ -26,7 +26,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to all of a jo
 
 
 class DecoderDiedError(RuntimeError):
-    """The process ended in the middle of a call. `signal` ended it, or an exit status."""
+    """The process ended in the middle of a call; says by which signal, or with which exit status."""
 
 
 class Channel:
@@ -117,11 +117,17 @@ _of_parent: list[DecoderProcess] = []
 def decoder_process() -> Generator[DecoderProcess]:
     """One that is idle, or a new one, for the block. It is ended with the block where it has not answered to
     the end."""
-    process = _idle.pop() if _idle else DecoderProcess()
+    try:
+        process = _idle.pop()
+    except IndexError:
+        process = DecoderProcess()
     try:
         yield process
     finally:
-        _idle.append(process) if process.is_idle else process.close()
+        if process.is_idle:
+            _idle.append(process)
+        else:
+            process.close()
 
 
 def end_idle() -> None:
