@@ -175,9 +175,10 @@ def dit_config(study: Study, row: StudyRow) -> DiTConfig:
 def cost_of(study: Study, row: StudyRow, num_classes: int) -> RowCost:
     """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part."""
     with init_empty_weights():
-        layout = latent_layout(build_video_autoencoder(row.config), *study.shape)
-    with FakeTensorMode():
-        vae = build_video_autoencoder(row.config).train()
+        empty = build_video_autoencoder(row.config)
+        layout = latent_layout(empty, *study.shape)
+    with FakeTensorMode():  # where init_empty_weights, by which a class is checked, fails before torch 2.13
+        vae = type(empty).from_config(empty.config).train()
         return_posterior(vae, layout)
         clip = torch.zeros(1, 3, *study.shape)
         _, of_vae = count_step(lambda: vae(clip, sample_posterior=True).sample)
