@@ -32,8 +32,8 @@ FIRST_CLASS = "BouncingBall"
 # Threads that wait spin for microseconds: for ever costs a data worker its core, and not at all costs a step
 # of small operations half its time again.
 TRAINING_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
-# About, of each stage of the preset `demo` on two cores: only their proportions count, for
-# the time that is left.
+# About, of each stage of the preset `demo` on two cores: only their proportions
+# count, for the time that is left.
 SECONDS = {
     "a first clip": 15,
     "data": 12,
