@@ -39,8 +39,8 @@ def build_indices(
     root: str | Path, splits: Sequence[Split], *, fold: int = 1
 ) -> dict[Split, datasets.Dataset]:
     """The videos `<root>/<class>/<video>` of each of some splits, a row each: path (absolute), class_name,
-    label, group, split. The folders are looked through once, several at a time; the indices of 50,000 videos
-    and more are kept (`IndexCache`).
+    label, group, split. The folders are looked through once, several at a time; an index of 50,000 videos
+    and more is kept (`IndexCache`).
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
     is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too, and folders in any
@@ -60,11 +60,18 @@ def build_indices(
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; expected <root>/<class>/<video>")
     cache = IndexCache(root, [root / LISTS, root.parent / LISTS], [fold])
-    if (kept := cache.read(splits)) is not None:
-        of_splits, warnings = kept
-        for warning in warnings:
-            logger.warning(warning)
-        return dict(zip(splits, of_splits, strict=True))
+    kept = cache.read(splits)
+    of_splits, warnings = kept or _made(root, splits, fold)
+    for warning in warnings:
+        logger.warning(warning)
+    indices = dict(zip(splits, of_splits, strict=True))
+    if kept is None and max(map(len, of_splits)) >= MANY:
+        cache.write(indices, warnings)
+    return indices
+
+
+def _made(root: Path, splits: Sequence[Split], fold: int) -> tuple[list[datasets.Dataset], list[str]]:
+    """The index of each split, and what is to be said of them."""
     files, strays = _find_videos(root), list[str]()
     lists = _find_lists(root, files)
     if lists is not None:
@@ -75,8 +82,6 @@ def build_indices(
     warnings = (
         [f"{len(strays)} videos are in no list of {lists} and left out: {some(strays)}"] if strays else []
     )
-    for warning in warnings:
-        logger.warning(warning)
     try:
         check_class_names(names)
     except ValueError as error:
@@ -110,9 +115,7 @@ def build_indices(
             raise ValueError(
                 f"{root}: none of its {len(videos)} videos falls into split {split!r}; {way_out}"
             )
-    if len(videos) >= MANY:
-        cache.write(indices, warnings)
-    return indices
+    return [indices[split] for split in splits], warnings
 
 
 def check_split(train_index: datasets.Dataset, test_index: datasets.Dataset) -> None:
