@@ -35,7 +35,8 @@ class Ended:
 
     Args:
         status: its exit status, of one that a signal ended the signal's negative number.
-        said: standard output and error together. seconds, peak: its duration and its highest memory in bytes.
+        said: standard output and error together.
+        seconds, peak: its duration, and the most memory in bytes that it held beyond what it was forked with.
         stopped: "hang" or "memory", where it was ended for that.
     """
 
@@ -81,6 +82,7 @@ class Started:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child knows what to do with them
         self.pid = os.fork()
         if self.pid:
+            self.inherited = psutil.Process(self.pid).memory_info().rss  # of all that this process ran before
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         else:
             _run(main, [str(word) for word in words], folder, self.output, prepare, environment or {})
@@ -102,7 +104,7 @@ class Started:
         stopped = ""
         while self.is_running():
             with contextlib.suppress(psutil.Error):
-                self.peak = max(self.peak, psutil.Process(self.pid).memory_info().rss)
+                self._see(psutil.Process(self.pid).memory_info().rss)
             if not stopped and (self.seconds > limit_s or self.peak > limit_bytes):
                 stopped = "hang" if self.seconds > limit_s else "memory"
                 os.kill(self.pid, WHERE)
@@ -111,11 +113,14 @@ class Started:
             time.sleep(0.01)
         seconds = self.seconds
         _, status, usage = os.wait4(self.pid, 0)
-        peak = max(self.peak, usage.ru_maxrss * 1024)
-        if not stopped and peak > limit_bytes:
+        self._see(usage.ru_maxrss * 1024)
+        if not stopped and self.peak > limit_bytes:
             stopped = "memory"
         said = self.output.read_text(errors="replace") if self.output.is_file() else ""
-        return Ended(os.waitstatus_to_exitcode(status), said, seconds, peak, stopped)
+        return Ended(os.waitstatus_to_exitcode(status), said, seconds, self.peak, stopped)
+
+    def _see(self, memory: int) -> None:
+        self.peak = max(self.peak, memory - self.inherited)
 
     @property
     def seconds(self) -> float:
