@@ -134,7 +134,7 @@ def test_the_shipped_sizes_are_comparable():
 @pytest.mark.parametrize(
     ("words", "way_out"),
     [
-        ("--compile", "leave the flag out"),
+        ("--compile", "give --compile false"),
         ("--gradient_checkpointing", "leave the flag out"),
         ("--optimizer muon", "say --optimizer adamw"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -95,6 +96,17 @@ def load_initial_weights(model: ModelMixin, source: str, name: str) -> str:
     return weights_sha256(folder)
 
 
+def check_compiler() -> None:
+    """Raises ValueError where torch.compile would find none in the middle of the first step: it writes C++
+    for a CPU, and C to start a GPU's kernels."""
+    known = [os.environ.get(name) for name in ("CC", "CXX")] + ["cc", "gcc", "g++", "clang", "cl"]
+    if not any(name and shutil.which(name) for name in known):
+        raise ValueError(
+            "--compile needs a C++ compiler, and there is none: install g++, or give --compile false, which "
+            "is slower and takes more memory"
+        )
+
+
 def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accelerator) -> None:
     """Gradient checkpointing, attention backend and compilation, as the flags say; to be called before the
     model's optimizer is made. Raises ValueError for an attention backend that there is not, or that is not
@@ -111,7 +123,8 @@ def prepare_model(model: ModelMixin, config: TrainingConfig, accelerator: Accele
             raise ValueError(f"--attention_backend {config.attention_backend}: {error}") from None
     if config.compile:
         if not model._repeated_blocks:
-            raise ValueError(f"--compile is of repeated blocks, and {name} names none; leave the flag out")
+            raise ValueError(f"--compile is of repeated blocks, and {name} names none; give --compile false")
+        check_compiler()
         model.compile_repeated_blocks()
     if is_sharded(accelerator):
         autocast_forward(model, accelerator)

@@ -114,6 +114,15 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_compiling_without_a_compiler_is_refused(tiny_dit_run, tmp_path, monkeypatch):
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="there is none: install g.., or give --compile false"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run", compile=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_presets_of_a_size_fit_a_card_of_80_gb(another_accelerator):
     """At 1,008 tokens; a GPU was measured to keep 1.4 times what the kernels of a CPU do."""
     for name in ("S", "B", "L", "XL", "paper"):
