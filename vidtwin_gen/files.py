@@ -17,7 +17,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,20 +34,40 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of a disk, 
 def replacing_file(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when all went well. Folders above are made.
 
-    It is this writer's own: of several processes that write one file, the last one's stands.
+    It is this writer's own: of several processes that write one file, the last one's stands. What a writer
+    that was killed has left there, the next one writes over.
     """
     final = Path(path)
     make_folder(final.parent)
-    partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
+    partial = final.with_name(f"{final.name}.{0:08x}.partial")
+    lock = _locked(partial)  # makes the file: where there is no writing, not all libraries say so
+    if lock is None:
+        partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
+        partial.touch()
     try:
-        partial.touch()  # where there is no writing, not all libraries say so
         with writing(final):
             yield partial
         partial.replace(final)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """The file, made or emptied, as long as it is open this process's own; None where it is another's."""
+    file = path.open("ab")
+    with suppress(OSError):  # locked, or renamed or removed since it was opened
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            return file
+    file.close()
+    return None
 
 
 @contextmanager

@@ -260,6 +260,19 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    die = "import os; from vidtwin_gen.files import replacing_file\n"
+    die += (
+        "with replacing_file('note.txt') as file: file.write_text('a longer half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", die], cwd=tmp_path, check=False).returncode == -9
+    (left,) = contents(tmp_path)
+    with replacing_file(tmp_path / "note.txt") as file:
+        assert file.name == left and file.read_bytes() == b""
+        file.write_text("whole")
+    assert contents(tmp_path) == {"note.txt": "whole"}
+
+
 def test_a_folder_has_one_owner_until_it_ends(tmp_path):
     folder = tmp_path / "run"
     own = "from vidtwin_gen.files import owned_folder\nwith owned_folder('run', ''): print(); input()"
