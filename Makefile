@@ -1,5 +1,5 @@
-# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11 or newer (diffusers 0.42 does)
-# and make; `make PYTHON=python3.12 demo` names another interpreter.
+# Three commands do all the set-up: `make demo`, `make app` and `make test`. They need Python 3.11 or newer
+# (diffusers 0.42 does) and make; `make PYTHON=python3.12 demo` names another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,10 +14,14 @@ FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
 
-.PHONY: demo test types suite docs faults clean
+.PHONY: demo app test types suite docs faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m vidtwin_gen demo --out $(DEMO) $(FLAGS)
+
+# FLAGS="--pipeline $(DEMO)/dit/pipeline": what the demo trained
+app: $(VENV)/.installed-app
+	$(BIN)/python -m pipelines app $(FLAGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -55,6 +59,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+$(VENV)/.installed-app: $(VENV)/.installed
+	$(PIP) -c constraints.txt -e '.[app]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -1,9 +1,11 @@
-"""The studio's page, as `python -m pipelines app` serves it, in a headless Chromium."""
+"""The studio's page, as a Space serves it, in a headless Chromium."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,20 +44,24 @@ DIFFERENCE = """async video => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """Of the studio with the shipped weights, which leaves nothing behind when it is ended."""
-    temporary = tmp_path_factory.mktemp("temporary")
+    temporary, space = tmp_path_factory.mktemp("temporary"), tmp_path_factory.mktemp("space")
+    make_space = runpy.run_path(str(ROOT / "examples" / "space" / "make_space.py"))["main"]
+    make_space([str(space)])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "app"],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(temporary), "no_proxy": "127.0.0.1"},
+        [sys.executable, "app.py"],
+        cwd=space,
+        env=os.environ | {"TMPDIR": str(temporary), "no_proxy": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
     try:
-        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        assert f":{port}/" in line
         assert list(temporary.glob("vidtwin-gen-app-*"))
-        yield url
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         assert process.wait(60) == 143
