@@ -162,8 +162,20 @@ def test_a_video_is_measured_and_a_broken_one_refused(page, tmp_path):
     press(page, "Take A apart")
     assert "broken.mp4: cannot be decoded" in state(page, "broken")
     page.reload()
+    take_apart(page, tmp_path / "<b>clip.mp4")
+
+
+def test_a_real_clip_is_measured(page):
+    clip = ROOT.parent / "shared" / "data" / "ucf101-10" / "Biking" / "v_Biking_g01_c01.mp4"
+    if not clip.exists():
+        pytest.skip("no UCF-101 files in ../shared/data/ucf101-10")
+    take_apart(page, clip)
+    assert "has 151 frames at this rate: the first 96 are used" in state(page, "PSNR")
+
+
+def take_apart(page, clip):
     page.get_by_role("tab", name="Structure and Dynamics").click()
-    upload(page, tmp_path / "<b>clip.mp4")
+    upload(page, clip)
     press(page, "Take A apart")
     psnr = re.findall(r"PSNR ([\d.]+) dB, SSIM ([\d.]+), LPIPS ([\d.]+)", state(page, "PSNR"))
     assert psnr and page.locator("video:visible").count() == 4
