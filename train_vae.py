@@ -55,6 +55,7 @@ from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer, block_matrices
 from vidtwin_gen.training.pictures import save_samples
 from vidtwin_gen.training.run import training_run
+from vidtwin_gen.unpack.cached import video_folder
 from vidtwin_gen.weights import MissingWeightsError
 
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {layout.to_config()}")
         return
 
-    indices = build_indices(config.data, ("train", "test"), fold=config.fold)
+    indices = build_indices(video_folder(config.data), ("train", "test"), fold=config.fold)
     index, test_index = indices["train"], indices["test"].shuffle(seed=0)
     reading = {**clip_geometry(config), "decoder": config.decoder}
     dataset = VideoDataset(index, flip=config.flip, seed=config.seed, **reading)

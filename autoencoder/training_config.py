@@ -25,7 +25,10 @@ class VAEConfig(TrainingConfig):
     validation_steps: int = flag(5000, "optimizer steps between validations")
     tracker_project_name: str = flag("train_vae", "project of the tracker, and title of the bar")
 
-    data: str = flag("", "folder of videos in UCF-101's layout, or any folder with one folder per class")
+    data: str = flag(
+        "",
+        "a folder with a folder of videos per class, or a data set of `datasets`, its folder or OWNER/NAME",
+    )
     fold: int = flag(1, "official split of UCF-101, 1 to 3")
     stride: int = flag(0, "take every stride-th frame; 0: sample at --fps instead")
     fps: float = flag(0.0, "frames per second that the model sees; 0: by --stride, or the paper's 8 without")

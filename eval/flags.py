@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, is_hub_id, positive
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -27,8 +27,12 @@ pipeline_folder = folder_with(
 )
 
 
+DATA = "the real videos: <root>/<class>/<video>, or a data set of `datasets`, its folder or OWNER/NAME"
+
+
 def data_folder(text: str) -> Path:
-    if not Path(text).expanduser().is_dir():
+    """Of videos, or a data set of `datasets`; what `video_folder` takes."""
+    if not Path(text).expanduser().is_dir() and not is_hub_id(text):
         raise argparse.ArgumentTypeError(
             f"{text} is no folder; name the one that holds <class>/<video>, or write the embedded data set "
             "with `python -m vidtwin_gen data`"
@@ -62,7 +66,7 @@ class RateFlags:
 class RealFlags(RateFlags):
     """Which real clips."""
 
-    data: Path = flag("folder of the real videos, <root>/<class>/<video>", type=data_folder, required=True)
+    data: Path = flag(DATA, type=data_folder, required=True)
     fold: int = flag("official split of --data, 1 to 3 (default 1)", 1, type=int)
     seed: int = flag("of the draw of clips (default 0)", 0, type=int)
 

@@ -20,6 +20,7 @@ from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import first_fps, read_frames
 from vidtwin_gen.devices import processes
+from vidtwin_gen.unpack.cached import video_folder
 
 Measure = Callable[[torch.Tensor, range], torch.Tensor]
 
@@ -76,9 +77,10 @@ class RealClips:
     def of_split(
         cls, data: str | Path, shape: Sequence[int], split: Split, *, fold: int = 1, **how: Any
     ) -> RealClips:
-        """Of the videos `<data>/<class>/<video>` of an official split. Errors as `build_index`."""
-        index = build_index(data, split=split, fold=fold)
-        root, class_names = Path(data).expanduser().absolute(), index.features["label"].names
+        """Of the videos of an official split. Errors as `video_folder` and `build_index`."""
+        root = video_folder(data)
+        index = build_index(root, split=split, fold=fold)
+        class_names = index.features["label"].names
         return cls(root, column(index, "path"), column(index, "class_name"), class_names, shape, **how)
 
     @classmethod

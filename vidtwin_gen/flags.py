@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -177,6 +178,11 @@ def dtype_flag(whose: str) -> Any:
 def dtype_record(dtype: str, name: str = "dtype") -> dict[str, str]:
     """What records say of it: of float32 nothing, as those of before there was another."""
     return {} if dtype == "float32" else {name: dtype}
+
+
+def is_hub_id(text: str) -> bool:
+    """OWNER/NAME, and not a place on this disk."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", text) is not None and not Path(text).parent.is_dir()
 
 
 def positive(text: str) -> int:

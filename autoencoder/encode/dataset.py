@@ -36,6 +36,7 @@ from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
+from vidtwin_gen.unpack.cached import video_folder
 from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -92,7 +93,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     _check(flags)
     size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
-    root = Path(flags.data).expanduser().absolute()
+    root = video_folder(flags.data)
     indices = build_indices(root, ("all", *SPLITS), fold=flags.fold)
     index, splits = indices["all"], {split: indices[split] for split in SPLITS}
     about = _describe(encoder, index, flags)

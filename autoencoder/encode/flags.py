@@ -17,7 +17,7 @@ class EncodeFlags:
         "the autoencoder, ours or diffusers': a folder, or OWNER/NAME or OWNER/NAME/SUBFOLDER on the hub",
         required=True,
     )
-    data: str = flag("folder of videos", required=True)
+    data: str = flag("folder of videos, or a data set of `datasets`, its folder or OWNER/NAME", required=True)
     out: str = flag("folder for the latents, new or empty", required=True)
     fold: int = flag("official split, 1 to 3", 1, type=int)
     stride: int | None = flag(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval.flags import (
     CLIPS_FILE,
+    DATA,
     SPLITS,
     ExtractionFlags,
     LPIPSFlags,
@@ -32,7 +33,7 @@ PROTOCOL = f"{', '.join(PROTOCOLS)}, or quick-N: N clips a side of the clips' ow
 class ProtocolFlags(RateFlags, ExtractionFlags):
     """What is left out is the protocol's or the reference's."""
 
-    data: Path | None = flag("folder of the real videos, <root>/<class>/<video>", type=data_folder)
+    data: Path | None = flag(DATA, type=data_folder)
     split: Split | None = flag("left out: the protocol's; of quick-N train", choices=SPLITS)
     fold: int | None = flag("official split, 1 to 3 (default 1)", type=int)
     seed: int | None = flag("of the draw of clips (default 0)", type=int)
@@ -68,7 +69,7 @@ class FVDFlags(ProtocolFlags):
 
 @dataclass(kw_only=True)
 class ReferenceFlags(ProtocolFlags):
-    data: Path = flag("folder of the real videos, <root>/<class>/<video>", type=data_folder, required=True)
+    data: Path = flag(DATA, type=data_folder, required=True)
     protocol: str = flag(PROTOCOL, required=True)
     num_frames: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
     height: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)

@@ -6,7 +6,17 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.flags import SPLITS, VAE, ExtractionFlags, LPIPSFlags, RateFlags, Split, data_folder, vae_folder
+from eval.flags import (
+    DATA,
+    SPLITS,
+    VAE,
+    ExtractionFlags,
+    LPIPSFlags,
+    RateFlags,
+    Split,
+    data_folder,
+    vae_folder,
+)
 from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive
 
 
@@ -18,9 +28,7 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
     num_frames: int | None = flag("of the clips, where --vae is not of our class", type=positive)
     height: int | None = flag("of the clips, where --vae is not of our class", type=positive)
     width: int | None = flag("of the clips, where --vae is not of our class", type=positive)
-    data: Path | None = flag(
-        "folder of the real videos, <root>/<class>/<video>", type=data_folder, excludes="source!"
-    )
+    data: Path | None = flag(DATA, type=data_folder, excludes="source!")
     videos: list[str] | None = flag(
         "in place of a data set: files, folders at any depth", nargs="+", metavar="PATH", excludes="source!"
     )

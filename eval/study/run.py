@@ -27,6 +27,7 @@ from vidtwin_gen.demo import Stage
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import make_folder, owned_folder, read_json, read_log, write_json
 from vidtwin_gen.training.config import METRICS, RECORD
+from vidtwin_gen.unpack.cached import video_folder
 
 RESULT, PLAN = "study.json", "plan.json"
 
@@ -121,7 +122,9 @@ def described(name: str, cost: RowCost, row_ends: Mapping[str, int], points: Seq
 def _class_names(plan: Study) -> list[str]:
     if plan.data is None:
         return list(CLASSES)
-    names: list[str] = build_index(plan.data, split="train", fold=plan.fold).features["label"].names
+    names: list[str] = (
+        build_index(video_folder(plan.data), split="train", fold=plan.fold).features["label"].names
+    )
     return names
 
 

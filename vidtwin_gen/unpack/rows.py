@@ -9,35 +9,73 @@ from typing import Any
 
 import datasets
 
+from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
 from vidtwin_gen.files import loading
+from vidtwin_gen.flags import is_hub_id
 
 TEST_NAMES = ("test", "validation")  # of these the first that is there
+SAVED = ("state.json", "dataset_dict.json")
+LABELS = ("cls", "class", "class_name", "category")
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+
+
+def data_files(folder: Path) -> list[Path]:
+    """What a data set in a folder is read from: what `save_to_disk` wrote, parquet or .tar files, else
+    nothing."""
+    if saved := [folder / name for name in SAVED if (folder / name).is_file()]:
+        return saved
+    found = (sorted(folder.rglob(f"*{suffix}")) for suffix in BUILDERS)
+    return next((files for files in found if files), [])
 
 
 def splits_of(data: str) -> Mapping[str, Any]:
     """The rows of each split, one after the other."""
     folder = Path(data).expanduser()
     way_out = "name a folder of datasets' save_to_disk, of parquet or .tar files, or OWNER/NAME on the hub"
-    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    files = data_files(folder)
+    if files and files[0].name in SAVED:
         with loading(data, way_out):
             saved = datasets.load_from_disk(str(folder))
         return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
     if not folder.is_dir():
-        if folder.is_absolute() or data.count("/") != 1:
+        if not is_hub_id(data):
             raise ValueError(f"{data}: no such folder; {way_out}")
         with loading(data, f"without a network only what is here can be unpacked: {way_out}"):
             return datasets.load_dataset(data, streaming=True)
-    for suffix, builder in BUILDERS.items():
-        if files := sorted(map(str, folder.rglob(f"*{suffix}"))):
-            by_split: dict[str, list[str]] = {}
-            for file in files:  # train-00000-of-00002.parquet, test/000.tar
-                words = re.split(r"[^a-z]+", str(Path(file).relative_to(folder)).lower())
-                named = [word for word in words if word in ("train", *TEST_NAMES)]
-                by_split.setdefault((named or ["train"])[0], []).append(file)
-            with loading(data, way_out):
-                return datasets.load_dataset(builder, data_files=by_split, streaming=True)
-    raise ValueError(f"{data} holds neither a data set of save_to_disk nor parquet or .tar files; {way_out}")
+    if not files:
+        raise ValueError(
+            f"{data} holds neither a data set of save_to_disk nor parquet or .tar files; {way_out}"
+        )
+    by_split: dict[str, list[str]] = {}
+    for file in files:  # train-00000-of-00002.parquet, test/000.tar
+        words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
+        named = [word for word in words if word in ("train", *TEST_NAMES)]
+        by_split.setdefault((named or ["train"])[0], []).append(str(file))
+    with loading(data, way_out):
+        return datasets.load_dataset(BUILDERS[files[0].suffix], data_files=by_split, streaming=True)
+
+
+def columns_of(splits: Mapping[str, Any], data: str) -> tuple[str, str]:
+    """The columns of videos and of classes: `video` and `label`, or the only ones that are of these kinds.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    features = next(iter(splits.values())).features
+    kinds = {
+        "video": [name for name in features if isinstance(features[name], datasets.Video)]
+        or [name for name in features if f".{name}" in VIDEO_SUFFIXES],
+        "label": [name for name in features if isinstance(features[name], datasets.ClassLabel)]
+        or [name for name in features if name in LABELS],
+    }
+    found = {kind: [kind] if kind in features else names for kind, names in kinds.items()}
+    for kind, names in found.items():
+        if len(names) != 1:
+            raise ValueError(
+                f"{data}: which column is the {kind}? There are {', '.join(features)}. "
+                "`python -m vidtwin_gen unpack` takes --video_column and --label_column; then name its folder"
+            )
+    return found["video"][0], found["label"][0]
 
 
 def rows_of(rows: Any, video_column: str, label_column: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
