@@ -206,4 +206,5 @@ def answer(job: Job[Shown]) -> Answer:
                 clips, text = end.value
                 break
     shown = markup.gallery(clips)
-    yield markup.said(f"{len(clips)} clips, {time.monotonic() - start:.1f} s. {text}"), shown
+    count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
+    yield markup.said(f"{count}, {time.monotonic() - start:.1f} s. {text}"), shown
