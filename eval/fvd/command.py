@@ -6,13 +6,16 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import Any
+
+import torch
 
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import preparation
 from eval.extraction import Extraction
 from eval.flags import Codec
-from eval.fvd.distance import FeatureSet, distances
-from eval.fvd.features import check_length
+from eval.fvd.distance import Distances, Divisor, FeatureSet, distances
+from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
 from eval.fvd.networks import extractor_of
@@ -21,7 +24,7 @@ from eval.fvd.reference import RealSide, Reference, read_reference
 from eval.fvd.selection import Settings, check_sets, choose_settings, chosen_clips, wanted_names
 from eval.generated_clips import GeneratedClips, read_generated
 from vidtwin_gen.devices import find_device, processes
-from vidtwin_gen.records import FVDResult, distance_json, kvd_text, not_measured
+from vidtwin_gen.records import FVDProtocol, FVDResult, distance_json, kvd_text, not_measured
 from vidtwin_gen.weights import MissingWeightsError
 
 NO_FEATURES = (
@@ -39,8 +42,7 @@ def measure_fvd(flags: FVDFlags) -> None:
     reference = read_reference(flags.reference) if flags.reference else None
     generated = read_sets(flags, reference)
     settings = settings_of(flags, generated[0], reference)
-    protocol, divisor = settings.protocol, settings.protocol.covariance_divisor
-    check_sets(protocol, generated)
+    check_sets(settings.protocol, generated)
     real = settings.real_clips(flags.data) if flags.data else None
     if reference is not None:
         names = reference.names
@@ -55,39 +57,81 @@ def measure_fvd(flags: FVDFlags) -> None:
     except MissingWeightsError as error:
         write_missing(flags, str(error))
         return
-    check_length(extractor, protocol.num_frames)
+    check_length(extractor, settings.protocol.num_frames)
     if reference is not None and flags.reference is not None:
         reference.check(flags.reference, settings.record(extractor))
     extraction = Extraction(flags)
     autoencoder, reason = autoencoder_of(flags, settings, generated[0])
-    features = None
+    decoded = None
     if real is not None:
         side = RealSide(settings, real, extraction, extractor, autoencoder)
         if reference is None:
-            follow = names if protocol.selection == "generated" else None
-            reference, features = side.measure(follow, with_floor=not flags.no_floors)
+            follow = names if settings.protocol.selection == "generated" else None
+            reference, decoded = side.measure(follow, with_floor=not flags.no_floors)
         elif autoencoder is not None:
-            features = side.reconstruct(reference)
+            decoded = side.reconstruct(reference)
     assert reference is not None
     floor = not_measured(reason)
-    if features is not None and autoencoder is not None:
-        decoded = FeatureSet.of(features, "reconstructed")
-        floor = {
-            **distances(reference.features, decoded, paired=True, divisor=divisor)._asdict(),
-            "num_reconstructions": len(features),
-            "vae_sha256": autoencoder.sha256,
-        }
+    if decoded is not None and autoencoder is not None:
+        divisor = settings.protocol.covariance_divisor
+        floor = reconstruction_floor(reference, decoded, autoencoder, divisor)
     if reference.names != names:  # of other classes, where videos turned out to be bad
         chosen = [chosen_clips(settings, clips, reference.names) for clips in generated]
-    size, resize, values = protocol.shape[1:], protocol.resize, []
-    codec: Codec = "none" if generated[0].videos else protocol.codec
-    for clips, indices in zip(generated, chosen, strict=True):
-        about = {"generated": clips.sha256, "size": size, **preparation(resize, codec), **clips.reading}
-        view = extraction.features(extractor, **about)
-        features = extraction.generated(clips, indices, (size, resize, codec), view)
-        values.append(distances(reference.features, FeatureSet.of(features, "generated"), divisor=divisor))
-    if not processes().is_main_process:
-        return
+    values = [
+        distances_from(reference, clips, indices, settings, extraction, extractor)
+        for clips, indices in zip(generated, chosen, strict=True)
+    ]
+    if processes().is_main_process:
+        result = result_of(settings, settings.record(extractor), generated, values, reference, floor)
+        result.write(flags.out)
+        print(describe(result))
+
+
+def reconstruction_floor(
+    reference: Reference, decoded: torch.Tensor, autoencoder: MeasuredAutoencoder, divisor: Divisor
+) -> dict[str, Any]:
+    """The distances of an autoencoder's reconstructions of the real clips, whose features are `decoded`."""
+    features = FeatureSet.of(decoded, "reconstructed")
+    values = distances(reference.features, features, paired=True, divisor=divisor)
+    return {**values._asdict(), "num_reconstructions": len(decoded), "vae_sha256": autoencoder.sha256}
+
+
+def distances_from(
+    reference: Reference,
+    clips: GeneratedClips,
+    chosen: Sequence[int],
+    settings: Settings,
+    extraction: Extraction,
+    extractor: FeatureExtractor,
+) -> Distances:
+    """Of the chosen clips of a set; videos are compared as they are, whatever the protocol's codec."""
+    protocol = settings.protocol
+    size, resize = protocol.shape[1:], protocol.resize
+    codec: Codec = "none" if clips.videos else protocol.codec
+    about = {"generated": clips.sha256, "size": size, **preparation(resize, codec), **clips.reading}
+    view = extraction.features(extractor, **about)
+    features = extraction.generated(clips, chosen, (size, resize, codec), view)
+    return distances(
+        reference.features, FeatureSet.of(features, "generated"), divisor=protocol.covariance_divisor
+    )
+
+
+def result_of(
+    settings: Settings,
+    record: FVDProtocol,
+    generated: Sequence[GeneratedClips],
+    values: Sequence[Distances],
+    reference: Reference,
+    floor: dict[str, Any],
+) -> FVDResult:
+    """What `out` says of the sets, with the distances of each."""
+    protocol, note = settings.protocol, generated[0].note
+    if generated[0].videos:
+        container = "" if protocol.codec == "none" else f"{protocol.codec} "
+        record = dataclasses.replace(record, codec=f"{container}{generated[0].codec}")
+        note = OTHER_CODEC.format(record) if container else note
+    if any(clips.names is None for clips in generated):
+        record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
     sets = [
         {
             "file": f"{clips.path.parent.name}/{clips.path.name}",
@@ -97,15 +141,8 @@ def measure_fvd(flags: FVDFlags) -> None:
         }
         for clips, value in zip(generated, values, strict=True)
     ]
-    record, note = settings.record(extractor), generated[0].note
-    if generated[0].videos:
-        container = "" if protocol.codec == "none" else f"{protocol.codec} "
-        record = dataclasses.replace(record, codec=f"{container}{generated[0].codec}")
-        note = OTHER_CODEC.format(record) if container else note
-    if any(clips.names is None for clips in generated):
-        record = dataclasses.replace(record, generated_selection=WITHOUT_CLASSES)
     fvds, kvds = [value.fvd for value in values], [value.kvd for value in values if value.kvd is not None]
-    result = FVDResult(
+    return FVDResult(
         **distance_json(fmean(fvds), record, fmean(kvds) if kvds else None),
         note=note,
         std=spread(fvds),
@@ -121,8 +158,6 @@ def measure_fvd(flags: FVDFlags) -> None:
         class_counts=dict(Counter(reference.names)),
         skipped_videos=reference.skipped,
     )
-    result.write(flags.out)
-    print(describe(result))
 
 
 def spread(values: Sequence[float]) -> float | None:
