@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from eval.figures import COLOURS
 from eval.report.figures import grid, plotted, tidy
@@ -213,6 +214,9 @@ def _panels(label: str, narrow: bool) -> tuple[Figure, list[Any]]:
     figure, panels = grid(len(PLOTTED), 2, (5, 4), narrow)
     for axes, measure in zip(panels, PLOTTED, strict=True):
         axes.set(xscale="log", xlabel=label, ylabel=MEASURES[measure])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         tidy(axes)
     return figure, panels
