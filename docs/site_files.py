@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SHOWN = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
     *("docs/*.md", "docs/*.js", "docs/images/*", "examples/*.ipynb"),
-    *("pretrained/**/*.md", "pretrained/**/*.png", "benchmarks/*.md"),
+    *("pretrained/**/*.md", "pretrained/**/*.png", "benchmarks/*.md", "benchmarks/*/*.png"),
 )
 
 
