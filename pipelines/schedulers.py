@@ -162,19 +162,28 @@ def set_timesteps(
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
 
 
-def model_timestep(scheduler: Any, index: int) -> torch.Tensor:
-    """() float32 in [0, 1000], the time of the model's call `index`.
+def model_timestep(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:
+    """() float32 in [0, 1000] on a device, the time of the model's call `index`.
 
     From sigma for flow matching, since multistep schedulers round their timesteps to whole numbers.
     """
     if is_flow_matching(scheduler):
-        return timestep_of(scheduler.sigmas[index].float())
-    return scheduler.timesteps[index].float()
+        return timestep_of(_sigma(scheduler, index, device).float())
+    return scheduler.timesteps[index].to(device).float()
 
 
 def noise_level(scheduler: Any, index: int) -> float | None:
     """The scheduler's own sigma at the model's call `index`, where it has one."""
     return float(scheduler.sigmas[index]) if hasattr(scheduler, "sigmas") else None
+
+
+def _sigma(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:
+    """() the scheduler's own, on a device: multistep schedulers keep theirs on the host, and a number that is
+    filled in needs no copy."""
+    sigma = scheduler.sigmas[index]
+    if sigma.device == device:
+        return sigma
+    return torch.full((), sigma.item(), dtype=sigma.dtype, device=device)
 
 
 def add_noise(scheduler: Any, x0: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
@@ -183,14 +192,15 @@ def add_noise(scheduler: Any, x0: torch.Tensor, noise: torch.Tensor, index: int)
     if index == len(scheduler.timesteps):
         return x0
     if is_flow_matching(scheduler):
-        return interpolate(x0, noise, scheduler.sigmas[index].expand(len(x0)))
+        return interpolate(x0, noise, _sigma(scheduler, index, x0.device).expand(len(x0)))
     return scheduler.add_noise(x0, noise, scheduler.timesteps[index].expand(len(x0)))
 
 
 def predicted_x0(scheduler: Any, latents: torch.Tensor, prediction: torch.Tensor, index: int) -> torch.Tensor:
     """(B, L) x0 from latents at the model's call `index` and from what it predicted there."""
     if is_flow_matching(scheduler):
-        return x0_from_velocity(latents, prediction, scheduler.sigmas[index].expand(len(latents)))
+        sigma = _sigma(scheduler, index, latents.device)
+        return x0_from_velocity(latents, prediction, sigma.expand(len(latents)))
     return prediction
 
 

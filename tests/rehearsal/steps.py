@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from tempfile import mkdtemp
@@ -10,12 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from diffusers import (
-    DDIMScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-)
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 import train_dit
 import train_vae
@@ -29,6 +25,7 @@ from benchmarks.gpu.timing import onto
 from eval.cost.tokenizers import vidtwin
 from eval.fvd.i3d import I3D
 from tests.builders.autoencoders import TINY_AUTOENCODER
+from tests.builders.gaussian import ODE_SOLVERS, STOCHASTIC
 from tests.builders.pipelines import NAMES, build_pipeline
 from tests.rehearsal.watch import Fault, GPUGenerator, Watch, rehearsal
 from vidtwin_gen.data.video_dataset import BadVideos
@@ -51,7 +48,7 @@ TINY_VAE = TINY_AUTOENCODER | {
     "mse_weight": 0.5,
     "gan_start": 0,
 }
-X0 = {"prediction_type": "sample", "clip_sample": False}
+SOLVERS = {name: of[:2] for name, of in (ODE_SOLVERS | STOCHASTIC).items()}
 TINY_DIT = {"hidden_size": 32, "num_layers": 3, "num_heads": 2, "train_batch_size": 4, "repa_dim": 16}
 
 
@@ -155,16 +152,33 @@ def end_of_step(
     return end
 
 
-def sampling(
-    device: torch.device,
-    prediction_type: str = "flow_prediction",
-    scheduler: Callable[[], Any] = FlowMatchEulerDiscreteScheduler,
-    **options: Any,
-) -> Step:
-    """A call of the pipeline: three steps with guidance. Not the schedulers that compute their tables with
-    numpy or look a time up in them, which fake tensors have no numbers for."""
+def with_fake_tables(scheduler: Any) -> Any:
+    """A copy of a scheduler that makes its tables out of numbers, for which some use numpy; a step meets them
+    as fake as all else."""
+    with _disable_current_modes():
+        scheduler = copy.deepcopy(scheduler)
+    tables, make_tables = dict(vars(scheduler)), scheduler.set_timesteps
+    # those made for flow matching alone keep the noise levels there, too
+    on_device = {"timesteps", "sigmas"} if hasattr(scheduler, "scale_noise") else {"timesteps"}
+
+    def set_timesteps(num_inference_steps: int, device: torch.device) -> None:
+        with _disable_current_modes():
+            vars(scheduler).update(tables)
+            make_tables(num_inference_steps)
+        for name, table in vars(scheduler).items():
+            if isinstance(table, torch.Tensor):
+                place = device if name in on_device else table.device
+                setattr(scheduler, name, torch.empty(table.shape, dtype=table.dtype, device=place))
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler
+
+
+def sampling(device: torch.device, solver: str = "flow euler", **options: Any) -> Step:
+    """A call of the pipeline: three steps with guidance."""
+    prediction_type, scheduler = SOLVERS[solver]
     pipe = build_pipeline(prediction_type=prediction_type)
-    pipe.scheduler = scheduler()
+    pipe.scheduler = with_fake_tables(scheduler)
     for model in (pipe.vae, pipe.transformer):
         onto(model, device)
     if "keep" in options:
@@ -222,10 +236,8 @@ TRAINING: dict[str, Callable[[torch.device], Step]] = {
     ),
 }
 SAMPLING: dict[str, Callable[[torch.device], Step]] = {
-    "flow euler": sampling,
-    "flow heun": partial(sampling, scheduler=FlowMatchHeunDiscreteScheduler),
-    "ddim": partial(sampling, prediction_type="sample", scheduler=partial(DDIMScheduler, **X0)),
-    "editing": partial(sampling, keep="structure"),
+    **{name: partial(sampling, solver=name) for name in SOLVERS},
+    **{f"editing, {name}": partial(sampling, solver=name, keep="structure") for name in SOLVERS},
 }
 SIZED: dict[str, Callable[[torch.device], Step]] = {
     "base autoencoder, whole loss": partial(vae_step, mixed_precision="bf16", gan_start=0),
