@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils import backend_registration
 from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 ROOT = Path(__file__).parents[2]
 GPU = "gpu"
@@ -41,11 +41,8 @@ class GPUGenerator(torch.Generator):
         return torch.device(GPU, 0)
 
 
-class _Backend(_DummyBackendModule):
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-
+# whether this torch knows devices that are made in Python
+KNOWS_BACKENDS = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 _registered: list[torch.library.Library] = []  # what it registers goes with it
 
 
@@ -53,7 +50,12 @@ def set_up() -> None:
     """Gives this process the device `gpu`, autocast included, once."""
     if _registered:
         return
-    _setup_privateuseone_for_python_backend(GPU, _Backend())
+
+    class Backend(backend_registration._DummyBackendModule):
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16, torch.float16]
+
+    backend_registration._setup_privateuseone_for_python_backend(GPU, Backend())
     _foreach_supported_types.append(FakeTensor)  # as of real tensors, many are taken at once
     torch._C._set_only_lift_cpu_tensors(True)
     aten, others = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
