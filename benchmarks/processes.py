@@ -73,15 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with TemporaryDirectory() as folder:
                 out = Path(folder) / "out"
                 command = [*flags.command, "--out", str(out)]
-                seconds[name].append(round(seconds_of(command, num_processes, own_cores), 1))
+                seconds[name].append(seconds_of(command, num_processes, own_cores))
                 found = digests_below(out)
             expected = expected or found
             if found != expected:
                 others = sorted({file for file, _ in found.items() ^ expected.items()})
                 raise RuntimeError(f"processes {name}: other bytes than the first time in {others}")
     ratios = {f"{several} / {one}": mean(seconds[several]) / mean(seconds[one]) for one in ("1", "1, free")}
+    rounded = {name: [round(value, 1) for value in values] for name, values in seconds.items()}
     print(
-        json.dumps({"seconds": seconds, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}})
+        json.dumps({"seconds": rounded, "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()}})
     )
     return 0
 
