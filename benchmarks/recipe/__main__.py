@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--data", help="videos, <data>/<class>/<video>; left out: the embedded ones")
     top.add_argument("--vae", help="an autoencoder; left out: one is trained")
     top.add_argument("--latents", help="that it encoded; left out: they are encoded")
+    top.add_argument("--features", help="of this video encoder beside the latents, for the row repa")
     top.add_argument("--max_train_steps", type=positive, help="of the base; left out: the preset's")
     top.add_argument("--steps_from", type=Path, metavar="JSON", help="of another run: its steps and seconds")
     top.add_argument("--num_clips", type=positive, help="generated for the class accuracy (default 256)")
@@ -65,14 +66,17 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError("--size cpu is of real clips: name their folder with --data")
     if args.latents and not args.vae:
         raise ValueError(f"--latents {args.latents} needs --vae, the autoencoder that made them")
-    if args.stage == 1 and args.vae:
-        raise ValueError(f"--vae {args.vae} is of --stage 2, which trains on its latents")
+    if args.latents and args.features:
+        raise ValueError(f"--features {args.features} are encoded with latents: leave --latents out")
+    for name in ("vae", "features"):
+        if args.stage == 1 and getattr(args, name):
+            raise ValueError(f"--{name} {getattr(args, name)} is of --stage 2, which trains on latents")
     num_clips = args.num_clips or (16 if args.tiny else 256)
     num_fvd_clips = num_clips if args.num_fvd_clips is None else args.num_fvd_clips
     if not 0 <= num_fvd_clips <= num_clips or num_fvd_clips == 1:
         raise ValueError(f"--num_fvd_clips is 0, or from 2 to --num_clips {num_clips}, got {num_fvd_clips}")
     steps = TINY_STEPS if args.tiny else SUBJECTS[args.stage].PRESETS[args.size]["max_train_steps"]
-    places = {name: getattr(args, name) for name in ("data", "vae", "latents")}
+    places = {name: getattr(args, name) for name in ("data", "vae", "latents", "features")}
     return Settings(
         args.stage,
         args.size,

@@ -28,6 +28,7 @@ class Settings:
 
     Args:
         data: the videos, None for the embedded ones. vae, latents: None where they are made here.
+        features: the video encoder whose features are stored beside latents that are made here.
         max_train_steps: of the base. num_clips, num_fvd_clips: generated for a class accuracy and measured
             for an FVD, 0 for none.
     """
@@ -37,6 +38,7 @@ class Settings:
     data: str | None
     vae: str | None
     latents: str | None
+    features: str | None
     max_train_steps: int
     num_clips: int
     num_fvd_clips: int
@@ -104,6 +106,7 @@ def make_inputs(settings: Settings, out: Path) -> Inputs:
         windows = 1 if settings.tiny else size.windows_per_video
         encode = ["encode", "--vae", vae, "--data", data, "--stride", size.stride, "--out", latents]
         encode += ["--windows_per_video", windows, "--num_workers", 0]
+        encode += ["--features", settings.features] if settings.features else []
         do(Stage("latents", latents / LATENTS, "vidtwin_gen", encode))
     inputs = Inputs(data, out / "features", vae, latents, read_latents(latents))
     sizes = {"num_clips": 8, "num_steps": 2} if settings.tiny else {}

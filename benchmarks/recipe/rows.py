@@ -83,7 +83,7 @@ STAGE_2: dict[str, Row] = {
     "internal": Row("--internal_guidance", "arXiv 2512.24176", INTERNAL),
     "contrastive": Row("--contrastive_weight 0.05", "arXiv 2506.05350"),
     "dit": Row("--block_type dit", "arXiv 2501.01423"),
-    "repa": Row("--repa_weight 0.5", "arXiv 2410.06940", needs="features"),
+    "repa": Row("--repa_weight 0.5 --repa_dim 256", "arXiv 2410.06940", needs="features"),
 }
 STAGES = {1: STAGE_1, 2: STAGE_2}
 
@@ -114,7 +114,7 @@ def chosen_rows(
     lacking = {name: row.needs for name, row in table.items() if row.needs and row.needs not in latents}
     if asked := [name for name in names or () if name in lacking]:
         raise ValueError(
-            f"--rows {asked[0]}: the latents have no {lacking[asked[0]]}: name with --latents a folder that "
-            "has, or leave the row out"
+            f"--rows {asked[0]}: the latents have no {lacking[asked[0]]}: name an encoder with --features, "
+            "or with --latents a folder that has them, or leave the row out"
         )
     return {name: row for name, row in table.items() if name in (names or table) and name not in lacking}

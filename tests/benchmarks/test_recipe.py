@@ -131,6 +131,8 @@ def test_rows_are_flags_of_the_training() -> None:
         (["--size", "cpu"], "name their folder with --data"),
         (["--latents", "x"], "needs --vae"),
         (["--stage", "1", "--vae", "x"], "stage 2"),
+        (["--stage", "1", "--features", "x"], "stage 2"),
+        (["--vae", "x", "--latents", "y", "--features", "z"], "leave --latents out"),
         (["--num_fvd_clips", "300"], "--num_clips 256"),
         (["--rows", "base", "x1"], "--rows x1: there are base, velocity"),
         (["--steps_from", "absent.json"], "absent.json"),
