@@ -3,8 +3,10 @@
     python -m benchmarks.sampling --pipeline pretrained/moving-shapes --data runs/demo/data \\
         --guidance_scale 1 2 4 --num_inference_steps 10 25 50 --out runs/sampling
 
-Real clips are those of --split, read as the pipeline's own data were. Writes <out>/sampling.json and .md.
-What was measured once stays in --out, so the same command goes on, also with further values.
+Real clips are those of --split, read as the pipeline's own data were. From training clips the distances of
+held-out ones are measured, too, as they are and as the pipeline's autoencoder gives them back: what a perfect
+generator would have, and a perfect one of these latents. Writes <out>/sampling.json and .md. What was
+measured once stays in --out, so the same command goes on, also with further values.
 """
 
 from __future__ import annotations
@@ -68,6 +70,17 @@ class Bench:
             values |= self.comparison.of(clips, folder / "fvd.json")
         return {"guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps, **values}
 
+    def floors(self) -> dict[str, Any]:
+        """By name, the FVD and KVD of held-out clips from training clips; nothing from others."""
+        if self.comparison.split != "train" or not self.comparison.num_clips:
+            return {}
+        vae_of = {"held-out clips": None, "reconstructions of them": self.pipeline / "vae"}
+        folders = {name: self.out / "floors" / name.partition(" ")[0] for name in vae_of}
+        return {
+            name: self.comparison.of_held_out(folders[name], self.per_class, vae)
+            for name, vae in vae_of.items()
+        }
+
 
 def sweep(flags: SamplingFlags, command: str) -> None:
     """Raises ValueError for a pipeline that does not say what it was trained on, for counts that do not fit,
@@ -106,7 +119,8 @@ def sweep(flags: SamplingFlags, command: str) -> None:
         per_class,
     )
     real = once(flags.out / "real.json", lambda: {"accuracy": bench.judge.of_held_out()})
-    record: dict[str, Any] = {"command": command, **fixed, "real": real, "samplings": []}
+    record: dict[str, Any] = {"command": command, **fixed, "real": real, "floors": bench.floors()}
+    record["samplings"] = []
     for guidance_scale in flags.guidance_scale:
         for steps in flags.num_inference_steps:
             record["samplings"].append(bench.of(guidance_scale, steps, flags.seed))
@@ -134,6 +148,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         quality = [cell([100 * row["accuracy"]], 1), cell([row.get("fvd")], 0), cell([row.get("kvd")], 1)]
         cells = [f"{row['guidance_scale']:g}", str(row["num_inference_steps"]), str(passes), *quality]
         lines.append(f"| {' | '.join(cells)} |")
+    for name, floor in record["floors"].items():
+        lines.append(f"| *{name}* | | | | {cell([floor['fvd']], 0)} | {cell([floor['kvd']], 1)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -38,6 +38,24 @@ def test_each_sampling_is_measured_once_and_further_ones_join_it(
     assert all(0 <= row["accuracy"] <= 1 for row in record["samplings"])
     table = (tmp_path / "sampling.md").read_text()
     assert "| 1 | 2 | 2 |" in table and "| 2 | 2 | 4 |" in table  # passes
+    assert record["floors"] == {} and "*held-out clips*" not in table  # from themselves
     with pytest.raises(SystemExit):
         sampling.main([*words, "1", "--num_clips", "16"])
     assert "has num_clips 8, not 16: name another --out" in capsys.readouterr().err
+
+
+def test_from_training_clips_held_out_ones_say_how_near_a_generator_could_come(
+    tmp_path: Path, tiny_dit_run: Run, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "Judge", partial(Judge, num_clips=8, num_steps=2))
+    install(monkeypatch, FilterResponses())
+    words = ["--pipeline", tiny_dit_run.output_dir / "pipeline", "--data", synthetic_root, "--split", "train"]
+    words += ["--num_clips", 8, "--num_fvd_clips", 8, "--guidance_scale", 1, "--num_inference_steps", 1]
+    sampling.main(list(map(str, [*words, "--out", tmp_path])))
+    record = json.loads((tmp_path / "sampling.json").read_text())
+    real, given_back = record["floors"].values()
+    (sampled,) = record["samplings"]
+    assert 0 < real["fvd"] < given_back["fvd"] != sampled["fvd"]  # by an autoencoder of a few steps
+    table = (tmp_path / "sampling.md").read_text()
+    assert f"| *held-out clips* | | | | {real['fvd']:.0f} |" in table
+    assert f"| *reconstructions of them* | | | | {given_back['fvd']:.0f} |" in table
