@@ -82,8 +82,8 @@ class DecoderProcess:
         self.channel, self.process_id, self.is_idle = Channel(ours), self._popen.pid, True
 
     def results(self, timeout: float, function: Callable[..., Iterator[Any]], *args: Any) -> Iterator[Any]:
-        """What the generator function yields there, a few ahead of what is taken. The function is found by
-        its name in its module, as pickle finds functions.
+        """What the generator function yields there, in the folder that this process works in now, a few
+        ahead of what is taken. The function is found by its name in its module, as pickle finds functions.
 
         Raises:
             DecoderDiedError: the process ended. TimeoutError: nothing came for so many seconds.
@@ -91,7 +91,7 @@ class DecoderProcess:
         """
         self.is_idle = False
         try:
-            self.channel.send((function, args))
+            self.channel.send((_working_folder(), function, args))
             while (answer := self.channel.receive(timeout))[0] == "result":
                 yield answer[1]
         except (EOFError, BrokenPipeError):
@@ -107,6 +107,14 @@ class DecoderProcess:
         self.channel.connection.close()
         self._popen.kill()
         self._popen.wait()
+
+
+def _working_folder() -> str | None:
+    """None where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 _idle: list[DecoderProcess] = []
@@ -153,11 +161,14 @@ def main(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = Channel(socket.socket(fileno=descriptor))
-    calls: queue.SimpleQueue[tuple[Callable[..., Iterator[Any]], tuple[Any, ...]]] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[tuple[str | None, Callable[..., Iterator[Any]], tuple[Any, ...]]]
+    calls = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, calls), daemon=True).start()
     while True:
-        function, args = calls.get()
+        folder, function, args = calls.get()
         try:
+            if folder:  # which paths may be relative to
+                os.chdir(folder)
             for result in function(*args):
                 channel.send(("result", result))
             channel.send(("end",))

@@ -61,6 +61,22 @@ def test_where_random_access_fails_so_the_file_is_read_in_order(tmp_path, monkey
     assert not video_index.video_index(path).seekable
 
 
+def test_a_path_is_relative_to_the_folder_that_the_caller_works_in_now(tmp_path, monkeypatch):
+    for name, count in (("first", 6), ("second", 9)):
+        write_video(tmp_path / name / "clip.mp4", numbered_frames(count), fps=25)
+    end_idle()
+    seen = {}
+    for name in ("first", "second"):  # the second by a process that the first call started
+        monkeypatch.chdir(tmp_path / name)
+        seen[name] = video_index.video_index("clip.mp4").num_frames
+    assert seen == {"first": 6, "second": 9}
+    removed = tmp_path / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    removed.rmdir()
+    assert frame_numbers(read_clip(tmp_path / "first" / "clip.mp4", 2, size=32, start=1)) == [1, 2]
+
+
 def test_whole_videos_are_refused_likewise(tmp_path, monkeypatch):
     path = tmp_path / f"{decoders.ABORTS}.mp4"
     write_video(path, numbered_frames(6), fps=25)
