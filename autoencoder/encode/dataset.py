@@ -40,6 +40,7 @@ from vidtwin_gen.unpack.cached import video_folder
 from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
+FILES, WINDOWS = 16, 16  # of a split, at least, and what its files' windows are a multiple of
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 
@@ -72,9 +73,9 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     test videos give their centre. Which windows depends on `seed` and the window's number alone. The
     statistics are those of the training rows, as stored.
 
-    Until all is done the finished files, of `windows_per_file` windows each, stand in `<out>.partial`: the
-    same call goes on with what is missing, and ends with the same bytes as one that nothing interrupted; one
-    that is done already is left as it is.
+    Until all is done the finished files (see `plan_files`) stand in `<out>.partial`: the same call goes on
+    with what is missing, and ends with the same bytes as one that nothing interrupted; one that is done
+    already is left as it is.
     `batch_size`, `num_workers` and `max_bad_fraction` may differ then; `decoder` too, with which of MPEG-4
     part 2 the latents are nearly the same.
 
@@ -139,7 +140,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
     """Writes the files of one split that `folder` has not yet, of several processes each its share; returns
     the bad videos that all have met. No batch spans two files, so that a file's rows are the same to the last
-    bit, whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do."""
+    bit, whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do, and
+    where `folder` has files of an encoding that was planned otherwise."""
     train, state = rows.split == "train", processes()
     num_frames, *size = rows.encoder.clip_size
     reader = VideoDataset(
@@ -155,6 +157,12 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
+    of_split = [name for name in folder.files if name.startswith(f"{DATA}/{rows.split}-")]
+    if others := [name for name in of_split if name not in files]:
+        raise ValueError(
+            f"{folder.path} holds {others[0]}, of a version that divided clips otherwise: remove it, or name "
+            "another --out"
+        )
     bad_videos = _bad_videos(folder, files, len(rows.index), flags)
     missing = [name for name in files if name not in folder.files]
     mine = {name: files[name] for name in missing[state.process_index :: state.num_processes]}
@@ -201,7 +209,10 @@ def _bad_videos(
 
 
 def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[str, range]:
-    """The files of a split, by their path in the folder, and the draws whose windows stand in each."""
+    """The files of a split, by their path in the folder, and the draws whose windows stand in each: so many
+    at most, and fewer where a small split would be too few files for several processes to share. How many
+    processes there are does not matter."""
+    windows_per_file = min(windows_per_file, WINDOWS * math.ceil(num_windows / (WINDOWS * FILES)))
     count = math.ceil(num_windows / windows_per_file)
     return {
         f"{DATA}/{split}-{number:05d}-of-{count:05d}.parquet": range(

@@ -47,7 +47,7 @@ class EncodeFlags:
         type=positive,
         metavar=("TIME", "HEIGHT", "WIDTH"),
     )
-    windows_per_file: int = flag("what an interruption costs at most, in clips", 512, type=int)
+    windows_per_file: int = flag("at most, in clips, which is what an interruption costs", 512, type=int)
     max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)
     batch_size: int = flag("clips per forward pass", 16, type=int)
     num_workers: int = flag("processes that read videos", 1, type=int)

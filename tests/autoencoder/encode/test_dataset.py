@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import re
 import shutil
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
-from autoencoder.encode.dataset import encode_dataset
+from autoencoder.encode.dataset import encode_dataset, plan_files
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.trained import load_inputs
@@ -131,10 +132,12 @@ def test_seed_and_flip_and_batches_move_what_they_should(few_videos, vae_dir, tm
     encode(vae_dir, few_videos, tmp_path / "mirrored", windows_per_video=2, flip=True)
     encode(vae_dir, few_videos, tmp_path / "batches", windows_per_video=2, batch_size=3, windows_per_file=7)
     half = encode(vae_dir, few_videos, tmp_path / "half", windows_per_video=2, dtype="float16")
-    assert (
-        contents(tmp_path / "plain")["data/train-00000-of-00001.parquet"]
-        == (contents(tmp_path / "same")["data/train-00000-of-00001.parquet"])
+    written, again = (
+        {name: data for name, data in contents(tmp_path / out).items() if name.startswith("data/")}
+        for out in ("plain", "same")
     )
+    assert written == again
+    assert len(written) == 4  # more than 32 windows of training videos, fewer than 16 of the other ones
     names = ("plain", "other", "mirrored", "batches", "half")
     rows = {name: load_latents(tmp_path / name)[0] for name in names}
     windows = {
@@ -173,6 +176,33 @@ def killed(few_videos, vae_dir, tmp_path):
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     return tmp_path / "killed"
+
+
+@pytest.mark.parametrize("num_windows", [1, 16, 17, 350, 5000, 13_320, 200_000])
+@pytest.mark.parametrize("most", [3, 512])
+def test_a_split_is_many_files_of_whole_batches(num_windows, most):
+    files = plan_files("train", num_windows, most)
+    *whole, last = files.values()
+    assert [draw for of_file in files.values() for draw in of_file] == list(range(num_windows))
+    assert {len(of_file) for of_file in whole} | {len(last)} <= {*range(most + 1)}
+    if most == 512:
+        assert all(len(of_file) % 16 == 0 for of_file in whole)
+        assert len(files) >= min(8, math.ceil(num_windows / 16))  # shared by eight processes
+        assert len(files) <= max(16, math.ceil(num_windows / 512))
+
+
+def test_files_of_another_plan_are_refused(killed, few_videos, vae_dir, capsys):
+    partial = killed.with_name("killed.partial")
+    stray = partial / "data/train-00000-of-00001.parquet"
+    stray.write_bytes(b"rows")
+    with (partial / "added-0.jsonl").open("a") as log:
+        log.write(
+            json.dumps([f"data/{stray.name}", {"split": "train", "num_bytes": 4, "skipped": []}]) + "\n"
+        )
+    with pytest.raises(SystemExit):
+        commands.main(encode_command(vae_dir, few_videos, killed))
+    assert "train-00000-of-00001.parquet, of a version that divided clips" in capsys.readouterr().err
+    assert stray.exists() and not killed.exists()
 
 
 def test_after_a_kill_the_same_command_goes_on(killed, few_videos, vae_dir, tmp_path, capsys):
