@@ -40,7 +40,8 @@ from vidtwin_gen.unpack.cached import video_folder
 from vidtwin_gen.weights import weights_sha256
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-FILES, WINDOWS = 16, 16  # of a split, at least, and what its files' windows are a multiple of
+FILES = 16  # that a small split is divided into at most
+WINDOWS = 16  # of which a file of it has a multiple
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 

@@ -28,7 +28,7 @@ from vidtwin_gen.data.pixels import from_uint8, to_uint8
 from vidtwin_gen.data.ucf101 import Split, build_index
 from vidtwin_gen.data.video_dataset import VideoDataset
 from vidtwin_gen.draws import seeded_generator
-from vidtwin_gen.files import changed_flags, replacing_file, write_json
+from vidtwin_gen.files import changed_flags, owned_folder, replacing_file, write_json
 from vidtwin_gen.flags import OneLineErrors, positive, user_errors
 from vidtwin_gen.models.pretrained import DEFAULT_MEAN, DEFAULT_STD
 
@@ -141,11 +141,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def make(args: argparse.Namespace) -> dict[str, Any]:
-    """Trains, saves, and returns the linear accuracies."""
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError for sizes that do not divide."""
     if args.size % CELLS or args.num_frames % TUBELET:
         sizes = f"--size {args.size} --num_frames {args.num_frames}"
         raise ValueError(f"{sizes}: the side is a multiple of {CELLS}, and frames come in pairs")
+
+
+def make(args: argparse.Namespace) -> dict[str, Any]:
+    """Trains, saves, and returns the linear accuracies."""
     torch.manual_seed(args.seed)
     model = VideoMAEForPreTraining(model_config(args.num_frames, args.size, args.hidden_size))
     untrained = args.out / "untrained"
@@ -165,8 +169,10 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with user_errors(PROGRAM):
-        about = make(args)
-        write_json(args.out / "video_encoder.json", about)
+        check(args)
+        with owned_folder(args.out, "name another --out"):
+            about = make(args)
+            write_json(args.out / "video_encoder.json", about)
         print(about["linear_accuracy"])
 
 
