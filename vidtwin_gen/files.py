@@ -91,7 +91,7 @@ def writing(place: str | Path) -> Iterator[None]:
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """A folder to write to, `partial-` and the name, which takes the place of `path` when all went well. What
     a writer that died has left there is removed. Raises ValueError where another process writes there."""
-    final = Path(path).absolute()  # "." has no name
+    final = Path(path).resolve()  # "." has no name, and beside a link is not beside what it leads to
     partial = final.with_name(f"partial-{final.name}")
     with owned_folder(partial, "name another folder"):
         for left in partial.iterdir():
@@ -176,17 +176,28 @@ def changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def rename_owned(folder: Path, path: Path) -> None:
     """Gives a folder that this process owns its name, in place of what is there, and leaves no trace of the
-    ownership in it. An empty working directory stays, as a shell stands in it: what is in the folder goes
-    there, JSON last."""
-    if path == Path.cwd() and not any(path.iterdir()):
+    ownership in it. An empty working directory stays, as a shell stands in it, and a mount point has to:
+    what is in the folder goes there, JSON last."""
+    if _stays(path):
         for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
-            file.rename(path / file.name)
+            shutil.move(file, path / file.name)  # it may be another disk
         folder.rmdir()
     else:
         shutil.rmtree(path, ignore_errors=True)
         folder.rename(path)
     for name in (OWNER, LOCK):
         (path / name).unlink(missing_ok=True)
+
+
+def _stays(path: Path) -> bool:
+    """Whether an empty folder is not to be replaced, or cannot be; otherwise it is gone then."""
+    if path == Path.cwd():
+        return not any(path.iterdir())
+    try:
+        path.rmdir()
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 @contextmanager

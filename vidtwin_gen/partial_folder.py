@@ -45,7 +45,7 @@ def partial_folder(out: str | Path, command: Mapping[str, Any]) -> Iterator[Part
         ValueError: `out` is not empty, or `<out>.partial` is another command's, in use by another process, or
             nothing of ours.
     """
-    final = Path(out).absolute()
+    final = Path(out).resolve()  # beside a link is not beside what it leads to
     path = final.with_name(f"{final.name}.partial")
     with ExitStack() as owned:
         yield PartialFolder(path, by_the_first(lambda: owned.enter_context(_opened(out, path, command))))
@@ -102,10 +102,9 @@ def _whole_lines(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _finish(path: Path, final: Path) -> None:
     check_new(final)
-    for log in path.glob(ADDED):
-        log.unlink()
     rename_owned(path, final)
-    (final / RECORD).unlink()
+    for record in (*final.glob(ADDED), final / RECORD):  # until here they are what the folder goes on from
+        record.unlink()
 
 
 class PartialFolder:

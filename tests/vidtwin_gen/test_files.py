@@ -1,5 +1,6 @@
 """Files and folders: the new one whole, or the old one as it was."""
 
+import errno
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,6 +191,35 @@ def test_the_working_directory_can_be_the_new_folder(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["here"]
     with pytest.raises(ValueError, match="is there already"), new_folder("."):
         pass
+
+
+def test_a_folder_behind_a_link_is_filled_where_it_is(tmp_path):
+    """On the disk that the link leads to, so that the last step is a renaming there."""
+    (tmp_path / "disk" / "large").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("disk/large")
+    with new_folder(tmp_path / "out") as partial:
+        assert partial.parent == tmp_path / "disk"
+        write_text(partial / "a", "first")
+    assert (
+        contents(tmp_path / "disk") == {"large/a": "first"} == {"large/a": (tmp_path / "out/a").read_text()}
+    )
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_a_mount_point_is_filled(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    remove = Path.rmdir
+
+    def busy(path):
+        if path.name == "out":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        remove(path)
+
+    monkeypatch.setattr(Path, "rmdir", busy)
+    there = (tmp_path / "out").stat().st_ino
+    with new_folder(tmp_path / "out") as partial:
+        write_text(partial / "a", "first")
+    assert contents(tmp_path) == {"out/a": "first"} and (tmp_path / "out").stat().st_ino == there
 
 
 def test_a_new_folder_overwrites_nothing(tmp_path):
