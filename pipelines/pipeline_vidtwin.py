@@ -347,7 +347,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             guider: one of `diffusers.guiders` in place of all of these; what it guides is what the
                 transformer predicts, with one call for each of its predictions.
             timesteps: falling, in [0, 1000], in place of the scheduler's own `num_inference_steps`, where it
-                can. sigmas: the same in its own noise levels, for flow matching in [0, 1].
+                can. sigmas: the same in its own noise levels, for flow matching in [0, 1]. A scheduler with a
+                `shift` moves them as it moves its own.
             video: one clip, one per label or one per video, to keep a part of; see `encode_video`.
             known_latents: whitened latents (1, labels or B; L) in place of `video`.
             keep: the part that stays: `"structure"`, `"dynamics"`, or names of the layout's grids; the rest

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
@@ -156,7 +157,8 @@ def set_timesteps(
         falling = all(first > second for first, second in zip(values[:-1], values[1:], strict=True))
         if not len(values) or not falling or not (values[-1] >= 0 and values[0] <= top):
             raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
-    retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, sigmas)
+    levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
+    retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)

@@ -96,6 +96,14 @@ def test_a_schedule_of_ones_own():
     by_sigma = generate(pipe, sigmas=[1.0, 0.6, 0.2], **options)
     assert calls == pytest.approx([1000, 600, 200], abs=1e-3) and pipe.num_timesteps == 3
     torch.testing.assert_close(generate(pipe, timesteps=[1000.0, 600.0, 200.0], **options), by_sigma)
+    for scheduler, name in (
+        (FlowMatchEulerDiscreteScheduler(shift=2.0), "shift"),
+        (UniPCMultistepScheduler(**FLOW, flow_shift=2.0), "flow_shift"),
+    ):
+        pipe = build_gaussian(scheduler)
+        generate(pipe, sigmas=[1.0, 0.5, 0.25], **options)
+        moved = pipe.scheduler.sigmas[:3].tolist()
+        assert moved == pytest.approx([1, 2 / 3, 0.4], abs=1e-3), name  # 2 s / (1 + s)
     pipe = build_gaussian(DDPMScheduler(**X0, clip_sample=False), "sample")
     generate(pipe, timesteps=[999, 500, 0], **options)
     assert pipe.scheduler.timesteps.tolist() == [999, 500, 0]
