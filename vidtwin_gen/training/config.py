@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from transformers import HfArgumentParser
 
@@ -18,7 +18,10 @@ from vidtwin_gen.flags import OneLineErrors, user_errors
 
 Preset = Mapping[str, Any]
 METRICS, RECORD = "metrics.jsonl", "run.json"
-END = "max_train_steps"
+END, RESUME = "max_train_steps", "resume_from_checkpoint"
+Schedule = Literal[  # those of diffusers that these flags say all of
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+]
 
 
 def flag(default: Any, help: str) -> Any:  # noqa: A002
@@ -39,7 +42,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = flag(1, "forward passes per optimizer step")
     gradient_checkpointing: bool = flag(False, "recompute activations to save memory")
     learning_rate: float = flag(1e-4, "peak learning rate")
-    lr_scheduler: str = flag("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_scheduler: Schedule = flag("cosine", "a schedule of diffusers.optimization.get_scheduler")
     lr_warmup_steps: int = flag(100, "optimizer steps of linear warm-up")
     optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: of the blocks' matrices, AdamW of the rest")
     muon_learning_rate: float = flag(0.02, "peak learning rate of the blocks' matrices under muon")
@@ -97,6 +100,12 @@ class TrainingConfig:
             raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
         if self.profile < 0:
             raise ValueError(f"--profile is a number of steps, 0 for no trace, got {self.profile}")
+        if not self.max_grad_norm >= 0:
+            raise ValueError(f"--max_grad_norm is a norm, 0 to leave gradients, got {self.max_grad_norm}")
+        if self.lr_scheduler not in get_args(Schedule):
+            raise ValueError(
+                f"--lr_scheduler is one of {', '.join(get_args(Schedule))}, got {self.lr_scheduler!r}"
+            )
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
         if self.optimizer == "muon" and self.mixed_precision == "fp16":
@@ -212,7 +221,7 @@ def checked_record(
         for name, value in values.items()
         if name not in FREE_ON_RESUME | {END}
         and str(before[name]) != str(value)  # a number may have become a word
-        and not (name in PLACES and f"{name} (sha256)" in recorded)
+        and not (name in PLACES and f"{name} (sha256)" in recorded and f"{name} (sha256)" in values)
         and not (name in PLACES and Path(before[name]).resolve() == Path(value).resolve())
     }
     differences = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())

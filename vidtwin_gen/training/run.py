@@ -19,7 +19,7 @@ from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
-from vidtwin_gen.training.config import END, RECORD, TrainingConfig, checked_record
+from vidtwin_gen.training.config import END, RECORD, RESUME, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
@@ -94,7 +94,7 @@ class Run:
         ModelFolders(model, self.ema, accelerator, name)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
-        wanted, limit = config.resume_from_checkpoint, config.checkpoints_total_limit
+        wanted, limit = by_the_first(self._wanted_checkpoint), config.checkpoints_total_limit
         resume(accelerator, self.output_dir, wanted, max_train_steps=config.max_train_steps, limit=limit)
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
@@ -102,10 +102,24 @@ class Run:
             optimizer.apply_flags()
         self.is_to_export = self.had_steps_left = self.step < config.max_train_steps
         if accelerator.is_main_process:
-            self._write_record(record)
+            self._write_record(record | {RESUME: config.resume_from_checkpoint})
         self.num_passes = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, config, self.step)
         self.trace = StepTrace(config.profile if accelerator.is_main_process else 0, self.output_dir)
+
+    def _wanted_checkpoint(self) -> str:
+        """As the flag says; but a run that went back to a checkpoint by its name goes on when the command is
+        repeated, from where it was stopped."""
+        wanted, path = self.config.resume_from_checkpoint, self.output_dir / RECORD
+        if wanted in ("latest", "none") or not path.is_file():
+            return wanted
+        if read_json(path, "name another --output_dir").get(RESUME) != wanted:
+            return wanted
+        print(
+            f"{self.output_dir} went back to {wanted} already and goes on: to go back once more, remove the "
+            "checkpoints after it"
+        )
+        return "latest"
 
     def _write_record(self, record: dict[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""

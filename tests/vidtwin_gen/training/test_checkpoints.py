@@ -71,6 +71,20 @@ def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, 
     assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
 
 
+def test_a_run_that_went_back_goes_on_when_the_command_is_repeated(tiny_dit_run, tmp_path, capsys):
+    """With what it has done since, though the checkpoint that it names be gone."""
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    back = {"resume_from_checkpoint": "checkpoint-10", "checkpointing_steps": 1}
+    train_dit.main(tiny_dit_run.argv(copied, **back, max_train_steps=13))
+    assert checkpoints(copied) == ["checkpoint-12", "checkpoint-13"]
+    capsys.readouterr()
+    train_dit.main(tiny_dit_run.argv(copied, **back, max_train_steps=14))
+    told = capsys.readouterr().out
+    assert "went back to checkpoint-10 already and goes on" in told
+    assert f"resuming from {copied / 'checkpoint-13'}" in told and "removing" not in told
+    assert checkpoints(copied) == ["checkpoint-13", "checkpoint-14"]
+
+
 def test_resuming_by_name_and_the_limit(script, run, copied):
     (copied / WEIGHTS[script]).unlink()
     argv = run.argv(
