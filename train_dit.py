@@ -261,6 +261,8 @@ def validate(
 def sample_classes(pipeline: VidTwinPipeline, config: DiTConfig, step: int, accelerator: Accelerator) -> None:
     """One clip per class, of the same noise at every validation: a picture of frames and an animation. All
     processes make them, since sharded weights need all, and the first one saves them."""
+    if not config.num_sample_classes:
+        return
     pipeline.set_progress_bar_config(disable=True)
     labels = list(range(min(config.num_sample_classes, pipeline.transformer.config.num_classes)))
     output = pipeline(

@@ -104,6 +104,10 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, layout: LatentLayout, patch_sizes: Mapping[str, Sequence[int]], head_dim: int) -> None:
         super().__init__()
+        if head_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of channels: heads of an even width, got {head_dim}"
+            )
         axes = layout_axes(layout)
         dim = head_dim // 2 // len(axes) * 2  # channels of an axis
         if not dim:

@@ -77,7 +77,7 @@ def load_initial_weights(model: ModelMixin, source: str, name: str) -> str:
     Raises:
         ValueError: there are none, or they are of another class or size.
     """
-    folders = [Path(source) / part for part in ("", f"{name}_ema", name)]
+    folders = [Path(source) / part for part in ("", f"{name}_ema", name, f"pipeline/{name}")]
     folder = next((path for path in folders if (path / "config.json").is_file()), None)
     if folder is None:
         raise ValueError(

@@ -56,7 +56,7 @@ class DiTConfig(TrainingConfig):
     guidance_scale: float = flag(2.0, "of the sample grids")
     internal_guidance_scale: float = flag(1.0, "of the sample grids, with --internal_guidance")
     num_inference_steps: int = flag(30, "of the sample grids")
-    num_sample_classes: int = flag(10, "classes in a sample grid")
+    num_sample_classes: int = flag(10, "classes in a sample grid; 0: no grids")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,13 +89,25 @@ class DiTConfig(TrainingConfig):
             )
         if self.repa_dim < 1:
             raise ValueError(f"--repa_dim must be at least 1, got {self.repa_dim}")
+        if self.contrastive_weight and self.train_batch_size == 1:
+            raise ValueError(
+                f"--contrastive_weight {self.contrastive_weight} needs clips of several classes in a pass: "
+                "--train_batch_size 2 or more"
+            )
         if self.objective == "paper":
-            for name, plain in (("shift", "1.0"), ("prediction", "velocity"), ("contrastive_weight", 0)):
-                if getattr(self, name) != plain:
+            plain = {"shift": "1.0", "prediction": "velocity", "contrastive_weight": 0}
+            for name, value in (plain | {"logit_mean": 0.0, "logit_std": 1.0}).items():
+                if getattr(self, name) != value:
                     raise ValueError(
-                        f"--{name} {getattr(self, name)} is of --objective flow: say --{name} {plain}, as "
+                        f"--{name} {getattr(self, name)} is of --objective flow: say --{name} {value}, as "
                         "a preset may have another, or train flow"
                     )
+        for name in ("guidance_scale", "internal_guidance_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"--{name} is a finite number, got {getattr(self, name)}")
+        for name, least in (("num_inference_steps", 1), ("num_sample_classes", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
         try:
             json.loads(self.patch_size)
         except json.JSONDecodeError:

@@ -28,8 +28,8 @@ class EMA(EMAModel):
         return {name: value for name, value in super().state_dict().items() if name != "shadow_params"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of a file of before the folders, with whole weights in it, too."""
-        super().load_state_dict(state_dict | {"shadow_params": None})
+        """Of a file of before the folders, with whole weights in it, too. The decay stays the flag's."""
+        super().load_state_dict(state_dict | {"shadow_params": None, "decay": self.decay})
         if "shadow_params" in state_dict:
             self.set_weights(state_dict["shadow_params"])
 

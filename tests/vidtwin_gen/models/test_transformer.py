@@ -180,6 +180,8 @@ def test_attention_turns_with_the_distance_along_the_axes_of_a_grid():
     )
     assert (channels["time"][:36] == 1).all() and (channels["query"][36:] == 1).all()
     assert (cos[:, 16:] == 1).all() and (sin[:, 16:] == 0).all()  # two channels are over
+    with pytest.raises(ValueError, match="heads of an even width, got 19"):
+        RotaryPositions(VIDTWIN, VIDTWIN.patch_sizes(1), head_dim=19)
 
 
 def test_cross_attention_tells_the_class():

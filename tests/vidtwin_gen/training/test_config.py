@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import get_args
 
 import pytest
+from diffusers.optimization import SchedulerType
 
 import train_dit
 import train_vae
@@ -15,6 +16,7 @@ from vidtwin_gen.models.transformer import CONDITIONINGS
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
+    Schedule,
     TrainingConfig,
     checked_record,
     flag,
@@ -64,8 +66,10 @@ def test_a_wrong_value_is_one_line(argv, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
-def test_the_flag_offers_what_the_transformer_knows():
+def test_the_flags_offer_what_there_is():
     assert get_args(Conditioning) == CONDITIONINGS
+    known = {schedule.value for schedule in SchedulerType}
+    assert set(get_args(Schedule)) == known - {"piecewise_constant"}  # which needs rules, no flag
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,8 @@ def test_data_may_move_and_may_not_change(tmp_path, monkeypatch):
     start(parse("--init_from", "there"), run, init_from="a")
     with pytest.raises(ValueError, match=r"--init_from \(sha256\) was 'a', is 'b'"):
         start(parse("--init_from", "here"), run, init_from="b")
+    with pytest.raises(ValueError, match="--init_from was 'here', is ''"):  # its weights would be random
+        start(parse(), run)
 
 
 def test_epochs_are_steps():

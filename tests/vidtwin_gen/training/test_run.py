@@ -182,6 +182,13 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_dit", {"internal_guidance": True}, "--internal_guidance needs 2 or more --num_layers, got 1"),
         ("train_dit", {"internal_guidance_scale": 1.2}, "--internal_guidance_scale 1.2 needs --internal_g"),
         ("train_dit", {"optimizer": "muon", "mixed_precision": "fp16"}, "does not go with --mixed_precision"),
+        ("train_dit", {"objective": "paper", "logit_mean": 1}, "--logit_mean 1.0 is of --objective flow"),
+        ("train_dit", {"contrastive_weight": 0.1, "train_batch_size": 1}, "needs clips of several classes"),
+        ("train_dit", {"num_inference_steps": 0}, "--num_inference_steps must be at least 1, got 0"),
+        ("train_dit", {"num_sample_classes": -1}, "--num_sample_classes must be at least 0, got -1"),
+        ("train_dit", {"guidance_scale": "nan"}, "--guidance_scale is a finite number, got nan"),
+        ("train_dit", {"max_grad_norm": -1}, "--max_grad_norm is a norm, 0 to leave gradients, got -1.0"),
+        ("train_dit", {"lr_scheduler": "piecewise_constant"}, "invalid choice: 'piecewise_constant'"),
     ],
 )
 def test_a_mistake_is_one_line(script, changes, message, run, tmp_path, monkeypatch, capsys):

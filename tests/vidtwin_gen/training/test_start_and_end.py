@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.weights import weights_sha256
@@ -44,16 +45,19 @@ def test_a_shortened_run_ends_earlier_and_a_schedule_follows(script, run, copied
 def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path):
     output_dir, constant = tmp_path / "run", {"lr_scheduler": "constant", "validation_steps": 2}
     for steps, rate in ((2, 1e-3), (4, 1e-4)):
-        argv = tiny_dit_run.argv(output_dir, max_train_steps=steps, learning_rate=rate, **constant)
+        flags = {"max_train_steps": steps, "learning_rate": rate, "ema_decay": 1 - rate}
+        argv = tiny_dit_run.argv(output_dir, **constant, **flags)
         SCRIPTS["train_dit"].main([*argv, "--resume_anyway"])
+        counts = torch.load(output_dir / f"checkpoint-{steps}" / "custom_checkpoint_0.pkl")
+        assert counts["decay"] == 1 - rate
     assert [line["lr"] for line in metrics(output_dir) if "lr" in line] == [1e-3, 1e-3, 1e-4, 1e-4]
 
 
 def test_a_run_starts_from_trained_weights(script, run, tmp_path):
-    """A run's folder, its checkpoint, the saved model."""
+    """A run's folder, what it exported, the saved model in that."""
     model = (run.output_dir / WEIGHTS[script]).parent
     trained = weights_sha256(model)
-    for source in (run.output_dir if script == "train_vae" else model.parent, model):
+    for source in dict.fromkeys((run.output_dir, model.parent, model)):
         output_dir = tmp_path / source.name
         # the first step of a warm-up has learning rate 0
         argv = run.argv(output_dir, **SHORT, init_from=source, use_ema=False)
