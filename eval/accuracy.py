@@ -52,10 +52,10 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
     labels = torch.tensor([train.label(name) for name in generated.names])
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)
-    model = shared_classifier(train, train_names, flags)
+    model, num_train = shared_classifier(train, train_names, flags)
     test_names = test.even_names(flags.num_clips)
 
-    def seen_of_real(clips: torch.Tensor, numbers: range) -> torch.Tensor:
+    def seen_of_real(clips: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
         if flags.real_gifs:
             for number, clip in zip(numbers, clips, strict=True):
                 if test_names.index(test_names[number]) == number:  # the first of its class
@@ -79,26 +79,31 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         return
     result = AccuracyResult(
         class_names=train.class_names,
-        num_train=len(train_names),
+        num_train=num_train,
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, shape)),
         frame_rate=frame_rate(flags.stride, flags.fps),
         num_steps=flags.num_steps,
         horizontal_flip=flags.horizontal_flip,
+        codec=generated.codec if generated.videos else None,
         note=generated.note,
+        skipped_videos=[*train.skipped, *test.skipped] or None,
         **sides,
     )
     result.write(flags.out)
+    skipped = f"; {len(result.skipped_videos)} videos skipped" if result.skipped_videos else ""
     print(
         f"class accuracy {result.text('generated')} of {sides['generated']['num_clips']} generated clips, "
-        f"{result.text('real')} of {sides['real']['num_clips']} real held-out clips"
+        f"{result.text('real')} of {sides['real']['num_clips']} real held-out clips{skipped}"
     )
 
 
-def shared_classifier(train: RealClips, names: Sequence[str], flags: AccuracyFlags) -> ClipClassifier:
-    """Trained on a clip of each of these classes. Processes share reading and shrinking; the first alone
-    trains, in a minute or so, and gives it to all. The clips wait in a file beside `flags.out`."""
+def shared_classifier(
+    train: RealClips, names: Sequence[str], flags: AccuracyFlags
+) -> tuple[ClipClassifier, int]:
+    """Trained on a clip of each of these classes, and on how many. Processes share reading and shrinking; the
+    first one trains, in a minute or so, and gives it to all. The clips wait in a file beside `flags.out`."""
     device = find_device(flags.device)
     with tempfile.TemporaryFile(dir=flags.out.parent) as file:
         batches = train.labelled(names, BATCH_SIZE, shrunken)
@@ -106,17 +111,20 @@ def shared_classifier(train: RealClips, names: Sequence[str], flags: AccuracyFla
             clips = store(batches, file)
         else:
             deque(batches, maxlen=0)  # a share of them is this process's
-        model = by_the_first(
-            lambda: train_classifier(
+
+        def trained() -> tuple[ClipClassifier, int]:
+            model = train_classifier(
                 *clips,
                 len(train.class_names),
                 num_steps=flags.num_steps,
                 horizontal_flip=flags.horizontal_flip,
                 seed=flags.seed,
                 device=device,
-            ).cpu()
-        )
-    return model.to(device)
+            )
+            return model.cpu(), len(clips[1])
+
+        model, num_train = by_the_first(trained)
+    return model.to(device), num_train
 
 
 def store(batches: Batches, file: IO[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,7 +193,7 @@ def shrink(clips: torch.Tensor, max_size: int) -> torch.Tensor:
     return rearrange(frames, "(b f) c h w -> b f h w c", b=len(clips))
 
 
-def shrunken(clips: torch.Tensor, _: range) -> torch.Tensor:
+def shrunken(clips: torch.Tensor, _: Sequence[int]) -> torch.Tensor:
     """(B, F, H, W, C) uint8, as small as the classifier sees them."""
     return shrink(clips, MAX_SIZE)
 

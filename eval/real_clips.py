@@ -22,12 +22,13 @@ from vidtwin_gen.data.video import first_fps, read_frames
 from vidtwin_gen.devices import processes
 from vidtwin_gen.unpack.cached import video_folder
 
-Measure = Callable[[torch.Tensor, range], torch.Tensor]
+Measure = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """A real clip to be read: its video's row in the index, and the number of its window."""
+    """A real clip to be read: its video's row in the index, and the number of its window, below the number of
+    videos for the first of each."""
 
     row: int
     number: int
@@ -153,7 +154,10 @@ class RealClips:
 
     def key(self, draw: ClipDraw) -> str:
         """A name for what this draw reads, by the file's place below the root, its size and its time."""
-        stat = Path(self.paths[draw.row]).stat()
+        try:
+            stat = Path(self.paths[draw.row]).stat()
+        except OSError:  # such as of a link that leads nowhere, which `read` tells
+            return f"{self._name(draw)} draw {draw.number}"
         return f"{self._name(draw)} {stat.st_size} {stat.st_mtime_ns} draw {draw.number}"
 
     def sha256(self, draws: Sequence[ClipDraw]) -> str:
@@ -182,7 +186,12 @@ class RealClips:
         return Clips((clip, *(fit(frames, size, self.resize) for size in more_sizes)), origin)
 
     def labelled(
-        self, names: Sequence[str], batch_size: int, measure: Measure = lambda clips, _: clips
+        self,
+        names: Sequence[str],
+        batch_size: int,
+        measure: Measure = lambda clips, _: clips,
+        *,
+        repeated: bool = False,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """What `measure` gives of batches of clips of these classes, in their order, and labels (B,).
 
@@ -190,6 +199,8 @@ class RealClips:
 
         Args:
             measure: of clips (B, F, H, W, C) and their numbers, (B, ...) on the CPU.
+            repeated: whether a class that is named more often than it has good videos gives further windows
+                of them, or fewer clips.
         """
         draws, labels, state = self.of_classes(names), [self.label(name) for name in names], processes()
         numbers = range(len(names))
@@ -198,27 +209,33 @@ class RealClips:
         ) as progress:
             for start in range(0, len(names), batch_size * state.num_processes):
                 mine = numbers[start + state.process_index * batch_size :][:batch_size]
-                clips = self._read_together(names, draws, mine)
-                measured = [(measure(Clips.batch(clips).frames[0], mine), mine)] if mine else []
+                read = self._read_together(names, draws, mine, repeated)
+                clips, there = list(read.values()), list(read)
+                measured = [(measure(Clips.batch(clips).frames[0], there), there)] if there else []
                 for values, there in gather_object(measured):
                     yield values, torch.tensor([labels[number] for number in there])
-                    progress.update(len(there))
+                progress.update(min(batch_size * state.num_processes, len(names) - start))
 
-    def _read_together(self, names: Sequence[str], draws: list[ClipDraw], mine: range) -> list[Clips]:
+    def _read_together(
+        self, names: Sequence[str], draws: list[ClipDraw], mine: range, repeated: bool
+    ) -> dict[int, Clips]:
         """The clips of the draws of these numbers. As long as a process meets bad videos, the earliest leaves
         the draws from its own number on."""
         read: dict[ClipDraw, Clips | str] = {}
         while True:
-            for draw in (draws[number] for number in mine):
+            taken = [number for number in mine if repeated or draws[number].number < self.num_videos]
+            for draw in (draws[number] for number in taken):
                 if draw not in read:
                     try:
                         read[draw] = self.read(draw)
                     except VideoError as error:
                         read[draw] = str(error)
-            found = [(number, read[draws[number]]) for number in mine]
-            errors = gather_object([(number, clip) for number, clip in found if isinstance(clip, str)])
+            found = {number: read[draws[number]] for number in taken}
+            errors = gather_object(
+                [(number, clip) for number, clip in found.items() if isinstance(clip, str)]
+            )
             if not errors:
-                return [clip for _, clip in found if isinstance(clip, Clips)]
+                return {number: clip for number, clip in found.items() if isinstance(clip, Clips)}
             number, reason = min(errors)
             self.bad[draws[number].row] = reason
             draws[number:] = self.of_classes(names)[number:]

@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -204,7 +203,7 @@ def _bad_videos(
     """Those that the finished files met."""
     bad_videos = BadVideos(num_videos, flags.max_bad_fraction)
     for name in (name for name in files if name in folder.files):
-        seen = torch.tensor([draw % num_videos for draw in files[name]])
+        seen = [draw % num_videos for draw in files[name]]
         bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
     return bad_videos
 

@@ -228,6 +228,8 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
 
 def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
     protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | {"classes": run.class_names}
+    if result.note:  # of before its codec was a field of its own, too
+        protocol["codec"] = result.codec or "of videos"
     for side, title in (("generated", ACCURACY), ("real", "Class accuracy, real held-out")):
         share, count = getattr(result, side)["accuracy"], getattr(result, side)["num_clips"]
         yield Measured(title, share, f"{result.text(side)}, N = {count:,}", "A", protocol)

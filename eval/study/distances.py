@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +60,12 @@ class Comparison:
         shape = autoencoder.shape if autoencoder else self.shape
         real = RealClips.of_split(self.data, shape, "test", fold=self.fold, **self.rate)
         names = [name for name in real.class_names for _ in range(per_class)]
-        read = (real.read(draw).frames[0] for draw in real.of_classes(names))  # (F, H, W, C)
-        parts = []
-        while part := list(itertools.islice(read, CLIPS_AT_ONCE)):
-            clips = torch.stack(part)
-            parts.append(autoencoder.reconstruct(clips) if autoencoder else clips)
-        labels = torch.tensor([real.label(name) for name in names])
+        parts = [
+            (autoencoder.reconstruct(clips) if autoencoder else clips, labels)
+            for clips, labels in real.labelled(names, CLIPS_AT_ONCE, repeated=True)
+        ]
+        frames, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         with new_folder(folder) as partial:
-            save_file({"frames": torch.cat(parts), "labels": labels}, partial / CLIPS_FILE)
+            save_file({"frames": frames, "labels": labels}, partial / CLIPS_FILE)
             about = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
             write_json(partial / "generated.json", about | {"seed": 0})

@@ -21,6 +21,7 @@ from tests.builders.commands import run, words_of
 from tests.builders.forked import files_below
 from tests.builders.processes import run_in_processes
 from tests.builders.results import accuracy_result, generated_record
+from vidtwin_gen.records import AccuracyResult
 
 
 def moving_squares(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,8 +117,7 @@ def in_process(_: int, words: list[str]) -> None:
 def test_two_processes_judge_as_one(
     few_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Videos that can't be read are replaced as one process does it, the second by a video that another
-    process was to read."""
+    """Videos that can't be read are replaced as one process does it, and the record names them."""
     root = Path(shutil.copytree(few_videos, tmp_path / "data"))
     train = RealClips.of_split(root, (4, 16, 16), "train")
     for number in (1, 4):
@@ -135,6 +135,8 @@ def test_two_processes_judge_as_one(
         run_in_processes(count, in_process, words)
         written.append(files_below(out))
     assert written[0] == written[1] and len(written[0]) == 3
+    result = AccuracyResult.read(tmp_path / "1" / "accuracy.json")
+    assert (result.num_train, len(result.skipped_videos or ())) == (7, 2) and result.codec
 
 
 def test_an_accuracy_has_an_interval() -> None:

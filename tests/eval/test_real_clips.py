@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from eval.feature_store import FeatureStore
 from eval.real_clips import RealClips
+from vidtwin_gen.data.decoding.guarded import VideoError
 
 
 def real_clips(root: Path) -> RealClips:
@@ -38,6 +41,51 @@ def test_a_bad_video_moves_no_other_draw(tmp_path: Path) -> None:
     before, after = whole.each_once(None), real.each_once(None)
     assert [draw.number for draw in before] == list(range(8))
     assert len(after) == 7 and set(after) == {draw for draw in before if draw.row not in real.bad}
+
+
+def test_a_class_that_runs_out_of_videos_has_fewer_clips_or_further_windows(
+    few_videos: Path, tmp_path: Path
+) -> None:
+    """Each number keeps its class; no clip is taken for another video's."""
+    root = Path(shutil.copytree(few_videos, tmp_path / "data"))
+
+    def read(repeated: bool) -> tuple[list[int], list[list[int]], RealClips]:
+        real = RealClips.of_split(root, (4, 16, 16), "train")
+        names = real.even_names(None)
+        numbers: list[int] = []
+
+        def note(clips: torch.Tensor, there: Sequence[int]) -> torch.Tensor:
+            numbers.extend(there)
+            return clips.flatten(1).float().mean(1)
+
+        batches = list(real.labelled(names, 2, note, repeated=repeated))
+        labels = [label for _, of_batch in batches for label in of_batch.tolist()]
+        assert labels == [real.label(names[number]) for number in numbers]
+        return numbers, labels, real
+
+    numbers, labels, real = read(repeated=False)
+    assert numbers == list(range(len(real.names))) and not real.bad
+    draws = real.of_classes(real.even_names(None))
+    for number in (1, 4):
+        Path(real.paths[draws[number].row]).write_bytes(b"no video")
+    fewer, of_fewer, after = read(repeated=False)
+    assert len(fewer) == len(numbers) - 2 == len(after.good) and len(after.skipped) == 2
+    assert sorted(of_fewer) == sorted(after.label(after.names[row]) for row in after.good)
+    again, of_again, _ = read(repeated=True)
+    assert again == numbers and of_again == labels
+
+
+def test_a_link_that_leads_nowhere_is_a_bad_video(few_videos: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(few_videos, tmp_path / "data"))
+    real = RealClips.of_split(root, (4, 16, 16), "train")
+    draw = real.each_once(None)[0]
+    path = Path(real.paths[draw.row])
+    whole = real.key(draw)
+    path.unlink()
+    path.symlink_to("nowhere.avi")
+    assert real.key(draw) != whole
+    with pytest.raises(VideoError):
+        real.read(draw)
 
 
 def test_copies_of_the_data_hold_the_same_clips(tmp_path: Path) -> None:

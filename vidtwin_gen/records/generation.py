@@ -65,12 +65,14 @@ class AccuracyResult(Result):
 
     generated, real: `accuracy`, its 95 % confidence `interval` over clips (results of before have none),
     `num_clips` and `confusion` (a row a class asked for, a column a class seen).
-    note: what a codec of the generated clips does.
+    num_train: real clips that the classifier learned from.
+    codec: of the generated clips, None where they are no videos; note: what it does.
+    skipped_videos: real ones that give no clip, each with the reason; None where all do.
     """
 
     kind: ClassVar[str] = "accuracy"
     written_by: ClassVar[str] = "python -m eval accuracy"
-    optional: ClassVar[tuple[str, ...]] = ("note",)
+    optional: ClassVar[tuple[str, ...]] = ("codec", "note", "skipped_videos")
 
     class_names: list[str]
     num_train: int
@@ -82,7 +84,9 @@ class AccuracyResult(Result):
     horizontal_flip: bool
     generated: Accuracy
     real: Accuracy
+    codec: str | None = None
     note: str | None = None
+    skipped_videos: list[str] | None = None
 
     def text(self, side: str) -> str:
         """The accuracy of "generated" or "real" clips, with its interval where there is one."""

@@ -319,6 +319,8 @@ def test_a_bad_video_is_left_out_and_named(kind, few_videos, vae_dir, tmp_path):
     rows, _ = load_latents(tmp_path / "latents")
     paths = [path for part in rows.values() for path in part["path"]]
     assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
+    split = message.partition(":")[0]
+    assert f": 1 of {len(set(rows[split]['path'])) + 1} videos are bad" in message
 
 
 def test_nothing_leaves_the_machine(few_videos, vae_dir, tmp_path, monkeypatch):

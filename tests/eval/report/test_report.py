@@ -481,6 +481,15 @@ def test_what_a_codec_does_stands_below_the_numbers(tmp_path: Path) -> None:
     assert "\nh264 moves it.\n" in write_report(tmp_path).with_suffix(".md").read_text()
 
 
+def test_accuracies_of_clips_with_and_without_a_codec_share_no_row(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("plain", "coded")]
+    for run, about in zip(runs, ({}, {"codec": "h264 yuv420p", "note": "h264 moves it"}), strict=True):
+        accuracy_result(**about).write(run / "eval/accuracy.json")
+    text = write_report(runs).with_suffix(".md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| Class accuracy, generated |")]
+    assert {row.split(" | ")[1] for row in rows} == {"A1", "A2"} and "h264 yuv420p" in text
+
+
 def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
     write_json(tmp_path / "vae" / "none.json", {})
     (tmp_path / "dit").mkdir()
