@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import shlex
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -127,6 +129,8 @@ class Stage:
 def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
     """The commands that a user would type, from the data to the results. `own_data`: your videos, or None."""
     size = DEMO_SIZES[preset]
+    if own_data:
+        size = fitted(size, own_data)
     data = own_data or out / "data"
     vae, dit, latents = out / "vae" / "autoencoder", out / "dit", out / "latents"
     pipeline, results = dit / "pipeline", out / "eval"
@@ -167,6 +171,23 @@ def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
         evaluation("FVD", "fvd", fvd),
         evaluation("cost", "cost", cost),
     ]
+
+
+def fitted(size: DemoSize, data: str) -> DemoSize:
+    """With clips enough of each class for the FVD, where there are few classes; and no more for it than there
+    are real ones, two of a video. Raises ValueError as `video_folder` and `build_index`."""
+    from vidtwin_gen.data.ucf101 import build_index
+    from vidtwin_gen.unpack.cached import video_folder
+
+    videos = Counter(build_index(video_folder(data), split="train")["label"])
+    fvd_clips = max(2, min(size.fvd_clips, 2 * min(videos.values()) * len(videos)))
+    least = math.ceil(fvd_clips / len(videos))
+    return replace(
+        size,
+        fvd_clips=fvd_clips,
+        videos_per_class=max(least, size.videos_per_class),
+        more_videos_per_class=max(least, size.more_videos_per_class),
+    )
 
 
 def first_clip(out: Path) -> Stage:

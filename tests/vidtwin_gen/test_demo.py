@@ -90,6 +90,34 @@ def test_the_demo_ends_in_a_report(
     assert all(stage.is_done for stage in demo.demo_stages(out, "demo", own_data=None))
 
 
+@pytest.mark.parametrize(
+    ("classes", "videos", "per_class", "fvd_clips"), [(10, 9, 8, 64), (5, 9, 13, 64), (2, 3, 8, 8)]
+)
+def test_a_few_classes_of_ones_own_have_clips_enough_for_the_fvd(
+    classes: int, videos: int, per_class: int, fvd_clips: int, tmp_path: Path
+) -> None:
+    """More of each class where there are few classes, and none of a video more than twice."""
+    for label in range(classes):
+        folder = tmp_path / "data" / f"Class{label}"
+        folder.mkdir(parents=True)
+        for number in range(videos):
+            (folder / f"{label}_{number}.mp4").touch()
+    lists = tmp_path / "data" / "ucfTrainTestlist"
+    lists.mkdir()
+    names = [f"Class{label}" for label in range(classes)]
+    (lists / "classInd.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(names, 1)))
+    for split, numbers in (("train", range(1, videos)), ("test", range(1))):
+        lines = (f"{n}/{label}_{number}.mp4\n" for label, n in enumerate(names) for number in numbers)
+        (lists / f"{split}list01.txt").write_text("".join(lines))
+    found = demo.demo_stages(tmp_path, "cpu", str(tmp_path / "data"))
+    stages = {stage.name: list(stage.arguments) for stage in found}
+    for name in ("generation", "generation, another seed"):
+        words = stages[name]
+        assert words[words.index("--num_videos_per_class") + 1] == per_class
+    words = stages["FVD"]
+    assert words[words.index("--num_samples") + 1] == fvd_clips <= per_class * classes
+
+
 STAND_IN = """if True:  # of a training: says what it got, and ends as a training does
     import signal, sys, time
     from vidtwin_gen.training.stopping import StopSignal, handled_by, status_of
