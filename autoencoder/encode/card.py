@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.data.names import markdown
 from vidtwin_gen.files import write_text
 from vidtwin_gen.latents import LatentLayout
@@ -194,6 +195,9 @@ def command_line(about: Mapping[str, Any], vae: str, data: str, out: str) -> str
     rate = "fps" if about["stride"] is None else "stride"
     for name in ("fold", rate, "windows_per_video", "dtype", "windows_per_file", "seed"):
         words += [f"--{name}", str(about[name])]
+    if about["autoencoder_class"] != AutoencoderVidTwin.__name__:  # which alone has one size
+        for name in ("num_frames", "height", "width"):
+            words += [f"--{name}", str(about[name])]
     words += ["--flip"] if about["flip"] else []
     words += ["--vae_dtype", about["vae_dtype"]] if "vae_dtype" in about else []
     if features := about.get("features"):

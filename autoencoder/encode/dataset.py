@@ -130,7 +130,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         def describe() -> None:
             metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
             write_json(folder.path / METADATA, metadata)
-            names = {"vae": Path(flags.vae).name, "data": root.name}
+            names = {"vae": _name(flags.vae), "data": _name(flags.data)}
             write_card(folder.path, metadata, **names, decode=encoder.decode_example)
 
         by_the_first(describe)
@@ -229,6 +229,12 @@ def _check(flags: EncodeFlags) -> None:
             raise ValueError(f"--{name} must be at least 1, got {number}")
     if flags.dtype not in ("float16", "float32"):
         raise ValueError(f"--dtype is float16 or float32, got {flags.dtype!r}")
+
+
+def _name(place: str) -> str:
+    """Of a folder, without the path to it; or as it stands on the hub."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.exists() else place
 
 
 def _stride(flags: EncodeFlags) -> int | None:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
+from autoencoder.encode.card import command_line as command_line_of
 from autoencoder.encode.dataset import encode_dataset, plan_files
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
@@ -469,6 +470,15 @@ def test_the_card_is_what_datasets_reads(tiny_latents, few_videos, vae_dir, tmp_
     args = vars(parser.parse_args(command[1:]))
     assert {name: args[name] for name in ("stride", "flip", "seed", "dtype")} == {
         name: metadata[name] for name in ("stride", "flip", "seed", "dtype")
+    }
+    assert "num_frames" not in command  # ours has one size, others are asked for it
+    other = command_line_of(
+        metadata | {"autoencoder_class": "AutoencoderKLWan"}, "me/wan/vae", "me/ucf", "out"
+    )
+    args = vars(parser.parse_args(other.split()[4:]))
+    assert (args["vae"], args["data"]) == ("me/wan/vae", "me/ucf")
+    assert {name: args[name] for name in ("num_frames", "height", "width")} == {
+        name: metadata[name] for name in ("num_frames", "height", "width")
     }
     # encoded again in its place: `datasets`, which has the first in its cache, sees that it is another
     shutil.rmtree(folder)
