@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 from tqdm.auto import tqdm
 
-from vidtwin_gen.data.names import check_class_names, file_names
+from vidtwin_gen.data.names import check_class_names, file_names, some
 from vidtwin_gen.data.ucf101 import LISTS, VIDEO_SUFFIXES
-from vidtwin_gen.files import file_sha256, is_done, new_folder, write_json, write_text
+from vidtwin_gen.files import file_sha256, is_done, loading, new_folder, write_json, write_text
 from vidtwin_gen.unpack.rows import TEST_NAMES, rows_of, splits_of
 
 RECORD = "unpacked.json"
@@ -40,6 +41,8 @@ def unpack(data: str, out: str, *, video_column: str = "video", label_column: st
     splits = splits_of(data)
     tests = [name for name in TEST_NAMES if name in splits][:1]
     parts = {"train": "train", tests[0]: "test"} if "train" in splits and tests else {}
+    if left_out := [name for name in splits if parts and name not in parts]:
+        print(f"{data}: left out is {some(left_out)}, as {tests[0]} is the test split")
     digest, stems, listed = hashlib.sha256(), set[str](), dict[str, list[str]](train=[], test=[])
     with new_folder(out) as folder:
         folders: dict[str, str] = {}
@@ -106,6 +109,10 @@ def _file_name(video: Mapping[str, Any], column: str, default: str, stems: set[s
 def _write(path: Path, video: Mapping[str, Any], where: str) -> None:
     if video.get("bytes"):
         path.write_bytes(video["bytes"])
+    elif "://" in (video.get("path") or ""):  # as rows of plain files on the hub have it
+        fetching = loading(f"{where}, {video['path']}", "see that it is there and that the network is")
+        with fetching, fsspec.open(video["path"], "rb") as source, path.open("wb") as file:
+            shutil.copyfileobj(source, file)
     elif video.get("path") and Path(video["path"]).is_file():
         shutil.copyfile(video["path"], path)
     else:

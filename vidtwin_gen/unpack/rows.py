@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.data_files import SPLIT_KEYWORDS
 
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
 from vidtwin_gen.files import loading
 from vidtwin_gen.flags import is_hub_id
 
 TEST_NAMES = ("test", "validation")  # of these the first that is there
+SPLIT_OF = {
+    word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words
+}  # "val", "dev", ...
 SAVED = ("state.json", "dataset_dict.json")
 LABELS = ("cls", "class", "class_name", "category")
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -36,7 +40,10 @@ def splits_of(data: str) -> Mapping[str, Any]:
     if files and files[0].name in SAVED:
         with loading(data, way_out):
             saved = datasets.load_from_disk(str(folder))
-        return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+        if not isinstance(saved, datasets.DatasetDict):
+            return {"train": saved}
+        names = [SPLIT_OF.get(name, name) for name in saved]
+        return saved if len(set(names)) < len(names) else dict(zip(names, saved.values(), strict=True))
     if not folder.is_dir():
         if not is_hub_id(data):
             raise ValueError(f"{data}: no such folder; {way_out}")
@@ -49,7 +56,7 @@ def splits_of(data: str) -> Mapping[str, Any]:
     by_split: dict[str, list[str]] = {}
     for file in files:  # train-00000-of-00002.parquet, test/000.tar
         words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
-        named = [word for word in words if word in ("train", *TEST_NAMES)]
+        named = [SPLIT_OF[word] for word in words if word in SPLIT_OF]
         by_split.setdefault((named or ["train"])[0], []).append(str(file))
     with loading(data, way_out):
         return datasets.load_dataset(BUILDERS[files[0].suffix], data_files=by_split, streaming=True)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import datasets
+import fsspec
 import pytest
 
 from tests.builders.videos import numbered_frames, write_shard
@@ -61,6 +62,37 @@ def test_a_saved_data_set_and_its_parquet_files(video, tmp_path, capsys):
     assert len(digests) == 1
     unpack(str(tmp_path / "files"), str(tmp_path / "from_files"))
     assert "is done already" in capsys.readouterr().out
+
+
+def test_splits_go_by_the_names_that_others_give_them(video, tmp_path, capsys):
+    """As files and as a saved data set; a third split is left out and told."""
+    content = video.read_bytes()
+    parts = {"training": rows_of(content, "train", 4), "val": rows_of(content, "validation", 2)}
+    for split, rows in parts.items():
+        (tmp_path / "files").mkdir(exist_ok=True)
+        rows.to_parquet(tmp_path / "files" / f"{split}-000.parquet")
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    for source in ("files", "saved"):
+        unpack(str(tmp_path / source), str(tmp_path / f"from_{source}"))
+        check_two_splits(tmp_path / f"from_{source}", content)
+    assert "left out" not in capsys.readouterr().out
+    rows_of(content, "more", 2).to_parquet(tmp_path / "files" / "test-000.parquet")
+    unpack(str(tmp_path / "files"), str(tmp_path / "three"))
+    assert "left out is validation, as test is the test split" in capsys.readouterr().out
+    assert json.loads((tmp_path / "three" / "unpacked.json").read_text())["num_videos"] == 6
+
+
+def test_rows_may_name_files_of_another_file_system(video, tmp_path):
+    """As `datasets` gives plain files of the hub: where they are, without their bytes."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/ds/Archery/v_a.mp4", video.read_bytes())
+    rows = {"video": [{"bytes": None, "path": "memory://ds/Archery/v_a.mp4"}], "label": ["Archery"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    unpack(str(tmp_path / "saved"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "Archery" / "v_a.mp4").read_bytes() == video.read_bytes()
+    memory.rm("/ds", recursive=True)
+    with pytest.raises(ValueError, match="row 0 of train, memory://ds.* can't be loaded, FileNotFound"):
+        unpack(str(tmp_path / "saved"), str(tmp_path / "other"))
 
 
 def test_webdataset_shards(video, tmp_path):
