@@ -13,7 +13,6 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder import adapter
 from autoencoder.loading import load_video_autoencoder
-from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.flags import CheckpointFlags
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
@@ -74,7 +73,7 @@ def make_pipeline(
     )
 
 
-def load_checkpoint(flags: CheckpointFlags) -> AutoencoderVidTwin | DiffusionPipeline:
+def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     """The autoencoder, or the pipeline, that a run would have exported at its checkpoint.
 
     Raises:
@@ -92,7 +91,7 @@ def load_checkpoint(flags: CheckpointFlags) -> AutoencoderVidTwin | DiffusionPip
     average = checkpoint / f"{kinds[0]}_ema"
     folder = checkpoint / kinds[0] if flags.no_ema or not average.is_dir() else average
     if kinds == ["autoencoder"]:
-        return AutoencoderVidTwin.from_pretrained(folder)
+        return load_video_autoencoder(folder)
     record = read_json(checkpoint.parent / RECORD, "the checkpoint has to be in the folder of its run")
     progress = saved_progress(checkpoint)
     names = {field.name for field in dataclasses.fields(DiTConfig)}

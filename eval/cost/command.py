@@ -60,9 +60,17 @@ def measure_cost(flags: CostFlags) -> None:
 
 
 def autoencoder_config(name: str) -> Mapping[str, Any]:
-    """Of a preset or of a saved autoencoder's folder. Raises ValueError where it is neither."""
+    """Of a preset or of a saved autoencoder's folder. Raises ValueError where it is neither, or another
+    class's."""
     if Path(name, "config.json").is_file():
-        return AutoencoderVidTwin.load_config(name)
+        config = AutoencoderVidTwin.load_config(name)
+        saved = config.get("_class_name", AutoencoderVidTwin.__name__)
+        if saved != AutoencoderVidTwin.__name__:
+            raise ValueError(
+                f"--autoencoder {name} is of {saved}, and this measures AutoencoderVidTwin's steps; what a "
+                "DiT on its latents costs is measured with --vae"
+            )
+        return config
     try:
         return preset(name)
     except ValueError as error:

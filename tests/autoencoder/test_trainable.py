@@ -15,6 +15,7 @@ from autoencoder.trainable import autoencoder_to_train, return_posterior
 from tests.builders.autoencoders import AUTOENCODERS, TINY_AUTOENCODER, build_of
 from tests.builders.runs import VAE_FLAGS, command_line
 from tests.builders.scripts import metrics
+from vidtwin_gen.__main__ import main
 from vidtwin_gen.weights import weights_sha256
 
 TRAINED = ("AutoencoderKLMagvit", "AutoencoderVidTok", "AutoencoderKLWan", "AutoencoderKLCogVideoX")
@@ -73,6 +74,8 @@ def test_a_run_resumes_to_the_same_weights_and_a_saved_folder_goes_on(config_of,
     run = tmp_path / "run"
     train_vae.main(command_line(flags, output_dir=run))
     weights = weights_sha256(run / "autoencoder")
+    main(["export", "--checkpoint", str(run / "checkpoint-4"), "--out", str(tmp_path / "exported")])
+    assert weights_sha256(tmp_path / "exported") == weights
     saved = (run / "autoencoder").rename(tmp_path / "autoencoder")
     shutil.rmtree(run / "checkpoint-4")
     train_vae.main(command_line(flags, output_dir=run))

@@ -17,7 +17,13 @@ from eval.cost.autoencoder import SMALL, Workload, count, make_passes
 from eval.cost.dit import count_flops
 from eval.cost.measured_step import measure_peaks
 from eval.cost.timing import interleaved, ratios, spread
-from tests.builders.autoencoders import TINY_AUTOENCODER, build_autoencoder, random_clips, random_latents
+from tests.builders.autoencoders import (
+    TINY_AUTOENCODER,
+    build_autoencoder,
+    build_of,
+    random_clips,
+    random_latents,
+)
 
 TINY = TINY_AUTOENCODER | {"qformer_layers": 3}  # the first and the last see the video
 
@@ -117,3 +123,7 @@ def test_neither_a_preset_nor_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert ended.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "no folder with a config.json, and no preset 'huge' of the autoencoder; there are" in message
+    build_of("AutoencoderKLMagvit").save_pretrained(tmp_path / "magvit")
+    with pytest.raises(SystemExit):
+        main(["cost", "--autoencoder", str(tmp_path / "magvit"), "--out", str(tmp_path / "cost.json")])
+    assert "is of AutoencoderKLMagvit, and this measures AutoencoderVidTwin's" in capsys.readouterr().err
