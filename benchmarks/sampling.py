@@ -12,6 +12,7 @@ measured once stays in --out, so the same command goes on, also with further val
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import shlex
 import sys
@@ -27,6 +28,7 @@ from eval.study.judge import Judge
 from eval.study.stages import generated, once
 from vidtwin_gen.files import owned_folder, read_json, write_json, write_text
 from vidtwin_gen.flags import add_flags, flag, positive, user_errors
+from vidtwin_gen.weights import weights_sha256
 
 PROGRAM = "python -m benchmarks.sampling"
 READ_AS = ("fold", "stride", "fps", "num_frames", "height", "width")
@@ -83,8 +85,8 @@ class Bench:
 
 
 def sweep(flags: SamplingFlags, command: str) -> None:
-    """Raises ValueError for a pipeline that does not say what it was trained on, for counts that do not fit,
-    and for an `--out` of other counts."""
+    """The rows of earlier calls stay in the table. Raises ValueError for a pipeline that does not say what it
+    was trained on, for counts that do not fit, and for an `--out` of other counts, weights or videos."""
     if not 0 <= flags.num_fvd_clips <= flags.num_clips or flags.num_fvd_clips == 1:
         raise ValueError(
             f"--num_fvd_clips is 0, or from 2 to --num_clips {flags.num_clips}, got {flags.num_fvd_clips}"
@@ -99,6 +101,8 @@ def sweep(flags: SamplingFlags, command: str) -> None:
     per_class = math.ceil(flags.num_clips / len(index["class_names"]))
     fixed = {
         "pipeline": str(flags.pipeline),
+        **{f"{part}_sha256": weights_sha256(flags.pipeline / part) for part in ("transformer", "vae")},
+        "data": str(flags.data),
         "shape": list(shape),
         "split": flags.split,
         "num_clips": per_class * len(index["class_names"]),
@@ -106,8 +110,8 @@ def sweep(flags: SamplingFlags, command: str) -> None:
         "seed": flags.seed,
     }
     path = flags.out / "sampling.json"
-    before = read_json(path, "remove it") if path.exists() else fixed
-    if changed := [name for name, value in fixed.items() if before[name] != value]:
+    before = read_json(path, "remove it") if path.exists() else {}
+    if changed := [name for name, value in fixed.items() if before.get(name, value) != value]:
         raise ValueError(
             f"{path} has {changed[0]} {before[changed[0]]}, not {fixed[changed[0]]}: name another --out"
         )
@@ -120,11 +124,11 @@ def sweep(flags: SamplingFlags, command: str) -> None:
     )
     real = once(flags.out / "real.json", lambda: {"accuracy": bench.judge.of_held_out()})
     record: dict[str, Any] = {"command": command, **fixed, "real": real, "floors": bench.floors()}
-    record["samplings"] = []
-    for guidance_scale in flags.guidance_scale:
-        for steps in flags.num_inference_steps:
-            record["samplings"].append(bench.of(guidance_scale, steps, flags.seed))
-            write_json(path, record)
+    rows = {(row["guidance_scale"], row["num_inference_steps"]): row for row in before.get("samplings", [])}
+    for sampling in itertools.product(flags.guidance_scale, flags.num_inference_steps):
+        rows[sampling] = bench.of(*sampling, flags.seed)
+        record["samplings"] = [rows[key] for key in sorted(rows)]
+        write_json(path, record)
     write_text(flags.out / "sampling.md", markdown(record))
     print(markdown(record))
 
