@@ -237,6 +237,18 @@ def test_broken_files_end_in_the_typed_error_quickly(tmp_path):
     assert type(copy) is UnreadableVideoError and str(copy) == str(caught.value)
 
 
+def test_a_playlist_shows_no_other_file(tmp_path):
+    """ffmpeg would follow it: whoever uploads one would see a video that lies here."""
+    write_video(tmp_path / "private.mp4", numbered_frames(8), fps=8)
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:3", "#EXTINF:3.0,", tmp_path / "private.mp4", "#EXT-X-ENDLIST"]
+    for name in ("a.m3u8", "a.mp4"):
+        (tmp_path / name).write_text("\n".join(map(str, lines)))
+        with pytest.raises(UnreadableVideoError, match="truncated or not a video"):
+            video_index(tmp_path / name)
+        with pytest.raises(UnreadableVideoError):
+            read_clip(tmp_path / name, 4, size=32)
+
+
 def test_a_truncated_avi_gives_the_frames_it_has_and_no_others(tmp_path):
     write_video(tmp_path / "whole.avi", numbered_frames(60), fps=25, quality=10)
     content = (tmp_path / "whole.avi").read_bytes()

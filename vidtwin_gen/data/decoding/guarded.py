@@ -19,6 +19,12 @@ Result = TypeVar("Result")
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a damaged file (dmlc/decord
 # issues 269, 373, 375), and a training run must not stop there.
 DECODE_TIMEOUT_S = 60.0
+# ffmpeg's containers of video. A playlist is none: it names other files, and a stranger who uploads one to the
+# studio would be shown them.
+FORMATS = (
+    "3gp,apng,asf,av1,avi,dv,flv,gif,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,"
+    "nut,obu,ogg,rm,vc1,webm,yuv4mpegpipe"
+)
 DECODE_ERRORS = (av.error.FFmpegError, RuntimeError, AssertionError, StopIteration, OSError)
 
 
@@ -118,7 +124,8 @@ def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         UnreadableVideoError: no video stream, or of a codec without a decoder.
     """
-    with av.open(os.fspath(path), metadata_errors="replace") as container:
+    options = {"format_whitelist": FORMATS}
+    with av.open(os.fspath(path), metadata_errors="replace", options=options) as container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise UnreadableVideoError(
