@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 # A clip takes milliseconds to decode. decord can spin for ever in native code on a damaged file (dmlc/decord
 # issues 269, 373, 375), and a training run must not stop there.
 DECODE_TIMEOUT_S = 60.0
-# ffmpeg's containers of video. A playlist is none: it names other files, and a stranger who uploads one to the
-# studio would be shown them.
+# ffmpeg's containers of video. A playlist is none: it names other files, and a stranger who uploads one to
+# the studio would be shown them.
 FORMATS = (
     "3gp,apng,asf,av1,avi,dv,flv,gif,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,"
     "nut,obu,ogg,rm,vc1,webm,yuv4mpegpipe"

@@ -91,7 +91,7 @@ def video_index(path: FilePath) -> VideoIndex:
     known = _known.get(key)
     if known is None:
         try:
-            known = guarded(path, _read_index, path)
+            known = _rated(guarded(path, _read_index, path))
         except DecoderLostError as error:
             known = error
         if len(_known) >= MAX_KNOWN:
@@ -137,6 +137,18 @@ class _Packets:
         earliest = np.minimum.accumulate(self.stamps[::-1])[::-1]
         apart = (earliest == self.stamps) & (latest == self.stamps)
         return bool((apart & self.starts)[self.keys].all())
+
+
+def _rated(index: VideoIndex) -> VideoIndex:
+    """With the rate of its frames where it is not what the header says, as may be in Matroska: by more than
+    what the last frame, whose end no stamp tells, is to an average."""
+    if index.stamps is None or index.num_frames < 2:
+        return index
+    span = (index.stamps[-1] - index.stamps[0]) * index.time_base
+    gap = span / (index.num_frames - 1)
+    if abs(gap * index.fps - 1) * (index.num_frames - 1) <= 1.5 * index.fps * gap:
+        return index
+    return replace(index, fps=float(1 / gap))
 
 
 def _read_index(path: FilePath) -> VideoIndex:

@@ -44,6 +44,16 @@ def test_a_variable_rate_is_sampled_by_time(clip, tmp_path):
         read_clip(slow, 18, size=32, fps=8)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+def test_the_rate_is_that_of_the_frames_and_not_the_headers(suffix, clip, tmp_path):
+    """Matroska's header says 30 a second where every other frame was left out."""
+    half = tmp_path / f"half{suffix}"
+    codec = ["-c:v", "libvpx", "-b:v", "2M"] if suffix == ".webm" else ["-c:v", "libx264", "-qp", 1]
+    ffmpeg("-i", clip, "-vf", "select=not(mod(n\\,2))", "-fps_mode", "vfr", *codec, half)
+    assert video_index(half).fps == pytest.approx(15, rel=0.03)
+    assert read_numbers(half, 4, fps=5, start=0) == [0, 6, 12, 18]
+
+
 @pytest.mark.parametrize("fps", [7, 8, 24, 25, 30, 60])
 def test_even_times_give_what_the_rate_alone_gives(fps):
     times = np.arange(90) / 29.97
