@@ -204,14 +204,19 @@ class LatentLayout:
         for name, values in (("latents_mean", mean), ("latents_std", std)):
             if values is None:
                 continue
-            try:
-                numbers = self.expand_channels(values)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-            if name == "latents_std" and not (numbers > 0).all():
-                raise ValueError(f"{name} must be above 0, got {list(values)}")
-            if numbers.abs().max() > LARGEST_STATISTIC:
-                raise ValueError(f"{name} must be at most {LARGEST_STATISTIC:g}, got {list(values)}")
+            numbers = values.tolist() if isinstance(values, torch.Tensor) else values
+            # in plain Python: a model that is counted and not allocated has its statistics, too
+            if not isinstance(numbers, Sequence) or not all(isinstance(n, int | float) for n in numbers):
+                raise ValueError(f"{name}: expected {self.num_channels} numbers, got {values!r}")
+            if len(numbers) != self.num_channels or not all(map(math.isfinite, numbers)):
+                raise ValueError(
+                    f"{name}: expected {self.num_channels} finite values, one per grid and channel, "
+                    f"got {list(numbers)}"
+                )
+            if name == "latents_std" and min(numbers) <= 0:
+                raise ValueError(f"{name} must be above 0, got {list(numbers)}")
+            if max(map(abs, numbers)) > LARGEST_STATISTIC:
+                raise ValueError(f"{name} must be at most {LARGEST_STATISTIC:g}, got {list(numbers)}")
 
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""

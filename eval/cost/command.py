@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -97,15 +98,17 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     vae = load_video_autoencoder(folder)
     name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
     patch_sizes = flags.patch_size or [1]
-    make_model = _make_model(flags)
+    make_model = of_the_paper = _make_model(flags)
     if flags.pipeline:
         config = LatentTransformer.load_config(flags.pipeline, subfolder="transformer")
         layout = LatentLayout.from_config(config["layout"])
         shape = adapter.clip_size(vae, layout)
         sizes = {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}}
         patch_sizes = flags.patch_size or [_one_number(config["patch_size"], flags.pipeline)]
-        others = {name: config[name] for name in ("num_classes", "class_dim") if name in config}
-        make_model = partial(LatentTransformer, **others)
+        arguments = set(signature(LatentTransformer.__init__).parameters) & config.keys()
+        others = arguments - {"layout", "patch_size", *SIZES_OF_A_ROW}
+        make_model = partial(LatentTransformer, **{name: config[name] for name in others})
+        of_the_paper = partial(LatentTransformer, num_classes=config["num_classes"])
     else:
         shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
         layout = adapter.latent_layout(vae, *shape)
@@ -127,7 +130,7 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     paper_size_rows = None
     if flags.paper_size:
         published, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
-        paper_size_rows = count_rows(flags, published, figure_5, patch_sizes, make_model)
+        paper_size_rows = count_rows(flags, published, figure_5, patch_sizes, of_the_paper)
         lines += sentences(paper_size_rows)
     result = CostResult(
         command=flags.command,
@@ -199,7 +202,7 @@ def measure_row(
         }
     small = LatentLayout((LatentGrid("video", ("time",), (64,), 4),))
     sizes = SMALL_DIT | {"conditioning": row.conditioning}
-    make_small = partial(example, small, make_model, batch_size=1, **sizes)
+    make_small = partial(example, small, make_model, batch_size=1, internal_layer=None, **sizes)
     try:
         how: dict[str, Any] = {"attention": row.attention, "device": device, "repeats": flags.repeats}
         measured = measure_step(make, make_small, **how)

@@ -191,7 +191,12 @@ def cost_of(study: Study, row: StudyRow, num_classes: int) -> RowCost:
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         conditioning=config.conditioning,
-        make_model=partial(LatentTransformer, num_classes=num_classes, block_type=config.block_type),
+        make_model=partial(
+            LatentTransformer,
+            num_classes=num_classes,
+            block_type=config.block_type,
+            internal_layer=config.early_layer if config.internal_guidance else None,
+        ),
     )
     return RowCost(
         type(vae).__name__,

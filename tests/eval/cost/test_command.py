@@ -34,7 +34,7 @@ def vae() -> AutoencoderVidTwin:
 def save_pipeline(
     vae: AutoencoderVidTwin, folder: Path, patch_size: int | dict[str, Any], **others: Any
 ) -> Path:
-    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES, **others)
+    transformer = LatentTransformer(vae.layout.to_config(), 5, patch_size=patch_size, **SIZES | others)
     VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
     return folder
 
@@ -125,13 +125,16 @@ def test_a_pipelines_own_dit_is_counted(
     vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever its class and its MLPs are like."""
-    own = {"conditioning": "cross_attention", "class_dim": 24, "mlp_ratio": 2.0}
+    own = {"conditioning": "cross_attention", "class_dim": 24, "mlp_ratio": 2.0, "block_type": "lightning"}
+    own |= {"num_layers": 2, "internal_layer": 1}
     pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size=1, **own)
-    row = run("cost", pipeline=pipeline, out=tmp_path / "cost.json")["rows"][0]
+    record = run("cost", pipeline=pipeline, measure=True, repeats=1, out=tmp_path / "cost.json")
+    row = record["rows"][0]
+    assert row["measured"]["peak_bytes"] > 0
     transformer = LatentTransformer.from_pretrained(pipeline, subfolder="transformer")
     assert row["num_parameters"] == transformer.num_parameters()
     assert (row["conditioning"], row["mlp_ratio"]) == ("cross_attention", 2)
-    sizes = {"num_layers": 1, "hidden_size": 16, "cross_attention": True, "mlp_ratio": 2}
+    sizes = {"num_layers": 2, "hidden_size": 16, "cross_attention": True, "mlp_ratio": 2}
     assert row["formula_flops"] == dit_flops(row["num_tokens"], **sizes)
     said = refused(capsys, "cost", tmp_path / "none.json", pipeline=pipeline, hidden_size=32)
     assert "--hidden_size" in said
