@@ -46,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.part != "speed" and (args.data is None or not args.data.is_dir()):
         top.error(f"--data {args.data}: {args.part} needs a folder of videos, <data>/<class>/<video>")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    rows = Rows(args.out / f"{args.part}.json", device, args.seconds)
+    settings = {"tiny": args.tiny, "data": str(args.data) if args.data else None}
+    try:
+        rows = Rows(args.out / f"{args.part}.json", device, args.seconds, settings)
+    except ValueError as error:
+        top.error(str(error))
     if args.part == "speed":
         measure_speed(rows, TINY if args.tiny else Sizes(), device)
     else:

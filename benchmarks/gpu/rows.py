@@ -12,22 +12,39 @@ from typing import Any
 import torch
 
 from eval.machine import machine
-from vidtwin_gen.files import write_json
+from vidtwin_gen.files import changed_flags, write_json
 
 LONGEST_REASON = 400  # characters of an error that a row keeps
 
 
 class Rows:
     """Rows by name in a JSON file, beside the machine's description. A row that stands is not measured
-    again, one that failed is; none is begun after `seconds` from now, so that a part ends in time."""
+    again, one that failed is; none is begun after `seconds` from now, so that a part ends in time.
 
-    def __init__(self, path: Path, device: torch.device, seconds: float) -> None:
+    Args:
+        settings: what all rows depend on besides, as JSON.
+
+    Raises:
+        ValueError: the file has rows of another device or of other settings.
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, seconds: float, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.path, self.device = path, device
         self.ends = time.monotonic() + seconds
         self.record: dict[str, Any] = {"rows": {}}
+        here = machine(device)
         if path.exists():
             self.record = json.loads(path.read_text())
-        self.record["machine"] = machine(device)
+            now = {"device": here["device"], **(settings or {})}
+            before = {
+                "device": self.record["machine"]["device"],
+                **self.record.get("settings", settings or {}),
+            }
+            if changed := changed_flags(before, now):
+                raise ValueError(f"{path} has rows of another run ({changed}): name another --out")
+        self.record |= {"machine": here, "settings": dict(settings or {})}
         self.left_out: list[str] = []
 
     @property

@@ -60,7 +60,7 @@ def smoke(rows: Rows, data: Path, work: Path, *, tiny: bool) -> None:
             "--out", folder / "diagnose.json")  # fmt: skip
     if tiny:
         return
-    command("eval cost --ratios", "eval", "cost", "--size", "S", "--ratios", "--dtype", "bfloat16",
+    command("eval cost --autoencoder", "eval", "cost", "--autoencoder", vae, "--dtype", "bfloat16",
             "--device", device, "--repeats", 3, "--out", folder / "cost.json")  # fmt: skip
     command("eval cost --measure", "eval", "cost", "--size", "S", "--measure", "--batch_size", 8,
             "--device", device, "--repeats", 3, "--out", folder / "measure.json")  # fmt: skip

@@ -1,13 +1,21 @@
 """benchmarks/gpu as far as it can be rehearsed without a GPU."""
 
+import argparse
+import importlib
 import json
 
 import pytest
 import torch
 
+from autoencoder.training_config import VAEConfig
+from benchmarks.gpu import smoke
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.commands import CommandError, run_command
 from benchmarks.gpu.rows import Rows
+from eval.cost.flags import CostFlags
+from vidtwin_gen.flags import add_flags
+from vidtwin_gen.training.config import parse_config
+from vidtwin_gen.training.dit_config import DiTConfig
 
 
 def test_speed_is_measured_row_by_row(tmp_path, monkeypatch):
@@ -38,6 +46,37 @@ def test_an_error_is_a_row_and_is_tried_again(tmp_path):
     again.run("first", lambda: {"value": 2})
     again.run("second", fails)  # stands, and is not measured again
     assert [again.rows[name]["value"] for name in ("first", "second")] == [2, 1]
+
+
+def test_rows_of_a_rehearsal_or_of_another_device_do_not_count(tmp_path):
+    path, device = tmp_path / "part.json", torch.device("cpu")
+    Rows(path, device, 60, {"tiny": True}).run("first", lambda: {"value": 1})
+    with pytest.raises(ValueError, match="--tiny was True, is False.: name another --out"):
+        Rows(path, device, 60, {"tiny": False})
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"machine": record["machine"] | {"device": "H100"}}))
+    with pytest.raises(ValueError, match="--device was 'H100', is 'cpu'"):
+        Rows(path, device, 60, {"tiny": True})
+
+
+def test_the_commands_of_the_smoke_test_take_their_flags(tmp_path, monkeypatch):
+    """Those, too, that a rehearsal leaves out."""
+    given = []
+    monkeypatch.setattr(
+        smoke, "run_command", lambda program, words, log: given.append((program, words)) or {}
+    )
+    smoke.smoke(Rows(tmp_path / "smoke.json", torch.device("cpu"), 60), tmp_path, tmp_path, tiny=False)
+    costs = [[str(word) for word in words[1:]] for program, words in given if words[0] == "cost"]
+    assert len(costs) == 2
+    for words in costs:
+        parser = argparse.ArgumentParser()
+        add_flags(parser, CostFlags)
+        CostFlags(**vars(parser.parse_args(words)))  # refuses what does not go together
+    for program, words in given:
+        if program.startswith("train_"):
+            module = importlib.import_module(program)
+            config = {"train_vae": VAEConfig, "train_dit": DiTConfig}[program]
+            parse_config(config, module.PRESETS, [str(word) for word in words])
 
 
 def test_no_row_is_begun_after_the_end(tmp_path):
