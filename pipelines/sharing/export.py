@@ -79,8 +79,10 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
         index["class_names"] = labels_by_name(names)
         write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]}, sort_keys=True)
         if (source / CARD).is_file():
-            shutil.copy2(source / CARD, folder)
-        write_card(folder)
+            for file in (source / CARD, *source.glob("*.png"), *source.glob("*.gif")):
+                shutil.copy2(file, folder)
+        if not write_card(folder):
+            print(f"{CARD} was written by hand and is left as it is: see that its code loads this folder")
     return Path(out)
 
 

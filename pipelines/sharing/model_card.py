@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 
 import diffusers
 from accelerate import init_empty_weights
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.labels import names_in_order
 from pipelines.sharing.metrics import Metric
 from vidtwin_gen.data.names import markdown
-from vidtwin_gen.files import read_json, write_text
+from vidtwin_gen.files import read_json, read_text, write_text
 from vidtwin_gen.models.transformer import LatentTransformer
 
 INDEX = "model_index.json"
@@ -38,6 +40,8 @@ SAVE_AGAIN = "name the folder of a saved VidTwinPipeline"
 UNKNOWN = "not recorded"
 SAMPLING = ("guidance_scale", "guidance_interval", "internal_guidance_scale", "num_inference_steps")
 MODELS = {model.__name__: model for model in (AutoencoderVidTwin, LatentTransformer)}
+
+WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 
 RECIPE = {  # what of the flags the table shows; all of them are in the command
     "objective": "objective",
@@ -79,8 +83,9 @@ how it moves. Trained with vidtwin-gen.
 
 ## Use
 
-With {{ "diffusers 0.42, transformers and einops; the code is in this folder" if with_code else \
-"vidtwin-gen" }}{% if not repo_id %}, run in this folder; elsewhere its path, or its name on the hub, \
+With {{ "diffusers 0.42, transformers, accelerate and einops, and imageio-ffmpeg for the last line; \
+the code is in this folder" if with_code else "vidtwin-gen" }}\
+{% if not repo_id %}, run in this folder; elsewhere its path, or its name on the hub, \
 is in place of "."{% endif %}:
 
 ```python
@@ -88,7 +93,8 @@ import torch
 from diffusers.utils import export_to_video
 from {{ "diffusers" if with_code else "vidtwin_gen" }} import {{ loader }}
 
-pipe = {{ loader }}.from_pretrained("{{ repo_id or "." }}"{{ ", trust_remote_code=True" if with_code }})
+pipe = {{ loader }}.from_pretrained("{{ repo_id or "." }}"{{ ', variant="%s"'|format(variant) if variant }}\
+{{ ", trust_remote_code=True" if with_code }})
 generator = torch.Generator().manual_seed(0)
 frames = pipe({{ call|join(", ") }}).frames[0]
 export_to_video(frames, "video.mp4"{% if fps %}, fps={{ fps|round|int }}{% endif %})
@@ -113,6 +119,9 @@ Data set: {{ phrase(dataset) }}. Clips of {{ num_classes }} classes.\
 | {{ words }} | {{ "none" if name == "ema_decay" and not flags.get("use_ema", true) \
 else phrase(flags.get(name)) }} |
 {%- endfor %}
+{%- if flags.get("init_from") %}
+| started from the weights | {{ phrase(flags.init_from) }} |
+{%- endif %}
 | batch, clips a step | {{ phrase(batch) }} |
 | optimizer | {{ "Muon for the matrices of the blocks, else " if flags.get("optimizer") == "muon" }}\
 {{ "AdamW, betas %s and %s"|format(flags.adam_beta1, flags.adam_beta2) \
@@ -192,6 +201,7 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
             "classes": num_classes,
         },
         with_code=with_code,
+        variant=_variant(folder / "transformer"),
         loader="DiffusionPipeline" if with_code else "VidTwinPipeline",
         call=[
             json.dumps(class_names[0], ensure_ascii=False) if class_names else "0",
@@ -216,6 +226,24 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
     )
     write_text(path, f"{card}\n")
     return True
+
+
+def give_way(folder: str | os.PathLike[str], repo_id: str, **where: Any) -> None:
+    """Removes the card from a folder that is to be pushed, where the repository has one that was written by
+    hand and this one was written here. `where`: `subfolder` and `token` of `hf_hub_download`."""
+    own = Path(folder) / CARD
+    try:
+        there = hf_hub_download(repo_id, CARD, **where)
+    except EntryNotFoundError:
+        return
+    if MARK not in read_text(there) and MARK in read_text(own):
+        own.unlink()
+
+
+def _variant(folder: Path) -> str | None:
+    """Of the weights, such as "fp16"; None where there are some without one."""
+    found = [match["variant"] for file in folder.iterdir() if (match := WEIGHTS.fullmatch(file.name))]
+    return found[0] if found and all(found) else None
 
 
 def _without_weights(folder: Path, name: str, class_name: str) -> Any:

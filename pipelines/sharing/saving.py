@@ -81,8 +81,9 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
     def _push(
         self, folder: str | os.PathLike[str], repo_id: str, private: Any, token: Any, **upload: Any
     ) -> str:
-        from pipelines.sharing.model_card import write_card
+        from pipelines.sharing.model_card import give_way, write_card
 
         repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         write_card(folder, repo_id)
+        give_way(folder, repo_id, subfolder=upload.get("subfolder"), token=token)
         return self._upload_folder(folder, repo_id, token, **upload)

@@ -1,7 +1,8 @@
 """What is known of how a pipeline was made: `training` in its config, as JSON, for its model card.
 
 data      scalars of latents.json: windows per split, rate, fold, the autoencoder's digest; `name`
-flags     of train_dit.py, without places on the machine; num_processes: how many it ran in
+flags     of train_dit.py, without places on the machine, but of `init_from` the last part; num_processes: how
+          many it ran in
 sampling  of the generated clips that the metrics are of: scheduler, steps, guidance, seed
 metrics   by name, as `pipelines.sharing.metrics.Metric` writes them
 license   of the weights
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.flags import CardFlags
-from pipelines.sharing.metrics import SCALAR, metrics_of
+from pipelines.sharing.metrics import SCALAR, Metric, metrics_of
 from pipelines.sharing.model_card import CARD, INDEX, SAVE_AGAIN, write_card
 from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.records import GeneratedRecord, read_result
@@ -36,13 +37,16 @@ def training_record(config: Any, latents: Mapping[str, Any], num_processes: int)
             names and the whitening, stand elsewhere in the pipeline and are not repeated.
     """
     flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    learned = {name: value for name, value in flags.items() if name not in NOT_LEARNED}
+    if config.init_from:
+        learned["init_from"] = _without_place(config.init_from)
     return {
         "data": {
             name: _without_place(value)
             for name, value in latents.items()
             if _is_plain(value) and name != "command"  # of the same values, and digests
         },
-        "flags": {name: value for name, value in flags.items() if name not in NOT_LEARNED},
+        "flags": learned,
         "num_processes": num_processes,
     }
 
@@ -57,6 +61,7 @@ def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, l
         ValueError: a file that is missing, is no JSON or not of its kind, or none that a card shows.
     """
     metrics, sampling = dict(record.get("metrics", {})), record.get("sampling")
+    added: dict[str, Metric] = {}
     unknown = []
     for path in map(Path, paths):
         try:
@@ -64,7 +69,15 @@ def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, l
         except ValueError as error:
             raise ValueError(f"--metrics {path}: {error}") from None
         found = metrics_of(result)
-        metrics |= {name: metric.to_json() for name, metric in found.items()}
+        for name, metric in found.items():
+            if name in added and metric.protocol != added[name].protocol:
+                name = f"{name} ({metric.protocol.get('name', path.name)})"
+            if name in added:
+                raise ValueError(
+                    f"--metrics {path}: another of them has {name} by the same protocol: name one"
+                )
+            added[name] = metric
+            metrics[name] = metric.to_json()
         if isinstance(result, GeneratedRecord):
             others = [name for name, plain in SAID_IF_OTHER.items() if getattr(result, name) != plain]
             sampling = {name: getattr(result, name) for name in (*SAMPLING, *others)}

@@ -57,6 +57,8 @@ def run_without_package(code, *words, cwd, **variables):
     installation adds to the path (.pth) is not, nor is the working directory."""
     no_package = (
         f"import sys; sys.path.append({str(Path(torch.__file__).parents[1])!r})\n"
+        "for name in ('av', 'cv2', 'datasets', 'decord', 'imageio', 'matplotlib', 'peft', 'torchmetrics'):\n"
+        "    sys.modules[name] = None\n"  # the card names none of them for loading
         "for name in ('vidtwin_gen', 'autoencoder', 'pipelines', 'eval'):\n"
         "    try: __import__(name)\n"
         "    except ModuleNotFoundError: continue\n"

@@ -23,6 +23,7 @@ PUSH_AND_LOAD = """
 import sys
 import torch
 import vidtwin_gen
+from huggingface_hub import HfApi
 from diffusers import AutoModel, DiffusionPipeline
 from safetensors.torch import save_file
 
@@ -36,6 +37,9 @@ pipe = vidtwin_gen.VidTwinPipeline.from_pretrained(local)
 commit = pipe.push_to_hub("user/whole", commit_message="The first")
 assert commit.commit_message == "The first"
 pipe.push_to_hub("user/whole", variant="fp16")
+HfApi().create_repo("user/mine")
+HfApi().upload_file(path_or_fileobj=b"# Mine", path_in_repo="README.md", repo_id="user/mine")
+pipe.push_to_hub("user/mine")
 pipe.save_pretrained(out + "/sharded", max_shard_size="100KB", push_to_hub=True, repo_id="user/sharded")
 
 classes = {"ours": vidtwin_gen.VidTwinPipeline, "any": DiffusionPipeline}
@@ -86,10 +90,13 @@ def test_what_is_pushed_comes_back(saved, tmp_path):
         weights = "diffusion_pytorch_model"
         assert {f"vae/{weights}.safetensors", f"transformer/{weights}.fp16.safetensors"} <= set(whole)
         assert len([path for path in sharded if path.startswith(f"vae/{weights}-0000")]) > 1
-        for name, files in (("user/whole", whole), ("user/sharded", sharded)):
+        for call, files in (('"user/whole", variant="fp16"', whole), ('"user/sharded"', sharded)):
             card = files["README.md"].decode()
-            assert "library_name: diffusers" in card and f'from_pretrained("{name}")' in card
+            assert "library_name: diffusers" in card and f"from_pretrained({call})" in card
             assert json.loads(files["model_index.json"])["vae"] == ["vidtwin_gen", "AutoencoderVidTwin"]
+
+        mine = hub.files("user/mine")  # where somebody had written a card
+        assert mine["README.md"] == b"# Mine" and f"vae/{weights}.safetensors" in mine
 
     videos = load_file(tmp_path / "videos.safetensors")
     assert len(videos) == 6
