@@ -116,7 +116,8 @@ def build_video_autoencoder(path: str | Path) -> ModelMixin:
     config = read_json(path, A_CONFIG)
     is_own = config.get("_class_name") == AutoencoderVidTwin.__name__
     model_class = AutoencoderVidTwin if is_own else _class_of(config, path, A_CONFIG)
-    arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+    # of an exported one auto_map says where its code is
+    arguments = {k: value for k, value in config.items() if not k.startswith("_") and k != "auto_map"}
     known = list(inspect.signature(model_class.__init__).parameters)[1:]
     if unknown := [name for name in arguments if name not in known]:
         raise ValueError(f"{path}: {model_class.__name__} has no {unknown[0]}; it has {', '.join(known)}")

@@ -114,7 +114,9 @@ def merged_table(comparison: Comparison) -> Table:
         for number in numbers:
             place = (number.quantity, number.key)
             rows.setdefault(place, number)
-            cells.setdefault(place, {})[run] = number.text
+            of_runs = cells.setdefault(place, {})
+            if number.text not in of_runs.get(run, ""):  # of several results under one protocol each
+                of_runs[run] = "; ".join(filter(None, (of_runs.get(run), number.text)))
     first = [name for pair in KERNEL.items() for name in pair]
     quantities = list(dict.fromkeys([*first, *(quantity for quantity, _ in rows)]))
     order = sorted(rows, key=lambda place: quantities.index(place[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -181,7 +182,7 @@ def draw_training(record: Mapping[str, Any], narrow: bool) -> Figure:
     """Quality over the FLOPs of stage 2: the mean of each point's seeds, and the seeds."""
     figure, axes = _panels("TFLOPs of stage 2", narrow)
     calls = record["study"]["num_inference_steps"]
-    for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
+    for colour, (name, row) in zip(cycle(COLOURS), record["rows"].items(), strict=False):
         for axis, measure in zip(axes, PLOTTED, strict=True):
             seeds = [dict(curve(seed, calls, measure)) for seed in row["seeds"].values()]
             steps = sorted(set.intersection(*map(set, seeds)))
@@ -199,7 +200,7 @@ def draw_sampling(record: Mapping[str, Any], narrow: bool) -> Figure:
     figure, axes = _panels("GFLOPs of a clip", narrow)
     study = record["study"]
     counts = sorted({study["num_inference_steps"], *study["more_inference_steps"]})
-    for colour, (name, row) in zip(COLOURS, record["rows"].items(), strict=False):
+    for colour, (name, row) in zip(cycle(COLOURS), record["rows"].items(), strict=False):
         spent = [sampling_flops(row, count, study["guidance_scale"]) / 1e9 for count in counts]
         for axis, measure in zip(axes, PLOTTED, strict=True):
             seeds = [measured(row, row["ends"]["steps"], count, measure) for count in counts]

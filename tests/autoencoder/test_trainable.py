@@ -89,6 +89,9 @@ def test_a_run_resumes_to_the_same_weights_and_a_saved_folder_goes_on(config_of,
 def test_ours_may_be_named_like_the_others(config_of, synthetic_root, tmp_path, capsys):
     path = config_of("AutoencoderVidTwin", **TINY_AUTOENCODER)
     assert autoencoder_to_train(str(path)).training
+    exported = json.loads(path.read_text()) | {"auto_map": {"AutoModel": "code.AutoencoderVidTwin"}}
+    (tmp_path / "exported.json").write_text(json.dumps(exported))
+    assert build_video_autoencoder(tmp_path / "exported.json").config.patch_size
     with pytest.raises(ValueError, match="holds no nowhere.json; name a JSON file of a video"):
         autoencoder_to_train("nowhere.json")
     flags = VAE_FLAGS | {"data": synthetic_root, "autoencoder": path, "dry_run": None}

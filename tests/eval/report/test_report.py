@@ -481,6 +481,14 @@ def test_what_a_codec_does_stands_below_the_numbers(tmp_path: Path) -> None:
     assert "\nh264 moves it.\n" in write_report(tmp_path).with_suffix(".md").read_text()
 
 
+def test_two_distances_under_one_protocol_both_stand(tmp_path: Path) -> None:
+    for name, value in (("fvd", 321.5), ("fvd_guidance_4", 99.25)):
+        fvd_result(value, PROTOCOL).write(tmp_path / f"eval/{name}.json")
+    text = write_report(tmp_path).with_suffix(".md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| FVD, generated |")][:1]
+    assert "321.5" in row and "99.2" in row
+
+
 def test_accuracies_of_clips_with_and_without_a_codec_share_no_row(tmp_path: Path) -> None:
     runs = [tmp_path / name for name in ("plain", "coded")]
     for run, about in zip(runs, ({}, {"codec": "h264 yuv420p", "note": "h264 moves it"}), strict=True):
