@@ -82,6 +82,7 @@ STAGE_2: dict[str, Row] = {
     ),
     "internal": Row("--internal_guidance", "arXiv 2512.24176", INTERNAL),
     "contrastive": Row("--contrastive_weight 0.05", "arXiv 2506.05350"),
+    "no-contrastive": Row("--contrastive_weight 0"),
     "dit": Row("--block_type dit", "arXiv 2501.01423"),
     "repa": Row("--repa_weight 0.5 --repa_dim 256", "arXiv 2410.06940", needs="features"),
 }

@@ -184,6 +184,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # real clips on a CPU
     "cpu": {
         **DEMO,
+        "contrastive_weight": 0.05,
         "train_batch_size": 32,
         "max_train_steps": 2500,
         "checkpointing_steps": 100,
