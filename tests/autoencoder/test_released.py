@@ -16,6 +16,8 @@ from autoencoder.released import (
     infer_config,
     to_released_state_dict,
 )
+from tests.builders.autoencoders import build_autoencoder
+from vidtwin_gen.weights import weights_sha256
 
 SHARED = Path(__file__).parents[3] / "shared"
 SIZES = {
@@ -189,7 +191,16 @@ def test_the_command_writes_a_folder_and_its_reverse_the_names(released, checkpo
     assert AutoencoderVidTwin.from_pretrained(tmp_path / "ours").config.num_heads == 2
     main(["convert", str(tmp_path / "ours"), str(tmp_path / "back.safetensors"), "--reverse"])
     back = load_file(tmp_path / "back.safetensors")
+    positions = back.pop("encoder.pos_embed")
     assert back and all(torch.equal(back[name], released[name]) for name in back)
+    ours = AutoencoderVidTwin.from_pretrained(tmp_path / "ours")
+    assert torch.equal(positions[0], ours.encoder.spatial)
+    main(["convert", str(tmp_path / "back.safetensors"), str(tmp_path / "again"), *heads])
+    assert weights_sha256(tmp_path / "again") == weights_sha256(tmp_path / "ours")
+    build_autoencoder(dynamics_type="none").save_pretrained(tmp_path / "other")
+    with pytest.raises(SystemExit):
+        main(["convert", str(tmp_path / "other"), str(tmp_path / "other.safetensors"), "--reverse"])
+    assert "the release is of square clips and of both latents" in capsys.readouterr().err
 
 
 def truncated(path):
