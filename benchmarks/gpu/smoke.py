@@ -15,9 +15,10 @@ TINY_VAE += ["--num_queries", 8, "--structure_channels", 2, "--dynamics_channels
 TINY_VAE += ["--max_train_steps", 4, "--gan_start", 2, "--validation_steps", 4, "--checkpointing_steps", 2]
 TINY_VAE += ["--num_validation_videos", 4, "--dataloader_num_workers", 2]
 TINY_VAE += ["--compile", "false"]
-TINY_DIT = ["--preset", "ucf101-10", "--hidden_size", 48, "--num_layers", 2, "--train_batch_size", 4]
-TINY_DIT += ["--patch_size", 1, "--max_train_steps", 4, "--validation_steps", 4, "--checkpointing_steps", 2]
-TINY_DIT += ["--dataloader_num_workers", 2, "--num_inference_steps", 3, "--compile", "false"]
+TINY_DIT = ["--preset", "ucf101-10", "--hidden_size", 48, "--num_layers", 2, "--num_heads", 3]
+TINY_DIT += ["--train_batch_size", 4, "--patch_size", 1, "--num_inference_steps", 3]
+TINY_DIT += ["--max_train_steps", 4, "--validation_steps", 4, "--checkpointing_steps", 2]
+TINY_DIT += ["--dataloader_num_workers", 2, "--compile", "false"]
 CHECKPOINTING = ["--gradient_checkpointing", "true"]
 COMPILE = ["--compile", "true"]
 
