@@ -178,26 +178,18 @@ def rename_owned(folder: Path, path: Path) -> None:
     """Gives a folder that this process owns its name, in place of what is there, and leaves no trace of the
     ownership in it. An empty working directory stays, as a shell stands in it, and a mount point has to:
     what is in the folder goes there, JSON last."""
-    if _stays(path):
+    stays = path == Path.cwd() and not any(path.iterdir())
+    if not stays:
+        shutil.rmtree(path, ignore_errors=True)
+        stays = path.is_dir() and not any(path.iterdir())
+    if stays:
         for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
             shutil.move(file, path / file.name)  # it may be another disk
         folder.rmdir()
     else:
-        shutil.rmtree(path, ignore_errors=True)
         folder.rename(path)
     for name in (OWNER, LOCK):
         (path / name).unlink(missing_ok=True)
-
-
-def _stays(path: Path) -> bool:
-    """Whether an empty folder is not to be replaced, or cannot be; otherwise it is gone then."""
-    if path == Path.cwd():
-        return not any(path.iterdir())
-    try:
-        path.rmdir()
-    except OSError as error:
-        return error.errno == errno.EBUSY
-    return False
 
 
 @contextmanager

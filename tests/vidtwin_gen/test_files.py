@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -208,14 +207,14 @@ def test_a_folder_behind_a_link_is_filled_where_it_is(tmp_path):
 
 def test_a_mount_point_is_filled(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
-    remove = Path.rmdir
+    remove = os.rmdir
 
-    def busy(path):
-        if path.name == "out":
+    def busy(path, **where):
+        if os.path.basename(path) == "out":
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
-        remove(path)
+        remove(path, **where)
 
-    monkeypatch.setattr(Path, "rmdir", busy)
+    monkeypatch.setattr(os, "rmdir", busy)
     there = (tmp_path / "out").stat().st_ino
     with new_folder(tmp_path / "out") as partial:
         write_text(partial / "a", "first")
