@@ -108,15 +108,13 @@ def headline(comparison: Comparison) -> Table:
 def merged_table(comparison: Comparison) -> Table:
     """A row for each quantity under each protocol, a column for each run; numbers that others have published
     under the very same protocol in a column of their own."""
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+    cells: dict[tuple[str, str], dict[str, list[str]]] = {}  # by run, of several results each
     rows: dict[tuple[str, str], Measured] = {}
     for run, numbers in comparison.measured.items():
         for number in numbers:
             place = (number.quantity, number.key)
             rows.setdefault(place, number)
-            of_runs = cells.setdefault(place, {})
-            if number.text not in of_runs.get(run, ""):  # of several results under one protocol each
-                of_runs[run] = "; ".join(filter(None, (of_runs.get(run), number.text)))
+            cells.setdefault(place, {}).setdefault(run, []).append(number.text)
     first = [name for pair in KERNEL.items() for name in pair]
     quantities = list(dict.fromkeys([*first, *(quantity for quantity, _ in rows)]))
     order = sorted(rows, key=lambda place: quantities.index(place[0]))
@@ -128,7 +126,7 @@ def merged_table(comparison: Comparison) -> Table:
             (
                 place[0],
                 comparison.name(rows[place]),
-                *(cells[place].get(run, NONE) for run in comparison.measured),
+                *("; ".join(dict.fromkeys(cells[place].get(run, [NONE]))) for run in comparison.measured),
                 *([published[place] or NONE] if beside else []),
             )
             for place in order
