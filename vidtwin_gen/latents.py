@@ -166,14 +166,8 @@ class LatentLayout:
 
     def expand_channels(self, values: Sequence[float] | torch.Tensor) -> torch.Tensor:
         """(num_channels,) one value per grid and channel, in layout order -> (L,) one per latent number."""
-        try:
-            values = torch.as_tensor(values, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"expected {self.num_channels} numbers, got {values!r}") from None
-        if values.shape != (self.num_channels,) or not torch.isfinite(values).all():
-            raise ValueError(
-                f"expected {self.num_channels} finite values, one per grid and channel, got {values.tolist()}"
-            )
+        self._check_one_per_channel(values)
+        values = torch.as_tensor(values, dtype=torch.float32)
         per_grid = values.split([grid.channels for grid in self.grids])
         return torch.cat(
             [part.repeat(grid.num_positions) for grid, part in zip(self.grids, per_grid, strict=True)]
@@ -196,6 +190,20 @@ class LatentLayout:
         shift, scale = self._statistics(latents, mean, std)
         return latents * scale + shift
 
+    def _check_one_per_channel(self, values: Sequence[float] | torch.Tensor) -> list[float]:
+        """The numbers, looked at in plain Python: a model that is counted and not allocated has its
+        statistics, too. Raises ValueError unless they are finite and one per grid and channel."""
+        try:
+            numbers = values.tolist() if isinstance(values, torch.Tensor) else list(values)
+            finite = all(map(math.isfinite, numbers))
+        except TypeError:
+            raise ValueError(f"expected {self.num_channels} numbers, got {values!r}") from None
+        if len(numbers) != self.num_channels or not finite:
+            raise ValueError(
+                f"expected {self.num_channels} finite values, one per grid and channel, got {numbers}"
+            )
+        return numbers
+
     def check_whitening(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Raises ValueError unless there are both or neither, as many as `whiten` needs, of numbers that a
         channel may have, and deviations above 0."""
@@ -204,19 +212,14 @@ class LatentLayout:
         for name, values in (("latents_mean", mean), ("latents_std", std)):
             if values is None:
                 continue
-            numbers = values.tolist() if isinstance(values, torch.Tensor) else values
-            # in plain Python: a model that is counted and not allocated has its statistics, too
-            if not isinstance(numbers, Sequence) or not all(isinstance(n, int | float) for n in numbers):
-                raise ValueError(f"{name}: expected {self.num_channels} numbers, got {values!r}")
-            if len(numbers) != self.num_channels or not all(map(math.isfinite, numbers)):
-                raise ValueError(
-                    f"{name}: expected {self.num_channels} finite values, one per grid and channel, "
-                    f"got {list(numbers)}"
-                )
+            try:
+                numbers = self._check_one_per_channel(values)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
             if name == "latents_std" and min(numbers) <= 0:
-                raise ValueError(f"{name} must be above 0, got {list(numbers)}")
+                raise ValueError(f"{name} must be above 0, got {numbers}")
             if max(map(abs, numbers)) > LARGEST_STATISTIC:
-                raise ValueError(f"{name} must be at most {LARGEST_STATISTIC:g}, got {list(numbers)}")
+                raise ValueError(f"{name} must be at most {LARGEST_STATISTIC:g}, got {numbers}")
 
     def to_config(self) -> list[dict[str, Any]]:
         """Plain JSON."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -105,9 +104,10 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
         shape = adapter.clip_size(vae, layout)
         sizes = {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}}
         patch_sizes = flags.patch_size or [_one_number(config["patch_size"], flags.pipeline)]
-        arguments = set(signature(LatentTransformer.__init__).parameters) & config.keys()
-        others = arguments - {"layout", "patch_size", *SIZES_OF_A_ROW}
-        make_model = partial(LatentTransformer, **{name: config[name] for name in others})
+        own = {"layout", "patch_size", *SIZES_OF_A_ROW}  # of a row
+        arguments, *_ = LatentTransformer.extract_init_dict(config)
+        others = {name: value for name, value in arguments.items() if name not in own}
+        make_model = partial(LatentTransformer, **others)
         of_the_paper = partial(LatentTransformer, num_classes=config["num_classes"])
     else:
         shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
