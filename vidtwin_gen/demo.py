@@ -127,7 +127,8 @@ class Stage:
 
 
 def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
-    """The commands that a user would type, from the data to the results. `own_data`: your videos, or None."""
+    """The commands that a user would type, from the data to the results. `own_data`: your videos, or None.
+    Raises ValueError as `fitted`."""
     size = DEMO_SIZES[preset]
     if own_data:
         size = fitted(size, own_data)

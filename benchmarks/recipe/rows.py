@@ -54,7 +54,8 @@ class Row:
         return "--shift" not in self.flags
 
 
-# The presets train with what won. So a row takes a part of that away, or adds what is not in it.
+# The presets train with what won. So a row takes a part of that away, or adds what is not in it. Contrastive
+# flow matching is in `cpu` alone: one of its two rows is the base.
 STAGE_1: dict[str, Row] = {
     BASE: Row(),
     "adamw": Row("--optimizer adamw", "arXiv 2510.19376"),

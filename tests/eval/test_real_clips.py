@@ -49,7 +49,7 @@ def test_a_class_that_runs_out_of_videos_has_fewer_clips_or_further_windows(
     """Each number keeps its class; no clip is taken for another video's."""
     root = Path(shutil.copytree(few_videos, tmp_path / "data"))
 
-    def read(repeated: bool) -> tuple[list[int], list[list[int]], RealClips]:
+    def read(repeated: bool) -> tuple[list[int], list[int], RealClips]:
         real = RealClips.of_split(root, (4, 16, 16), "train")
         names = real.even_names(None)
         numbers: list[int] = []

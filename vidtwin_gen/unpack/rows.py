@@ -15,9 +15,8 @@ from vidtwin_gen.files import loading
 from vidtwin_gen.flags import is_hub_id
 
 TEST_NAMES = ("test", "validation")  # of these the first that is there
-SPLIT_OF = {
-    word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words
-}  # "val", "dev", ...
+# "val", "dev", ... are "validation", as `datasets` reads names of files
+SPLIT_OF = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
 SAVED = ("state.json", "dataset_dict.json")
 LABELS = ("cls", "class", "class_name", "category")
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
