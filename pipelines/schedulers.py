@@ -28,7 +28,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "beta_end": 0.02,
         "beta_schedule": "linear",
         "rescale_betas_zero_snr": False,
+        "snr_shift_scale": 1.0,
+        "interpolation_type": "linear",
     },
+}
+SETTINGS_OF_CLASS = {  # others divide infinity by itself in the last step, whose noise level is 0
+    "UniPCMultistepScheduler": {"solver_type": "bh2", "predict_x0": True, "lower_order_final": True},
 }
 SETTINGS_OF_ALL = {
     "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
@@ -37,16 +42,31 @@ SETTINGS_OF_ALL = {
     "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
 }
 SHIFTS = {"shift", "flow_shift"}  # of the noise levels: numbers above 0
-# Run backwards, or take prediction_type="sample" and raise at the first step, or are no DDPM's in their
-# arguments: found by trying all that diffusers 0.42 has.
+# Run backwards, or have a noise or arguments of their own, or take prediction_type="sample" and raise at the
+# first step: found by trying all that diffusers 0.42 has, as the test does.
 UNFIT = {
     "CogVideoXDPMScheduler",
     "DDIMInverseScheduler",
     "DPMSolverMultistepInverseScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
     "EulerAncestralDiscreteScheduler",
+    "HeliosDMDScheduler",
+    "HeliosScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "MiniMaxH3Scheduler",
     "PNDMScheduler",
+    "SCMScheduler",
+    "UnCLIPScheduler",
+}
+# Settings by which solvers for DDPM put the noise levels elsewhere, some beyond a flow's, others short of 0.
+OTHER_SIGMAS = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "final_sigmas_type": "zero",
 }
 EXPECTED = {
     "flow_prediction": "the velocity of a flow, for FlowMatchEulerDiscreteScheduler, "
@@ -103,11 +123,10 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     if not right_family or name in UNFIT:
         found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
     else:
-        settings = {
-            key: value
-            for key, value in (SETTINGS[prediction_type] | SETTINGS_OF_ALL).items()
-            if known.get(key, value) != value
-        }
+        wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL | SETTINGS_OF_CLASS.get(name, {})
+        settings = {key: value for key, value in wanted.items() if known.get(key, value) != value}
+        if str(known.get("variance_type")).startswith("learned"):  # which the transformer does not predict
+            settings["variance_type"] = "fixed_small"
         for key in SHIFTS & known.keys():
             if not (isinstance(known[key], (int, float)) and 0 < known[key] < math.inf):
                 settings[key] = 1.0
@@ -147,8 +166,15 @@ def set_timesteps(
         scheduler exceed.
 
     Raises:
-        ValueError: both schedules, one that this scheduler does not take, or values out of order or range.
+        ValueError: both schedules, one that this scheduler does not take, or values out of order or range; or
+            a scheduler whose noise levels are not those of a flow, all in [0, 1] and the last one 0.
     """
+    has_flow_sigmas = bool(known_settings(scheduler).get("use_flow_sigmas"))
+    if has_flow_sigmas and timesteps is not None:  # some fail, some take their own all the same
+        raise ValueError(
+            f"{type(scheduler).__name__} takes no timesteps for a flow, got {list(timesteps)}: leave them "
+            f"out, or assign pipe.scheduler = {WAY_OUT['flow_prediction']}, which does"
+        )
     schedules = [("timesteps", timesteps, float(NUM_TRAIN_TIMESTEPS))]
     schedules += [("sigmas", sigmas, 1.0 if is_flow_matching(scheduler) else math.inf)]
     for name, values, top in schedules:
@@ -159,9 +185,29 @@ def set_timesteps(
             raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
     levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
     retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
+    if has_flow_sigmas:
+        check_flow_sigmas(scheduler)
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
+
+
+def check_flow_sigmas(scheduler: Any) -> None:
+    """Raises ValueError where a solver for DDPM, told to be a flow's, has other noise levels: where they rise
+    beyond 1 it computes NaN, and where they end above 0 it leaves noise in the clip."""
+    sigmas, name = scheduler.sigmas.double(), type(scheduler).__name__
+    if ((sigmas >= 0) & (sigmas <= 1)).all() and sigmas[-1] == 0:
+        return
+    known = known_settings(scheduler)
+    other = {key: value for key, value in OTHER_SIGMAS.items() if known.get(key, value) != value}
+    values = ", ".join(f"{key}={known[key]!r}" for key in other)
+    changes = ", ".join(f"{key}={value!r}" for key, value in other.items())
+    line = f"{name}.from_config(pipe.scheduler.config, {changes})" if other else WAY_OUT["flow_prediction"]
+    raise ValueError(
+        f"pipe.scheduler is a {name}{' with ' + values if other else ''}, whose noise levels go from "
+        f"{sigmas[0]:.4g} to {sigmas[-1]:.4g}; a flow's fall from at most 1 to 0. Assign pipe.scheduler = "
+        f"{line}"
+    )
 
 
 def model_timestep(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:

@@ -1,20 +1,25 @@
 """Every scheduler samples what it should, from a denoiser whose answer is known, and others are refused."""
 
+import inspect
+
 import diffusers
 import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     LCMScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.utils import DummyObject
 
-from pipelines.schedulers import SETTINGS, UNFIT, check_scheduler
+from pipelines.schedulers import SETTINGS, SETTINGS_OF_ALL, UNFIT, check_scheduler
 from tests.builders.gaussian import (
     FLOW,
     ODE_SOLVERS,
@@ -43,7 +48,10 @@ def test_an_ode_solver_ends_where_the_flow_does(name):
 def test_a_scheduler_that_draws_noise_samples_the_distribution(name):
     prediction_type, scheduler = STOCHASTIC[name]
     pipe = build_gaussian(scheduler, prediction_type)
-    clips = generate(pipe, 2, num_videos_per_class=64, **UNGUIDED)
+    check_distribution(pipe, generate(pipe, 2, num_videos_per_class=64, **UNGUIDED))
+
+
+def check_distribution(pipe, clips):
     centred = clips - 1.0  # the mean of class 2
     assert abs(centred.mean()) < 0.05
     assert centred.var() == pytest.approx(1.0, abs=0.2)
@@ -202,6 +210,72 @@ def test_schedulers_that_fail_in_the_middle_are_refused_at_the_start(unfit):
     scheduler = getattr(diffusers, unfit).from_config(DDIMScheduler(**X0, clip_sample=False).config)
     with pytest.raises(ValueError, match=f"pipe.scheduler is a {unfit};"):
         check_scheduler(scheduler, "sample")
+
+
+def can_be_made(scheduler_class):
+    """Not those of packages that are not installed, and of other kinds of data, which need arguments."""
+    if isinstance(scheduler_class, DummyObject):
+        return False
+    parameters = [*inspect.signature(scheduler_class.__init__).parameters.values()][1:]
+    return all(parameter.default is not parameter.empty for parameter in parameters)
+
+
+ALL = [
+    name for name in dir(diffusers) if name.endswith("Scheduler") and can_be_made(getattr(diffusers, name))
+]
+# for distilled networks, whose every prediction is a sample: from another's they sample too little
+CONSISTENCY = {"FlowMatchLCMScheduler", "LCMScheduler", "TCDScheduler"}
+
+
+@pytest.mark.parametrize("prediction_type", SETTINGS)
+@pytest.mark.parametrize("name", sorted({*ALL} - CONSISTENCY - UNFIT))
+def test_what_is_not_refused_samples_the_distribution(name, prediction_type):
+    scheduler_class = getattr(diffusers, name)
+    known = inspect.signature(scheduler_class.__init__).parameters
+    settings = SETTINGS[prediction_type] | SETTINGS_OF_ALL
+    scheduler = scheduler_class(**{key: value for key, value in settings.items() if key in known})
+    pipe = build_gaussian(scheduler, prediction_type)
+    try:
+        clips = generate(pipe, 2, num_videos_per_class=64, **UNGUIDED)
+    except ValueError as error:
+        assert "pipe.scheduler is a" in str(error)
+    else:
+        check_distribution(pipe, clips)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "seen"),
+    [
+        (
+            DPMSolverMultistepScheduler(**FLOW, use_karras_sigmas=True),
+            "use_karras_sigmas=True, whose .* from 1",
+        ),
+        (DPMSolverMultistepScheduler(**FLOW, use_lu_lambdas=True), "use_lu_lambdas=True"),
+        (UniPCMultistepScheduler(**FLOW, use_exponential_sigmas=True), "use_exponential_sigmas=True"),
+        (UniPCMultistepScheduler(**FLOW, final_sigmas_type="sigma_min"), "final_sigmas_type='sigma_min'"),
+        (UniPCMultistepScheduler(**FLOW, solver_type="bh1"), "solver_type='bh1'"),
+        (DEISMultistepScheduler(**FLOW), "is a DEISMultistepScheduler, whose noise levels"),
+    ],
+)
+def test_noise_levels_that_are_no_flows_are_refused_before_the_first_step(scheduler, seen):
+    pipe = build_gaussian(scheduler)
+    hook = pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match=seen) as error:
+        generate(pipe)
+    hook.remove()
+    pipe.scheduler = eval(str(error.value).split("Assign pipe.scheduler = ")[1], globals() | {"pipe": pipe})
+    assert generate(pipe, **UNGUIDED).isfinite().all()
+
+
+def test_a_solver_with_karras_noise_levels_within_those_of_a_flow_stays():
+    pipe = build_gaussian(UniPCMultistepScheduler(**FLOW, use_karras_sigmas=True))
+    check_distribution(pipe, generate(pipe, 2, num_videos_per_class=64, **UNGUIDED))
+
+
+@pytest.mark.parametrize("solver", [DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler])
+def test_timesteps_that_a_solver_does_not_take_are_refused(solver):
+    with pytest.raises(ValueError, match=rf"{solver.__name__} takes no timesteps for a flow, got \[900\.0"):
+        generate(build_gaussian(solver(**FLOW)), timesteps=[900.0, 500.0, 100.0])
 
 
 def test_an_unused_setting_refuses_nothing():
