@@ -19,6 +19,7 @@ if __name__ == "__main__":
     parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     inputs = {"latents": latents_sha256(config.latents), "vae": metadata["autoencoder_sha256"]}
     if config.init_from:
-        inputs["init_from"] = load_initial_weights(transformer, config.init_from, "transformer")
+        inputs["init_from"] = load_initial_weights(transformer, config, "transformer")
     dataset = LatentDataset(rows["train"], seed=config.seed, features=bool(heads))
     config.count_epochs(len(dataset), accelerator.num_processes)
     prepare_model(transformer, config, accelerator)
@@ -139,17 +140,24 @@ def predicted_peak(transformer: LatentTransformer, config: DiTConfig, accelerato
 def alignment_head(
     transformer: LatentTransformer, metadata: Mapping[str, Any], config: DiTConfig
 ) -> AlignmentHead:
-    """Trained with the transformer. Raises ValueError where the latents have no features."""
+    """Trained with the transformer. Raises ValueError where the latents have no features, or one of a clip to
+    be normalised."""
     if "features" not in metadata:
         raise ValueError(
             f"--repa_weight {config.repa_weight} aligns with features, and --latents {config.latents} has "
             "none: encode again with --features, a V-JEPA 2 or VideoMAE of transformers, or leave it out"
         )
+    grid = metadata["features"]["grid"]
+    if config.repa_normalise and math.prod(grid) == 1:
+        raise ValueError(
+            f"--repa_normalise standardises over the features' grid, and those of --latents {config.latents} "
+            "are one for a clip: leave it out"
+        )
     return AlignmentHead(
         transformer.layout,
         transformer.patch_sizes,
         config.hidden_size,
-        metadata["features"]["grid"],
+        grid,
         metadata["features"]["dim"],
         config.repa_dim,
         config.repa_normalise,

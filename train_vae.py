@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.autoencoder:
         inputs["autoencoder"] = source_sha256(config.autoencoder)
     if config.init_from:
-        inputs["init_from"] = load_initial_weights(vae, config.init_from, "autoencoder")
+        inputs["init_from"] = load_initial_weights(vae, config, "autoencoder")
     config.count_epochs(len(dataset), accelerator.num_processes)
     lpips = load_perceptual(config, accelerator)
     return_posterior(vae, layout)
@@ -121,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     )
                 run.report_validation(values)
             run.save_checkpoint_if_due()
+        bad_videos.gather()
+        bad_held_out.gather()
         run.export("autoencoder", lambda model: model)
         if run.had_steps_left:
             accelerator.print(f"train: {bad_videos.summary()}; held out: {bad_held_out.summary()}")

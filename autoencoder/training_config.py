@@ -219,6 +219,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "released": {
         **preset("released"),
         **ON_A_GPU,
+        "flip": False,
         "adam_beta1": 0.0,
         "adam_beta2": 0.9,
         "learning_rate": 3e-5,

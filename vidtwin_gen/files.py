@@ -195,7 +195,7 @@ def rename_owned(folder: Path, path: Path) -> None:
 @contextmanager
 def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
     """The folder, made where there is none, is this process's alone as long as the context lasts. Half files
-    that a killed writer has left in it are removed.
+    that a killed writer has left below it are removed.
 
     The system releases the lock, a file that stays, when the process dies, however it does. Other machines
     see it over NFS and Lustre, where these are not mounted with `nolock` or `localflock`.
@@ -218,7 +218,9 @@ def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
         raise ValueError(f"{folder} is in use by {who}: let it finish, or {way_out}") from None
     try:
         for left in [path for path in folder.rglob("*.partial") if PARTIAL.fullmatch(path.name)]:
-            left.unlink()  # of a writer that was killed
+            if writer := _locked(left):  # else one that is writing, below a folder of its own
+                left.unlink()
+                writer.close()
         start = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname(), "start": start})
         yield

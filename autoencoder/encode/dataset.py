@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
+from accelerate.utils import gather_object
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -30,7 +31,7 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes
+from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, refuse
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
@@ -128,6 +129,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         ]
 
         def describe() -> None:
+            for name in (name for name, file in folder.files.items() if not file["num_rows"]):
+                (folder.path / name).unlink(missing_ok=True)  # all bad; `datasets` reads no empty file
             metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
             write_json(folder.path / METADATA, metadata)
             names = {"vae": _name(flags.vae), "data": _name(flags.data)}
@@ -182,19 +185,38 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         unit="window",
         disable=not state.is_main_process,
     ) as bar:
-        stream = iter(loader)
-        for name, of_file in batches.items():
-            encoded: list[dict[str, Any]] = []
-            skipped: list[tuple[int, str]] = []
-            for batch in islice(stream, len(of_file)):
-                bad_videos.update(batch)
-                encoded += rows.encode(batch)
-                skipped += batch["skipped"]
-                bar.update(len(batch["index"]))
-            about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
-            _add(folder, name, rows.table(encoded), about)
+        error, stream = "", iter(loader)
+        try:
+            for name, of_file in batches.items():
+                _encode_file(folder, name, rows, islice(stream, len(of_file)), bad_videos, bar)
+        except ValueError as caught:
+            error = str(caught)
+    if errors := [error for error in gather_object([error]) if error]:  # else the others would wait for ever
+        refuse(errors[0])
     folder.gather()
-    return _bad_videos(folder, files, len(rows.index), flags)
+    try:
+        return _bad_videos(folder, files, len(rows.index), flags)
+    except ValueError as all_raise:
+        refuse(str(all_raise))
+
+
+def _encode_file(
+    folder: PartialFolder,
+    name: str,
+    rows: RowEncoder,
+    batches: Iterable[Mapping[str, Any]],
+    bad_videos: BadVideos,
+    bar: tqdm,
+) -> None:
+    encoded: list[dict[str, Any]] = []
+    skipped: list[tuple[int, str]] = []
+    for batch in batches:
+        bad_videos.update(batch)
+        encoded += rows.encode(batch)
+        skipped += batch["skipped"]
+        bar.update(len(batch["index"]))
+    about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
+    _add(folder, name, rows.table(encoded), about)
 
 
 def _bad_videos(
@@ -263,8 +285,10 @@ def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags)
 
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     """The whitening statistics of the training rows, and counts."""
-    files = dict(sorted(folder.files.items()))
+    files = {name: file for name, file in sorted(folder.files.items()) if file["num_rows"]}
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
+    if not train:
+        raise ValueError("no video of the train split gives a clip, and the statistics are of those")
     rows = datasets.IterableDataset.from_parquet(train, columns=["mean", "logvar"])
     mean, std = latent_statistics(rows, layout)
     return {

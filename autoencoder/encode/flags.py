@@ -19,7 +19,7 @@ class EncodeFlags:
     )
     data: str = flag("folder of videos, or a data set of `datasets`, its folder or OWNER/NAME", required=True)
     out: str = flag("folder for the latents, new or empty", required=True)
-    fold: int = flag("official split, 1 to 3", 1, type=int)
+    fold: int = flag("official split", 1, type=int, choices=(1, 2, 3))
     stride: int | None = flag(
         "take every stride-th frame, as the autoencoder was trained", type=int, excludes="rate!"
     )

@@ -16,12 +16,20 @@ class PatchDiscriminator(nn.Module):
     Args:
         base_channels: after the first convolution; doubled by each of the next, up to eight times.
         num_layers: convolutions of stride 2. A side needs 3 * 2**num_layers pixels.
+
+    Raises:
+        ValueError: channels of a layer that 32 groups do not divide.
     """
 
     def __init__(self, in_channels: int = 3, base_channels: int = 64, num_layers: int = 3) -> None:
         super().__init__()
         self.min_size = 3 * 2**num_layers
         channels = [base_channels * min(2**i, 8) for i in range(num_layers + 1)]
+        if any(width % min(32, width) for width in channels[1:]):
+            raise ValueError(
+                f"the discriminator's channels are {channels}, and from 33 on they are normalised in 32 "
+                "groups: --discriminator_channels must be a power of 2 or a multiple of 16"
+            )
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, base_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)
         )

@@ -161,6 +161,14 @@ def test_half_files_of_a_killed_writer_are_removed_by_the_next_owner(tmp_path):
         assert (tmp_path / "of_the_user.partial").read_text() == "half"
 
 
+def test_a_file_that_is_being_written_below_stays_whoever_owns_the_folder(tmp_path):
+    with replacing_file(tmp_path / "sub" / "out.json") as partial:
+        partial.write_text("new")
+        with owned_folder(tmp_path, ""):
+            assert partial.read_text() == "new"
+    assert (tmp_path / "sub" / "out.json").read_text() == "new"
+
+
 def test_a_folder_that_would_be_the_same_is_done_already(tmp_path, capsys):
     def write(text):
         with new_or_same_folder(tmp_path / "out") as folder:

@@ -48,8 +48,9 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         _check_file(path / name, about, metadata)
     by_split = {}
     for split in ("train", "test"):
-        names = [name for name in files if name.startswith(f"{DATA}/{split}-")]
-        if not sum(files[name]["num_rows"] for name in names):
+        of_split = [name for name in files if name.startswith(f"{DATA}/{split}-")]
+        names = [name for name in of_split if files[name]["num_rows"]]  # of before, some have none
+        if not names:
             raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
         by_split[split] = names
     try:

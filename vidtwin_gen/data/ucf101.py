@@ -77,6 +77,11 @@ def _made(root: Path, splits: Sequence[Split], fold: int) -> tuple[list[datasets
     if lists is not None:
         files = _by_official_name(files, lists)
         names, split_of, strays = _official_splits(lists, fold, files)
+    elif fold != 1:
+        raise ValueError(
+            f"{root} has no {LISTS}, the lists of official splits, and so one split of its own, got "
+            f"fold={fold}: leave it out, or put the lists there"
+        )
     else:
         names, split_of = sorted(files), _hashed_splits(files)
     warnings = (

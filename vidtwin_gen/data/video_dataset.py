@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import datasets
 import pyarrow
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import default_collate
 
 from vidtwin_gen.data.decoding.frames import random_access
@@ -15,6 +16,7 @@ from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.data.video import Start, read_frames
+from vidtwin_gen.devices import processes
 from vidtwin_gen.draws import EpochOrder, seeded_generator
 from vidtwin_gen.flags import Decoder
 
@@ -158,6 +160,14 @@ class BadVideos:
                 f"too many bad files (limit {self.max_fraction:.0%}, --max_bad_fraction sets another): "
                 f"{self.summary()}"
             )
+
+    def gather(self) -> None:
+        """Take in what the other processes have met; all call it."""
+        if processes().num_processes == 1:
+            return
+        for reasons, seen in gather_object([(self.reasons, self._seen)]):
+            self.reasons |= reasons
+            self._seen |= seen
 
     def summary(self) -> str:
         """One line: how many, and the first few by name."""

@@ -14,6 +14,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.models.modeling_utils import ModelMixin
 
 from vidtwin_gen.files import read_json
+from vidtwin_gen.training.checkpoints import recorded_digest
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
 from vidtwin_gen.training.hub import repo_id
@@ -28,11 +29,19 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
 
     Raises:
         ValueError: accelerate was asked to shard with FSDP, and the script's training is not `shardable`, or
-            not with these settings; or there is no such tracker, or no such name on the hub.
+            not with these settings; or for another precision than the flag; or there is no such tracker, or
+            no such name on the hub.
     """
     check_tracker(config.report_to)
     if config.push_to_hub:
         repo_id(config)  # refused now, not after the run
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", config.mixed_precision):
+        raise ValueError(
+            f"accelerate was launched with --mixed_precision {launched}, and the script's own flag, which "
+            f"counts and is recorded, says {config.mixed_precision}: give the script --mixed_precision "
+            f"{launched}, or accelerate --mixed_precision no"
+        )
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:
         raise ValueError(
@@ -70,16 +79,20 @@ def allow_tf32(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def load_initial_weights(model: ModelMixin, source: str, name: str) -> str:
-    """Gives the model the weights in `source`: its own saved folder, one that holds it as `name` (a pipeline,
-    a run), or a checkpoint, of which it is the average. Returns their digest.
+def load_initial_weights(model: ModelMixin, config: TrainingConfig, name: str) -> str:
+    """Gives the model the weights of `--init_from`: its own saved folder, one that holds it as `name` (a
+    pipeline, a run), or a checkpoint, of which it is the average. Returns their digest. They may be gone once
+    the run has a checkpoint, whose weights take their place.
 
     Raises:
         ValueError: there are none, or they are of another class or size.
     """
+    source = config.init_from
     folders = [Path(source) / part for part in ("", f"{name}_ema", name, f"pipeline/{name}")]
     folder = next((path for path in folders if (path / "config.json").is_file()), None)
     if folder is None:
+        if recorded := recorded_digest(config, "init_from"):
+            return recorded
         raise ValueError(
             f"--init_from {source} holds no config.json, nor does {name}/ in it: name a saved model, a "
             "pipeline, or a checkpoint"

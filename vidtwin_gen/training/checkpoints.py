@@ -14,10 +14,12 @@ from accelerate import Accelerator
 
 from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
+from vidtwin_gen.training.config import RECORD, TrainingConfig
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 MANIFEST = "manifest.json"
+EARLIER = "name an earlier one with --resume_from_checkpoint"
 
 
 class Progress:
@@ -42,11 +44,6 @@ class Progress:
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        if state["num_processes"] != self.num_processes:
-            raise ValueError(
-                f"the checkpoint is of a run with {state['num_processes']} processes, this one has "
-                f"{self.num_processes}: resume with as many, or start another --output_dir"
-            )
         self.step, self.skipped_steps = state["step"], state["skipped_steps"]
 
 
@@ -86,12 +83,19 @@ def resume(
                 f"{checkpoint} is of a run {how[was_sharded]}, this one is {how[sharded]}: resume with the "
                 "same configuration of accelerate, or start another --output_dir"
             )
+        with loading(checkpoint, EARLIER):
+            before = saved_progress(checkpoint)["num_processes"]
+        if before != accelerator.num_processes:
+            raise ValueError(
+                f"{checkpoint} is of a run with {before} processes, this one has "
+                f"{accelerator.num_processes}: resume with as many, or start another --output_dir"
+            )
         return checkpoint
 
     checkpoint = by_the_first(found)
     if checkpoint is None:
         return
-    with loading(checkpoint, "name an earlier one with --resume_from_checkpoint"):
+    with loading(checkpoint, EARLIER):
         accelerator.load_state(str(checkpoint))
     accelerator.print(f"resuming from {checkpoint}")
     if accelerator.is_main_process:
@@ -147,6 +151,14 @@ def _newest_whole(found: list[Path]) -> Path:
         f"{found[0].parent} holds no whole checkpoint ({'; '.join(damaged.values())}): bring back a copy of "
         "one, or start another --output_dir"
     )
+
+
+def recorded_digest(config: TrainingConfig, name: str) -> str:
+    """Of what the flag `name` named when the run in its folder began; "" where none has a checkpoint."""
+    folder = Path(config.output_dir)
+    if not _checkpoints(folder) or not (folder / RECORD).is_file():
+        return ""
+    return read_json(folder / RECORD, "name another --output_dir").get(f"{name} (sha256)", "")
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from vidtwin_gen.flags import OneLineErrors, user_errors
 Preset = Mapping[str, Any]
 METRICS, RECORD = "metrics.jsonl", "run.json"
 END, RESUME = "max_train_steps", "resume_from_checkpoint"
+EXPORTED = "exported_step"  # of what was exported last, None before
 Schedule = Literal[  # those of diffusers that these flags say all of
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
@@ -222,7 +223,7 @@ def checked_record(
         if name not in FREE_ON_RESUME | {END}
         and str(before[name]) != str(value)  # a number may have become a word
         and not (name in PLACES and f"{name} (sha256)" in recorded and f"{name} (sha256)" in values)
-        and not (name in PLACES and Path(before[name]).resolve() == Path(value).resolve())
+        and not (name in PLACES and _same_place(before[name], value))
     }
     differences = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
     if changed and not config.resume_anyway:
@@ -233,4 +234,9 @@ def checked_record(
     if changed:
         print(f"{output_dir} goes on as another run: {differences}")
         return values
-    return values | recorded | {END: values[END]}
+    moved = {name for name in PLACES & values.keys() if not _same_place(before[name], values[name])}
+    return values | recorded | {name: values[name] for name in {END, *moved}}
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

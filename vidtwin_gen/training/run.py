@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
-from vidtwin_gen.training.config import END, RECORD, RESUME, TrainingConfig, checked_record
+from vidtwin_gen.training.config import END, EXPORTED, RECORD, RESUME, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
@@ -46,7 +46,8 @@ def training_run(
     """
     stop, workers = StopSignal(), DataWorkers()
     owned = owned_folder(config.output_dir, "name another --output_dir")
-    with owned if accelerator.is_main_process else nullcontext(), handled_by(stop):
+    with ExitStack() as stack, handled_by(stop):
+        by_the_first(lambda: stack.enter_context(owned))
         try:
             yield Run(model, optimizers, config, accelerator, name, stop, workers, inputs=inputs)
         finally:
@@ -100,7 +101,10 @@ class Run:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
         for optimizer in optimizers:
             optimizer.apply_flags()
-        self.is_to_export = self.had_steps_left = self.step < config.max_train_steps
+        self.had_steps_left = self.step < config.max_train_steps
+        if self.had_steps_left:  # what is there is of an earlier end
+            record[EXPORTED] = None
+        self.is_to_export = EXPORTED in record and record[EXPORTED] != self.step  # versions before have none
         if accelerator.is_main_process:
             self._write_record(record | {RESUME: config.resume_from_checkpoint})
         self.num_passes = self.step * config.gradient_accumulation_steps
@@ -274,13 +278,17 @@ class Run:
         self.log.close()
         self.trace.close()
         folder = self.output_dir / name
-        if self._is_missing(folder):
+        if not self._is_missing(folder):
+            self.accelerator.print(f"{folder} is there already, of step {self.step}: nothing is left to do")
+        else:
             with ema_weights(self.ema, self.model):
                 model = whole_copy(self.model, self.accelerator)
                 if model is not None and self.accelerator.is_main_process:
                     check_finite(model.state_dict().items(), f"{folder} is not written")
                     with replacing_folder(folder) as partial:
                         result(model).save_pretrained(partial)
+                    path = self.output_dir / RECORD
+                    write_json(path, read_json(path, "") | {EXPORTED: self.step})
                     print(f"wrote {folder}")
         self.accelerator.end_training()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import datasets
 import fsspec
 from tqdm.auto import tqdm
 
-from vidtwin_gen.data.names import check_class_names, file_names, some
+from vidtwin_gen.data.names import MOST_BYTES, check_class_names, some
 from vidtwin_gen.data.ucf101 import LISTS, VIDEO_SUFFIXES
 from vidtwin_gen.files import file_sha256, is_done, loading, new_folder, write_json, write_text
 from vidtwin_gen.unpack.rows import TEST_NAMES, rows_of, splits_of
@@ -79,15 +80,20 @@ def _lines(words: Any) -> str:
 def _ordered(rows: Any, label_column: str, folders: Mapping[str, str]) -> list[str]:
     """The class folders in the order of their labels."""
     feature = rows.features[label_column]
-    names = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(folders)
+    names = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(folders, key=_by_number)
     return [folders[name] for name in names if name in folders]
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Numbers by their size, before words."""
+    return (int(name), name) if name.isdecimal() else (sys.maxsize, name)
 
 
 def _folder_of(name: str, where: str) -> str:
     folder = re.sub(r"\s+", "_", name.strip())  # a line of classInd.txt is two words
     if not folder:
         raise ValueError(f"{where} has no class")
-    if file_names([folder]) != [folder]:
+    if folder[0] == "." or "/" in folder or "\0" in folder or len(folder.encode()) > MOST_BYTES:
         raise ValueError(
             f"{where} is of class {name[:80]!r}, which can't be a folder's name: rename the class"
         )

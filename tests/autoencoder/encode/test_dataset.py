@@ -17,6 +17,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
@@ -30,6 +31,7 @@ from tests.builders.runs import command_line
 from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
+from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.flags import add_flags
@@ -284,6 +286,17 @@ def in_process(rank, argv):
     commands.main(argv)
 
 
+def test_too_many_bad_videos_for_one_process_end_all(few_videos, vae_dir, tmp_path):
+    for video in few_videos.glob("*/*_g0[1-5]_*"):
+        video.write_bytes(b"")
+    run_in_processes(2, is_refused, vae_dir, few_videos, tmp_path / "latents")
+
+
+def is_refused(rank, vae_dir, data, out):
+    with pytest.raises(ValueError if rank == 0 else SystemExit):
+        encode(vae_dir, data, out, windows_per_file=1)
+
+
 def test_a_finished_file_that_changed_is_made_again(few_videos, vae_dir, tmp_path, monkeypatch, capsys):
     options = {"windows_per_file": 5, "dtype": "float16"}
     encode(vae_dir, few_videos, tmp_path / "whole" / "out", **options)
@@ -322,6 +335,28 @@ def test_a_bad_video_is_left_out_and_named(kind, few_videos, vae_dir, tmp_path):
     assert len(set(paths)) == 20 and f"PulsingRing/{bad.name}" not in paths
     split = message.partition(":")[0]
     assert f": 1 of {len(set(rows[split]['path'])) + 1} videos are bad" in message
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_whose_videos_are_all_bad_is_none(split, few_videos, vae_dir, tmp_path, monkeypatch):
+    """`datasets` reads no parquet file without rows."""
+    last = Path(build_index(few_videos, split=split)["path"][-1])
+    last.write_bytes(b"")
+    options = {"windows_per_file": 1, "max_bad_fraction": 0.4}
+    monkeypatch.setattr("autoencoder.encode.dataset.WINDOWS", 1)
+    metadata = encode(vae_dir, few_videos, tmp_path / "latents", **options)
+    assert all(file["num_rows"] == 1 for file in metadata["files"].values())
+    assert {f"data/{path.name}" for path in (tmp_path / "latents/data").iterdir()} == {*metadata["files"]}
+    rows, _ = load_latents(tmp_path / "latents")
+    assert len(rows["train"]) + len(rows["test"]) == len(metadata["files"]) == 19
+    # as versions before left it
+    empty = next(iter(metadata["files"])).replace("00000-of", "99999-of")
+    table = parquet.read_table(tmp_path / "latents" / next(iter(metadata["files"])))
+    parquet.write_table(table.slice(0, 0), tmp_path / "latents" / empty)
+    size = (tmp_path / "latents" / empty).stat().st_size
+    metadata["files"][empty] = {"num_rows": 0, "num_bytes": size}
+    (tmp_path / "latents" / "latents.json").write_text(json.dumps(metadata))
+    assert len(load_latents(tmp_path / "latents")[0]["train"]) == len(rows["train"])
 
 
 def test_nothing_leaves_the_machine(few_videos, vae_dir, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 exports."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,6 +90,13 @@ def test_flags_that_cannot_be_are_refused(changes, message, argv, tmp_path, caps
     with pytest.raises(SystemExit):
         train_dit.main(argv(**changes))
     assert message.split(" .* ")[0] in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_one_feature_of_a_clip_cannot_be_normalised():
+    metadata = {"features": {"grid": [1, 1, 1], "dim": 8}}
+    config = SimpleNamespace(repa_normalise=True, latents="latents")
+    with pytest.raises(ValueError, match="--repa_normalise standardises .* of --latents latents are one"):
+        train_dit.alignment_head(None, metadata, config)
 
 
 def test_what_it_cannot_train_on_is_refused(argv, tmp_path, tiny_latents, monkeypatch):

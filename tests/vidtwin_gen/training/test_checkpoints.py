@@ -59,7 +59,9 @@ def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, caps
     state = torch.load(progress)
     assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
     torch.save(state | {"num_processes": 2}, progress)
-    with pytest.raises(ValueError, match="a run with 2 processes, this one has 1"):
+    with pytest.raises(
+        ValueError, match="this one has 1: resume with as many, or start another --output_dir$"
+    ):
         SCRIPTS[script].main(run.argv(copied))
 
 
@@ -239,6 +241,8 @@ def test_latents_may_move_and_encoded_anew_they_are_another_run(tiny_latents, ti
     latents = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
     vae = Path(shutil.copytree(tiny_latents.vae_dir, tmp_path / "vae"))
     train_dit.main(tiny_dit_run.argv(output_dir, latents=latents, vae=vae))
+    record = json.loads((output_dir / "run.json").read_text())
+    assert (record["latents"], record["vae"]) == (str(latents), str(vae))  # where `export` will look
     metadata = json.loads((latents / "latents.json").read_text())
     (latents / "latents.json").write_text(json.dumps(metadata | {"seed": 7}))
     with pytest.raises(ValueError, match=r"holds another run \(--latents \(sha256\) was .* is "):

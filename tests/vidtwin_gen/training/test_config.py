@@ -190,7 +190,7 @@ def test_data_may_move_and_may_not_change(tmp_path, monkeypatch):
     start(parse("--init_from", "there"), run, init_from="a")
     with pytest.raises(ValueError, match=r"--init_from \(sha256\) was 'a', is 'b'"):
         start(parse("--init_from", "here"), run, init_from="b")
-    with pytest.raises(ValueError, match="--init_from was 'here', is ''"):  # its weights would be random
+    with pytest.raises(ValueError, match="--init_from was 'there', is ''"):  # its weights would be random
         start(parse(), run)
 
 

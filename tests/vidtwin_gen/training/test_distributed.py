@@ -19,7 +19,9 @@ import train_vae
 from tests.builders.processes import run_in_processes
 from tests.builders.runs import DIT_FLAGS, NUM_STEPS, command_line
 from tests.builders.scripts import SCRIPTS, WEIGHTS, metrics
+from vidtwin_gen.data.video_dataset import BadVideos
 from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
+from vidtwin_gen.files import owned_folder
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import make_accelerator
 from vidtwin_gen.weights import weights_sha256
@@ -244,6 +246,37 @@ def test_what_cannot_be_sharded_says_so(
     with pytest.raises(ValueError, match=message):
         script.main(run.argv(tmp_path / "run", **changes))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_told_by_one_process_and_ends_all(tiny_dit_run, tmp_path):
+    with owned_folder(tmp_path / "run", ""):
+        run_in_processes(2, is_refused, tiny_dit_run.argv(tmp_path / "run"))
+
+
+def is_refused(rank, argv):
+    with pytest.raises(ValueError if rank == 0 else SystemExit):
+        train_dit.main(argv)
+
+
+def test_a_precision_of_the_launcher_alone_is_refused(tiny_dit_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="launched with --mixed_precision bf16, and .* flag, .* says no"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_process_tells_of_the_bad_videos_of_all(tmp_path):
+    run_in_processes(2, meet_a_bad_video, tmp_path)
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == [
+        "1 of 2 videos are bad: of process 1"
+    ] * 2
+
+
+def meet_a_bad_video(rank, folder):
+    bad = BadVideos(2, max_fraction=0.9)
+    bad.update({"index": [rank], "skipped": [(1, "of process 1")] if rank else []})
+    bad.gather()
+    (folder / str(rank)).write_text(bad.summary())
 
 
 def test_a_sharded_checkpoint_is_not_resumed_without_fsdp(tiny_dit_run, tmp_path):

@@ -1,6 +1,7 @@
 """Where a run begins, at random or trained weights, and where it ends, as planned, later or earlier."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,27 @@ def test_a_shortened_run_ends_earlier_and_a_schedule_follows(script, run, copied
     assert last["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 8 / 9)) / 2)
 
 
+def test_what_was_exported_at_an_earlier_end_is_replaced(script, run, copied, monkeypatch, capsys):
+    """Also where the extended run stops when its last checkpoint is saved and before it has exported."""
+    flags = {"max_train_steps": 13, "lr_scheduler": "constant", "resume_anyway": True}
+    if script == "train_vae":
+        flags["gan_start"] = 1
+
+    def full_disk(*_, **__):
+        raise OSError("no room")
+
+    before = exported(copied, script)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
+        patched.setattr("vidtwin_gen.training.run.replacing_folder", full_disk)  # of the export alone
+        SCRIPTS[script].main(run.argv(copied, **flags))
+    assert checkpoints(copied)[-1] == "checkpoint-13" and exported(copied, script) == before
+    SCRIPTS[script].main(run.argv(copied, **flags))
+    assert exported(copied, script) != before
+    capsys.readouterr()
+    SCRIPTS[script].main(run.argv(copied, **flags))
+    assert "is there already, of step 13: nothing is left to do" in capsys.readouterr().out
+
+
 def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path):
     output_dir, constant = tmp_path / "run", {"lr_scheduler": "constant", "validation_steps": 2}
     for steps, rate in ((2, 1e-3), (4, 1e-4)):
@@ -67,3 +89,14 @@ def test_a_run_starts_from_trained_weights(script, run, tmp_path):
         SCRIPTS[script].main(run.argv(tmp_path / "wide", **SHORT, init_from=model, hidden_size=32))
     with pytest.raises(ValueError, match="--init_from .*nowhere holds no config.json"):
         SCRIPTS[script].main(run.argv(tmp_path / "none", **SHORT, init_from=tmp_path / "nowhere"))
+
+
+def test_weights_that_a_run_began_with_may_be_gone_when_it_resumes(script, run, tmp_path):
+    source = Path(shutil.copytree((run.output_dir / WEIGHTS[script]).parent, tmp_path / "source"))
+    argv = run.argv(tmp_path / "run", **SHORT, init_from=source)
+    SCRIPTS[script].main(argv)
+    shutil.rmtree(source)
+    SCRIPTS[script].main(argv)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-1")
+    with pytest.raises(ValueError, match="--init_from .*source holds no config.json"):
+        SCRIPTS[script].main(argv)

@@ -104,6 +104,26 @@ def test_webdataset_shards(video, tmp_path):
     assert len(build_index(tmp_path / "out", split="all")) == 4  # split by hash, as there are no splits
 
 
+def test_numbers_are_classes_in_the_order_of_numbers(video, tmp_path):
+    """Of WebDataset and plain parquet files no ClassLabel says the order."""
+    for split in ("train", "test"):
+        samples = [(video.read_bytes(), str(number)) for number in range(12)]
+        write_shard(tmp_path / f"{split}-000.tar", samples)
+    unpack(str(tmp_path), str(tmp_path / "out"), video_column="mp4", label_column="cls")
+    index = build_index(tmp_path / "out", split="test")
+    assert index.features["label"].names == [str(number) for number in range(12)]
+
+
+def test_a_class_has_any_name_that_a_folder_can_have(video, tmp_path):
+    names = ["massaging person's head", "Putting [something] down", "cleaning & drying"]
+    clip = {"bytes": video.read_bytes(), "path": None}
+    saved = datasets.Dataset.from_dict({"video": [clip] * 3, "label": names})
+    saved.save_to_disk(tmp_path / "saved")
+    unpack(str(tmp_path / "saved"), str(tmp_path / "out"))
+    index = build_index(tmp_path / "out", split="all")
+    assert index.features["label"].names == sorted(name.replace(" ", "_") for name in names)
+
+
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
