@@ -37,7 +37,9 @@ def weight_files(folder: Path) -> list[Path]:
         names = set(read_json(index, COPY)["weight_map"].values())
     for name in names:
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing; {COPY}")
+            others = sorted(file.name for file in folder.glob("diffusion_pytorch_model*"))
+            way_out = f"there is {some(others)}: save it anew, without variant and as safetensors"
+            raise ValueError(f"{folder / name} is missing; {way_out if others else COPY}")
     return [folder / name for name in sorted(names)]
 
 

@@ -76,7 +76,7 @@ def mix(flags: MixFlags) -> None:
     if is_done(flags.out, MIXED, command):
         return
     pipe = load_pipeline(flags)
-    ids = class_ids(pipe, flags.class_labels)
+    ids = class_ids(pipe, flags.class_labels, may_repeat=True)
     if len(ids) != 2:
         raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
     rows = mixed_clips(pipe, flags, ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, dtype_flag, flag, positive
+from vidtwin_gen.flags import DEVICE, dtype_flag, flag, positive, rate, whole
 
 
 @dataclass(kw_only=True)
@@ -26,9 +26,9 @@ class SamplingFlags:
         "of a pipeline trained with --internal_guidance; costs nothing; 1 means none", 1.0, type=float
     )
     num_inference_steps: int = flag("steps of the scheduler", 50, type=positive)
-    seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=int)
+    seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=whole)
     format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])
-    fps: float | None = flag("of the files; left out: the pipeline's own", type=float)
+    fps: float | None = flag("of the files; left out: the pipeline's own", type=rate)
     device: str | None = flag(DEVICE)
     dtype: str = dtype_flag("the pipeline's networks")
 
@@ -52,13 +52,13 @@ class GenerateFlags(SamplingFlags):
 @dataclass(kw_only=True)
 class EditFlags(SamplingFlags):
     video: str = flag("a video file; one window of it is taken", required=True)
-    start: int = flag("the window's first frame", 0, type=int)
+    start: int = flag("the window's first frame", 0, type=whole)
     stride: int = flag("every stride-th frame, as in training", 1, type=positive)
     keep: str = flag("the part of the video that stays", choices=["structure", "dynamics"], required=True)
     class_labels: list[str] = flag("of the new videos", nargs="+", required=True, metavar="CLASS")
     num_videos_per_class: int = flag("new videos of each class", 3, type=positive)
     num_resamples: int = flag(
-        "more follow the kept part more closely; each costs as much as the sampling itself", 1, type=int
+        "more follow the kept part more closely; each costs as much as the sampling itself", 1, type=whole
     )
     batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
 

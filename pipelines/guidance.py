@@ -137,6 +137,8 @@ def guide(
     """
     guided = unconditional + scale * (conditional - unconditional)
     if rescale:
-        factor = conditional.std(dim=1, keepdim=True) / guided.std(dim=1, keepdim=True)
+        # a new transformer predicts 0 everywhere
+        deviation = guided.std(dim=1, keepdim=True).clamp(min=torch.finfo(guided.dtype).tiny)
+        factor = conditional.std(dim=1, keepdim=True) / deviation
         guided = rescale * guided * factor + (1 - rescale) * guided
     return guided

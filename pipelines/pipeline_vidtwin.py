@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -82,6 +83,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     __module__ = "vidtwin_gen"  # where users find it, whatever folder it lives in
 
     model_cpu_offload_seq = "transformer->vae"
+    _optional_components = ["vae"]
     _callback_tensor_inputs = ["latents", "prediction"]
 
     vae: ModelMixin
@@ -209,8 +211,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             ("num_inference_steps", num_inference_steps, 1),
             ("num_resamples", num_resamples, 0),
         ):
-            if number != int(number) or number < least:
-                raise ValueError(f"{name} is a whole number, at least {least}, got {number}")
+            if not isinstance(number, numbers.Integral) or number < least:
+                raise ValueError(f"{name} is a whole number, at least {least}, got {number!r}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
         if self.vae is None and output_type != "latent":

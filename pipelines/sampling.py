@@ -14,6 +14,7 @@ import torch
 
 from autoencoder.loading import load_video_autoencoder
 from pipelines.flags import SamplingFlags
+from pipelines.guidance import check_guidance
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.schedulers import check_scheduler
@@ -32,9 +33,14 @@ DEFAULT_FPS = 8.0  # where the pipeline's config does not say
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     """The saved pipeline --pipeline on --device, its networks in --dtype. Raises ValueError where there is no
-    such folder, where what it holds does not go together."""
+    such folder, where what it holds does not go together, or the guidance does not go with it."""
     folder, device = Path(flags.pipeline), find_device(flags.device)
     dtype = find_dtype(flags.dtype, device)
+    if isinstance(read_json(folder / "model_index.json", WANTED).get("_class_name"), list):
+        raise ValueError(
+            f"--pipeline {folder} is an export, with code of its own, which commands do not run: name the "
+            "pipeline that it was exported from, or load it in Python with trust_remote_code=True"
+        )
     check_scheduler_files(folder)
     vae = load_video_autoencoder(folder / "vae", dtype)
     with loading(f"--pipeline {folder}/transformer", COPY):
@@ -42,6 +48,8 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     with loading(f"--pipeline {folder}", COPY):
         pipe = VidTwinPipeline.from_pretrained(folder, vae=vae, transformer=transformer)
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
+    scales = flags.guidance_scale, flags.guidance_interval, 0.0, flags.internal_guidance_scale
+    check_guidance(*scales, pipe.transformer)
     pipe = pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -69,18 +77,24 @@ def check_scheduler_files(folder: Path) -> None:
         )
 
 
-def class_ids(pipe: VidTwinPipeline, labels: Sequence[str]) -> list[int]:
+def class_ids(pipe: VidTwinPipeline, labels: Sequence[str], *, may_repeat: bool = False) -> list[int]:
     """--class_labels as ids. A class may be called 7; a number is an id only where it is not a name. Raises
-    ValueError for one that is neither."""
+    ValueError for one that is neither, or that is there already."""
     names = pipe.config.class_names or ()
     try:
-        return label_ids(
+        ids = label_ids(
             [int(text) if text.isdecimal() and text not in names else text for text in labels],
             pipe.transformer.config.num_classes,
             pipe.config.class_names,
         )
     except ValueError as error:
         raise ValueError(f"--class_labels: {error}") from None
+    if len(set(ids)) < len(ids) and not may_repeat:
+        raise ValueError(
+            f"--class_labels {' '.join(labels)} names a class twice, whose clips would be the same: name it "
+            "once, and ask for more of it with --num_videos_per_class"
+        )
+    return ids
 
 
 def all_class_names(pipe: VidTwinPipeline) -> list[str]:

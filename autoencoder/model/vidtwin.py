@@ -67,6 +67,17 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
     _supports_gradient_checkpointing = True
     _no_split_modules = ["SpaceTimeBlock", "StructureEncoder", "StructureDecoder", "DynamicsDecoder"]
     _repeated_blocks = ["SpaceTimeBlock"]
+    # all children: block by block, what is in none is loaded by `forward`, which encode and decode don't call
+    _group_offload_block_modules = [
+        "patch_embed",
+        "encoder",
+        "structure_encoder",
+        "dynamics_encoder",
+        "structure_decoder",
+        "dynamics_decoder",
+        "decoder",
+        "patch_output",
+    ]
 
     @register_to_config
     def __init__(

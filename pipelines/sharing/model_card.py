@@ -166,7 +166,8 @@ Code: Apache-2.0 (vidtwin-gen). Weights: {{ license }}. Data have terms of their
 
 
 def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bool:
-    """Writes README.md into the folder of a saved pipeline, unless there is one that was not written here.
+    """Writes README.md into the folder of a saved pipeline, unless there is one that was not written here, or
+    the pipeline was saved without one of its models. Returns whether it did.
 
     `repo_id`: the name on the hub, which the card's code then loads.
     """
@@ -175,6 +176,8 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
     if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
         return False
     index = read_json(folder / INDEX, SAVE_AGAIN)
+    if [None, None] in (index["vae"], index["transformer"]):
+        return False
     vae, transformer = (_without_weights(folder, name, index[name][1]) for name in ("vae", "transformer"))
     clip_size = "×".join(map(str, adapter.clip_size(vae, transformer.layout)))
     layout, num_classes = transformer.layout, transformer.config.num_classes
@@ -232,6 +235,8 @@ def give_way(folder: str | os.PathLike[str], repo_id: str, **where: Any) -> None
     """Removes the card from a folder that is to be pushed, where the repository has one that was written by
     hand and this one was written here. `where`: `subfolder` and `token` of `hf_hub_download`."""
     own = Path(folder) / CARD
+    if not own.is_file():
+        return
     try:
         there = hf_hub_download(repo_id, CARD, **where)
     except EntryNotFoundError:

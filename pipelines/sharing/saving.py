@@ -22,9 +22,13 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         """The index, with the label of each class name in place of the list of names.
 
         On the hub diffusers takes every list in a model_index.json for a component, (library, class), whose
-        code it then misses.
+        code it then misses. Models whose code came with an export are named as this package's, as it is not
+        saved with them.
         """
         index = json.loads(super().to_json_string())
+        for value in index.values():
+            if isinstance(value, list) and str(value[0]).startswith("diffusers_modules."):
+                value[0] = "vidtwin_gen"
         index["class_names"] = labels_by_name(index.get("class_names"))
         return json.dumps(index, indent=2, sort_keys=True) + "\n"
 

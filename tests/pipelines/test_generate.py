@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipelines.flags import CardFlags
 from pipelines.generate import create_clip_file, write_frames
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import clip_generator, sample
+from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.training_record import card
 from tests.builders.forked import files_below
 from tests.builders.pipelines import build_pipeline, generate
@@ -231,13 +233,31 @@ def test_neither_batch_size_nor_other_classes_change_a_clip(folder, tmp_path):
         (["--class_labels", "Archry"], "'Archery'"),
         (["--class_labels", "9"], "from 0 to 3"),
         (["--batch_size", "0"], "must be positive"),
+        (["--fps", "0"], "--fps: must be above 0 and finite, got 0"),
+        (["--seed", "-1"], "--seed: must be 0 or more, got -1"),
+        (["--guidance_scale", "nan"], "guidance_scale must be finite"),
+        (["--internal_guidance_scale", "2"], "train one with train_dit.py --internal_guidance"),
+        (["--class_labels", "Archery", "archery"], "names a class twice"),
     ],
 )
 def test_generate_explains_what_is_wrong(folder, tmp_path, capsys, options, message):
+    """And leaves nothing that would be in the way of the right command."""
     with pytest.raises(SystemExit):
         main(command(folder, tmp_path / "out", *options))
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_other_weights_or_with_code_is_told_what_to_do(pipe, folder, tmp_path, capsys):
+    pipe.save_pretrained(tmp_path / "fp16", variant="fp16")
+    export_pipeline(folder, tmp_path / "exported")
+    for name, message in (
+        ("fp16", "there is diffusion_pytorch_model.fp16.safetensors: save it anew, without variant"),
+        ("exported", "is an export, with code of its own, .*: name the pipeline that it was exported from"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command(tmp_path / name, tmp_path / "out"))
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_generate_needs_a_pipeline_and_a_new_folder(folder, tmp_path, capsys):

@@ -288,6 +288,7 @@ def test_the_commands_say_what_is_wrong(saved, tmp_path, capsys):
         ([*clip, "Archry"], "--class_labels: no class is called 'Archry'"),
         ([*clip, "Archery", "--stride", "9"], "9"),
         (["--video", str(tmp_path / "no.mp4"), *clip[2:], "Archery"], "no.mp4"),
+        ([*clip, "Archery", "0"], "--class_labels Archery 0 names a class twice"),
         ([*clip, "Archery", "--guidance_interval", "1", "0"], "guidance_interval"),
         ([*clip, "Archery", "--internal_guidance_scale", "1.2"], "train one with train_dit.py --internal_"),
     ):

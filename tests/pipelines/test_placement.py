@@ -57,10 +57,11 @@ def group_offload_of_leaves(pipe):
     pipe.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
 
 
+BLOCKS = {"offload_type": "block_level", "num_blocks_per_group": 1}
+
+
 def group_offload_of_blocks(pipe):
-    pipe.enable_group_offload(
-        onload_device=torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1
-    )
+    pipe.enable_group_offload(onload_device=torch.device("cpu"), **BLOCKS)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +76,23 @@ def test_offloading_changes_no_clip(pipe, expected, offload):
     assert torch.equal(generate(pipe, video=video, keep="structure"), edited)
 
 
-def test_weights_on_disk_change_no_clip(folder, expected, tmp_path):
+@pytest.mark.parametrize(
+    ("level", "tolerance"),
+    [({"offload_type": "leaf_level"}, 0.0), (BLOCKS, 1e-5)],  # mapped from a file they may lie otherwise
+    ids=["leaves", "blocks"],
+)
+def test_weights_that_wait_on_disk_change_no_clip(level, tolerance, folder, expected, tmp_path):
     pipe = load(folder)
+    video = torch.rand(1, 8, 3, 16, 16, generator=seeded(1)[0])
+    edited = generate(pipe, video=video, keep="structure")
     for name, model in (("transformer", pipe.transformer), ("vae", pipe.vae)):
-        model.enable_group_offload(
-            torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path / name)
-        )
+        model.enable_group_offload(torch.device("cpu"), offload_to_disk_path=str(tmp_path / name), **level)
         assert list((tmp_path / name).iterdir())
-    assert torch.equal(generate(pipe), expected)
+    for found, clip in ((generate(pipe), expected), (generate(pipe, video=video, keep="structure"), edited)):
+        torch.testing.assert_close(found, clip, atol=tolerance, rtol=0)
 
+
+def test_weights_mapped_to_disk_change_no_clip(pipe, folder, expected, tmp_path):
     places = {name: "cpu" for name, _ in pipe.transformer.named_children()} | {"transformer_blocks": "disk"}
     options = {"subfolder": "transformer", "device_map": places, "offload_folder": str(tmp_path / "map")}
     transformer = LatentTransformer.from_pretrained(folder, **options)

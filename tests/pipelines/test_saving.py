@@ -124,6 +124,16 @@ def test_a_component_may_be_passed_or_shared(pipe, folder):
     assert torch.equal(generate(VidTwinPipeline(**pipe.components, class_names=NAMES)), generate(pipe))
 
 
+def test_a_pipeline_without_its_autoencoder_is_saved_and_loaded(pipe, folder, tmp_path):
+    expected = generate(pipe, output_type="latent")
+    VidTwinPipeline.from_pretrained(folder, vae=None).save_pretrained(tmp_path)
+    assert not (tmp_path / "README.md").exists()
+    loaded = VidTwinPipeline.from_pretrained(tmp_path)
+    assert loaded.vae is None
+    assert torch.equal(generate(loaded, output_type="latent"), expected)
+    assert torch.equal(generate(VidTwinPipeline.from_pretrained(tmp_path, vae=pipe.vae)), generate(pipe))
+
+
 def test_a_loaded_pipeline_may_have_another_scheduler_saved(pipe, tmp_path):
     pipe.scheduler = FlowMatchHeunDiscreteScheduler()
     pipe.save_pretrained(tmp_path)

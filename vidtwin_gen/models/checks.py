@@ -49,7 +49,9 @@ def check_table(what: str, *sizes: int) -> None:
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
     """Raises ValueError with the name of the first tensor that holds NaN or infinity."""
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or tensor.is_meta:
+            continue
+        if not torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all():
             raise ValueError(
                 f"{where}: {name} holds NaN or infinity: the training failed, or the file is bad"
             )

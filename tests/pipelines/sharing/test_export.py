@@ -141,6 +141,14 @@ def test_an_exported_pipeline_gives_its_components_to_another(folder, tmp_path):
     assert other.transformer is pipe.transformer and other.vae is pipe.vae
 
 
+def test_an_exported_pipeline_that_is_saved_again_is_of_the_package(pipe, folder, tmp_path):
+    exported = export_pipeline(folder, tmp_path / "exported")
+    DiffusionPipeline.from_pretrained(exported, trust_remote_code=True).save_pretrained(tmp_path / "again")
+    again = DiffusionPipeline.from_pretrained(tmp_path / "again")
+    assert type(again.transformer) is LatentTransformer
+    assert torch.equal(generate(again), generate(pipe))
+
+
 def test_what_an_export_holds(folder, tmp_path):
     out = export_pipeline(folder, tmp_path / "out")
     index = json.loads((out / "model_index.json").read_text())
