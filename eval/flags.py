@@ -67,7 +67,7 @@ class RealFlags(RateFlags):
     """Which real clips."""
 
     data: Path = flag(DATA, type=data_folder, required=True)
-    fold: int = flag("official split of --data, 1 to 3 (default 1)", 1, type=int)
+    fold: int = flag("official split of --data, by default 1", 1, type=int, choices=(1, 2, 3))
     seed: int = flag("of the draw of clips (default 0)", 0, type=int)
 
 

@@ -127,7 +127,8 @@ class RealClips:
             of_class = rows[name]
             if not of_class:
                 raise ValueError(
-                    f"class {name!r} has no video to measure with; {'; '.join(self.skipped[-3:])}"
+                    f"class {name!r} has no video to measure with, {'; '.join(self.skipped[-3:])}: restore "
+                    "them, or take the class out of --data and of what was generated"
                 )
             turn, at = divmod(drawn[name], len(of_class))
             draws.append(self._draw(of_class[at], turn))

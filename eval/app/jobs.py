@@ -62,9 +62,11 @@ def steps_of(work: Callable[[Step], Result], turn: Lock) -> Job[Result]:
 
 
 def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The result of a function of this package in a process of its own, whose crash is a ValueError."""
+    """The result of a function of this package in a process of its own, whose end is a ValueError."""
     with ProcessPoolExecutor(1, mp_context=CHILDREN) as child:
         try:
             return child.submit(function, *arguments).result()
         except BrokenProcessPool:
-            raise ValueError("it crashed the process that read it: re-encode it, or take another") from None
+            raise ValueError(
+                "the process that counted it ended, perhaps for want of memory: try again"
+            ) from None

@@ -83,6 +83,8 @@ def find(names: Sequence[str]) -> list[Tokenizer]:
             raise ValueError(
                 f"tokenizer {name!r} cannot be counted: it has {entry.missing} ({entry.source}); leave it out"
             )
+        if name == "all":
+            raise ValueError(f"--tokenizers all stands alone, got {' '.join(names)}")
         if entry is None:
             near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -22,7 +22,7 @@ from eval.flags import (
     vae_folder,
 )
 from eval.fvd.protocols import PROTOCOLS
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, path_ending, positive
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
@@ -35,7 +35,7 @@ class ProtocolFlags(RateFlags, ExtractionFlags):
 
     data: Path | None = flag(DATA, type=data_folder)
     split: Split | None = flag("left out: the protocol's; of quick-N train", choices=SPLITS)
-    fold: int | None = flag("official split, 1 to 3 (default 1)", type=int)
+    fold: int | None = flag("official split, by default 1", type=int, choices=(1, 2, 3))
     seed: int | None = flag("of the draw of clips (default 0)", type=int)
 
 
@@ -81,11 +81,15 @@ class ReferenceFlags(ProtocolFlags):
 @dataclass(kw_only=True)
 class SensitivityFlags(RealFlags, ExtractionFlags):
     split: Split = flag("which videos", "test", choices=SPLITS)
-    num_clips: int = flag("real clips (default 32)", 32, type=positive)
+    num_clips: int = flag("real clips, 2 or more (default 32)", 32, type=positive)
     num_frames: int = flag("of a clip (default 16)", 16, type=positive)
     height: int = flag("of a clip (default 128)", 128, type=positive)
     width: int = flag("of a clip (default 128)", 128, type=positive)
-    figure: Path | None = flag("picture to draw, .png or .svg", type=Path)
+    figure: Path | None = flag("picture to draw, .png or .svg", type=path_ending(".png", ".svg"))
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 2:
+            raise ValueError("--num_clips 1: a distance takes 2 or more")
 
 
 def _golden_file(text: str) -> Path:

@@ -68,13 +68,27 @@ def _generator(clip: torch.Tensor) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(clip.contiguous().numpy().tobytes()))
 
 
+Kind = tuple[Distortion, tuple[float, ...], str, float]
 # the distortion, its strengths, their unit, and the strength that changes nothing
-DISTORTIONS: dict[str, tuple[Distortion, tuple[float, ...], str, float]] = {
+DISTORTIONS: dict[str, Kind] = {
     "Gaussian noise": (noise, (5, 10, 20, 40), "standard deviation, of 255", 0),
     "blur": (blur, (0.5, 1, 2, 4), "standard deviation, pixels", 0),
     "frame shuffle": (shuffle, (4, 8, 12, 16), "frames that change places", 0),
     "freezing": (freeze, (2, 4, 8, 16), "frames that each is held for", 1),
 }
+
+
+def distortions_of(num_frames: int) -> dict[str, Kind]:
+    """`DISTORTIONS` of clips of so many frames: no more of them can change places or stand still."""
+    return {
+        name: (
+            distortion,
+            tuple(level for level in levels if level <= num_frames or "frame" not in unit),
+            unit,
+            none,
+        )
+        for name, (distortion, levels, unit, none) in DISTORTIONS.items()
+    }
 
 
 def measure_sensitivity(flags: SensitivityFlags) -> None:
@@ -90,7 +104,8 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     real = settings_of(flags.num_clips).real_clips(flags.data)
     names, extraction = real.even_names(flags.num_clips), Extraction(flags)
     views = {"original": extraction.features(extractor, reading=real.reading, view="original")}
-    for name, (distortion, levels, *_) in DISTORTIONS.items():
+    kinds = distortions_of(flags.num_frames)
+    for name, (distortion, levels, *_) in kinds.items():
         for level in levels:
             views[f"{name} {level}"] = extraction.features(
                 extractor,
@@ -101,7 +116,7 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     _, features = extraction.real(real, lambda: real.of_classes(names), views)
     original = FeatureSet.of(features["original"])
     distortions: dict[str, Any] = {}
-    for name, (_, levels, unit, none) in DISTORTIONS.items():
+    for name, (_, levels, unit, none) in kinds.items():
         sets = (FeatureSet.of(features[f"{name} {level}"]) for level in levels)
         fvds, kvds = zip(*(distances(original, one, paired=True) for one in sets), strict=True)
         distortions[name] = {
@@ -122,9 +137,9 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
         protocol=protocol.to_json(),
         skipped_videos=real.skipped,
     )
+    result.write(flags.out)
     if flags.figure:
         plot(result, flags.figure)
-    result.write(flags.out)
     for name, found in result.in_words().items():
         print(f"{name}: {found}")
 

@@ -33,7 +33,7 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
         "in place of a data set: files, folders at any depth", nargs="+", metavar="PATH", excludes="source!"
     )
     split: Split | None = flag("of --data (default test)", choices=SPLITS)
-    fold: int | None = flag("of --data: the official split, 1 to 3 (default 1)", type=int)
+    fold: int | None = flag("of --data: the official split, by default 1", type=int, choices=(1, 2, 3))
     seed: int = flag("of the draw of clips (default 0)", 0, type=int)
     num_clips: int | None = flag("left out: one of every video", type=positive)
     dtype: str = dtype_flag("the autoencoder")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eval.fvd.protocols import quick_count
 from eval.report.page import Table
 from eval.report.published import published_groups
 from eval.report.runs import Record, Run
@@ -162,7 +163,7 @@ def measurements(run: Run) -> Iterator[Measured]:
         yield from _distance(run.recon.rfvd, RECONSTRUCTED, run)
         yield from _reconstruction(run.recon, run)
     if run.accuracy:
-        yield from _accuracy(run.accuracy, run)
+        yield from _accuracy(run.accuracy)
     if run.cost:
         yield from _cost(run.cost)
     yield from _times(run.demo or {})
@@ -196,6 +197,8 @@ def _distance(
         return
     counts, kvd = record.get("class_counts"), record.get("kvd")
     protocol = record["protocol"] | {"classes": sorted(counts) if counts else run.class_names}
+    if counts and len(set(counts.values())) > 1 and quick_count(str(protocol.get("name"))):
+        protocol["class_counts"] = counts  # the real clips are of as many
     several = record.get("std") is not None
     seeds = f" ({record['num_seeds']} seeds)" if several else ""
     size = f"{seeds}, N = {record['num_real']:,} real, {record['num_generated']:,} {others}"
@@ -221,13 +224,16 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
             text = f"{value['mean']:.3f}{interval}, N = {value['num_clips']:,}"
             fixed = protocol | {"num_clips": value["num_clips"]} | {"classes": run.class_names}
             kind = "R"
+            if key == "lpips" and (weights := recon.lpips.get("weights_sha256")):
+                fixed["lpips_weights_sha256"] = weights
             if key == "ssim":
                 kind, fixed = "S", {"windows": recon.ssim_windows or EARLIER_SSIM_WINDOWS} | fixed
             yield Measured(f"{unit}, {title}", value["mean"], text, kind, fixed)
 
 
-def _accuracy(result: AccuracyResult, run: Run) -> Iterator[Measured]:
-    protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS} | {"classes": run.class_names}
+def _accuracy(result: AccuracyResult) -> Iterator[Measured]:
+    protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS}
+    protocol["classes"] = sorted(result.class_names)
     if result.note:  # of before its codec was a field of its own, too
         protocol["codec"] = result.codec or "of videos"
     for side, title in (("generated", ACCURACY), ("real", "Class accuracy, real held-out")):

@@ -162,7 +162,10 @@ def metrics(runs: Sequence[Run], comparison: Comparison) -> Section:
             "Rank-deficient: too few clips for a full covariance, compare only within this script and N."
         )
     if any(number.quantity in KERNEL.values() for number in comparison.all()):
-        section.body.append("KVD is unbiased at any N, so it may be a little below 0.")
+        section.body.append(
+            "KVD may be below 0: it is unbiased of clips drawn independently, and lower where both sides "
+            "have as many clips of each class. Read that of generated clips against that of real ones."
+        )
     for run in runs:
         for record, piece in ((run.recon, "recon"), (run.fvd, "fvd"), (run.accuracy, "accuracy")):
             if not record:

@@ -76,7 +76,7 @@ class Run:
     @property
     def class_names(self) -> list[str] | None:
         """Of the data, as far as the run tells: two data sets share no protocol."""
-        for record in (self.generated, self.accuracy):
+        for record in (self.accuracy, self.generated):  # of the second only those that clips were made of
             if record and record.class_names:
                 return sorted(record.class_names)
         return None

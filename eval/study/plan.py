@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from accelerate import init_empty_weights
@@ -22,10 +23,12 @@ from eval.cost.dit import count_step, dit_cost
 from eval.cost.geometry import Tokenizer
 from vidtwin_gen.files import read_json
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.records.json_types import check_type
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
 
 NEAR = 0.05  # of the ends of both readings
+TAKEN = ("data", "features", "real")  # folders of a study beside those of its rows
 # A training whose learning rate ends nowhere is one run, of which every point is the end of a shorter one.
 CONSTANT = ["--lr_scheduler", "constant_with_warmup"]
 
@@ -105,13 +108,27 @@ def read_study(path: Path) -> Study:
         raise ValueError(f"{path}: base {study.base!r} is no row; there are {', '.join(study.rows)}")
     if not study.points or not all(0 < point <= 1 for point in study.points) or max(study.points) < 1:
         raise ValueError(f"{path}: points are above 0 and at most 1, the end, got {list(study.points)}")
-    if not study.seeds:
-        raise ValueError(f"{path}: seeds is empty; give at least one, e.g. [0, 1, 2]")
+    if not study.seeds or min(study.seeds) < 0:
+        raise ValueError(f"{path}: seeds are one or more from 0 on, e.g. [0, 1, 2], got {list(study.seeds)}")
+    for field in dataclasses.fields(study):
+        value = getattr(study, field.name)
+        numbers = [
+            number for number in (value if isinstance(value, tuple) else [value]) if type(number) is int
+        ]
+        if field.name not in ("seeds", "guidance_scale") and numbers and min(numbers) < 1:
+            raise ValueError(f"{path}: {field.name} is 1 or more, got {min(numbers)}")
+    if not 0 <= study.guidance_scale < math.inf:
+        raise ValueError(f"{path}: guidance_scale is 0 or more, got {study.guidance_scale}")
     if not 2 <= study.fvd_clips <= study.num_clips:
         raise ValueError(
             f"{path}: num_fvd_clips is from 2 to num_clips, {study.num_clips}, got {study.fvd_clips}"
         )
     for name, row in study.rows.items():
+        if name in TAKEN or name[:1] in ("", ".") or Path(name).name != name:
+            raise ValueError(
+                f"{path}: row {name!r} is to be a folder of the study: name it otherwise, without / or a dot "
+                f"at its beginning, and not {', '.join(TAKEN)}"
+            )
         if not row.config.is_file():
             raise ValueError(
                 f"{path}: row {name}: {row.autoencoder} is neither a JSON file nor a saved autoencoder"
@@ -130,17 +147,15 @@ def _read(kind: Any, values: Any, where: str) -> Any:
         raise ValueError(f"{where} has no {missing[0]}, which it needs")
     hints, taken = get_type_hints(kind), {}
     for name, value in values.items():
-        wanted = hints[name]
-        many = get_origin(wanted) is tuple
-        single = get_args(wanted)[0] if many else wanted
+        many = get_origin(hints[name]) is tuple
         if many and not isinstance(value, list):
             raise ValueError(f"{where}: {name} is a list, got {value!r}")
-        for one in value if many else [value]:
-            if single in (int, str, float) and not isinstance(
-                one, (int, float) if single is float else single
-            ):
-                raise ValueError(f"{where}: {name} is of type {single.__name__}, got {one!r}")
         taken[name] = tuple(value) if many else value
+        if name != "rows":
+            try:
+                check_type(name, taken[name], hints[name])
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
     return kind(**taken)
 
 

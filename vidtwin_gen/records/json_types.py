@@ -47,7 +47,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
             for key, inner in get_type_hints(hint, include_extras=True).items():
                 if key in value:
                     check_type(f"{name}.{key}", value[key], inner)
-    elif origin in (list, Sequence):
+    elif origin in (list, Sequence) or (origin is tuple and inside[1:] == (...,)):
         if fits := isinstance(value, list | tuple):
             for number, inner in enumerate(value):
                 check_type(f"{name}[{number}]", inner, inside[0])
@@ -82,7 +82,7 @@ def _words(hint: Any) -> str:
     origin, inside = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(map(_words, inside))
-    if origin in (list, Sequence):
+    if origin in (list, Sequence, tuple):
         return f"a list, each {_words(inside[0])}"
     if origin is Literal:
         return " or ".join(map(repr, inside))

@@ -135,7 +135,8 @@ def test_parts_are_swapped_kept_and_mixed(studio, videos, monkeypatch):
     _, (clips, _) = done(studio.reenact(long, long, 1))
     a, _, first, second = (clip.frames for clip in clips)
     _, (apart, _) = done(studio.take_apart(long, 1))
-    assert np.array_equal(first, second) and np.array_equal(first, apart[1].frames)
+    assert np.array_equal(first, second)
+    assert abs(first.astype(int) - apart[1].frames).max() <= 1  # of another batch
     assert not apart[0].code
     check_code(apart[1], apart[2])
     check_code(apart[2], apart[3])
@@ -174,7 +175,7 @@ def test_the_error_of_a_work_is_its_own():
 
 def test_a_crash_in_a_child_is_an_error_here():
     assert in_child(os.path.basename, "a/b") == "b"
-    with pytest.raises(ValueError, match="crashed the process"):
+    with pytest.raises(ValueError, match="the process that counted it ended"):
         in_child(os.abort)
 
 

@@ -104,6 +104,8 @@ def test_every_tokenizer_is_counted_or_said_to_be_unpublished() -> None:
         find(["vidtwin-1", "video-lavit"])
     with pytest.raises(ValueError, match=r"no tokenizer 'magvit2'; did you mean .*magvit-v2.* are all, vid"):
         find(["magvit2"])
+    with pytest.raises(ValueError, match="--tokenizers all stands alone, got all magvit-v2"):
+        find(["all", "magvit-v2"])
 
 
 def test_the_rates_printed_in_the_papers_table_1() -> None:

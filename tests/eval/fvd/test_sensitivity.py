@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.__main__ import main
-from eval.fvd.sensitivity import DISTORTIONS
+from eval.fvd.sensitivity import DISTORTIONS, distortions_of
 from tests.builders.clips import drifting_clips, run, words_of
 from tests.builders.extractors import FilterResponses
 from tests.builders.processes import run_in_processes
@@ -14,6 +14,13 @@ from vidtwin_gen.data.writing import write_video
 
 def in_process(_: int, words: list[str]) -> None:
     main(words)
+
+
+def test_no_more_frames_are_moved_than_there_are() -> None:
+    kinds = distortions_of(8)
+    assert kinds["frame shuffle"][1] == (4, 8) and kinds["freezing"][1] == (2, 4, 8)
+    assert kinds["Gaussian noise"][1] == DISTORTIONS["Gaussian noise"][1]  # 40 of 255, no frames
+    assert distortions_of(16) == DISTORTIONS
 
 
 def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tmp_path: Path) -> None:
