@@ -80,11 +80,13 @@ def autoencoder_training(
     whole: bool = False,
     checkpointing: bool = False,
     compiled: bool = False,
+    networks_compiled: bool = False,
     lpips_autocast: bool = True,
     kernels: bool = False,
 ) -> dict[str, Any]:
     """A step of stage 1 in bf16 as train_vae makes it, with L1 and KL, or with LPIPS and GAN as well (LPIPS'
-    weights are random, which costs the same). `mfu` counts the autoencoder's FLOPs alone; `flops_of_all` are
+    weights are random, which costs the same). `networks_compiled`: these two as well, as train_vae does not
+    yet. `mfu` counts the autoencoder's FLOPs alone; `flops_of_all` are
     those of the whole step, the networks and what is computed again included."""
     torch._dynamo.reset()
     model = make_autoencoder(sizes, device).train()
@@ -97,6 +99,9 @@ def autoencoder_training(
     lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
     discriminator = PatchDiscriminator().to(device) if whole else None
     opponent = torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
+    if networks_compiled and lpips is not None and discriminator is not None:
+        lpips.compile()
+        discriminator.compile()
 
     def step() -> None:
         with autocast(device):
@@ -157,12 +162,22 @@ class Reconstruction(nn.Module):
 
 
 def lpips_pass(
-    sizes: Sizes, frames: int, device: torch.device, in_bf16: bool, channels_last: bool
+    sizes: Sizes,
+    frames: int,
+    device: torch.device,
+    *,
+    in_bf16: bool = True,
+    channels_last: bool = False,
+    compiled: bool = False,
 ) -> dict[str, Any]:
-    """The perceptual term alone on the frames of a batch: its forward and backward pass."""
+    """The perceptual term alone on the frames of a batch: its forward and backward pass, as train_vae has it
+    on a GPU, the original's half without a graph."""
+    torch._dynamo.reset()
     network = LPIPS().to(device).eval().requires_grad_(False)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        network.compile()
     height, width = sizes.autoencoder.get("height", 224), sizes.autoencoder.get("width", 224)
     first = frames_of(torch.randn(1, 3, frames, height, width, device=device)).requires_grad_()
     second = frames_of(torch.randn(1, 3, frames, height, width, device=device))
@@ -170,7 +185,7 @@ def lpips_pass(
     def step() -> None:
         first.grad = None
         with autocast(device, in_bf16):
-            network(first, second).mean().backward()
+            network(first, second, apart=True).mean().backward()
 
     seconds = spread(timed(step, sizes.repeats, device))
     return {"num_frames": frames, "seconds": seconds.to_json()}

@@ -20,7 +20,7 @@ def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
     """All rows; those that say most come first."""
     rows.run("matmul bf16", lambda: matrix_product(sizes, device, torch.bfloat16))
     rows.run("copy", lambda: copy_rate(sizes, device))
-    ceiling = rows.rows["matmul bf16"].get("flops_per_second", math.nan)
+    ceiling = rows.rows.get("matmul bf16", {}).get("flops_per_second", math.nan)
 
     for name, (plain, checkpointed) in sizes.training.items():
         make = partial(make_dit, sizes.layout, sizes.dits[name])
@@ -74,18 +74,22 @@ def measure_autoencoder(rows: Rows, sizes: Sizes, device: torch.device, ceiling:
         rows.run("autoencoder training, L1 and KL compiled", partial(measure, compiled=True))
         rows.run("autoencoder training, whole loss compiled", partial(measure, whole=True, compiled=True))
         rows.run(
+            "autoencoder training, whole loss compiled, its networks too",
+            partial(measure, whole=True, compiled=True, networks_compiled=True),
+        )
+        rows.run(
             "autoencoder training, whole loss compiled, LPIPS in float32",
             partial(measure, whole=True, compiled=True, lpips_autocast=False),
         )
     frames = LPIPS_FRAMES if device.type == "cuda" else 1
-    for told, in_bf16, channels_last in (
-        ("float32", False, False),
-        ("autocast", True, False),
-        ("autocast channels_last", True, True),
+    for told, options in (
+        ("float32", {"in_bf16": False}),
+        ("autocast", {}),
+        ("autocast channels_last", {"channels_last": True}),
+        ("autocast compiled", {"compiled": True}),
     ):
-        rows.run(
-            f"LPIPS forward and backward {told}",
-            partial(lpips_pass, sizes, frames, device, in_bf16, channels_last),
-        )
+        if options.get("compiled") and not sizes.compiled:
+            continue
+        rows.run(f"LPIPS forward and backward {told}", partial(lpips_pass, sizes, frames, device, **options))
     rows.run("autoencoder training, L1 and KL: kernels", partial(measure, kernels=True))
     rows.run("autoencoder training, whole loss: kernels", partial(measure, whole=True, kernels=True))
