@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import eval.accuracy
 from eval.__main__ import main
-from eval.accuracy import accuracy, interval, shrink, train_classifier
+from eval.accuracy import _augment, accuracy, interval, recognised, shrink, train_classifier
 from eval.clips import Clips
 from eval.real_clips import ClipDraw, RealClips
 from tests.builders.commands import run, words_of
@@ -48,6 +48,8 @@ def test_the_direction_of_motion_is_learned_and_reproducible() -> None:
     assert value >= 0.9
     assert confusion.sum(1).tolist() == [8] * 4
     assert confusion.trace().item() / confusion.sum().item() == pytest.approx(value)
+    with torch.no_grad():  # no clip is judged by its batch
+        torch.testing.assert_close(model(test[0][:1]), model(test[0])[:1])
     reverse = accuracy(model, [(test[0].flip(1), test[1])])[0]
     assert reverse < 0.2  # the same frames backwards are other classes: it is not the look that is told apart
 
@@ -65,6 +67,18 @@ def test_large_clips_are_averaged_down_and_small_ones_kept() -> None:
     assert shrink(clips, 32).shape == (1, 2, 32, 32, 3)
     assert shrink(clips, 32).unique().tolist() == [50]
     assert shrink(clips, 64) is clips
+
+
+def test_half_of_the_clips_are_degraded_and_none_is_mirrored_unasked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.full((64, 2, 16, 16, 3), 128, dtype=torch.uint8)
+    degraded = (_augment(flat, False, generator) != flat).flatten(1).any(1)
+    assert 20 < degraded.sum() < 44
+    rising = flat * torch.linspace(0, 1.9, 16)[:, None]
+    for flip, low, high in ((False, 64, 64), (True, 20, 44)):
+        clips = _augment(rising.to(torch.uint8), flip, generator).float()
+        right, left = clips[..., -4:, :].flatten(1).mean(1), clips[..., :4, :].flatten(1).mean(1)
+        assert low <= (right > left).sum() <= high
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
@@ -137,6 +151,11 @@ def test_two_processes_judge_as_one(
     assert written[0] == written[1] and len(written[0]) == 3
     result = AccuracyResult.read(tmp_path / "1" / "accuracy.json")
     assert (result.num_train, len(result.skipped_videos or ())) == (7, 2) and result.codec
+
+
+def test_a_row_of_the_confusion_is_a_class_asked_for() -> None:
+    value, confusion = recognised([(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 0]))], 3)
+    assert value == pytest.approx(2 / 3) and confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
 
 
 def test_an_accuracy_has_an_interval() -> None:

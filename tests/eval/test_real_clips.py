@@ -97,6 +97,13 @@ def test_copies_of_the_data_hold_the_same_clips(tmp_path: Path) -> None:
     assert first.sha256(first.of_videos(8)) != other.sha256(other.of_videos(8))
 
 
+def test_features_are_kept_for_one_number_of_videos(tmp_path: Path) -> None:
+    """One generator gives the order of the draws and their windows: with another video they are others."""
+    first = real_clips(tmp_path)
+    (tmp_path / "Left" / "9.mp4").touch()
+    assert RealClips.of_split(tmp_path, (4, 16, 16), "all").reading != first.reading
+
+
 def test_features_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, {})
     features = torch.ones(3, 2)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.__main__ import main
-from pipelines.flags import CardFlags
+from pipelines.flags import CardFlags, GenerateFlags
 from pipelines.generate import create_clip_file, write_frames
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sampling import clip_generator, sample
+from pipelines.sampling import class_ids, clip_generator, frame_rate, sample, sampling_command
 from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.training_record import card
 from tests.builders.forked import files_below
@@ -87,6 +87,41 @@ def test_the_same_command_is_done_and_another_refused(folder, tmp_path, capsys):
             main([*argv, *change])
         assert stop.value.code == 2 and f"of another command {message}" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_the_index_of_a_pipeline_is_part_of_the_command(folder, tmp_path):
+    """Whitening and class names stand there; of what a card says no clip depends."""
+    pipeline = Path(shutil.copytree(folder, tmp_path / "pipeline"))
+    path, flags = pipeline / "model_index.json", GenerateFlags(pipeline=str(pipeline), out="out")
+    before, index = sampling_command(flags), json.loads(path.read_text())
+    path.write_text(json.dumps(index | {"training": {"flags": {"seed": 3}}}))
+    assert sampling_command(flags) == before
+    path.write_text(json.dumps(index | {"latents_mean": [0.25]}))
+    assert sampling_command(flags)["pipeline"] != before["pipeline"]
+
+
+def test_the_rate_of_the_files_is_the_flags_or_else_the_pipelines(pipe):
+    rates = [frame_rate(pipe, GenerateFlags(pipeline="", out="", fps=fps)) for fps in (12.0, None)]
+    assert rates == [12.0, 8.0]
+
+
+def test_a_number_is_an_id_where_it_is_no_name(pipe):
+    names = ["3", "Archery", "0", "Billiards"]
+    named = VidTwinPipeline(pipe.vae, pipe.transformer, pipe.scheduler, class_names=names)
+    assert class_ids(named, ["3", "0", "1", "billiards"]) == [0, 2, 1, 3]
+
+
+def test_what_a_file_of_counts_says_is_part_of_the_command_and_not_where_it_lies(folder, tmp_path):
+    commands = []
+    for name, text in (
+        ("a.json", '{"Archery": 1}'),
+        ("b.json", '{"Archery": 1}'),
+        ("c.json", '{"Archery": 2}'),
+    ):
+        (tmp_path / name).write_text(text)
+        flags = GenerateFlags(pipeline=str(folder), out="out", labels_from=tmp_path / name)
+        commands.append(sampling_command(flags))
+    assert commands[0] == commands[1] != commands[2]
 
 
 def test_internal_guidance_by_the_command(tmp_path, capsys):

@@ -4,11 +4,16 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
 
 from pipelines.__main__ import main
-from pipelines.inpainting import keep_mask, kept_grids
+from pipelines.inpainting import KnownRegion, keep_mask, kept_grids
 from pipelines.schedulers import add_noise, set_timesteps
 from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
@@ -110,6 +115,27 @@ def test_every_resampling_brings_it_closer():
         means.append(clips[:, ~mask].mean())
         assert len(calls) == 10 * (1 + num_resamples)
     assert means[0] < means[1] < means[2]
+
+
+def test_a_step_of_second_order_is_resampled_once():
+    """Before its first call: between the two the solver has the latents that it made itself."""
+    pipe = build_gaussian(FlowMatchHeunDiscreteScheduler())
+    known, calls = torch.ones(1, pipe.transformer.layout.num_elements), []
+    pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    generate(pipe, 0, known_latents=known, keep="structure", **UNGUIDED | {"num_inference_steps": 6})
+    assert len(calls) == (2 * 6 - 1) + 6
+
+
+def test_resampling_draws_half_of_the_noise_anew_and_leaves_its_variance():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    set_timesteps(scheduler, 10, torch.device("cpu"))
+    x0, noise = torch.randn(2, 1, 20_000, generator=seeded(0)[0])
+    latents = add_noise(scheduler, x0, noise, 4)
+    region = KnownRegion(x0, noise, torch.zeros(20_000, dtype=torch.bool))
+    resampled = region.resample(latents, noise - x0, scheduler, 4, seeded(1)[0])
+    left = (resampled - add_noise(scheduler, x0, torch.zeros_like(x0), 4)) / scheduler.sigmas[4]
+    assert left.std().item() == pytest.approx(1, abs=0.02)
+    assert (left * noise).mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("name", [*ODE_SOLVERS, *STOCHASTIC])

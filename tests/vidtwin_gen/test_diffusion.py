@@ -175,6 +175,15 @@ def test_the_other_class_is_the_next_one_in_the_batch(pair):
     torch.testing.assert_close(contrastive_loss(prediction, target, labels, null_class, LAYOUT), by_hand)
 
 
+def test_the_contrast_is_weighted_as_the_loss_is(pair):
+    prediction, target = pair
+    labels, others = torch.tensor([0, 1, 0, 1, 0]), [1, 2, 3, 4, 1]
+    for weighting in ("element", "grid"):
+        expected = total_loss(grid_losses(prediction, target[others], LAYOUT), LAYOUT, weighting)
+        found = contrastive_loss(prediction, target, labels, 9, LAYOUT, weighting)
+        torch.testing.assert_close(found, expected)
+
+
 def test_without_another_class_nothing_is_contrasted(pair):
     prediction, target = pair
     prediction.requires_grad_()

@@ -77,7 +77,7 @@ def _made(root: Path, splits: Sequence[Split], fold: int) -> tuple[list[datasets
     if lists is not None:
         files = _by_official_name(files, lists)
         names, split_of, strays = _official_splits(lists, fold, files)
-    elif fold != 1:
+    elif fold != 1 and {*splits} != {"all"}:
         raise ValueError(
             f"{root} has no {LISTS}, the lists of official splits, and so one split of its own, got "
             f"fold={fold}: leave it out, or put the lists there"

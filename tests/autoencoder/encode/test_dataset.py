@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from autoencoder import __main__ as autoencoder_commands
 from autoencoder.encode.card import command_line as command_line_of
-from autoencoder.encode.dataset import encode_dataset, plan_files
+from autoencoder.encode.dataset import _bad_videos, encode_dataset, plan_files
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.trained import load_inputs
@@ -359,6 +360,13 @@ def test_a_file_whose_videos_are_all_bad_is_none(split, few_videos, vae_dir, tmp
     assert len(load_latents(tmp_path / "latents")[0]["train"]) == len(rows["train"])
 
 
+def test_a_video_counts_once_among_the_bad_however_many_windows_it_gives():
+    files = plan_files("train", 40, 512)
+    folder = SimpleNamespace(files={name: {"skipped": [(3, "3.avi: bad")]} for name in files})
+    counter = _bad_videos(folder, files, 20, encode_flags("vae", "data", "out", windows_per_video=2))
+    assert counter.summary() == "1 of 20 videos are bad: 3.avi: bad"
+
+
 def test_nothing_leaves_the_machine(few_videos, vae_dir, tmp_path, monkeypatch):
     """Not even a count of what was loaded, which `datasets` would send and not miss."""
     asked = []
@@ -428,6 +436,7 @@ def test_a_split_without_videos_is_refused_before_the_other_is_encoded(few_video
         (1, {"windows_per_video": 0}, "--windows_per_video must be at least 1, got 0"),
         (1, {"windows_per_file": 0}, "--windows_per_file must be at least 1, got 0"),
         (1, {"dtype": "bfloat16"}, "--dtype is float16 or float32, got 'bfloat16'"),
+        (1, {"decoder": "opencv"}, "--decoder is auto, decord, pyav or torchcodec, got 'opencv'"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(few_videos, vae_dir, tmp_path, scale, options, message):

@@ -52,6 +52,29 @@ def test_it_is_a_distance_between_frames(untrained):
     torch.testing.assert_close(distance[1:2], untrained(frames[1:2], other[1:2]))
 
 
+@torch.no_grad()
+def test_features_that_are_all_zero_are_no_nan(untrained):
+    for parameter in untrained.parameters():
+        torch.nn.init.zeros_(parameter)
+    frames = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert untrained(frames, -frames).tolist() == [0, 0]
+
+
+@torch.no_grad()
+def test_differences_are_in_float32_under_autocast(untrained):
+    seen = []
+    for stage in untrained.stages:
+        stage.register_forward_hook(lambda *call: seen.append(call[-1].float().chunk(2)))
+    frames = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        distance = untrained(frames, frames + 0.01)
+    by_hand = torch.zeros(2)
+    for (a, b), head in zip(seen, untrained.heads, strict=True):
+        difference = F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)
+        by_hand += (difference.square() * head[:, None, None]).sum(1).mean((1, 2))
+    torch.testing.assert_close(distance, by_hand, rtol=1e-5, atol=0)
+
+
 def test_it_teaches_the_frame_and_not_itself(lpips):
     frames = torch.zeros(1, 3, 16, 16, requires_grad=True)
     lpips(frames, torch.ones(1, 3, 16, 16) * 0.5).sum().backward()

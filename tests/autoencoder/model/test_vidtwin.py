@@ -17,6 +17,7 @@ from tests.builders.autoencoders import (
     random_clips,
     random_latents,
 )
+from vidtwin_gen.models.layers import init_blend
 
 SHARED = Path(__file__).parents[4] / "shared"
 SIZES = {
@@ -119,6 +120,14 @@ def test_any_grid_goes_there_and_back(sizes):
     assert ((moved - output.sample).abs() > 1e-6).all(dim=(0, 1, 2)).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("row", ABLATIONS)
+@torch.no_grad()
+def test_an_ablation_takes_frames_that_are_not_square(row):
+    model = build_autoencoder(**ABLATIONS[row], width=24)
+    x = random_clips(model)
+    assert model(x).sample.shape == x.shape
+
+
 def test_what_rounding_up_added_is_cropped_around_the_centre():
     """6 x 10 tokens are halved to 3 x 5 and 2 x 3, which come back as 8 x 12."""
     decoder = build_autoencoder(height=24, width=40, structure_down_blocks=2).structure_decoder
@@ -218,6 +227,41 @@ def test_no_frame_row_or_column_is_dead_at_the_start(seed):
 
 
 @torch.no_grad()
+def test_time_is_mixed_only_as_training_asks_for_it():
+    torch.manual_seed(0)
+    trunk = AutoencoderVidTwin(**TINY_AUTOENCODER).encoder
+    z = torch.randn(1, 16, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    late = z.clone()
+    late[:, :, 2] += 1
+    change = (trunk(late) - trunk(z)).abs().amax(dim=(0, 1, 3, 4))  # (F,)
+    assert (change > 1e-4).tolist() == [False, False, True, False]
+
+
+def test_the_q_formers_dropout_is_the_arguments():
+    """Of its attention, too, which has no module for it."""
+    qformer = build_autoencoder(qformer_dropout=0.25).structure_encoder.qformer
+    assert {module.p for module in qformer.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
+    config = qformer.config
+    assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.25
+
+
+def test_queries_keys_and_values_start_within_the_bound_of_a_fused_layer():
+    """Xavier's of D inputs and 3 D outputs."""
+    attention = AutoencoderVidTwin(**TINY_AUTOENCODER | {"hidden_size": 64}).encoder.blocks[0].attn
+    for linear in (attention.to_q, attention.to_k, attention.to_v):
+        assert linear.weight.abs().max().item() == pytest.approx((6 / (4 * 64)) ** 0.5, rel=0.02)
+
+
+@torch.no_grad()
+def test_a_blend_starts_near_the_mean_of_what_it_blends():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(400, 300)
+    init_blend(layer)
+    assert layer.weight.min() >= 0
+    torch.testing.assert_close(layer(torch.full((400,), 3.0)), torch.full((300,), 3.0), atol=0.4, rtol=0)
+
+
+@torch.no_grad()
 def test_upsampling_starts_as_interpolation():
     decoder = AutoencoderVidTwin(**TINY_AUTOENCODER | {"width": 32}).dynamics_decoder
     ramp = torch.arange(4.0)
@@ -267,6 +311,22 @@ def test_the_divergence_is_that_of_torch():
     expected = torch.distributions.kl_divergence(normal(posterior.mean, posterior.std), normal(0.0, 1.0))
     torch.testing.assert_close(posterior.kl(), expected.sum(1))
     assert (FlatGaussian(torch.zeros(2, 8)).kl() == 0).all()
+
+
+def test_the_divergence_is_in_float32_whatever_the_models_type():
+    parameters = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    half, exact = FlatGaussian(parameters).kl(), FlatGaussian(parameters.float()).kl()
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("row", ["paper", *ABLATIONS])
+@torch.no_grad()
+def test_the_posterior_starts_with_a_little_noise_everywhere(row):
+    torch.manual_seed(0)
+    model = AutoencoderVidTwin(**TINY_AUTOENCODER | ABLATIONS.get(row, {})).eval()
+    posterior = model.encode(random_clips(model)).latent_dist
+    assert (posterior.logvar == -4).all() and posterior.mean.mean().abs() < 1
 
 
 @torch.no_grad()

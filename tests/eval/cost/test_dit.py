@@ -15,14 +15,30 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from eval.cost.command import SMALL_DIT
 from eval.cost.dit import count_flops, count_step, dit_cost, dit_flops, example
 from eval.cost.measured_step import measure_step
+from eval.cost.memory import predict_training_memory
 from eval.cost.paper_counter import FIGURE_5_DIT, MLP_WIDTH, counted_macs, counted_parameters
 from eval.cost.tokenizers import magvit_v2, vidtwin
+from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_layers": 1, "num_heads": 2}
 
 
 make_model = functools.partial(LatentTransformer, num_classes=8)
+
+
+def test_gradients_are_there_as_activations_go() -> None:
+    """At the peak of a step hardly any: none is left of the step before."""
+    layout = LatentLayout((LatentGrid("video", ("time",), (64,), 4),))
+    with FakeTensorMode():
+        model, inputs = example(layout, make_model, batch_size=2, **SIZES)
+        amounts = predict_training_memory(model, inputs)
+    assert amounts["gradients"] < 0.2 * amounts["parameters"]
+
+
+def test_cross_attention_to_one_vector_adds_two_projections_and_the_scores() -> None:
+    added = dit_flops(10, 3, 64, cross_attention=True) - dit_flops(10, 3, 64)
+    assert added == 3 * (2 * 10 * 2 * 64**2 + 4 * 10 * 64)
 
 
 def test_attention_is_counted_whichever_kernel_runs_it() -> None:

@@ -18,6 +18,7 @@ from eval.real_clips import RealClips
 from tests.builders.clips import (
     CLASS_NAMES,
     SHAPE,
+    add_protocol,
     drifting_clips,
     refused,
     run,
@@ -128,6 +129,29 @@ def test_a_bad_video_is_replaced_counted_and_told(
     assert [draw.row for draw in rows.of_classes(["Left"] * 4)] == [
         real.rows["Left"][i] for i in (0, 2, 3, 4)
     ]
+
+
+def test_generated_clips_follow_the_classes_where_a_bad_video_is_replaced_by_another_classs(
+    extractor: FilterResponses,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add_protocol(monkeypatch, "all-20", 20)
+    shutil.copytree(data, root := tmp_path / "data")
+    real = RealClips.of_split(root, SHAPE, "all")
+    names = [real.names[row] for row in real.order]
+    bad = next(number for number in range(20) if names[number] != names[20])
+    Path(real.paths[real.order[bad]]).write_bytes(b"no video")
+    before = [names[:20].count(name) for name in CLASS_NAMES]
+    flags = {"data": root, "protocol": "all-20", "no_floors": True}
+    clips = write_generated(tmp_path / "before", before)
+    said = refused(capsys, "fvd", tmp_path / "a.json", generated=clips, **flags)
+    assert f"{names[:20].count(names[20])} of {names[20]} for {names[:21].count(names[20])}" in said
+    spare = write_generated(tmp_path / "spare", [count + 1 for count in before])
+    counts = run("fvd", tmp_path / "b.json", generated=spare, **flags)["class_counts"]
+    assert counts[names[20]] == names[:21].count(names[20])
 
 
 @pytest.mark.parametrize("verb", ["fvd", "reference", "sensitivity"])

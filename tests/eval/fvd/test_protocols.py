@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from eval.fvd import protocols
+from eval.fvd.flags import ProtocolFlags
+from eval.fvd.reference import read_reference
+from eval.fvd.selection import Settings, choose_settings, wanted_names
+from eval.generated_clips import read_generated
+from eval.real_clips import RealClips
 from pipelines.generate import read_counts
-from tests.builders.clips import CLASS_NAMES, add_protocol, refused, run, write_generated
+from tests.builders.clips import CLASS_NAMES, SHAPE, add_protocol, refused, run, write_generated
 from tests.builders.extractors import FilterResponses
+from tests.builders.results import PROTOCOL
 
 
 def test_the_named_protocols_are_the_published_ones() -> None:
@@ -55,6 +62,7 @@ def test_a_protocol_with_matched_labels(
     run("reference", reference, data=data, protocol="all-30")
     counts = read_counts(reference)
     assert sum(counts.values()) == 30 and min(counts.values()) >= 8
+    assert read_reference(reference).num_videos == 24
     balanced = write_generated(tmp_path / "balanced", (10, 10, 10))
     if counts != {"Left": 10, "Right": 10, "Up": 10}:
         said = refused(capsys, "fvd", tmp_path / "f.json", data=data, generated=balanced, protocol="all-30")
@@ -75,6 +83,9 @@ def test_a_protocol_with_matched_labels(
     add_protocol(monkeypatch, "all-60", 60)
     said = refused(capsys, "reference", tmp_path / "g.safetensors", data=data, protocol="all-60")
     assert "wants 60 real clips" in said and "has 24 videos" in said
+    add_protocol(monkeypatch, "even-25", 25, selection="classes")  # of whose videos none counts twice
+    said = refused(capsys, "reference", tmp_path / "g.safetensors", data=data, protocol="even-25")
+    assert "wants 25 real clips" in said and "has 24 videos" in said
 
 
 def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
@@ -86,3 +97,23 @@ def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
     assert (record["protocol"]["height"], record["protocol"]["width"]) == (16, 16)
     assert "antialiased" in record["protocol"]["clip_resize"] and extractor.num_seen == 36
     assert record["generated_size"] == [4, 32, 48]
+
+
+def test_what_the_flags_leave_out_is_the_references() -> None:
+    flags = ProtocolFlags(seed=None)
+    reference = dataclasses.replace(PROTOCOL, fold=2, seed=7, split="test", stride=3)
+    settings = choose_settings(flags, "quick-6", SHAPE, "generated", reference)
+    assert (settings.fold, settings.seed) == (2, 7)
+    assert (settings.protocol.split, settings.protocol.stride) == ("test", 3)
+    own = choose_settings(
+        ProtocolFlags(fold=3, seed=0, split="all", stride=2), "quick-6", SHAPE, "generated", reference
+    )
+    assert (own.fold, own.seed, own.protocol.split, own.protocol.stride) == (3, 0, "all", 2)
+
+
+def test_of_more_clips_than_are_compared_the_seed_chooses(tmp_path: Path) -> None:
+    clips = read_generated(write_generated(tmp_path / "generated"))
+    protocol = protocols.quick(6, SHAPE, "all", 1, None, "generated")
+    real = RealClips(None, ["a"] * 24, [*CLASS_NAMES] * 8, CLASS_NAMES, SHAPE)
+    first, again, other = (wanted_names(Settings(protocol, 1, seed), clips, real) for seed in (0, 0, 1))
+    assert first == again != other and first != ["Left"] * 4 + ["Right"] * 2

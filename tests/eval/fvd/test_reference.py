@@ -37,6 +37,20 @@ def test_a_video_that_turns_bad_costs_no_other_clip(
     assert len(read_reference(out).skipped) == 1
 
 
+def test_a_bad_video_among_the_other_clips_may_leave_too_few_for_them(
+    extractor: FilterResponses, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 clips and 12 others are all videos that there are: of one less no video would be another's."""
+    add_protocol(monkeypatch, "even-12", 12, selection="classes")
+    root, out = tmp_path / "data", tmp_path / "real.safetensors"
+    shutil.copytree(data, root)
+    real = RealClips.of_split(root, SHAPE, "all")
+    Path(real.paths[real.rows["Left"][5]]).write_bytes(b"no video")
+    run("reference", out, data=root, protocol="even-12")
+    floor = read_reference(out).floor
+    assert floor["fvd"] is None and "too few videos" in floor["reason"]
+
+
 def in_process(_: int, words: list[str]) -> None:
     main(words)
 

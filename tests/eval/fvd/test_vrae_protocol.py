@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import CODECS, RESIZE, prepare
-from eval.fvd.distance import frechet_distance
+from eval.fvd.distance import frechet_distance, kernel_distance
 from eval.fvd.protocols import PROTOCOLS, ClipProtocol
 from eval.fvd.reference import read_reference
 from eval.fvd.selection import Settings
@@ -147,6 +147,16 @@ def test_generated_videos_are_read_at_their_own_stride_and_not_written_again(
     )
     assert record["protocol"]["stride"] == 3 and CODECS["mp4"] in record["note"]
     assert record["floors"]["reconstructions"]["num_reconstructions"] == 3
+    draws = real.of_videos(6)
+    first, others = (
+        extractor(torch.stack([real.read(draw).frames[0] for draw in part]))
+        for part in (draws[:3], draws[3:])
+    )
+    for key, features in (("real", others), ("reconstructions", extractor(torch.stack(written)))):
+        by_formula = frechet_distance(*gaussian(first), *gaussian(features)).item()
+        assert record["floors"][key]["fvd"] == pytest.approx(by_formula, rel=1e-4)
+        kernel = kernel_distance(first, features, paired=key == "reconstructions").item()
+        assert record["floors"][key]["kvd"] == pytest.approx(kernel, rel=1e-4)
     assert record["floors"]["real"]["other_real"] == "other videos"  # of 24
     said = refused(capsys, "fvd", tmp_path / "a.json", **flags | {"stride": 1})
     assert "--stride 1: small is defined with 3" in said

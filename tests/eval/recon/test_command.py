@@ -277,6 +277,22 @@ def test_a_number_is_of_one_dtype(verb, vae_dir, videos, tmp_path, monkeypatch):
     assert values[0] != values[1] == pytest.approx(values[0], abs=0.1)
 
 
+def test_a_number_is_of_one_autoencoder(vae_dir, videos, tmp_path):
+    """Also where both were computed beside each other."""
+    torch.manual_seed(1)
+    AutoencoderVidTwin(**TRAINED_AUTOENCODER).save_pretrained(tmp_path / "other")
+    values = []
+    for number, vae in enumerate((vae_dir, tmp_path / "other")):
+        flags = {
+            "vae": vae,
+            "videos": videos / "deep",
+            "features_dir": tmp_path / "features",
+            "no-lpips": True,
+        }
+        values.append(run("recon", tmp_path / f"{number}.json", **flags)["both"]["psnr"]["mean"])
+    assert values[0] != values[1]
+
+
 def in_process(_, words):
     main(words)
 

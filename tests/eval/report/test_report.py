@@ -236,6 +236,7 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
 
     assert header(magvit, names)[3:] == ("published, same protocol",)
     assert len(header(magvit, names[1:])) == 3
+    assert len(header(magvit, names[:-1])) == 3  # one class is missing, but none that is looked for
     # the record's own classes, whatever lies in the folder generated/
     assert len(header(magvit, ["another"], dict.fromkeys(names, 99))) == 4
     assert len(header(magvit, names, dict.fromkeys(names[1:], 100))) == 3
@@ -250,6 +251,29 @@ def test_published_numbers_stand_beside_ours_only_under_their_protocol(tmp_path:
         {"codec": "mp4"},
     ):
         assert len(header(dataclasses.replace(magvit, **change), names)) == 3
+
+
+def test_a_floor_stands_under_its_own_protocol_where_it_names_one(tmp_path: Path) -> None:
+    other = dataclasses.replace(PROTOCOL, name="quick-64", num_real=64)
+    floors = {
+        "real": {"fvd": 47.0, "kvd": None, "protocol": other.to_json(), "num_real": 64},
+        "reconstructions": {"fvd": 81.0, "kvd": None},
+    }
+    fvd_result(50.0, floors=floors).write(tmp_path / "run/eval/fvd.json")
+    rows = merged_table(compare(read_runs([tmp_path / "run"]))).rows
+    shown = {row[2].split(",")[0]: (row[1].split()[-1], row[2].split("N = ")[1].split()[0]) for row in rows}
+    assert shown == {"50.0": ("quick-32", "32"), "47.0": ("quick-64", "64"), "81.0": ("quick-32", "32")}
+
+
+def test_reconstructions_of_other_numbers_of_clips_share_no_row(tmp_path: Path) -> None:
+    for name, count in (("few", 8), ("more", 9)):
+        part = {"psnr": {"mean": 25.0, "ci95": None, "num_clips": count, "per_frame": [25.0]}}
+        recon_result(both=part, structure=part, dynamics=part).write(tmp_path / name / "eval/recon.json")
+    rows = merged_table(compare(read_runs([tmp_path / "few", tmp_path / "more"]))).rows
+    assert [row[2:] for row in rows if row[0] == "PSNR (dB), reconstruction"] == [
+        ("25.000, N = 8", "–"),
+        ("–", "25.000, N = 9"),
+    ]
 
 
 def test_vraes_numbers_stand_beside_ours_with_what_is_our_choice(tmp_path: Path) -> None:

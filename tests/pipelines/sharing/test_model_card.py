@@ -257,6 +257,15 @@ def test_a_card_names_the_weights_that_training_began_with_and_their_variant(fol
     assert 'from_pretrained(".", variant="fp16")' in text and "variant" not in card(folder)
 
 
+def test_a_batch_is_that_of_all_processes(folder, tmp_path):
+    flags = {"train_batch_size": 4, "gradient_accumulation_steps": 2}
+    config = train_dit.DiTConfig(output_dir="r", vae="v", latents="l", **flags)
+    pipe = VidTwinPipeline.from_pretrained(folder)
+    pipe.register_to_config(training=training_record(config, {}, 3))
+    pipe.save_pretrained(tmp_path / "three")
+    assert "| batch, clips a step | 24 (4 × 2 × 3 processes) |" in card(tmp_path / "three")
+
+
 def test_two_distances_stand_by_their_protocols(tmp_path):
     for name, value in (("small", 321.5), ("large", 99.0)):
         protocol = dataclasses.replace(FVD_PROTOCOL, name=name)

@@ -233,6 +233,14 @@ def test_rows_that_training_cannot_take_are_named(copied, change, told):
         load_latents(copied)
 
 
+@pytest.mark.parametrize(("column", "value"), [("mean", float("nan")), ("logvar", -1e4)])
+def test_a_bad_row_of_the_last_file_is_named_by_its_place_there(copied, column, value):
+    path = copied / "data/train-00008-of-00009.parquet"
+    rewrite(path, put(column, value))
+    with pytest.raises(ValueError, match=f"{path}, row 5, has a {column} that is not"):
+        load_latents(copied)
+
+
 def test_columns_of_another_type_are_named(copied):
     def whole_numbers(columns):
         columns["mean"] = [[0] * len(row) for row in columns["mean"]]
@@ -289,16 +297,17 @@ def test_what_latents_json_says_of_features_is_checked(featured_latents, tmp_pat
         load_latents(copied)
 
 
-def test_features_that_training_cannot_take_are_named(featured_latents, tmp_path):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_training_cannot_take_are_named(featured_latents, tmp_path, value):
     copied = shutil.copytree(featured_latents.latents_dir, tmp_path / "copy", ignore=lambda *_: [".cache"])
     path = next((copied / "data").glob("test-*"))
 
-    def put_nan(columns):
+    def put_value(columns):
         columns["features"] = np.float16(columns["features"])
-        columns["features"][2, 7] = np.nan
+        columns["features"][2, 7] = value
         columns["features"] = list(columns["features"])
 
-    rewrite(path, put_nan)
+    rewrite(path, put_value)
     with pytest.raises(ValueError, match=f"{path.name}, row 2, has a feature that is not finite"):
         load_latents(copied)
 

@@ -89,6 +89,14 @@ def test_a_stray_file_is_left_out_and_told(tree, caplog):
     assert "1 videos are in no list" in caplog.text and "mine.mp4" in caplog.text
 
 
+def test_a_folder_without_a_clip_of_the_lists_is_no_class(tree, caplog):
+    """An official class of which nothing is listed; a listed clip in a folder that is no official class."""
+    touch(tree, "Archery/mine.mp4", "Running/v_Yoga_g08_c01.mp4")
+    index = build_index(tree, split="all")
+    assert index.features["label"].names == ["Yoga", "Biking"] and len(index) == 6
+    assert "2 videos are in no list" in caplog.text
+
+
 def test_what_the_lists_cannot_give_is_refused(tree):
     with pytest.raises(ValueError, match="fold=4"):
         build_index(tree, fold=4)
@@ -223,6 +231,15 @@ def test_the_stream_does_not_depend_on_workers_batches_or_the_start(with_bad):
         assert torch.equal(plain[key][13:], resumed[key])
 
 
+def test_a_bad_video_at_the_end_of_an_epoch_is_replaced_by_its_first(with_bad):
+    dataset = stream(with_bad)
+    bad = {row for row, path in enumerate(with_bad["path"]) if Path(path).stem in ("short", "text")}
+    orders = [[dataset.order[9 * epoch + k] for k in range(9)] for epoch in range(200)]
+    pairs = enumerate(zip(orders, orders[1:], strict=False))
+    epoch = next(n for n, (a, b) in pairs if a[-1] in bad and a[0] != b[0] and not {a[0], b[0]} & bad)
+    assert dataset[9 * epoch + 8]["index"] == orders[epoch][0]
+
+
 def test_windows_and_mirrors_vary_from_draw_to_draw(videos):
     index = build_index(videos, split="all").select([0])
     dataset = VideoDataset(index, 4, 32, flip=True, start=0)
@@ -291,6 +308,14 @@ def test_too_many_bad_files_stop_the_loop(with_bad):
     none_good = with_bad.filter(lambda row: Path(row["path"]).stem in ("short", "text"))
     with pytest.raises(ValueError, match="2 videos in a row are bad"):
         stream(none_good)[0]
+
+
+def test_of_a_large_set_a_hundred_files_are_enough_to_judge():
+    counter = BadVideos(1000, max_fraction=0.05)
+    bad = [(row, f"{row}.mp4: bad") for row in range(6)]
+    counter.update({"index": list(range(99)), "skipped": bad})
+    with pytest.raises(ValueError, match="6 of 100 videos are bad"):
+        counter.update({"index": [99], "skipped": []})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding.guarded import UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.decoding.video_index import video_index
-from vidtwin_gen.data.pixels import from_uint8, to_uint8
+from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
 from vidtwin_gen.data.video import frame_indices, read_clip
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
@@ -43,6 +43,15 @@ def test_a_target_rate_takes_the_nearest_frames(video_fps, fps, expected):
     assert frame_indices(expected[-1] + 1, video_fps, 5, fps=fps) == expected  # the only window that fits
     with pytest.raises(VideoTooShortError):
         frame_indices(expected[-1], video_fps, 5, fps=fps)
+
+
+def test_a_clip_may_end_half_a_frame_after_the_last_one():
+    """By time as by the rate alone: of 10 frames the last, at 0.36 s, is the nearest to 3/8 s."""
+    times = np.arange(10) / 25
+    assert frame_indices(10, 25, 4, fps=8, times=times) == frame_indices(10, 25, 4, fps=8) == [0, 3, 6, 9]
+    for given in (None, times[:9]):
+        with pytest.raises(VideoTooShortError):
+            frame_indices(9, 25, 4, fps=8, times=given)
 
 
 def test_resampling_does_not_drift():
@@ -100,6 +109,12 @@ def test_size_covers_and_crops(tmp_path):
     whole = read(size=(16, 32))
     assert whole.shape == (3, 3, 16, 32) and abs(float(whole.mean())) < 0.02
     assert read(size=(64, 40)).shape == (3, 3, 64, 40)
+
+
+def test_pixels_between_those_that_are_left_count():
+    """Of four in a row bilinear sampling without antialiasing would see the middle two."""
+    frames = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(16).expand(3, 2, 64, 64)
+    assert cover(frames, 16)[..., 1:-1].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("width", [16, 24, 48, 50, 64])  # decord misreads the first three

@@ -54,8 +54,17 @@ def inputs(model, batch_size=3, seed=0):
 
 
 @torch.no_grad()
-def run(model, *args):
-    return model(*args, return_dict=False)[0]
+def run(model, *args, **options):
+    return model(*args, return_dict=False, **options)[0]
+
+
+def test_embeddings_start_small():
+    """DiT's N(0, 0.02), also of the positions."""
+    model = build(awake=False, hidden_size=128)
+    for embedding in (model.positions, model.time_embed, model.class_embed):
+        for name, parameter in embedding.named_parameters():
+            assert not name.endswith("weight") or 0.015 < parameter.std() < 0.025
+    assert model.proj_in["structure"].weight.std() > 0.1
 
 
 def test_an_untrained_model_predicts_zero():
@@ -418,20 +427,25 @@ def test_layers_are_skipped(parts):
         torch.testing.assert_close(skipped, run(model, *args))
 
 
-def tokens_over_two_processes(rank, model, args, expected):
+def tokens_over_two_processes(rank, model, args, options, expected):
     PartialState(cpu=True)  # starts the process group
     torch.accelerator.device_count = lambda: 1  # diffusers divides by it, and a CPU has 0
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
-    torch.testing.assert_close(run(model, *args), expected)
+    torch.testing.assert_close(run(model, *args, **options), expected)
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"conditioning": "cross_attention"}, {"block_type": "lightning", "internal_layer": 1}]
+    ("sizes", "options"),
+    [
+        ({"conditioning": "cross_attention"}, {}),
+        ({"block_type": "lightning", "internal_layer": 1}, {}),
+        ({"block_type": "lightning", "internal_layer": 1}, {"internal_guidance_scale": 1.5}),
+    ],
 )
-def test_processes_share_the_tokens(sizes):
+def test_processes_share_the_tokens(sizes, options):
     model = build(MAGVIT_V2, patch_size=[2, 14, 14], **sizes)
     args = inputs(model)
-    run_in_processes(2, tokens_over_two_processes, model, args, run(model, *args))
+    run_in_processes(2, tokens_over_two_processes, model, args, options, run(model, *args, **options))
 
 
 def test_ema_follows_the_weights():

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import train_dit
@@ -24,6 +26,7 @@ from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import make_accelerator
+from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
@@ -190,6 +193,20 @@ def test_a_sample_is_drawn_the_same_in_any_part_of_its_batch():
     assert torch.equal(drawn(0, 1, 7, 12), whole)
     other = torch.randn(12, 5, generator=seed_step(0, 4, torch.device("cpu")))
     assert not torch.isclose(other, whole[:, :5]).any()
+
+
+def meets_infinity_in_one(rank, config):
+    optimizer = SkippingOptimizer([torch.nn.Linear(2, 1)], config, Accelerator(cpu=True), 1.0, 9)
+    loss = optimizer.modules[0](torch.ones(1, 2)).sum()
+    optimizer.step(loss + (math.inf if rank else 0.0))  # whose gradient is finite in both
+    assert not optimizer.moved
+    optimizer.step(optimizer.modules[0](torch.ones(1, 2)).sum())
+    assert optimizer.moved
+
+
+def test_what_one_process_meets_all_skip(tmp_path):
+    config = train_dit.DiTConfig(**DIT_FLAGS, vae="unused", latents="unused", output_dir=str(tmp_path))
+    run_in_processes(2, meets_infinity_in_one, config)
 
 
 class Process:

@@ -85,6 +85,17 @@ def test_muon_has_the_blocks_matrices_and_adamw_the_rest():
     assert (adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == (1e-3, 0.02)
 
 
+def test_the_optimizers_have_the_settings_of_the_flags():
+    settings = {"adam_beta1": 0.5, "adam_beta2": 0.75, "adam_weight_decay": 0.125, "adam_epsilon": 0.25}
+    config = TrainingConfig(output_dir="run", optimizer="muon", muon_learning_rate=0.5, **settings)
+    layout = LatentLayout((LatentGrid("video", ("time", "width"), (4, 4), 4),))
+    model = LatentTransformer(layout.to_config(), 3, hidden_size=32, num_layers=1, num_heads=2)
+    adamw, muon = make_optimizers([model], config, Accelerator(), learning_rate=1e-3)
+    found = {name: adamw.param_groups[0][name] for name in ("lr", "betas", "weight_decay", "eps")}
+    assert found == {"lr": 1e-3, "betas": (0.5, 0.75), "weight_decay": 0.125, "eps": 0.25}
+    assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.5, 0.125)
+
+
 def test_muon_orthogonalises_in_float32_on_a_cpu():
     weight = torch.nn.Parameter(torch.zeros(32, 16))
     weight.grad = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))

@@ -24,12 +24,16 @@ from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
 from eval.cost.tokenizers import vidtwin
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
-from vidtwin_gen.draws import seed_pass
+from vidtwin_gen.draws import seed_pass, seed_step
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.quality import SSIM_SIDE
+from vidtwin_gen.training.checkpoints import Progress
+from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import with_row_labels
+from vidtwin_gen.training.run import Run
+from vidtwin_gen.training.stopping import DataWorkers, StopSignal
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,6 +59,19 @@ def test_a_run_leaves_what_it_promises(script, run):
     assert last.keys() == exported.keys()
     assert any(not torch.equal(last[name], exported[name]) for name in last)
     assert all(torch.equal(average[name], exported[name]) for name in exported)
+
+
+def test_no_mean_spans_a_checkpoint(tiny_dit_run, tmp_path):
+    """A run that goes on from one has the lines of a run that was not interrupted."""
+    flags = {"max_train_steps": 6, "validation_steps": 6, "checkpointing_steps": 3, "logging_steps": 4}
+    argv = tiny_dit_run.argv(tmp_path / "run", **flags)
+    train_dit.main(argv)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if "loss" in line] == [3, 4, 6]
+    for name in ("checkpoint-6", "pipeline"):
+        shutil.rmtree(tmp_path / "run" / name)
+    train_dit.main(argv)
+    assert metrics(tmp_path / "run") == lines
 
 
 def test_a_trace_of_some_steps_changes_no_number(script, run, tmp_path):
@@ -236,6 +253,9 @@ def test_every_pass_has_draws_of_its_own_that_nothing_else_moves():
         return tuple(own.tolist()), tuple(everyones.tolist())
 
     places = [(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)]
+    for step in (0, 1):  # what all share is not what the first process draws for itself
+        shared = torch.rand(2, generator=seed_step(0, step, cpu))
+        assert not torch.equal(shared, torch.tensor(draws(0, step, 0)[0]))
     drawn = {place: draws(*place) for place in places}
     assert len(set(drawn.values())) == len(places)
     torch.rand(100)
@@ -328,9 +348,37 @@ def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, pois
     assert step(1.0, 1.0).isfinite() and optimizer.moved
     assert optimizer.learning_rate == 0  # where the warm-up starts
     assert not step(poison, 1.0).isfinite() and not optimizer.moved
+    skipped_rate = optimizer.learning_rate
     assert torch.equal(module.weight, before)
-    assert step(1.0, 1.0).isfinite() and optimizer.moved and optimizer.learning_rate > 0
+    assert step(1.0, 1.0).isfinite() and optimizer.moved
+    assert optimizer.learning_rate == 2 * skipped_rate > 0  # the schedule has counted the skipped step
     assert module.weight.isfinite().all() and not torch.equal(module.weight, before)
+
+
+@pytest.fixture
+def lone_run(tmp_path):
+    """A run of a layer, whose EMA has seen one step, with a discriminator beside it."""
+    config = TrainingConfig(output_dir=str(tmp_path), report_to="none", ema_decay=0.5, max_train_steps=9)
+    accelerator = Accelerator(cpu=True)
+    optimizers = [SkippingOptimizer([torch.nn.Linear(2, 1)], config, accelerator, 1.0, 9) for _ in range(2)]
+    model = optimizers[0].modules[0]
+    run = Run(model, optimizers, config, accelerator, "layer", StopSignal(), DataWorkers())
+    run.end_step()
+    yield run
+    run.log.close()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_step_that_one_network_skips_is_told_and_not_averaged(lone_run, which):
+    """The EMA follows the first network alone: where that has not moved, it does not either."""
+    lone_run.optimizers[which].moved = False
+    counts = lone_run.ema.optimization_step
+    lone_run.end_step()
+    assert (lone_run.step, lone_run.progress.skipped_steps) == (2, 1)
+    assert lone_run.ema.optimization_step == counts + which
+    progress = Progress(1)
+    progress.load_state_dict(lone_run.progress.state_dict())
+    assert (progress.step, progress.skipped_steps) == (2, 1)
 
 
 def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,8 @@ def test_a_variable_rate_is_sampled_by_time(clip, tmp_path):
     assert read_numbers(slow, 16, fps=8, start=0) == expected
     windows = VideoWindows(slow, 4, size=(32, 48), fps=8)
     assert frame_numbers(torch.cat([window for window, _ in windows], dim=1)) == expected
+    windows = VideoWindows(slow, 4, size=(32, 48), fps=10)  # the last instant is that of the last frame
+    assert frame_numbers(torch.cat([window for window, _ in windows], dim=1)) == [*range(0, 60, 3)]
     assert read_numbers(slow, 4, stride=2, start=26) == [26, 28, 30, 36]
     with pytest.raises(UnreadableVideoError.__base__, match=r"span 2\.12 s, the video 1\.9 s"):
         read_clip(slow, 18, size=32, fps=8)
@@ -119,10 +122,34 @@ def test_names_in_a_file_need_not_be_utf8(clip, tmp_path):
     assert read_numbers(tmp_path / "clip.mp4", 2, start=7) == [7, 8]
 
 
+def test_a_decode_begins_at_idr_pictures_only(tmp_path):
+    """At other key frames a decoder may lack what later pictures refer to."""
+    for name, starts in (("x264, open GOPs", (0,)), ("x264, closed GOPs", (0, 15, 30))):
+        path = encode(name, pattern("64x48", 40), tmp_path)
+        assert video_index(path).starts == starts
+        path.unlink()
+
+
 def test_a_file_cut_short_is_refused_whatever_is_read_of_it(clip, tmp_path):
     (tmp_path / "short.mp4").write_bytes(clip.read_bytes()[:-200])
     with pytest.raises(UnreadableVideoError, match=r"lists 60 frames, \d+ are there"):
         read_clip(tmp_path / "short.mp4", 2, size=32, start=0)
+
+
+def test_a_frame_that_is_decoded_in_part_is_damaged(tmp_path):
+    """ffmpeg conceals what is missing, and marks the frame; the others of the file are as they were."""
+    noise = torch.randint(0, 256, (40, 32, 32, 3), generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "noise.mp4"
+    write_video(path, noise.to(torch.uint8), fps=10)
+    before = read_frames(path, 20, start=0).frames
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][30]
+    content = bytearray(path.read_bytes())
+    content[packet.pos + 300 : packet.pos + packet.size] = bytes(packet.size - 300)
+    path.write_bytes(content)
+    assert np.array_equal(read_frames(path, 20, start=0, decoder="pyav").frames, before)
+    with pytest.raises(UnreadableVideoError, match="damaged at frame 30"):
+        read_frames(path, 3, start=29, decoder="pyav")
 
 
 def test_a_file_that_decord_hangs_on_is_read_without_it(clip, tmp_path):
