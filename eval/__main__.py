@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eval.cost.flags import CostFlags
 from eval.diagnose.flags import DiagnoseFlags
-from eval.flags import AccuracyFlags
+from eval.flags import AccuracyFlags, NearestFlags
 from eval.fvd.flags import FVDFlags, ReferenceFlags, SelftestFlags, SensitivityFlags
 from eval.recon.flags import ReconFlags
 from eval.report.flags import ReportFlags
@@ -39,6 +39,9 @@ VERBS = {
     ),
     "accuracy": Verb(
         AccuracyFlags, "eval.accuracy:measure_accuracy", "are generated clips recognised as their class?"
+    ),
+    "nearest": Verb(
+        NearestFlags, "eval.nearest:measure_nearest", "are generated clips copies of training clips?"
     ),
     "cost": Verb(
         CostFlags,

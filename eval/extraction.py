@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from eval.clips import Clips
 from eval.feature_store import FeatureStore
-from eval.flags import ExtractionFlags
+from eval.flags import StoringFlags
 from eval.fvd.features import FeatureExtractor
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
@@ -64,7 +64,7 @@ class Extraction:
     nothing is padded, so nothing is counted twice, and every process gets all features in the set's order.
     """
 
-    def __init__(self, flags: ExtractionFlags) -> None:
+    def __init__(self, flags: StoringFlags) -> None:
         self.folder = flags.features_dir or flags.out.with_suffix(".features")
         self.batch_size, self.num_workers = flags.batch_size, flags.num_workers
         self.state = processes()

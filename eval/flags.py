@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, folder_with, is_hub_id, positive
+from vidtwin_gen.flags import (
+    DEVICE,
+    file_to_write,
+    flag,
+    folder_with,
+    is_hub_id,
+    path_ending,
+    positive,
+)
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -89,7 +97,7 @@ class ExtractorFlags:
 
 
 @dataclass(kw_only=True)
-class ExtractionFlags(ExtractorFlags):
+class StoringFlags:
     """How features are computed, and where they stay."""
 
     batch_size: int = flag("clips at once; changes rounding only", 4, type=positive)
@@ -101,6 +109,11 @@ class ExtractionFlags(ExtractorFlags):
         "left out: beside --out, named .features",
         type=Path,
     )
+
+
+@dataclass(kw_only=True)
+class ExtractionFlags(ExtractorFlags, StoringFlags):
+    """Of a network's features."""
 
 
 @dataclass(kw_only=True)
@@ -126,6 +139,27 @@ class AccuracyFlags(RealFlags):
     real_gifs: Path | None = flag("folder for a real clip of each class, shown by the report", type=Path)
     device: str | None = flag(DEVICE)
     out: Path = flag("JSON file to write", type=file_to_write, required=True)
+
+
+@dataclass(kw_only=True)
+class NearestFlags(RealFlags, StoringFlags):
+    generated: Path = flag(
+        f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, read as the real "
+        "ones",
+        type=generated_clips,
+        required=True,
+    )
+    num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
+    windows_per_video: int = flag("random windows of each training video", 8, type=positive)
+    vae: Path | None = flag(
+        "autoencoder whose reconstructions of other training clips, which are copies, are looked at beside",
+        type=vae_folder,
+    )
+    picture: Path | None = flag(
+        "filmstrip to draw: the nearest generated clips, below each its training clip",
+        type=path_ending(".png"),
+    )
+    num_pairs: int = flag("of the picture", 6, type=positive)
 
 
 def frame_rate(stride: int | None, fps: float | None) -> str:

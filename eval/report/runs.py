@@ -14,6 +14,7 @@ from vidtwin_gen.records import (
     DiagnoseResult,
     FVDResult,
     GeneratedRecord,
+    NearestResult,
     ReconResult,
     Result,
     SensitivityResult,
@@ -48,7 +49,8 @@ COMMANDS = {
     "demo.json": "python -m vidtwin_gen demo",
 }
 # results that only some runs have, with the pictures whose names begin alike
-OPTIONAL: dict[str, tuple[type[DiagnoseResult | SensitivityResult], str]] = {
+OPTIONAL: dict[str, tuple[type[DiagnoseResult | SensitivityResult | NearestResult], str]] = {
+    "nearest": (NearestResult, "How near training clips"),
     "diagnose": (DiagnoseResult, "Diagnosis of the latent"),
     "sensitivity": (SensitivityResult, "What the distance is sensitive to"),
 }
@@ -71,7 +73,7 @@ class Run:
     cost: CostResult | None
     generated: GeneratedRecord | None
     logs: dict[str, list[Record]]
-    optional: dict[str, DiagnoseResult | SensitivityResult]
+    optional: dict[str, DiagnoseResult | SensitivityResult | NearestResult]
 
     @property
     def class_names(self) -> list[str] | None:

@@ -56,6 +56,7 @@ SMALLER: dict[str, list[str]] = {
     "eval recon": ["--num_clips", "4"],
     "eval diagnose": ["--num_clips", "3", "--num_pairs", "1"],
     "eval accuracy": ["--num_steps", "2"],
+    "eval nearest": ["--windows_per_video", "1", "--num_workers", "0"],
     "eval fvd": ["--num_workers", "0", "--device", "cpu"],
     "eval reference": ["--num_workers", "0"],
     "eval sensitivity": command_line({"num_frames": 4, "height": 16, "width": 16, "num_clips": 4}),

@@ -15,7 +15,7 @@ from vidtwin_gen.records.fvd import (
     kvd_text,
     not_measured,
 )
-from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord
+from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord, NearestResult
 from vidtwin_gen.records.result import Result, read_result
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "FVDProtocol",
     "FVDResult",
     "GeneratedRecord",
+    "NearestResult",
     "ReconResult",
     "Result",
     "SelftestResult",

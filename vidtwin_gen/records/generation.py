@@ -1,4 +1,4 @@
-"""How clips were generated, and how often a classifier tells their class."""
+"""How clips were generated, how often a classifier tells their class, how near training clips they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,22 @@ class _Accuracy(_Needed, total=False):
     interval: list[float]
 
 
+class _Nearness(TypedDict):
+    num_clips: int
+    median_ratio: float
+    nearer: float
+    interval: list[float]
+
+
+class _Pair(TypedDict):
+    clip: int
+    ratio: float
+    video: str
+
+
 Accuracy = Annotated[dict[str, Any], _Accuracy]
+Nearness = Annotated[dict[str, Any], _Nearness]
+Pairs = list[Annotated[dict[str, Any], _Pair]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +108,53 @@ class AccuracyResult(Result):
         found = getattr(self, side)
         low, high = found.get("interval", (None, None))
         return f"{found['accuracy']:.1%}" + (f" ({low:.1%} to {high:.1%})" if low is not None else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestResult(Result):
+    """How near generated clips are to training clips, beside held-out ones and copies.
+
+    generated, held_out, copies: `num_clips`, the median of their ratios, the share that is `nearer` than the
+    threshold, and its 95 % confidence `interval` over clips. A ratio is the distance to the nearest training
+    clip over the median of those to each video's nearest. copies: reconstructions of training clips, None
+    where they were not looked at.
+    threshold: the ratio below which a twentieth of the held-out clips lies.
+    thumbnail: what is compared of a clip.
+    closest: of the nearest generated clips the number, the class asked for, the ratio, and the training
+    video, <class>/<name>.
+    codec, note, skipped_videos: as in `AccuracyResult`.
+    """
+
+    kind: ClassVar[str] = "nearest"
+    written_by: ClassVar[str] = "python -m eval nearest"
+    optional: ClassVar[tuple[str, ...]] = ("codec", "note", "skipped_videos")
+
+    thumbnail: str
+    threshold: float
+    generated: Nearness
+    held_out: Nearness
+    copies: Nearness | None = None
+    closest: Pairs
+    num_train_videos: int
+    windows_per_video: int
+    seed: int
+    fold: int
+    resolution: str
+    frame_rate: str
+    resize: str
+    codec: str | None = None
+    note: str | None = None
+    skipped_videos: list[str] | None = None
+
+    def in_words(self) -> dict[str, str]:
+        """What was found of each side."""
+        sides = {"generated clips": self.generated, "held-out clips": self.held_out}
+        if self.copies:
+            sides["reconstructions of training clips"] = self.copies
+        return {
+            f"{name} nearer to a training video than 95 % of held-out ones": (
+                f"{side['nearer']:.1%} ({side['interval'][0]:.1%} to {side['interval'][1]:.1%}) of "
+                f"{side['num_clips']}; ratio {side['median_ratio']:.2f} in the median"
+            )
+            for name, side in sides.items()
+        }
