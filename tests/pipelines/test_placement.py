@@ -7,6 +7,7 @@ import accelerate
 import pytest
 import torch
 from diffusers import (
+    FasterCacheConfig,
     FirstBlockCacheConfig,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
@@ -188,6 +189,12 @@ STEP_CACHES = {
         threshold=0.2, retention_ratio=0.2, num_inference_steps=12, mag_ratios=torch.full((12,), 0.97)
     ),
 }
+
+
+def test_a_cache_that_would_fail_in_a_call_is_refused(pipe):
+    with pytest.raises(ValueError, match="FasterCache .* is_guidance_distilled=True"):
+        pipe.transformer.enable_cache(FasterCacheConfig())
+    assert not pipe.transformer.is_cache_enabled
 
 
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.25, 0.75)], ids=["guided", "in an interval"])

@@ -280,6 +280,16 @@ class LatentTransformer(
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
+    def enable_cache(self, config: Any) -> None:
+        """As diffusers' `CacheMixin`. Raises ValueError for a cache that would fail in the middle of a call:
+        FasterCache takes a guided batch apart by the inputs of a video transformer."""
+        if type(config).__name__ == "FasterCacheConfig" and not config.is_guidance_distilled:
+            raise ValueError(
+                "FasterCache does not fit a flat latent with guidance: pass is_guidance_distilled=True to "
+                "cache attention alone, or take FirstBlockCacheConfig"
+            )
+        super().enable_cache(config)
+
     @apply_lora_scale("attention_kwargs")
     def forward(
         self,

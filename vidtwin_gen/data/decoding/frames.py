@@ -47,7 +47,8 @@ def read_frames_at(
 ) -> np.ndarray:
     """uint8 (F, H, W, C): the frame at each of `numbers`, which do not decrease.
 
-    Where random access fails PyAV decides: a frame is damaged only if a decode in order finds it so.
+    Where random access fails PyAV decides: a frame is damaged only if a decode in order finds it so. A frame
+    that ffmpeg decodes in part and marks is damaged to PyAV alone: decord hands it over.
 
     Raises:
         UnreadableVideoError: one of them cannot be decoded.
