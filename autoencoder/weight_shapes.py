@@ -38,8 +38,10 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names:
         if not (folder / name).is_file():
             others = sorted(file.name for file in folder.glob("diffusion_pytorch_model*"))
-            way_out = f"there is {some(others)}: save it anew, without variant and as safetensors"
-            raise ValueError(f"{folder / name} is missing; {way_out if others else COPY}")
+            way_out = COPY
+            if others and not index.is_file():
+                way_out = f"there is {some(others)}: save it anew, without variant and as safetensors"
+            raise ValueError(f"{folder / name} is missing; {way_out}")
     return [folder / name for name in sorted(names)]
 
 

@@ -121,7 +121,7 @@ def measure_nearest(flags: NearestFlags) -> None:
     videos = torch.tensor([draw.row for draw in draws]).unique(return_inverse=True)[1]
     found = {side: Nearest.of(rows, training, videos) for side, rows in sides.items()}
     threshold = found["held_out"].ratio.quantile(OUTLIERS).item()
-    order = found["generated"].ratio.argsort(stable=True)[:SHOWN].tolist()
+    order = found["generated"].ratio.argsort(stable=True).tolist()
     pairs = [(index, draws[int(found["generated"].number[index])]) for index in order]
     result = NearestResult(
         thumbnail=Thumbnails.resize,
@@ -134,7 +134,7 @@ def measure_nearest(flags: NearestFlags) -> None:
                 "ratio": found["generated"].ratio[index].item(),
                 "video": "/".join(Path(train.paths[draw.row]).parts[-2:]),
             }
-            for index, draw in pairs
+            for index, draw in pairs[:SHOWN]
         ],
         num_train_videos=int(videos.max()) + 1,
         windows_per_video=flags.windows_per_video,
@@ -149,8 +149,9 @@ def measure_nearest(flags: NearestFlags) -> None:
     )
     result.write(flags.out)
     if flags.picture:
-        rows = [clip for index, draw in pairs for clip in (generated.clip(index), train.read(draw).frames[0])]
-        write_png(flags.picture, filmstrip(from_uint8(torch.stack(rows[: 2 * flags.num_pairs]))))
+        shown = pairs[: flags.num_pairs]
+        rows = [clip for index, draw in shown for clip in (generated.clip(index), train.read(draw).frames[0])]
+        write_png(flags.picture, filmstrip(from_uint8(torch.stack(rows))))
     for name, words in result.in_words().items():
         print(f"{name}: {words}")
 

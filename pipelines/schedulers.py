@@ -60,7 +60,7 @@ UNFIT = {
     "SCMScheduler",
     "UnCLIPScheduler",
 }
-# Settings by which solvers for DDPM put the noise levels elsewhere, some beyond a flow's, others short of 0.
+# Settings by which solvers for DDPM have a flow's noise levels; others lie beyond 1, or end short of 0.
 OTHER_SIGMAS = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
@@ -100,6 +100,9 @@ def offered_schedulers(scheduler: Any, prediction_type: str) -> dict[str, dict[s
     for name in OFFERED[prediction_type]:
         known = inspect.signature(getattr(diffusers, name).__init__).parameters
         wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL
+        wanted |= SETTINGS_OF_CLASS.get(name, {})
+        if prediction_type == "flow_prediction":
+            wanted |= OTHER_SIGMAS
         wanted |= dict.fromkeys(SHIFTS, config.get("shift", config.get("flow_shift", 1.0)))
         settings = {
             key: value
@@ -123,7 +126,9 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     if not right_family or name in UNFIT:
         found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
     else:
-        wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL | SETTINGS_OF_CLASS.get(name, {})
+        wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL
+        if known.get("final_sigmas_type") == "zero":
+            wanted |= SETTINGS_OF_CLASS.get(name, {})
         settings = {key: value for key, value in wanted.items() if known.get(key, value) != value}
         if str(known.get("variance_type")).startswith("learned"):  # which the transformer does not predict
             settings["variance_type"] = "fixed_small"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import torch
@@ -46,6 +47,15 @@ def refuse(reason: str) -> NoReturn:
     if processes().is_main_process:
         raise ValueError(reason)
     sys.exit(2)
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """For what every process does and fails in alike: a ValueError in it ends all, and one tells it."""
+    try:
+        yield
+    except ValueError as error:
+        refuse(str(error))
 
 
 def shared(items: Sequence[T], work: Callable[[T], R], title: str) -> Iterator[R]:

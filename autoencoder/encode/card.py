@@ -165,7 +165,9 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
             {
                 "config_name": f"encoding-{digest}",
                 "data_files": [
-                    {"split": split, "path": f"data/{split}-*.parquet"} for split in about["num_rows"]
+                    {"split": split, "path": f"data/{split}-*.parquet"}
+                    for split, count in about["num_rows"].items()
+                    if count
                 ],
             }
         ],

@@ -31,7 +31,7 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes, some
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, refuse
+from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, refuse, told_once
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
@@ -161,12 +161,13 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
     of_split = [name for name in folder.files if name.startswith(f"{DATA}/{rows.split}-")]
-    if others := [name for name in of_split if name not in files]:
-        raise ValueError(
-            f"{folder.path} holds {others[0]}, of a version that divided clips otherwise: remove it, or name "
-            "another --out"
-        )
-    bad_videos = _bad_videos(folder, files, len(rows.index), flags)
+    with told_once():
+        if others := [name for name in of_split if name not in files]:
+            raise ValueError(
+                f"{folder.path} holds {others[0]}, of a version that divided clips otherwise: remove it, or "
+                "name another --out"
+            )
+        bad_videos = _bad_videos(folder, files, len(rows.index), flags)
     missing = [name for name in files if name not in folder.files]
     mine = {name: files[name] for name in missing[state.process_index :: state.num_processes]}
     batches = {
@@ -185,19 +186,19 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         unit="window",
         disable=not state.is_main_process,
     ) as bar:
-        error, stream = "", iter(loader)
-        try:
-            for name, of_file in batches.items():
-                _encode_file(folder, name, rows, islice(stream, len(of_file)), bad_videos, bar)
-        except ValueError as caught:
-            error = str(caught)
-    if errors := [error for error in gather_object([error]) if error]:  # else the others would wait for ever
-        refuse(errors[0])
+        stream, mine_left = iter(loader), iter(batches.items())
+        for _ in range(0, len(missing), state.num_processes):  # a file of each
+            error = ""
+            try:
+                for name, of_file in islice(mine_left, 1):
+                    _encode_file(folder, name, rows, islice(stream, len(of_file)), bad_videos, bar)
+            except ValueError as caught:
+                error = str(caught)
+            if errors := [error for error in gather_object([error]) if error]:
+                refuse(errors[0])
     folder.gather()
-    try:
+    with told_once():
         return _bad_videos(folder, files, len(rows.index), flags)
-    except ValueError as all_raise:
-        refuse(str(all_raise))
 
 
 def _encode_file(
@@ -288,7 +289,7 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     files = {name: file for name, file in sorted(folder.files.items()) if file["num_rows"]}
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
     if not train:
-        raise ValueError("no video of the train split gives a clip, and the statistics are of those")
+        raise ValueError("no training video of --data gives a clip, of which the statistics are: mend them")
     rows = datasets.IterableDataset.from_parquet(train, columns=["mean", "logvar"])
     mean, std = latent_statistics(rows, layout)
     return {

@@ -25,10 +25,10 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.min_size = 3 * 2**num_layers
         channels = [base_channels * min(2**i, 8) for i in range(num_layers + 1)]
-        if any(width % min(32, width) for width in channels[1:]):
+        if base_channels < 1 or any(width % min(32, width) for width in channels[1:]):
             raise ValueError(
-                f"the discriminator's channels are {channels}, and from 33 on they are normalised in 32 "
-                "groups: --discriminator_channels must be a power of 2 or a multiple of 16"
+                f"the discriminator's channels would be {channels}, and from 33 on they are normalised in 32 "
+                "groups: take a power of 2 or a multiple of 16 as --discriminator_channels"
             )
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, base_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)

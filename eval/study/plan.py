@@ -124,10 +124,11 @@ def read_study(path: Path) -> Study:
             f"{path}: num_fvd_clips is from 2 to num_clips, {study.num_clips}, got {study.fvd_clips}"
         )
     for name, row in study.rows.items():
-        if name in TAKEN or name[:1] in ("", ".") or Path(name).name != name:
+        is_file = Path(name).suffix in (".html", ".json", ".md", ".png")
+        if name in TAKEN or is_file or name[:1] in ("", ".") or Path(name).name != name:
             raise ValueError(
-                f"{path}: row {name!r} is to be a folder of the study: name it otherwise, without / or a dot "
-                f"at its beginning, and not {', '.join(TAKEN)}"
+                f"{path}: row {name!r} is to be a folder beside the study's own files: name it otherwise, "
+                f"without / or a dot at its beginning, not as a file, and not {', '.join(TAKEN)}"
             )
         if not row.config.is_file():
             raise ValueError(

@@ -177,6 +177,7 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
         return False
     index = read_json(folder / INDEX, SAVE_AGAIN)
     if [None, None] in (index["vae"], index["transformer"]):
+        path.unlink(missing_ok=True)  # it would tell of a model that is gone
         return False
     vae, transformer = (_without_weights(folder, name, index[name][1]) for name in ("vae", "transformer"))
     clip_size = "×".join(map(str, adapter.clip_size(vae, transformer.layout)))

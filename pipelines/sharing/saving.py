@@ -41,7 +41,8 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As `DiffusionPipeline.save_pretrained`, and writes the model card, README.md.
+        """As `DiffusionPipeline.save_pretrained`, and writes the model card, README.md, where the pipeline
+        has all its models.
 
         Args:
             save_directory: folder to write. safe_serialization: safetensors, or else pickles.

@@ -31,7 +31,7 @@ def scenes(count: int, seed: int, num_frames: int = 6) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 videos, about a fifth of them held out."""
+    """120 videos, about a fifth of them held out."""
     root = tmp_path_factory.mktemp("nearest")
     for number, clip in enumerate(scenes(120, seed=0)):
         folder = root / CLASSES[number % 2]

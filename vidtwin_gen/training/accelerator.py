@@ -39,8 +39,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
     if launched not in ("no", config.mixed_precision):
         raise ValueError(
             f"accelerate was launched with --mixed_precision {launched}, and the script's own flag, which "
-            f"counts and is recorded, says {config.mixed_precision}: give the script --mixed_precision "
-            f"{launched}, or accelerate --mixed_precision no"
+            f"counts and is recorded, says {config.mixed_precision}: give both the same, or accelerate "
+            "--mixed_precision no"
         )
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:

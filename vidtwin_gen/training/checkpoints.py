@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
-from vidtwin_gen.training.config import RECORD, TrainingConfig
+from vidtwin_gen.training.config import RECORD, TrainingConfig, same_place
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -49,7 +49,10 @@ class Progress:
 
 def saved_progress(checkpoint: Path) -> dict[str, int]:
     """What `Progress` saved there."""
-    saved = (torch.load(path, weights_only=True) for path in checkpoint.glob("custom_checkpoint_*.pkl"))
+    # to the CPU: earlier versions have tensors of a GPU there, too
+    saved = (
+        torch.load(path, "cpu", weights_only=True) for path in checkpoint.glob("custom_checkpoint_*.pkl")
+    )
     return next(state for state in saved if "num_processes" in state)
 
 
@@ -154,11 +157,14 @@ def _newest_whole(found: list[Path]) -> Path:
 
 
 def recorded_digest(config: TrainingConfig, name: str) -> str:
-    """Of what the flag `name` named when the run in its folder began; "" where none has a checkpoint."""
+    """Of what the flag `name` named when the run in its folder began; "" where none has a checkpoint, or it
+    named something else."""
     folder = Path(config.output_dir)
     if not _checkpoints(folder) or not (folder / RECORD).is_file():
         return ""
-    return read_json(folder / RECORD, "name another --output_dir").get(f"{name} (sha256)", "")
+    record = read_json(folder / RECORD, "name another --output_dir")
+    is_same = same_place(record.get(name, ""), getattr(config, name))
+    return record.get(f"{name} (sha256)", "") if is_same else ""
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:

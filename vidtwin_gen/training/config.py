@@ -223,7 +223,7 @@ def checked_record(
         if name not in FREE_ON_RESUME | {END}
         and str(before[name]) != str(value)  # a number may have become a word
         and not (name in PLACES and f"{name} (sha256)" in recorded and f"{name} (sha256)" in values)
-        and not (name in PLACES and _same_place(before[name], value))
+        and not (name in PLACES and same_place(before[name], value))
     }
     differences = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
     if changed and not config.resume_anyway:
@@ -233,10 +233,10 @@ def checked_record(
         )
     if changed:
         print(f"{output_dir} goes on as another run: {differences}")
-        return values
-    moved = {name for name in PLACES & values.keys() if not _same_place(before[name], values[name])}
+        return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}
+    moved = {name for name in PLACES & values.keys() if not same_place(before[name], values[name])}
     return values | recorded | {name: values[name] for name in {END, *moved}}
 
 
-def _same_place(one: str, other: str) -> bool:
+def same_place(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()

@@ -279,7 +279,7 @@ class Run:
         self.trace.close()
         folder = self.output_dir / name
         if not self._is_missing(folder):
-            self.accelerator.print(f"{folder} is there already, of step {self.step}: nothing is left to do")
+            self.accelerator.print(f"{folder} is there already and stays: to have it anew, remove it")
         else:
             with ema_weights(self.ema, self.model):
                 model = whole_copy(self.model, self.accelerator)

@@ -133,10 +133,10 @@ def test_the_released_discriminator_has_as_many_parameters_and_logits(discrimina
         discriminator(torch.zeros(1, 3, 23, 40))
 
 
-@pytest.mark.parametrize("channels", [24, 100])
+@pytest.mark.parametrize("channels", [0, 24, 100])
 def test_channels_that_cannot_be_grouped_are_refused_by_the_flags_name(channels):
     assert PatchDiscriminator(base_channels=48)(torch.zeros(1, 3, 24, 24)).isfinite().all()
-    with pytest.raises(ValueError, match="--discriminator_channels must be a power of 2 or a multiple of 16"):
+    with pytest.raises(ValueError, match="power of 2 or a multiple of 16 as --discriminator_channels"):
         PatchDiscriminator(base_channels=channels)
 
 

@@ -159,6 +159,7 @@ def test_dearer_latents_have_fewer_steps_of_equal_flops(write):
         ({"more_inference_steps": [10, 0]}, "more_inference_steps is 1 or more, got 0"),
         ({"guidance_scale": -1}, "guidance_scale is 0 or more, got -1"),
         ({"rows": {"real": {"autoencoder": "a"}}, "base": "real"}, "row 'real' is to be a folder"),
+        ({"rows": {"real.json": {"autoencoder": "a"}}, "base": "real.json"}, "row 'real.json' is to be"),
         ({"rows": {"a/b": {"autoencoder": "a"}}, "base": "a/b"}, "row 'a/b' is to be a folder"),
         ({"rows": {"..": {"autoencoder": "a"}}, "base": ".."}, "row '..' is to be a folder"),
         ({"num_fvd_clips": 5}, "num_fvd_clips is from 2 to num_clips, 4, got 5"),

@@ -61,7 +61,7 @@ def test_what_was_exported_at_an_earlier_end_is_replaced(script, run, copied, mo
     assert exported(copied, script) != before
     capsys.readouterr()
     SCRIPTS[script].main(run.argv(copied, **flags))
-    assert "is there already, of step 13: nothing is left to do" in capsys.readouterr().out
+    assert "is there already and stays: to have it anew, remove it" in capsys.readouterr().out
 
 
 def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path):
