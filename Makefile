@@ -32,8 +32,9 @@ test: $(VENV)/.installed-test
 types:
 	$(BIN)/mypy
 
+# in their own order: by the number of their tests, long ones that are few would come last, on one core
 suite:
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # mkdocs reads the docstrings without importing anything: two seconds.
 docs: $(VENV)/.installed-docs
