@@ -32,9 +32,8 @@ test: $(VENV)/.installed-test
 types:
 	$(BIN)/mypy
 
-# in their own order: by the number of their tests, long ones that are few would come last, on one core
 suite:
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # mkdocs reads the docstrings without importing anything: two seconds.
 docs: $(VENV)/.installed-docs

@@ -8,7 +8,8 @@ QUICK = ["DiT's config", "scheduler's config", "released checkpoint", "latents' 
 QUICK += ["reference statistics", "counts of clips"]
 
 
-def test_bad_input_is_refused_in_one_line(tmp_path):
+def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as main does, which would leave it to the tests that follow
     assert (
         main(["--budget", "180", "--seed", "5", "--out", str(tmp_path / "table.json"), "--kinds", *QUICK])
         == 0
