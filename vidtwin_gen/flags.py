@@ -188,23 +188,21 @@ def is_hub_id(text: str) -> bool:
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, got {number}")
-    return number
+    return _whole_from(1, "positive", text)
 
 
 def whole(text: str) -> int:
     """A whole number from 0 on."""
+    return _whole_from(0, "0 or more", text)
+
+
+def _whole_from(least: int, words: str, text: str) -> int:
     try:
         number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be {words}, got {number}")
     return number
 
 

@@ -83,7 +83,7 @@ def distortions_of(num_frames: int) -> dict[str, Kind]:
     return {
         name: (
             distortion,
-            tuple(level for level in levels if level <= num_frames or "frame" not in unit),
+            tuple(level for level in levels if level <= num_frames or distortion not in (shuffle, freeze)),
             unit,
             none,
         )
