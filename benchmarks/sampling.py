@@ -27,7 +27,7 @@ from eval.study.distances import Comparison
 from eval.study.judge import Judge
 from eval.study.stages import generated, once
 from vidtwin_gen.files import owned_folder, read_json, write_json, write_text
-from vidtwin_gen.flags import add_flags, flag, positive, user_errors
+from vidtwin_gen.flags import add_flags, flag, positive, user_errors, whole
 from vidtwin_gen.weights import weights_sha256
 
 PROGRAM = "python -m benchmarks.sampling"
@@ -42,8 +42,8 @@ class SamplingFlags:
     guidance_scale: list[float] = flag("classifier-free guidance", required=True, type=float, nargs="+")
     num_inference_steps: list[int] = flag("of the sampler", required=True, type=positive, nargs="+")
     num_clips: int = flag("generated of each kind (default 256)", 256, type=positive)
-    num_fvd_clips: int = flag("of them, for FVD and KVD (default 64; 0: none)", 64, type=int)
-    seed: int = flag("of sampling (default 0)", 0, type=int)
+    num_fvd_clips: int = flag("of them, for FVD and KVD (default 64; 0: none)", 64, type=whole)
+    seed: int = flag("of sampling (default 0)", 0, type=whole)
     out: Path = flag("folder of everything that is made", type=Path, required=True)
 
 

@@ -15,6 +15,8 @@ from vidtwin_gen.flags import (
     is_hub_id,
     path_ending,
     positive,
+    rate,
+    whole,
 )
 
 Split = Literal["train", "test", "all"]
@@ -67,7 +69,7 @@ class RateFlags:
     """How densely frames are taken."""
 
     stride: int | None = flag("source frames per clip frame (default 1)", type=positive, excludes="rate")
-    fps: float | None = flag("frame rate to read at, in place of a stride", type=float, excludes="rate")
+    fps: float | None = flag("frame rate to read at, in place of a stride", type=rate, excludes="rate")
 
 
 @dataclass(kw_only=True)
@@ -76,7 +78,7 @@ class RealFlags(RateFlags):
 
     data: Path = flag(DATA, type=data_folder, required=True)
     fold: int = flag("official split of --data, by default 1", 1, type=int, choices=(1, 2, 3))
-    seed: int = flag("of the draw of clips (default 0)", 0, type=int)
+    seed: int = flag("of the draw of clips (default 0)", 0, type=whole)
 
 
 @dataclass(kw_only=True)
@@ -101,7 +103,7 @@ class StoringFlags:
     """How features are computed, and where they stay."""
 
     batch_size: int = flag("clips at once; changes rounding only", 4, type=positive)
-    num_workers: int = flag("processes that decode ahead", 1, type=int)
+    num_workers: int = flag("processes that decode ahead", 1, type=whole)
     device: str | None = flag(DEVICE)
     out: Path = flag("JSON file to write", type=file_to_write, required=True)
     features_dir: Path | None = flag(

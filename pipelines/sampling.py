@@ -20,10 +20,10 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.schedulers import check_scheduler
 from vidtwin_gen.data.writing import write_gif, write_video
 from vidtwin_gen.devices import find_device, find_dtype
-from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS
 from vidtwin_gen.files import file_sha256, loading, read_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.models.checks import check_arguments
+from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS
 from vidtwin_gen.models.transformer import LatentTransformer
 
 WANTED = "name with --pipeline the folder of a saved pipeline"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
-from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of, x0_from_velocity
+from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of, x0_from_velocity
 
 # Settings that a scheduler must have where it has the setting at all.
 SETTINGS: dict[str, dict[str, Any]] = {

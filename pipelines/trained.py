@@ -19,7 +19,8 @@ from pipelines.sharing.training_record import training_record
 from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import load_latents
-from vidtwin_gen.data.ucf101 import some
+from vidtwin_gen.data.names import some
+from vidtwin_gen.data.ucf101 import column
 from vidtwin_gen.files import new_or_same_folder, read_json
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, saved_progress
@@ -39,7 +40,7 @@ def load_inputs(
             f"--latents {config.latents} were encoded by other weights than --vae {config.vae} holds: "
             "encode again with this autoencoder"
         )
-    empty = classes_without_rows(rows["train"]["label"], metadata["class_names"])
+    empty = classes_without_rows(column(rows["train"], "label"), metadata["class_names"])
     if empty and not config.allow_empty_classes:
         raise ValueError(
             f"--latents {config.latents} has no training rows of {some(empty)}, which a generator would not "

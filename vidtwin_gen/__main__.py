@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from autoencoder.encode.flags import EncodeFlags
 from pipelines.flags import CheckpointFlags
 from vidtwin_gen.demo import DemoFlags, demo
-from vidtwin_gen.flags import Verb, flag, run_verb, user_errors
+from vidtwin_gen.flags import Verb, flag, positive, run_verb, user_errors, whole
 
 
 @dataclass(kw_only=True)
@@ -18,8 +18,8 @@ class DataFlags:
     """Where the embedded data set goes, and how large it is."""
 
     out: str = flag("folder for it, new or empty", required=True)
-    seed: int = flag("of everything that is drawn", 0, type=int)
-    clips_per_group: int = flag("25 groups of these make a class", 4, type=int)
+    seed: int = flag("of everything that is drawn", 0, type=whole)
+    clips_per_group: int = flag("25 groups of these make a class", 4, type=positive)
 
 
 def data(flags: DataFlags) -> None:

@@ -58,11 +58,12 @@ def told_once() -> Iterator[None]:
         refuse(str(error))
 
 
-def shared(items: Sequence[T], work: Callable[[T], R], title: str) -> Iterator[R]:
+def shared(items: Sequence[T], work: Callable[[T], R], title: str = "") -> Iterator[R]:
     """`work` of each item, in their order, to every process; each does one item of a round. What it gives is
-    pickled: on the CPU. Its ValueErrors end all processes, and one tells them."""
+    pickled: on the CPU. Its ValueErrors end all processes, and one tells them. No bar without a title."""
     state = processes()
-    with tqdm(total=len(items), desc=title, unit="batch", disable=not state.is_main_process) as progress:
+    quiet = not title or not state.is_main_process
+    with tqdm(total=len(items), desc=title, unit="batch", disable=quiet) as progress:
         for start in range(0, len(items), state.num_processes):
             here = items[start : start + state.num_processes]
             done: list[R] = []

@@ -1,6 +1,7 @@
 """The training objectives as pure functions: `flow`, rectified flow, and `paper`, VidTwin's.
 
-Latents are flat, (B, L), and whitened. Every draw is passed in, or comes from the generator that is.
+Latents are flat, (B, L), and whitened. Every draw is passed in, or comes from the generator that is. What
+`flow` mixes and the network predicts stands in `models/parametrization.py`.
 
 `flow`: sigma (B,) is the share of noise, 0 the data and 1 the noise; the loss is that of the velocity,
 whether the network predicts it or x_0. The convention is that of Stable Diffusion 3 (Esser et al., arXiv
@@ -25,11 +26,9 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.objectives import LossWeighting, Objective
+from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, column
 
-NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
-MIN_SIGMA = 0.05  # by which an error of x_0 is divided at least (arXiv 2511.13720)
 REFERENCE_ELEMENTS = 4096  # latents of so many numbers need no shift: Stable Diffusion 3's by one channel
-PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}
 
 
 def make_scheduler(objective: Objective, shift: float = 1.0) -> SchedulerMixin:
@@ -86,33 +85,6 @@ def noise_shift(shift: str, num_elements: int) -> float:
     return math.sqrt(num_elements / REFERENCE_ELEMENTS) if shift == "auto" else float(shift)
 
 
-def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
-    """Noise level in [0, 1] -> timestep in [0, 1000], what the transformer takes."""
-    return sigma * NUM_TRAIN_TIMESTEPS
-
-
-def interpolate(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """x_sigma = (1 - sigma) x_0 + sigma noise, (B, L): the straight path (Esser et al., Equation 13)."""
-    sigma = _column(sigma, x0)
-    return (1 - sigma) * x0 + sigma * noise
-
-
-def velocity(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """d x_sigma / d sigma = noise - x_0, (B, L): what the transformer learns to predict."""
-    return noise - x0
-
-
-def velocity_from_x0(x_sigma: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """(x_sigma - x_0) / max(sigma, 0.05), (B, L) float32: the velocity, and for sigma below 0.05 a share of
-    it, or an error of x_0 would count without bounds (JiT, arXiv 2511.13720)."""
-    return (x_sigma.float() - x0.float()) / _column(sigma.clamp(min=MIN_SIGMA), x_sigma.float())
-
-
-def x0_from_velocity(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """x_0 = x_sigma - sigma v, (B, L)."""
-    return x_sigma - _column(sigma, x_sigma) * velocity
-
-
 def sample_timesteps(batch_size: int, generator: torch.Generator) -> torch.Tensor:
     """(batch_size,) steps of DDPM, uniform in 0 to 999 (Ho et al., Algorithm 1)."""
     return torch.randint(NUM_TRAIN_TIMESTEPS, (batch_size,), generator=generator, device=generator.device)
@@ -126,7 +98,7 @@ def alphas_bar(device: torch.device) -> torch.Tensor:
 
 def diffuse(x0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise, (B, L) (Ho et al., Equation 4)."""
-    alpha_bar = _column(alpha_bar, x0)
+    alpha_bar = column(alpha_bar, x0)
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
 
 
@@ -183,7 +155,3 @@ def drop_labels(
     probability, so that one network learns both halves of classifier-free guidance (Ho and Salimans, arXiv
     2207.12598, Algorithm 1)."""
     return torch.where(drawn.to(labels.device) < probability, null_class, labels)
-
-
-def _column(sigma: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    return sigma.to(latents)[:, None]

@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from accelerate.utils import gather_object
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -28,10 +27,11 @@ from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
 from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
-from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes, some
+from vidtwin_gen.data.names import some
+from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import first_fps
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, refuse, told_once
+from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, shared, told_once
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
@@ -169,10 +169,11 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
             )
         bad_videos = _bad_videos(folder, files, len(rows.index), flags)
     missing = [name for name in files if name not in folder.files]
-    mine = {name: files[name] for name in missing[state.process_index :: state.num_processes]}
     batches = {
-        name: [list(draws[i : i + flags.batch_size]) for i in range(0, len(draws), flags.batch_size)]
-        for name, draws in mine.items()
+        name: [
+            list(files[name][i : i + flags.batch_size]) for i in range(0, len(files[name]), flags.batch_size)
+        ]
+        for name in missing[state.process_index :: state.num_processes]  # as `shared` deals them
     }
     batch_sampler = [batch for of_file in batches.values() for batch in of_file]
     loader = DataLoader(
@@ -186,16 +187,13 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         unit="window",
         disable=not state.is_main_process,
     ) as bar:
-        stream, mine_left = iter(loader), iter(batches.items())
-        for _ in range(0, len(missing), state.num_processes):  # a file of each
-            error = ""
-            try:
-                for name, of_file in islice(mine_left, 1):
-                    _encode_file(folder, name, rows, islice(stream, len(of_file)), bad_videos, bar)
-            except ValueError as caught:
-                error = str(caught)
-            if errors := [error for error in gather_object([error]) if error]:
-                refuse(errors[0])
+        stream = iter(loader)
+
+        def encode_file(name: str) -> None:
+            _encode_file(folder, name, rows, islice(stream, len(batches[name])), bad_videos, bar)
+
+        for _ in shared(missing, encode_file):
+            pass
     folder.gather()
     with told_once():
         return _bad_videos(folder, files, len(rows.index), flags)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, Decoder, dtype_flag, flag, positive
+from vidtwin_gen.flags import DEVICE, Decoder, dtype_flag, flag, positive, rate, whole
 
 
 @dataclass(kw_only=True)
@@ -21,13 +21,13 @@ class EncodeFlags:
     out: str = flag("folder for the latents, new or empty", required=True)
     fold: int = flag("official split", 1, type=int, choices=(1, 2, 3))
     stride: int | None = flag(
-        "take every stride-th frame, as the autoencoder was trained", type=int, excludes="rate!"
+        "take every stride-th frame, as the autoencoder was trained", type=positive, excludes="rate!"
     )
-    fps: float | None = flag("or sample this many frames per second", type=float, excludes="rate!")
-    windows_per_video: int = flag("random windows of each training video", 1, type=int)
-    num_frames: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
-    height: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
-    width: int | None = flag("of the clips, where the autoencoder is not ours", type=int)
+    fps: float | None = flag("or sample this many frames per second", type=rate, excludes="rate!")
+    windows_per_video: int = flag("random windows of each training video", 1, type=positive)
+    num_frames: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
+    height: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
+    width: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
     flip: bool = flag(
         "store every training window as it is and mirrored, two rows", False, action="store_true"
     )
@@ -47,13 +47,13 @@ class EncodeFlags:
         type=positive,
         metavar=("TIME", "HEIGHT", "WIDTH"),
     )
-    windows_per_file: int = flag("at most, in clips, which is what an interruption costs", 512, type=int)
+    windows_per_file: int = flag("at most, in clips, which is what an interruption costs", 512, type=positive)
     max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)
-    batch_size: int = flag("clips per forward pass", 16, type=int)
-    num_workers: int = flag("processes that read videos", 1, type=int)
+    batch_size: int = flag("clips per forward pass", 16, type=positive)
+    num_workers: int = flag("processes that read videos", 1, type=whole)
     decoder: Decoder = flag(
         "of seekable videos; auto: decord where it is installed", "auto", choices=get_args(Decoder)
     )
-    seed: int = flag("of the random windows", 0, type=int)
+    seed: int = flag("of the random windows", 0, type=whole)
     device: str | None = flag(DEVICE)
     vae_dtype: str = dtype_flag("the autoencoder")

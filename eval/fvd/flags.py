@@ -22,7 +22,7 @@ from eval.flags import (
     vae_folder,
 )
 from eval.fvd.protocols import PROTOCOLS
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, path_ending, positive
+from vidtwin_gen.flags import DEVICE, file_to_write, flag, path_ending, positive, whole
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
@@ -36,7 +36,7 @@ class ProtocolFlags(RateFlags, ExtractionFlags):
     data: Path | None = flag(DATA, type=data_folder)
     split: Split | None = flag("left out: the protocol's; of quick-N train", choices=SPLITS)
     fold: int | None = flag("official split, by default 1", type=int, choices=(1, 2, 3))
-    seed: int | None = flag("of the draw of clips (default 0)", type=int)
+    seed: int | None = flag("of the draw of clips (default 0)", type=whole)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from eval.flags import (
     data_folder,
     vae_folder,
 )
-from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive
+from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive, whole
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
     )
     split: Split | None = flag("of --data (default test)", choices=SPLITS)
     fold: int | None = flag("of --data: the official split, by default 1", type=int, choices=(1, 2, 3))
-    seed: int = flag("of the draw of clips (default 0)", 0, type=int)
+    seed: int = flag("of the draw of clips (default 0)", 0, type=whole)
     num_clips: int | None = flag("left out: one of every video", type=positive)
     dtype: str = dtype_flag("the autoencoder")
     lpips: bool | None = None  # these two are flags of each verb, with a help and a default of its own

@@ -5,25 +5,27 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from vidtwin_gen.diffusion import (
-    MIN_SIGMA,
-    PREDICTION_TYPES,
     contrastive_loss,
     diffuse,
     drop_labels,
     grid_losses,
-    interpolate,
     make_scheduler,
     noise_shift,
     sample_sigmas,
     sample_timesteps,
     shift_sigma,
-    timestep_of,
     total_loss,
+)
+from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.models.parametrization import (
+    MIN_SIGMA,
+    PREDICTION_TYPES,
+    interpolate,
+    timestep_of,
     velocity,
     velocity_from_x0,
     x0_from_velocity,
 )
-from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 LAYOUT = LatentLayout(
     (

@@ -6,12 +6,23 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from vidtwin_gen.flags import Verb, flag, folder_with, path_ending, positive, run_verb, user_errors
+from vidtwin_gen.flags import (
+    Verb,
+    flag,
+    folder_with,
+    path_ending,
+    positive,
+    rate,
+    run_verb,
+    user_errors,
+    whole,
+)
 
 
 @dataclass(kw_only=True)
@@ -47,6 +58,26 @@ def run(*argv):
     }
     run_verb("python -m program", "A program.", verbs, argv)
     return given
+
+
+CHECKS = {
+    "stride": positive,
+    "fps": rate,
+    "seed": whole,
+    "num_workers": whole,
+    **dict.fromkeys(("batch_size", "num_frames", "height", "width", "windows_per_video"), positive),
+}
+
+
+def test_the_commands_check_a_flag_alike():
+    found = {}
+    for program in ("autoencoder", "eval", "pipelines", "vidtwin_gen"):
+        for verb in import_module(f"{program}.__main__").VERBS.values():
+            for field in fields(verb.flags):
+                if "argument" in field.metadata:
+                    found.setdefault(field.name, set()).add(field.metadata["argument"].get("type"))
+    assert {name: found[name] for name in CHECKS} == {name: {check} for name, check in CHECKS.items()}
+    assert not {int, float} & set().union(*(found[name] for name in found if name.startswith("num_")))
 
 
 def test_a_verb_gets_its_flags():

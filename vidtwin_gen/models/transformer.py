@@ -27,10 +27,10 @@ from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.utils import apply_lora_scale
 from torch import nn
 
-from vidtwin_gen.diffusion import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, velocity_from_x0
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
+from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, velocity_from_x0
 from vidtwin_gen.models.positions import LatentPositions, RotaryPositions
 
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT

@@ -25,7 +25,7 @@ Schedule = Literal[  # those of diffusers that these flags say all of
 ]
 
 
-def flag(default: Any, help: str) -> Any:  # noqa: A002
+def flag(help: str, default: Any) -> Any:  # noqa: A002
     """A field that is a flag, with its help text."""
     return field(default=default, metadata={"help": help})
 
@@ -34,53 +34,53 @@ def flag(default: Any, help: str) -> Any:  # noqa: A002
 class TrainingConfig:
     """What both training scripts take. Flag names are those of diffusers' examples."""
 
-    output_dir: str = flag("", "folder of the run; the same command on the same folder resumes it")
-    seed: int = flag(0, "seed of weights, data order and noise")
-    init_from: str = flag("", "folder of trained weights to start from: a model, a pipeline, a checkpoint")
-    max_train_steps: int = flag(1000, "optimizer steps; another number extends or shortens the run")
-    num_train_epochs: int = flag(0, "in place of --max_train_steps: passes over the training clips")
-    train_batch_size: int = flag(8, "clips per process and forward pass")
-    gradient_accumulation_steps: int = flag(1, "forward passes per optimizer step")
-    gradient_checkpointing: bool = flag(False, "recompute activations to save memory")
-    learning_rate: float = flag(1e-4, "peak learning rate")
-    lr_scheduler: Schedule = flag("cosine", "a schedule of diffusers.optimization.get_scheduler")
-    lr_warmup_steps: int = flag(100, "optimizer steps of linear warm-up")
-    optimizer: Literal["adamw", "muon"] = flag("adamw", "muon: of the blocks' matrices, AdamW of the rest")
-    muon_learning_rate: float = flag(0.02, "peak learning rate of the blocks' matrices under muon")
-    adam_beta1: float = flag(0.9, "AdamW beta 1")
-    adam_beta2: float = flag(0.99, "AdamW beta 2")
-    adam_weight_decay: float = flag(1e-4, "AdamW weight decay")
-    adam_epsilon: float = flag(1e-8, "AdamW epsilon")
-    use_8bit_adam: bool = flag(False, "AdamW of bitsandbytes, whose moments take a byte a weight each")
-    max_grad_norm: float = flag(1.0, "gradients are scaled down to this norm; 0: they are not")
-    max_skipped_steps: int = flag(20, "steps in a row lost to NaN or infinity at which the run stops")
-    mixed_precision: str = flag("no", "no, bf16 or fp16")
-    deterministic: bool = flag(False, "on a GPU the same numbers again, slower; a CPU gives them anyway")
+    output_dir: str = flag("folder of the run; the same command on the same folder resumes it", "")
+    seed: int = flag("seed of weights, data order and noise", 0)
+    init_from: str = flag("folder of trained weights to start from: a model, a pipeline, a checkpoint", "")
+    max_train_steps: int = flag("optimizer steps; another number extends or shortens the run", 1000)
+    num_train_epochs: int = flag("in place of --max_train_steps: passes over the training clips", 0)
+    train_batch_size: int = flag("clips per process and forward pass", 8)
+    gradient_accumulation_steps: int = flag("forward passes per optimizer step", 1)
+    gradient_checkpointing: bool = flag("recompute activations to save memory", False)
+    learning_rate: float = flag("peak learning rate", 1e-4)
+    lr_scheduler: Schedule = flag("a schedule of diffusers.optimization.get_scheduler", "cosine")
+    lr_warmup_steps: int = flag("optimizer steps of linear warm-up", 100)
+    optimizer: Literal["adamw", "muon"] = flag("muon: of the blocks' matrices, AdamW of the rest", "adamw")
+    muon_learning_rate: float = flag("peak learning rate of the blocks' matrices under muon", 0.02)
+    adam_beta1: float = flag("AdamW beta 1", 0.9)
+    adam_beta2: float = flag("AdamW beta 2", 0.99)
+    adam_weight_decay: float = flag("AdamW weight decay", 1e-4)
+    adam_epsilon: float = flag("AdamW epsilon", 1e-8)
+    use_8bit_adam: bool = flag("AdamW of bitsandbytes, whose moments take a byte a weight each", False)
+    max_grad_norm: float = flag("gradients are scaled down to this norm; 0: they are not", 1.0)
+    max_skipped_steps: int = flag("steps in a row lost to NaN or infinity at which the run stops", 20)
+    mixed_precision: str = flag("no, bf16 or fp16", "no")
+    deterministic: bool = flag("on a GPU the same numbers again, slower; a CPU gives them anyway", False)
     allow_tf32: bool = flag(
-        False, "float32 products of a GPU in TF32, faster and less exact, as with bf16; no CPU's"
+        "float32 products of a GPU in TF32, faster and less exact, as with bf16; no CPU's", False
     )
-    attention_backend: str = flag("", "of diffusers: native, flash, xformers ...; left out: its default")
-    compile: bool = flag(False, "torch.compile the repeated blocks; needs a C++ compiler")
-    use_ema: bool = flag(True, "validate and export an average of the weights; --no_use_ema: the last ones")
-    ema_decay: float = flag(0.999, "decay of the average, warmed up")
-    checkpointing_steps: int = flag(500, "optimizer steps between checkpoints")
-    checkpoints_total_limit: int = flag(2, "checkpoints kept; older ones are removed")
-    resume_from_checkpoint: str = flag("latest", "latest, none, or the name of a checkpoint in output_dir")
-    resume_anyway: bool = flag(False, "go on with other flags or data than the run began with")
-    validation_steps: int = flag(500, "optimizer steps between validations")
-    dataloader_num_workers: int = flag(2, "processes that read data; 0 reads in the training process")
-    logging_steps: int = flag(20, "optimizer steps between lines of metrics.jsonl")
-    profile: int = flag(0, "steps, after the first 3, whose trace by torch's profiler becomes trace.json")
-    report_to: str = flag("tensorboard", "a tracker of accelerate: tensorboard, wandb ...; all, or none")
-    tracker_project_name: str = flag("vidtwin_gen", "project of the tracker, and title of the bar")
-    push_to_hub: bool = flag(False, "push what the run exports to the hub, too")
-    hub_model_id: str = flag("", "repository to push to; left out: the name of output_dir, as your own")
+    attention_backend: str = flag("of diffusers: native, flash, xformers ...; left out: its default", "")
+    compile: bool = flag("torch.compile the repeated blocks; needs a C++ compiler", False)
+    use_ema: bool = flag("validate and export an average of the weights; --no_use_ema: the last ones", True)
+    ema_decay: float = flag("decay of the average, warmed up", 0.999)
+    checkpointing_steps: int = flag("optimizer steps between checkpoints", 500)
+    checkpoints_total_limit: int = flag("checkpoints kept; older ones are removed", 2)
+    resume_from_checkpoint: str = flag("latest, none, or the name of a checkpoint in output_dir", "latest")
+    resume_anyway: bool = flag("go on with other flags or data than the run began with", False)
+    validation_steps: int = flag("optimizer steps between validations", 500)
+    dataloader_num_workers: int = flag("processes that read data; 0 reads in the training process", 2)
+    logging_steps: int = flag("optimizer steps between lines of metrics.jsonl", 20)
+    profile: int = flag("steps, after the first 3, whose trace by torch's profiler becomes trace.json", 0)
+    report_to: str = flag("a tracker of accelerate: tensorboard, wandb ...; all, or none", "tensorboard")
+    tracker_project_name: str = flag("project of the tracker, and title of the bar", "vidtwin_gen")
+    push_to_hub: bool = flag("push what the run exports to the hub, too", False)
+    hub_model_id: str = flag("repository to push to; left out: the name of output_dir, as your own", "")
     hub_token: str = field(
         default="",
         repr=False,
         metadata={"help": "left out: that of `hf auth login` or HF_TOKEN, which no list of processes shows"},
     )
-    dry_run: bool = flag(False, "print the configuration and the model's size, then stop")
+    dry_run: bool = flag("print the configuration and the model's size, then stop", False)
 
     def __post_init__(self) -> None:
         if not self.output_dir:
@@ -97,6 +97,9 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("seed", "dataloader_num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must be 0 or more, got {getattr(self, name)}")
         if self.num_train_epochs < 0:
             raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
         if self.profile < 0:

@@ -20,43 +20,43 @@ BlockType = Literal["dit", "lightning"]
 class DiTConfig(TrainingConfig):
     """Flags of stage 2."""
 
-    tracker_project_name: str = flag("train_dit", "project of the tracker, and title of the bar")
+    tracker_project_name: str = flag("project of the tracker, and title of the bar", "train_dit")
 
-    vae: str = flag("", "the autoencoder that made the latents, as `encode` takes it")
-    latents: str = flag("", "folder written by `python -m vidtwin_gen encode`")
-    objective: Objective = flag("flow", "flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper")
-    prediction: Prediction = flag("velocity", "of the network under the flow objective, whose loss stays")
-    allow_empty_classes: bool = flag(False, "train though the latents have no rows of some classes")
-    sample_posterior: bool = flag(False, "draw latents from their posteriors; off: the mean, as in the paper")
-    class_dropout: float = flag(0.1, "share of labels replaced by the null class, for guidance")
-    logit_mean: float = flag(0.0, "mean of the logit-normal noise levels")
-    logit_std: float = flag(1.0, "standard deviation of the logit-normal noise levels")
+    vae: str = flag("the autoencoder that made the latents, as `encode` takes it", "")
+    latents: str = flag("folder written by `python -m vidtwin_gen encode`", "")
+    objective: Objective = flag("flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper", "flow")
+    prediction: Prediction = flag("of the network under the flow objective, whose loss stays", "velocity")
+    allow_empty_classes: bool = flag("train though the latents have no rows of some classes", False)
+    sample_posterior: bool = flag("draw latents from their posteriors; off: the mean, as in the paper", False)
+    class_dropout: float = flag("share of labels replaced by the null class, for guidance", 0.1)
+    logit_mean: float = flag("mean of the logit-normal noise levels", 0.0)
+    logit_std: float = flag("standard deviation of the logit-normal noise levels", 1.0)
     shift: str = flag(
-        "1.0",
         "above 1 moves noise levels, trained and sampled, towards the noise; auto: by the latent's size",
+        "1.0",
     )
-    loss_weighting: LossWeighting = flag("element", "what counts the same in the loss")
-    internal_guidance: bool = flag(False, "train a second head, after a third of the blocks, to guide with")
-    contrastive_weight: float = flag(0.0, "of the loss against another class's target, which is subtracted")
+    loss_weighting: LossWeighting = flag("what counts the same in the loss", "element")
+    internal_guidance: bool = flag("train a second head, after a third of the blocks, to guide with", False)
+    contrastive_weight: float = flag("of the loss against another class's target, which is subtracted", 0.0)
 
     repa_weight: float = flag(
-        0.0, "of the alignment of early tokens with the features of a video encoder; REPA's is 0.5"
+        "of the alignment of early tokens with the features of a video encoder; REPA's is 0.5", 0.0
     )
-    repa_layer: int = flag(0, "blocks before the tokens that are aligned; 0: a third of all")
-    repa_dim: int = flag(2048, "width of the alignment's projection")
-    repa_normalise: bool = flag(False, "features standardised over their grid first, as in iREPA")
+    repa_layer: int = flag("blocks before the tokens that are aligned; 0: a third of all", 0)
+    repa_dim: int = flag("width of the alignment's projection", 2048)
+    repa_normalise: bool = flag("features standardised over their grid first, as in iREPA", False)
 
-    patch_size: str = flag("1", 'latent positions per token side: a number, or JSON such as {"structure": 2}')
-    hidden_size: int = flag(768, "width")
-    num_layers: int = flag(12, "blocks")
-    num_heads: int = flag(12, "attention heads")
-    conditioning: Conditioning = flag("adaln", "where the class comes in")
-    block_type: BlockType = flag("dit", "lightning: RMSNorm, SwiGLU and rotary positions")
+    patch_size: str = flag('latent positions per token side: a number, or JSON such as {"structure": 2}', "1")
+    hidden_size: int = flag("width", 768)
+    num_layers: int = flag("blocks", 12)
+    num_heads: int = flag("attention heads", 12)
+    conditioning: Conditioning = flag("where the class comes in", "adaln")
+    block_type: BlockType = flag("lightning: RMSNorm, SwiGLU and rotary positions", "dit")
 
-    guidance_scale: float = flag(2.0, "of the sample grids")
-    internal_guidance_scale: float = flag(1.0, "of the sample grids, with --internal_guidance")
-    num_inference_steps: int = flag(30, "of the sample grids")
-    num_sample_classes: int = flag(10, "classes in a sample grid; 0: no grids")
+    guidance_scale: float = flag("of the sample grids", 2.0)
+    internal_guidance_scale: float = flag("of the sample grids, with --internal_guidance", 1.0)
+    num_inference_steps: int = flag("of the sample grids", 30)
+    num_sample_classes: int = flag("classes in a sample grid; 0: no grids", 10)
 
     def __post_init__(self) -> None:
         super().__post_init__()

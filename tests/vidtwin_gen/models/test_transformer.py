@@ -17,8 +17,9 @@ from diffusers.training_utils import EMAModel
 from torch._dynamo.testing import CompileCounter
 
 from tests.builders.processes import run_in_processes
-from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
+from vidtwin_gen.diffusion import grid_losses, sample_sigmas, total_loss
 from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.models.parametrization import interpolate, timestep_of, velocity
 from vidtwin_gen.models.positions import RotaryPositions, patch_centres
 from vidtwin_gen.models.transformer import LatentTransformer
 

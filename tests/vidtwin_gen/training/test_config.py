@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import get_args
 
@@ -30,8 +31,8 @@ PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
 
 @dataclass
 class Config(TrainingConfig):
-    flip: bool = flag(True, "mirror")
-    width: int = flag(8, "pixels")
+    flip: bool = flag("mirror", True)
+    width: int = flag("pixels", 8)
 
 
 def parse(*argv):
@@ -54,6 +55,8 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
     [
         ([], "--output_dir is required"),
         (["--output_dir", "run", "--max_train_steps", "0"], "--max_train_steps must be at least 1, got 0"),
+        (["--output_dir", "run", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["--output_dir", "run", "--dataloader_num_workers", "-1"], "--dataloader_num_workers must be 0 or"),
         (["--output_dir", "run", "--mixed_precision", "int8"], "is no, bf16 or fp16, got 'int8'"),
         (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
     ],
@@ -122,6 +125,12 @@ def test_frames_are_taken_by_stride_or_by_rate(asked, rate):
     geometry = train_vae.clip_geometry(train_vae.VAEConfig(output_dir="run", data="videos", **asked))
     assert {name: geometry.get(name) for name in rate} == rate
     assert len({"stride", "fps"} & geometry.keys()) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("stride", -1), ("fps", -8.0), ("fps", math.inf)])
+def test_no_rate_is_below_0(name, value):
+    with pytest.raises(ValueError, match=f"--{name} {value:g}"):
+        train_vae.VAEConfig(output_dir="run", data="videos", **{name: value})
 
 
 def test_stride_and_rate_exclude_each_other():

@@ -9,7 +9,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from vidtwin_gen.data.video import read_clip
-from vidtwin_gen.diffusion import grid_losses, interpolate, sample_sigmas, timestep_of, total_loss, velocity
+from vidtwin_gen.diffusion import grid_losses, sample_sigmas, total_loss
+from vidtwin_gen.models.parametrization import interpolate, timestep_of, velocity
 from vidtwin_gen.models.transformer import LatentTransformer
 
 CLIPS = Path(__file__).parents[4] / "shared" / "data" / "ucf101-10"
