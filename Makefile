@@ -14,7 +14,7 @@ FLAGS ?=
 # Processes that run the tests; each makes the small data set and models that its files share.
 WORKERS ?= 2
 
-.PHONY: demo app test types suite docs faults clean
+.PHONY: demo app test types suite slow docs faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m vidtwin_gen demo --out $(DEMO) $(FLAGS)
@@ -33,7 +33,11 @@ types:
 	$(BIN)/mypy
 
 suite:
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
+
+# The whole workflows that `make test` leaves out: the notebook, the demo, a study, FSDP, the benchmarks.
+slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m slow
 
 # mkdocs reads the docstrings without importing anything: two seconds.
 docs: $(VENV)/.installed-docs

@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
+
 from benchmarks.fuzz import KINDS, WELL, main
 
 QUICK = ["DiT's config", "scheduler's config", "released checkpoint", "latents' rows", "results, on a card"]
 QUICK += ["reference statistics", "counts of clips"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as main does, which would leave it to the tests that follow
     assert (

@@ -18,6 +18,7 @@ from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import DiTConfig
 
 
+@pytest.mark.slow
 def test_speed_is_measured_row_by_row(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as main does, which would leave it to the tests that follow
     arguments = ["speed", "--device", "cpu", "--tiny", "--out", str(tmp_path)]

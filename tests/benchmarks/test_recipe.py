@@ -30,6 +30,7 @@ def extractor(monkeypatch: pytest.MonkeyPatch) -> FilterResponses:
     return network
 
 
+@pytest.mark.slow
 def test_generators_are_compared_and_nothing_twice(
     tmp_path: Path,
     synthetic_root: Path,
@@ -96,6 +97,7 @@ def test_generators_are_compared_and_nothing_twice(
     assert again["readings"]["seconds"]["0"]["val_loss"] == seeds["0"]["val_loss"]
 
 
+@pytest.mark.slow
 def test_autoencoders_are_compared(tmp_path: Path, synthetic_root: Path, extractor: FilterResponses) -> None:
     rows = ["--rows", "base", "mse-100", "--stage", 1, "--seeds", 0]
     recipe.main(command(tmp_path, synthetic_root, *rows))

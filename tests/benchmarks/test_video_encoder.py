@@ -52,6 +52,7 @@ def test_a_model_trains_once_and_sees_the_same_colours_as_encode(
     assert difference < 1e-5
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_where_it_was_stopped(
     few_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def kinds_of_outputs(notebook) -> list[set[str]]:
     return [{kind for output in cell.outputs for kind in output.get("data", ["text"])} for cell in cells]
 
 
+@pytest.mark.slow
 def test_it_runs_and_shows_what_it_showed(tmp_path: Path) -> None:
     """From its folder, as Jupyter does, with less of everything that its first cell names."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)

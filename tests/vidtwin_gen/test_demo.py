@@ -31,6 +31,7 @@ from vidtwin_gen.files import owned_folder
 SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
 
 
+@pytest.mark.slow
 def test_the_demo_ends_in_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

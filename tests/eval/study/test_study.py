@@ -71,6 +71,7 @@ def small_networks(monkeypatch):
     return network
 
 
+@pytest.mark.slow
 def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
     write, tmp_path, small_networks, capsys
 ):

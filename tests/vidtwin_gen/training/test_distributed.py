@@ -80,7 +80,8 @@ def resume_from_step_10(start, script, argv, output_dir, result):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "batch_size", "passes"), [(DDP, 2, 1), (FSDP, 1, 2)], ids=["ddp", "fsdp"]
+    ("launcher", "batch_size", "passes"),
+    [pytest.param(DDP, 2, 1, id="ddp"), pytest.param(FSDP, 1, 2, id="fsdp", marks=pytest.mark.slow)],
 )
 def test_two_processes_train_the_transformer_as_one(launcher, batch_size, passes, tiny_dit_run, tmp_path):
     run, output_dir = tiny_dit_run, tmp_path / "shared"
