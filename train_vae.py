@@ -89,29 +89,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     last_weight = last_layer(vae, layout) if config.gan_weight else None
     networks = [vae, LogVariance()] if config.learn_logvar else [vae]
     optimizer = SkippingOptimizer(networks, config, accelerator, config.learning_rate, config.max_train_steps)
-    optimizers = [optimizer]
-    discriminator_optimizer: SkippingOptimizer | None = None
-    if config.gan_weight:
-        discriminator = PatchDiscriminator(
-            base_channels=config.discriminator_channels, num_layers=config.discriminator_layers
-        )
-        discriminator_optimizer = SkippingOptimizer(
-            [discriminator],
-            config,
-            accelerator,
-            config.discriminator_learning_rate or config.learning_rate,
-            max(1, config.max_train_steps - config.gan_start),
-            log_prefix="discriminator_",
-        )
-        optimizers.append(discriminator_optimizer)
+    discriminator_optimizer = make_discriminator_optimizer(config, accelerator)
+    optimizers = [found for found in (optimizer, discriminator_optimizer) if found is not None]
 
     with training_run(vae, optimizers, config, accelerator, "autoencoder", inputs=inputs) as run:
         for batch in run.loader(dataset, collate_fn=collate):
             bad_videos.update(batch)
-            opponent = discriminator_optimizer if run.step >= config.gan_start else None
+            adversary = discriminator_optimizer if run.step >= config.gan_start else None
             with run.forward_pass() as draw:
                 run.log.add(
-                    training_step(batch["video"], config, draw, optimizer, opponent, lpips, last_weight)
+                    training_step(batch["video"], config, draw, optimizer, adversary, lpips, last_weight)
                 )
             run.end_step()
             if run.is_due(config.validation_steps):
@@ -134,7 +121,7 @@ def training_step(
     config: VAEConfig,
     draw: BatchDraw,
     optimizer: SkippingOptimizer,
-    opponent: SkippingOptimizer | None,
+    discriminator_optimizer: SkippingOptimizer | None,
     lpips: LPIPS | None,
     last_weight: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
@@ -142,13 +129,13 @@ def training_step(
     accumulates, the optimizers' steps. Returns what is to be logged.
 
     Args:
-        optimizer: of the autoencoder and, where it is learned, the log-variance. opponent: of the
-            discriminator, None before it plays.
-        last_weight: of the autoencoder's last layer, for the opponent's weight.
+        optimizer: of the autoencoder and, where it is learned, the log-variance.
+        discriminator_optimizer: None before `gan_start`, and without a discriminator.
+        last_weight: of the autoencoder's last layer, for the adaptive weight of the adversarial term.
     """
     accelerator = optimizer.accelerator
     wrapped_vae, *wrapped_logvar = optimizer.modules
-    once = opponent is not None and accelerator.scaler is None
+    one_backward = discriminator_optimizer is not None and accelerator.scaler is None
     seen = hide_later_frames(clips, config.predicted_share, draw)
     output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator)
     logvar = wrapped_logvar[0]() if wrapped_logvar else None
@@ -162,18 +149,21 @@ def training_step(
             lpips if config.lpips_weight else None,
             config.lpips_weight,
             logvar,
-            once=once,
+            one_backward=one_backward,
         )
-    judged: dict[str, torch.Tensor] = {}
-    if opponent is not None and last_weight is not None:
-        (wrapped_discriminator,) = opponent.modules
-        judged = discriminator_losses(wrapped_discriminator, clips, output.sample)
-        judged |= opponent.step(judged["discriminator_loss"])
+    logged: dict[str, torch.Tensor] = {}
+    if discriminator_optimizer is not None:
+        assert last_weight is not None
+        (wrapped_discriminator,) = discriminator_optimizer.modules
+        logged = discriminator_losses(wrapped_discriminator, clips, output.sample)
+        logged |= discriminator_optimizer.step(logged["discriminator_loss"])
         discriminator = accelerator.unwrap_model(wrapped_discriminator)
-        losses |= adversarial_losses(discriminator, output.sample, losses["nll"], last_weight, once=once)
+        losses |= adversarial_losses(
+            discriminator, output.sample, losses["nll"], last_weight, one_backward=one_backward
+        )
         factor = config.gan_weight * losses["gan_adaptive_weight"]
         losses["loss"] = losses["loss"] + factor * losses["gan"]
-    return judged | losses | optimizer.step(losses["loss"])
+    return logged | losses | optimizer.step(losses["loss"])
 
 
 def make_autoencoder(config: VAEConfig) -> ModelMixin:
@@ -188,6 +178,23 @@ def make_autoencoder(config: VAEConfig) -> ModelMixin:
             "say --optimizer adamw, as a preset may have muon"
         )
     return vae
+
+
+def make_discriminator_optimizer(config: VAEConfig, accelerator: Accelerator) -> SkippingOptimizer | None:
+    """The discriminator with its AdamW and its schedule, which starts with `gan_start`; None without one."""
+    if not config.gan_weight:
+        return None
+    discriminator = PatchDiscriminator(
+        base_channels=config.discriminator_channels, num_layers=config.discriminator_layers
+    )
+    return SkippingOptimizer(
+        [discriminator],
+        config,
+        accelerator,
+        config.discriminator_learning_rate or config.learning_rate,
+        max(1, config.max_train_steps - config.gan_start),
+        log_prefix="discriminator_",
+    )
 
 
 def index_sha256(*indices: datasets.Dataset) -> str:
@@ -230,12 +237,13 @@ def validate(
     step: int,
 ) -> dict[str, float]:
     """PSNR in dB, SSIM and, with its network, LPIPS over held-out clips, each process a share; bad files are
-    left out. Up to four clips go into samples/, with rows original, both latents, and each latent alone."""
+    left out. Up to four clips of the first process are shown, see `show_parts`."""
     num_videos = min(config.num_validation_videos, len(dataset))
     share = range(accelerator.process_index, num_videos, accelerator.num_processes)
     loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=collate)
-    sums = torch.zeros(4, device=accelerator.device)
-    pictured = not accelerator.is_main_process
+    names = ("val_psnr", "val_ssim", *(["val_lpips"] if lpips else []), "count")
+    sums = {name: torch.zeros((), device=accelerator.device) for name in names}
+    shown = not accelerator.is_main_process
     for batch in loader:
         bad_videos.update(batch)
         clips = batch["video"][~batch["substitute"]].to(accelerator.device)
@@ -244,38 +252,48 @@ def validate(
         with accelerator.autocast():
             latents = encode(vae, clips).mode()
             decoded = decode(vae, latents, layout).float()
-            if not pictured:
-                pictured = True
-                parts = decode_parts(vae, latents[:4], layout)
-                rate = config.fps or first_fps(dataset.paths()) / config.stride
-                rows = torch.stack([clips[:4], *(part.float() for part in parts.values())])
-                rows = rows.clamp(-1, 1).cpu()  # (rows of a clip, clips, C, F, H, W)
-                save_samples(
-                    config.output_dir,
-                    step,
-                    accelerator,
-                    rows.transpose(0, 1).flatten(0, 1),
-                    ["original", *parts] * rows.shape[1],
-                    rows.flatten(0, 1),
-                    min(rate, 50.0),
-                    columns=rows.shape[1],
-                )
-        distance = (
-            lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean() if lpips else sums.new_zeros(())
-        )
-        sums += torch.stack(
-            [
-                psnr(decoded, clips).sum(),
-                ssim(decoded, clips).sum(),
-                distance * len(clips),
-                torch.tensor(len(clips), device=sums.device),
-            ]
-        )
-    *totals, count = accelerator.reduce(sums, "sum").tolist()
+            if not shown:
+                shown = True
+                fps = config.fps or first_fps(dataset.paths()) / config.stride
+                show_parts(vae, layout, clips[:4], latents[:4], fps, config, accelerator, step)
+        sums["val_psnr"] += psnr(decoded, clips).sum()
+        sums["val_ssim"] += ssim(decoded, clips).sum()
+        if lpips:
+            distance = lpips(frames_of(decoded.clamp(-1, 1)), frames_of(clips)).mean()
+            sums["val_lpips"] += distance * len(clips)
+        sums["count"] += len(clips)
+    totals = {name: total.item() for name, total in accelerator.reduce(sums, "sum").items()}
+    count = totals.pop("count")
     if not count:
         raise ValueError(f"none of {num_videos} held-out videos can be read: {bad_videos.summary()}")
-    names = ("val_psnr", "val_ssim", "val_lpips") if lpips else ("val_psnr", "val_ssim")
-    return {name: total / count for name, total in zip(names, totals, strict=False)}
+    return {name: total / count for name, total in totals.items()}
+
+
+def show_parts(
+    vae: ModelMixin,
+    layout: LatentLayout,
+    clips: torch.Tensor,
+    latents: torch.Tensor,
+    fps: float,
+    config: VAEConfig,
+    accelerator: Accelerator,
+    step: int,
+) -> None:
+    """Clips (B, C, F, H, W) and their latents (B, L) into samples/: of each the original, both parts of the
+    latent, and each part alone."""
+    parts = decode_parts(vae, latents, layout)
+    rows = torch.stack([clips, *(part.float() for part in parts.values())])
+    rows = rows.clamp(-1, 1).cpu()  # (rows of a clip, clips, C, F, H, W)
+    save_samples(
+        config.output_dir,
+        step,
+        accelerator,
+        rows.transpose(0, 1).flatten(0, 1),
+        ["original", *parts] * rows.shape[1],
+        rows.flatten(0, 1),
+        min(fps, 50.0),
+        columns=rows.shape[1],
+    )
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ class _KnownGradient(torch.autograd.Function):
 def differentiated_once(
     function: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor
 ) -> torch.Tensor:
-    """`function(tensor)`, a scalar, with its gradient computed now: however many backward passes come, one
-    goes through the function, and what it kept for that is free at once."""
+    """`function(tensor)`, a scalar, whose gradient is computed at once, which frees the function's graph;
+    later backward passes only scale it."""
     leaf = tensor.detach().requires_grad_()
     value = function(leaf)
     with torch.autocast(tensor.device.type, enabled=False):
@@ -89,7 +89,7 @@ def vidtwin_loss(
     lpips_weight: float = 0.0,
     logvar: torch.Tensor | None = None,
     *,
-    once: bool = False,
+    one_backward: bool = False,
 ) -> dict[str, torch.Tensor]:
     """L1 + LPIPS + KL, (B, C, F, H, W) twice -> scalars `loss`, `nll`, `l1`, `mse`, `kl`; `lpips` with a
     network for it, `logvar` where that is learned.
@@ -107,8 +107,8 @@ def vidtwin_loss(
     `mse_weight` adds the mean squared error, which the paper does not have: under L1 alone a small model
     first paints the background, the median, and only much later what moves in front of it.
 
-    once: LPIPS by `differentiated_once`, for a loss that `adversarial_losses` weighs. Gradients are the same
-    up to rounding; not for float16, in which a gradient without the scaler's factor vanishes.
+    one_backward: LPIPS by `differentiated_once`, for a loss that `adversarial_losses` weighs. Gradients are
+    the same up to rounding; not for float16, in which a gradient without the scaler's factor vanishes.
     """
     l1 = (reconstruction - clips).abs().mean()
     kl = posterior.kl().mean()
@@ -116,12 +116,15 @@ def vidtwin_loss(
     error = l1 + mse_weight * mse
     parts = {"l1": l1, "mse": mse, "kl": kl}
     if lpips is not None:
-        apart = once or clips.device.type != "cpu"  # on a CPU runs of before have the same numbers
+        # on a CPU the numbers stay those of earlier versions
+        apart = one_backward or clips.device.type != "cpu"
 
         def distance(decoded: torch.Tensor) -> torch.Tensor:
             return lpips(frames_of(decoded), frames_of(clips), apart=apart).mean()
 
-        parts["lpips"] = differentiated_once(distance, reconstruction) if once else distance(reconstruction)
+        parts["lpips"] = (
+            differentiated_once(distance, reconstruction) if one_backward else distance(reconstruction)
+        )
         error = error + lpips_weight * parts["lpips"]
     if logvar is not None:
         parts["logvar"] = logvar
@@ -150,19 +153,19 @@ def adversarial_losses(
     nll: torch.Tensor,
     last_layer: torch.Tensor,
     *,
-    once: bool = False,
+    one_backward: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The adversarial term of the autoencoder's loss: scalars `gan` and `gan_adaptive_weight`, its factor.
 
     The discriminator's own parameters get no gradient; it is to be given without a distributed wrapper.
-    `once`: the verdict by `differentiated_once`, as in `vidtwin_loss`.
+    `one_backward`: the term by `differentiated_once`, as in `vidtwin_loss`.
     """
 
-    def verdict(decoded: torch.Tensor) -> torch.Tensor:
+    def score(decoded: torch.Tensor) -> torch.Tensor:
         return generator_loss(discriminator(frames_of(decoded)))
 
     discriminator.requires_grad_(False)
-    gan = differentiated_once(verdict, reconstruction) if once else verdict(reconstruction)
+    gan = differentiated_once(score, reconstruction) if one_backward else score(reconstruction)
     discriminator.requires_grad_(True)
     return {"gan": gan, "gan_adaptive_weight": adaptive_weight(nll, gan, last_layer)}
 

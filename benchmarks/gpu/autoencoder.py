@@ -98,7 +98,9 @@ def autoencoder_training(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
     discriminator = PatchDiscriminator().to(device) if whole else None
-    opponent = torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
+    discriminator_optimizer = (
+        torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
+    )
     if networks_compiled and lpips is not None and discriminator is not None:
         lpips.compile()
         discriminator.compile()
@@ -109,18 +111,24 @@ def autoencoder_training(
         reconstruction = output.sample.float()
         with autocast(device, lpips_autocast):
             losses = vidtwin_loss(
-                reconstruction, clips, output.latent_dist, 1e-3, lpips=lpips, lpips_weight=0.05, once=whole
+                reconstruction,
+                clips,
+                output.latent_dist,
+                1e-3,
+                lpips=lpips,
+                lpips_weight=0.05,
+                one_backward=whole,
             )
         loss = losses["loss"]
-        if discriminator is not None and opponent is not None:
-            opponent.zero_grad()
+        if discriminator is not None and discriminator_optimizer is not None:
+            discriminator_optimizer.zero_grad()
             with autocast(device):
                 discriminator_losses(discriminator, clips, reconstruction)["discriminator_loss"].backward()
-            opponent.step()
+            discriminator_optimizer.step()
             with autocast(device):
                 last_layer = model.patch_output.linear.weight
                 adversarial = adversarial_losses(
-                    discriminator, reconstruction, losses["nll"], last_layer, once=True
+                    discriminator, reconstruction, losses["nll"], last_layer, one_backward=True
                 )
             loss = loss + 0.05 * adversarial["gan_adaptive_weight"] * adversarial["gan"]
         optimizer.zero_grad()

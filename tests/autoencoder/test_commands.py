@@ -419,8 +419,8 @@ def test_damage_inside_a_video_leaves_no_file(files, tmp_path, capfd):
         (["--json", "a_file/x.json"], "a_file takes no files"),
         (["--out", "a_file"], "a_file takes no files"),
         (["--out", "a_file/out"], "a_file takes no files"),
-        (["--fps", "0"], "positive"),
-        (["--stride", "-1"], "positive"),
+        (["--fps", "0"], "--fps: must be above 0 and finite, got 0"),
+        (["--stride", "-1"], "--stride: must be positive, got -1"),
     ],
 )
 def test_bad_flags_are_one_line_and_nothing_is_written(files, tmp_path, monkeypatch, capfd, flags, message):

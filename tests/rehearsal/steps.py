@@ -84,7 +84,9 @@ def vae_step(device: torch.device, **flags: Any) -> Step:
     optimizer = SkippingOptimizer([vae, onto(LogVariance(), device)], config, accelerator, 1e-4, 10)
     channels, num_layers = config.discriminator_channels, config.discriminator_layers
     discriminator = onto(PatchDiscriminator(base_channels=channels, num_layers=num_layers), device)
-    opponent = SkippingOptimizer([discriminator], config, accelerator, 1e-4, 10, log_prefix="discriminator_")
+    discriminator_optimizer = SkippingOptimizer(
+        [discriminator], config, accelerator, 1e-4, 10, log_prefix="discriminator_"
+    )
     lpips, last_weight = onto(LPIPS().eval().requires_grad_(False), device), last_layer(vae, layout)
     size, batch_size = (config.num_frames, config.height, config.width), config.train_batch_size
     clips, bad_videos = torch.rand(batch_size, 3, *size, device=device), BadVideos(batch_size)
@@ -94,7 +96,11 @@ def vae_step(device: torch.device, **flags: Any) -> Step:
     def step() -> None:
         bad_videos.update(batch)
         clips = batch["video"]
-        end(train_vae.training_step(clips, config, draw, optimizer, opponent, lpips, last_weight))
+        end(
+            train_vae.training_step(
+                clips, config, draw, optimizer, discriminator_optimizer, lpips, last_weight
+            )
+        )
 
     return step
 

@@ -66,8 +66,8 @@ def test_once_or_twice_the_gradients_are_the_same(reconstructed, discriminator):
     for once in (False, True):
         last_layer, logvar = (torch.tensor(value, requires_grad=True) for value in (1.1, -0.7))
         made = reconstruction * last_layer
-        losses = vidtwin_loss(made, clips, posterior, 0.1, 0.5, lpips, 0.5, logvar, once=once)
-        losses |= adversarial_losses(discriminator, made, losses["nll"], last_layer, once=once)
+        losses = vidtwin_loss(made, clips, posterior, 0.1, 0.5, lpips, 0.5, logvar, one_backward=once)
+        losses |= adversarial_losses(discriminator, made, losses["nll"], last_layer, one_backward=once)
         total = losses["loss"] + 0.3 * losses["gan_adaptive_weight"] * losses["gan"]
         gradients = torch.autograd.grad(total, (last_layer, logvar, made))
         found.append([*gradients, *losses.values()])
