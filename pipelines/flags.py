@@ -46,7 +46,7 @@ class GenerateFlags(SamplingFlags):
         excludes="classes",
     )
     num_videos_per_class: int = flag("not with --labels_from, which says it", 4, type=positive)
-    batch_size: int = flag("clips at once; changes no clip", 16, type=positive)
+    batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from pipelines.flags import AppFlags
 from vidtwin_gen.demo import PRETRAINED
 from vidtwin_gen.files import read_json
 
-INSTALL = "pip install 'gradio>=6,<7'"
+INSTALL = "pip install 'gradio>=6.28,<7'"
 MOST_UPLOADED = "100mb"
 WANTED = "name with --pipeline the folder of a saved pipeline"
 
