@@ -43,7 +43,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
 from autoencoder.trainable import autoencoder_to_train, return_posterior, source_sha256
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
-from vidtwin_gen.data.video import first_fps
+from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.draws import BatchDraw
 from vidtwin_gen.flags import user_errors
@@ -254,7 +254,7 @@ def validate(
             decoded = decode(vae, latents, layout).float()
             if not shown:
                 shown = True
-                fps = config.fps or first_fps(dataset.paths()) / config.stride
+                fps = config.fps or common_frame_rate(list(dataset.paths())) / config.stride
                 show_parts(vae, layout, clips[:4], latents[:4], fps, config, accelerator, step)
         sums["val_psnr"] += psnr(decoded, clips).sum()
         sums["val_ssim"] += ssim(decoded, clips).sum()

@@ -18,7 +18,7 @@ from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.ucf101 import build_index, column
-from vidtwin_gen.data.video import first_fps, read_frames
+from vidtwin_gen.data.video import common_frame_rate, read_frames
 from vidtwin_gen.devices import processes
 from vidtwin_gen.unpack.cached import video_folder
 
@@ -108,7 +108,7 @@ class RealClips:
     @property
     def gif_fps(self) -> float:
         """The clips' frame rate, or the 50 a second that viewers of GIFs keep up with."""
-        rate = self.fps if self.fps is not None else first_fps(self.paths) / (self.stride or 1)
+        rate = self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
         return min(rate, 50.0)
 
     def label(self, name: str) -> int:

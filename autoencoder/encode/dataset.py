@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
-from vidtwin_gen.data.video import first_fps
+from vidtwin_gen.data.video import frame_rates
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, shared, told_once
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
@@ -38,6 +39,8 @@ from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.unpack.cached import video_folder
 from vidtwin_gen.weights import weights_sha256
+
+logger = logging.getLogger(__name__)
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 FILES = 16  # that a small split is divided into at most
@@ -276,10 +279,26 @@ def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags)
         "class_names": index.features["label"].names,
         **dict(zip(("num_frames", "height", "width"), encoder.clip_size, strict=True)),
         **_settings(flags),
-        "fps": flags.fps if flags.fps is not None else first_fps(index["path"]) / (_stride(flags) or 1),
+        "fps": _frame_rate(index, flags),
         "autoencoder_class": type(encoder.vae).__name__,
         "autoencoder_sha256": weights_sha256(flags.vae),
     }
+
+
+def _frame_rate(index: datasets.Dataset, flags: EncodeFlags) -> float:
+    """Of the clips; by a stride of the commonest of the videos' rates, and a warning where these differ."""
+    if flags.fps is not None:
+        return flags.fps
+    rates = frame_rates(column(index, "path"))
+    fps = next(iter(rates)) / (_stride(flags) or 1)
+    if len(rates) > 1 and processes().is_main_process:
+        known = sum(rates.values())
+        shares = ", ".join(f"{rate:.5g} ({count / known:.0%})" for rate, count in rates.items())
+        logger.warning(
+            f"the videos have {shares} frames a second, so a stride makes clips of different speeds; "
+            f"{fps:.5g} is recorded, by the commonest. --fps gives all clips one speed"
+        )
+    return fps
 
 
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from statistics import median_low as median
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,17 +17,33 @@ from vidtwin_gen.data.pixels import cover, from_uint8
 from vidtwin_gen.flags import Decoder
 
 Start = Literal["random", "center"] | int
+MOST_RATES = 64  # videos whose frame rates are looked at
 
 
-def first_fps(paths: Iterable[str]) -> float:
-    """The frame rate of the first of these videos that can be read. Raises UnreadableVideoError where none
-    can."""
-    for path in paths:
-        try:
-            return video_index(path).fps
-        except UnreadableVideoError as error:
-            last = error
-    raise last
+def frame_rates(paths: Sequence[str]) -> dict[float, int]:
+    """How many of up to 64 videos, spread over the list, have each frame rate (hertz), the commonest first.
+    Rates that round to one whole number count as one, their median. Raises UnreadableVideoError where no
+    video has one."""
+    for part in (paths[:: math.ceil(len(paths) / MOST_RATES)], paths):
+        rates: dict[int, list[float]] = {}
+        for rate in filter(None, map(_frame_rate, part)):
+            rates.setdefault(round(rate), []).append(rate)
+        if rates:
+            return {median(alike): len(alike) for alike in sorted(rates.values(), key=len, reverse=True)}
+    raise UnreadableVideoError(paths[0], f"neither it nor another of {len(paths)} has a frame rate")
+
+
+def common_frame_rate(paths: Sequence[str]) -> float:
+    """The first of `frame_rates`."""
+    return next(iter(frame_rates(paths)))
+
+
+def _frame_rate(path: str) -> float | None:
+    try:
+        rate = video_index(path).fps
+    except UnreadableVideoError:
+        return None
+    return rate if math.isfinite(rate) else None
 
 
 def frame_indices(

@@ -33,7 +33,8 @@ from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.video import read_clip, read_frames
+from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.dit_config import DiTConfig
@@ -358,6 +359,21 @@ def test_a_file_whose_videos_are_all_bad_is_none(split, few_videos, vae_dir, tmp
     metadata["files"][empty] = {"num_rows": 0, "num_bytes": size}
     (tmp_path / "latents" / "latents.json").write_text(json.dumps(metadata))
     assert len(load_latents(tmp_path / "latents")[0]["train"]) == len(rows["train"])
+
+
+def test_videos_of_several_rates_are_told(few_videos, vae_dir, tmp_path, caplog):
+    """The first of a data set is not what all are like."""
+    first = min(few_videos.rglob("*.*"))
+    write_video(first, read_frames(first, 16, stride=1).frames, fps=240)
+    metadata = encode(vae_dir, few_videos, tmp_path / "latents")
+    assert metadata["fps"] == 12.5
+    (warning,) = [
+        record.getMessage() for record in caplog.records if "frames a second" in record.getMessage()
+    ]
+    assert "have 25 (95%), 240 (5%) frames a second" in warning and "12.5 is recorded" in warning
+    caplog.clear()
+    encode(vae_dir, few_videos, tmp_path / "by_rate", stride=None, fps=8.0, max_bad_fraction=0.5)
+    assert "frames a second" not in caplog.text
 
 
 def test_a_video_counts_once_among_the_bad_however_many_windows_it_gives():

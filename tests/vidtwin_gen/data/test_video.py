@@ -14,7 +14,7 @@ from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding.guarded import UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
-from vidtwin_gen.data.video import frame_indices, read_clip
+from vidtwin_gen.data.video import common_frame_rate, frame_indices, frame_rates, read_clip
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -52,6 +52,20 @@ def test_a_clip_may_end_half_a_frame_after_the_last_one():
     for given in (None, times[:9]):
         with pytest.raises(VideoTooShortError):
             frame_indices(9, 25, 4, fps=8, times=given)
+
+
+def test_a_data_set_has_the_rate_of_most_of_its_videos(tmp_path):
+    """Not of the first; those that cannot be read say nothing, as long as another can."""
+    paths = [str(tmp_path / f"{number}.mp4") for number in range(7)]
+    for path, fps in zip(paths, (60, 25, 30000 / 1001, 25, 30, 25), strict=False):
+        write_video(path, numbered_frames(4), fps=fps)
+    Path(paths[6]).write_bytes(b"no video")
+    rates = frame_rates(paths)
+    assert list(rates.values()) == [3, 2, 1] and list(rates) == pytest.approx([25, 29.97, 60], abs=0.01)
+    assert common_frame_rate(paths) == 25.0
+    assert frame_rates([paths[6]] * 100 + paths[:1]) == {60.0: 1}
+    with pytest.raises(UnreadableVideoError, match="neither it nor another of 1 has a frame rate"):
+        common_frame_rate(paths[6:])
 
 
 def test_resampling_does_not_drift():
