@@ -90,7 +90,8 @@ time, height and width; flat, row-major, the {{ about.features.dim }} channels l
 ## Licence
 
 Latents are made from the videos and decode to something near them, so the videos' terms hold for them too. \
-UCF-101 is research data, collected from public web videos (Soomro, Zamir and Shah, 2012, arXiv 1212.0402).
+Videos of UCF-101 are research data, collected from public web videos (Soomro, Zamir and Shah, 2012, arXiv \
+1212.0402).
 
 ## Example
 

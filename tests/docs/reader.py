@@ -226,7 +226,9 @@ class Reader:
             makers = [other for other in others if any(is_in(path, output) for output in outputs_of(other))]
             # the folder of a whole run: all that goes there
             parts = [other for other in others if any(is_in(output, path) for output in outputs_of(other))]
-            yield from makers[:1] or parts
+            # a block of Python above it that names the folder
+            blocks = [s for s in others if s.page == step.page and f'"{Path(path).parent}"' in s.text]
+            yield from makers[:1] or parts or blocks
 
     def run(self, step: Step) -> None:
         if step not in self.errors:
