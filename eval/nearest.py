@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from eval.accuracy import interval
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, as_read
@@ -26,7 +25,7 @@ from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.data.pixels import from_uint8
 from vidtwin_gen.data.writing import filmstrip, write_png
 from vidtwin_gen.devices import find_device, processes
-from vidtwin_gen.records import NearestResult
+from vidtwin_gen.records import NearestResult, wilson_interval
 
 SIZE = (2, 8, 8)  # cells of a thumbnail: time, height, width
 FLAT = 1 / 255  # a grey level
@@ -222,5 +221,5 @@ def nearness(ratio: torch.Tensor, threshold: float) -> dict[str, Any]:
         "num_clips": len(ratio),
         "median_ratio": ratio.median().item(),
         "nearer": share,
-        "interval": interval(share, len(ratio)),
+        "interval": wilson_interval(share, len(ratio)),
     }

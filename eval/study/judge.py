@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from eval.accuracy import BATCH_SIZE, ClipClassifier, accuracy, shrunken, store, train_classifier
+from eval.classifier import BATCH_SIZE, ClipClassifier, accuracy, shrunken, store, train_classifier
 from eval.flags import Split
 from eval.generated_clips import read_generated
 from eval.real_clips import RealClips

@@ -15,7 +15,7 @@ from vidtwin_gen.records.fvd import (
     kvd_text,
     not_measured,
 )
-from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord, NearestResult
+from vidtwin_gen.records.generation import AccuracyResult, GeneratedRecord, NearestResult, wilson_interval
 from vidtwin_gen.records.result import Result, read_result
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "kvd_text",
     "not_measured",
     "read_result",
+    "wilson_interval",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypedDict
 
@@ -34,6 +35,14 @@ class _Pair(TypedDict):
 Accuracy = Annotated[dict[str, Any], _Accuracy]
 Nearness = Annotated[dict[str, Any], _Nearness]
 Pairs = list[Annotated[dict[str, Any], _Pair]]
+
+
+def wilson_interval(share: float, count: int) -> list[float]:
+    """The 95 % confidence interval of a share of `count` clips (Wilson, 1927): it also has a width where all
+    of them are right."""
+    z = 1.96**2 / count
+    centre, half = share + z / 2, math.sqrt(z * (share * (1 - share) + z / 4))
+    return [(centre - half) / (1 + z), (centre + half) / (1 + z)]
 
 
 @dataclass(frozen=True, kw_only=True)
