@@ -20,14 +20,13 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts, join_parts
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
-from vidtwin_gen.data.writing import tile, video_writer, write_gif
+from vidtwin_gen.data.writing import gif_rate, tile, video_writer, write_gif
 from vidtwin_gen.devices import find_device, find_dtype
 from vidtwin_gen.files import write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.quality import SSIM_WINDOWS, psnr, ssim
 from vidtwin_gen.weights import MissingWeightsError
 
-GIF_FPS = 50  # viewers slow down anything faster
 GIF_FRAMES = 100  # each costs a third of a second to write
 SAME_RATE = 0.01  # 24 and 23.976 frames a second go together, 25 and 30 do not
 PROTOCOL = {
@@ -178,7 +177,7 @@ def _write_panels(flags: VideoFlags, name: str, panels: Iterator[torch.Tensor], 
     """Writes panels (F, H, W, C) as they come as one mp4, and its first GIF_FRAMES as gif; returns both
     paths. So much is held in memory, however long the video is."""
     files = [Path(flags.out) / f"{name}{suffix}" for suffix in (".mp4", ".gif")]
-    every = math.ceil(fps / GIF_FPS)
+    every, rate = gif_rate(fps)
     first = next(panels)
     moving = first[:0]
     with video_writer(files[0], first.shape[1:3], fps) as write:
@@ -188,7 +187,7 @@ def _write_panels(flags: VideoFlags, name: str, panels: Iterator[torch.Tensor], 
             room = GIF_FRAMES - len(moving)
             moving = torch.cat([moving, panel[-number % every :: every][:room]]) if room else moving
             number += len(panel)
-    write_gif(files[1], moving, fps / every)
+    write_gif(files[1], moving, rate)
     return files
 
 

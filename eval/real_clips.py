@@ -19,6 +19,7 @@ from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import common_frame_rate, read_frames
+from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.devices import processes
 from vidtwin_gen.unpack.cached import video_folder
 
@@ -107,9 +108,9 @@ class RealClips:
 
     @property
     def gif_fps(self) -> float:
-        """The clips' frame rate, or the 50 a second that viewers of GIFs keep up with."""
+        """The clips' frame rate, or the most that a GIF plays."""
         rate = self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
-        return min(rate, 50.0)
+        return min(rate, GIF_FPS)
 
     def label(self, name: str) -> int:
         if name not in self.class_names:

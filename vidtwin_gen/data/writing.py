@@ -19,6 +19,8 @@ from PIL import Image
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.files import replacing_file
 
+GIF_FPS = 50  # browsers slow down anything faster
+
 
 def write_video(
     path: str | Path, clip: torch.Tensor | np.ndarray, fps: float, *, quality: float = 8.0
@@ -89,14 +91,23 @@ def video_writer(
             )
 
 
+def gif_rate(fps: float) -> tuple[int, float]:
+    """Of a video at this rate, which frames a GIF shows (all, every second, ...) and how many a second."""
+    every = math.ceil(fps / GIF_FPS)
+    return every, fps / every
+
+
 def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> None:
     """Write a looping GIF from float (C, F, H, W) in [-1, 1] or uint8 (F, H, W, C).
 
-    GIF counts time in hundredths of a second and browsers slow down anything above 50 fps, so `fps` must not
-    exceed 50; delays alternate (3, 3, 4 ... for 30 fps) so that the speed is right on average.
+    GIF counts time in hundredths of a second; delays alternate (3, 3, 4 ... for 30 fps) so that the speed is
+    right on average.
+
+    Raises:
+        ValueError: more than GIF_FPS, or not a clip.
     """
-    if not 0 < fps <= 50:
-        raise ValueError(f"{path}: a GIF plays at most 50 fps, got {fps}; drop frames or write .mp4")
+    if not 0 < fps <= GIF_FPS:
+        raise ValueError(f"{path}: a GIF plays at most {GIF_FPS} fps, got {fps}; drop frames or write .mp4")
     images = [Image.fromarray(frame) for frame in _frames(clip)]
     ticks = [round(k * 100 / fps) for k in range(len(images) + 1)]
     delays = [10 * (end - begin) for begin, end in zip(ticks[:-1], ticks[1:], strict=True)]
