@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import preparation
 from eval.extraction import Extraction
 from eval.flags import Codec
-from eval.fvd.distance import Distances, Divisor, FeatureSet, distances
+from eval.fvd.distance import Distances, FeatureSet, distances
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.flags import FVDFlags
 from eval.fvd.i3d import I3D_WEIGHTS
@@ -39,13 +37,13 @@ OTHER_CODEC = (
 
 
 def measure_fvd(flags: FVDFlags) -> None:
-    reference = read_reference(flags.reference) if flags.reference else None
-    generated = read_sets(flags, reference)
-    settings = settings_of(flags, generated[0], reference)
+    known = read_reference(flags.reference) if flags.reference else None
+    generated = read_sets(flags, known)
+    settings = settings_of(flags, generated[0], known)
     check_sets(settings.protocol, generated)
     real = settings.real_clips(flags.data) if flags.data else None
-    if reference is not None:
-        names = reference.names
+    if known is not None:
+        names = known.names
     elif real is not None:
         names = wanted_names(settings, generated[0], real)
     else:
@@ -58,23 +56,12 @@ def measure_fvd(flags: FVDFlags) -> None:
         write_missing(flags, str(error))
         return
     check_length(extractor, settings.protocol.num_frames)
-    if reference is not None and flags.reference is not None:
-        reference.check(flags.reference, settings.record(extractor))
+    if known is not None and flags.reference is not None:
+        known.check(flags.reference, settings.record(extractor))
     extraction = Extraction(flags)
     autoencoder, reason = autoencoder_of(flags, settings, generated[0])
-    decoded = None
-    if real is not None:
-        side = RealSide(settings, real, extraction, extractor, autoencoder)
-        if reference is None:
-            follow = names if settings.protocol.selection == "generated" else None
-            reference, decoded = side.measure(follow, with_floor=not flags.no_floors)
-        elif autoencoder is not None:
-            decoded = side.reconstruct(reference)
-    assert reference is not None
-    floor = not_measured(reason)
-    if decoded is not None and autoencoder is not None:
-        divisor = settings.protocol.covariance_divisor
-        floor = reconstruction_floor(reference, decoded, autoencoder, divisor)
+    side = RealSide(settings, real, extraction, extractor, autoencoder) if real else None
+    reference, floor = settle_real(side, known, names, reason, with_floor=not flags.no_floors)
     if reference.names != names:  # of other classes, where videos turned out to be bad
         chosen = [chosen_clips(settings, clips, reference.names) for clips in generated]
     values = [
@@ -87,13 +74,25 @@ def measure_fvd(flags: FVDFlags) -> None:
         print(describe(result))
 
 
-def reconstruction_floor(
-    reference: Reference, decoded: torch.Tensor, autoencoder: MeasuredAutoencoder, divisor: Divisor
-) -> dict[str, Any]:
-    """The distances of an autoencoder's reconstructions of the real clips, whose features are `decoded`."""
+def settle_real(
+    side: RealSide | None, known: Reference | None, names: Sequence[str], reason: str, *, with_floor: bool
+) -> tuple[Reference, dict[str, Any]]:
+    """The statistics of the real clips, `known` or measured, and the distances of their reconstructions, or
+    the `reason` why there are none. One of `side` and `known` is given."""
+    if known is not None and (side is None or side.autoencoder is None):
+        return known, not_measured(reason)
+    assert side is not None
+    protocol = side.settings.protocol
+    follow = names if protocol.selection == "generated" else None
+    reference, decoded = (
+        side.measure(follow, with_floor=with_floor) if known is None else (known, side.reconstruct(known))
+    )
+    if decoded is None or side.autoencoder is None:
+        return reference, not_measured(reason)
     features = FeatureSet.of(decoded, "reconstructed")
-    values = distances(reference.features, features, paired=True, divisor=divisor)
-    return {**values._asdict(), "num_reconstructions": len(decoded), "vae_sha256": autoencoder.sha256}
+    values = distances(reference.features, features, paired=True, divisor=protocol.covariance_divisor)
+    floor = {"num_reconstructions": len(decoded), "vae_sha256": side.autoencoder.sha256}
+    return reference, values._asdict() | floor
 
 
 def distances_from(
