@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 from eval.clips import Clips
 from eval.extraction import Extraction
-from eval.figures import write_figure
+from eval.figures import COLOURS, write_figure
 from eval.fvd.distance import FeatureSet, distance_of_sums, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
@@ -26,8 +27,6 @@ from eval.fvd.protocols import quick
 from eval.fvd.selection import Settings
 from vidtwin_gen.devices import processes
 from vidtwin_gen.records import SensitivityResult
-
-Distortion = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def noise(clips: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -68,27 +67,30 @@ def _generator(clip: torch.Tensor) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(clip.contiguous().numpy().tobytes()))
 
 
-Kind = tuple[Distortion, tuple[float, ...], str, float]
-# the distortion, its strengths, their unit, and the strength that changes nothing
-DISTORTIONS: dict[str, Kind] = {
-    "Gaussian noise": (noise, (5, 10, 20, 40), "standard deviation, of 255", 0),
-    "blur": (blur, (0.5, 1, 2, 4), "standard deviation, pixels", 0),
-    "frame shuffle": (shuffle, (4, 8, 12, 16), "frames that change places", 0),
-    "freezing": (freeze, (2, 4, 8, 16), "frames that each is held for", 1),
+@dataclass(frozen=True)
+class Distortion:
+    """A way to make clips worse: `apply(clips, level)` at each of its `levels`, which have a `unit`.
+
+    undistorted: the level that changes nothing. counts_frames: whether a level is a number of frames.
+    """
+
+    apply: Callable[[torch.Tensor, float], torch.Tensor]
+    levels: tuple[float, ...]
+    unit: str
+    undistorted: float
+    counts_frames: bool = False
+
+    def levels_of(self, num_frames: int) -> tuple[float, ...]:
+        """The levels for clips of so many frames: no more of them can change places or stand still."""
+        return tuple(level for level in self.levels if level <= num_frames or not self.counts_frames)
+
+
+DISTORTIONS = {
+    "Gaussian noise": Distortion(noise, (5, 10, 20, 40), "standard deviation, of 255", 0),
+    "blur": Distortion(blur, (0.5, 1, 2, 4), "standard deviation, pixels", 0),
+    "frame shuffle": Distortion(shuffle, (4, 8, 12, 16), "frames that change places", 0, counts_frames=True),
+    "freezing": Distortion(freeze, (2, 4, 8, 16), "frames that each is held for", 1, counts_frames=True),
 }
-
-
-def distortions_of(num_frames: int) -> dict[str, Kind]:
-    """`DISTORTIONS` of clips of so many frames: no more of them can change places or stand still."""
-    return {
-        name: (
-            distortion,
-            tuple(level for level in levels if level <= num_frames or distortion not in (shuffle, freeze)),
-            unit,
-            none,
-        )
-        for name, (distortion, levels, unit, none) in DISTORTIONS.items()
-    }
 
 
 def measure_sensitivity(flags: SensitivityFlags) -> None:
@@ -104,9 +106,8 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     real = settings_of(flags.num_clips).real_clips(flags.data)
     names, extraction = real.even_names(flags.num_clips), Extraction(flags)
     views = {"original": extraction.features(extractor, reading=real.reading, view="original")}
-    kinds = distortions_of(flags.num_frames)
-    for name, (distortion, levels, *_) in kinds.items():
-        for level in levels:
+    for name, distortion in DISTORTIONS.items():
+        for level in distortion.levels_of(flags.num_frames):
             views[f"{name} {level}"] = extraction.features(
                 extractor,
                 partial(_distorted, distortion=distortion, level=level),
@@ -116,12 +117,13 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
     _, features = extraction.real(real, lambda: real.of_classes(names), views)
     original = FeatureSet.of(features["original"])
     distortions: dict[str, Any] = {}
-    for name, (_, levels, unit, none) in kinds.items():
+    for name, distortion in DISTORTIONS.items():
+        levels = distortion.levels_of(flags.num_frames)
         sets = (FeatureSet.of(features[f"{name} {level}"]) for level in levels)
         fvds, kvds = zip(*(distances(original, one, paired=True) for one in sets), strict=True)
         distortions[name] = {
-            "unit": unit,
-            "undistorted": none,
+            "unit": distortion.unit,
+            "undistorted": distortion.undistorted,
             "fvd": [list(pair) for pair in zip(levels, fvds, strict=True)],
             "kvd": [list(pair) for pair in zip(levels, kvds, strict=True)],
             "monotone": all(a < b for a, b in zip([0.0, *fvds], fvds, strict=False)),
@@ -145,7 +147,7 @@ def measure_sensitivity(flags: SensitivityFlags) -> None:
 
 
 def _distorted(clips: Clips, distortion: Distortion, level: float) -> torch.Tensor:
-    return distortion(clips.frames[0], level)
+    return distortion.apply(clips.frames[0], level)
 
 
 def plot(result: SensitivityResult, path: Path) -> None:
@@ -161,7 +163,7 @@ def plot(result: SensitivityResult, path: Path) -> None:
     for place, (name, curve) in enumerate(distortions.items(), start=1):
         axes = figure.add_subplot(1, len(distortions), place)
         points: Sequence[Sequence[float]] = [(curve["undistorted"], result.identical), *curve["fvd"]]
-        axes.plot(*zip(*points, strict=True), color="#3b6ea5", linewidth=1.2, marker=".")
+        axes.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=1.2, marker=".")
         axes.set_title(name, fontsize=9)
         axes.set_xlabel(curve["unit"], fontsize=8)
         axes.set_ylim(bottom=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.__main__ import main
-from eval.fvd.sensitivity import DISTORTIONS, distortions_of
+from eval.fvd.sensitivity import DISTORTIONS
 from tests.builders.clips import drifting_clips, run, words_of
 from tests.builders.extractors import FilterResponses
 from tests.builders.processes import run_in_processes
@@ -17,10 +17,10 @@ def in_process(_: int, words: list[str]) -> None:
 
 
 def test_no_more_frames_are_moved_than_there_are() -> None:
-    kinds = distortions_of(8)
-    assert kinds["frame shuffle"][1] == (4, 8) and kinds["freezing"][1] == (2, 4, 8)
-    assert kinds["Gaussian noise"][1] == DISTORTIONS["Gaussian noise"][1]  # 40 of 255, no frames
-    assert distortions_of(16) == DISTORTIONS
+    levels = {name: distortion.levels_of(8) for name, distortion in DISTORTIONS.items()}
+    assert levels["frame shuffle"] == (4, 8) and levels["freezing"] == (2, 4, 8)
+    assert levels["Gaussian noise"] == DISTORTIONS["Gaussian noise"].levels  # 40 of 255, no frames
+    assert all(distortion.levels_of(16) == distortion.levels for distortion in DISTORTIONS.values())
 
 
 def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tmp_path: Path) -> None:
@@ -38,4 +38,4 @@ def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tm
         assert curve["monotone"] and values == sorted(set(values)), (name, values)
         kernel = [value for _, value in curve["kvd"]]
         assert kernel[-1] > kernel[0] and kernel[-1] > 0 and len(kernel) == len(values), (name, kernel)
-        assert values[0] > record["identical"] and len(values) == len(DISTORTIONS[name][1])
+        assert values[0] > record["identical"] and len(values) == len(DISTORTIONS[name].levels)
