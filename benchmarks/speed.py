@@ -27,9 +27,10 @@ from benchmarks import eager_vidtwin
 from benchmarks.matrix_products import record_products, replay
 from benchmarks.transformer_speed import describe as describe_transformer
 from benchmarks.transformer_speed import guidance_speed, reference_dit, transformer_speed
-from eval.cost.autoencoder import Workload, count, fill_zeros, make_inputs, speed
+from eval.cost.autoencoder import Workload, count, make_inputs, speed
 from eval.cost.command import autoencoder_config
 from eval.cost.flags import DIT_SIZES, OF_THE_DIT
+from eval.cost.measured_step import fill_zeros
 from eval.cost.timing import Spread
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json

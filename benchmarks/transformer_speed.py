@@ -11,6 +11,7 @@ from diffusers import DiTTransformer2DModel
 from torch import nn
 
 from eval.cost.dit import count_flops, count_step
+from eval.cost.measured_step import fill_zeros
 from eval.cost.timing import Spread, interleaved, ratios, spread, square_product
 
 GUIDANCE, INTERNAL_GUIDANCE = 4.0, 1.5
@@ -57,7 +58,7 @@ def transformer_speed(
     """
     device = latents.device
     for model in (ours, reference):
-        _fill_zeros(model)
+        fill_zeros(model)
     record: dict[str, Any] = {"batch_size": len(latents), "dtype": str(dtype).removeprefix("torch.")}
     steps = {
         "training_step": {
@@ -96,7 +97,7 @@ def guidance_speed(
 
     The model is called as in `transformer_speed`, and has a head for internal guidance.
     """
-    _fill_zeros(model)
+    fill_zeros(model)
     model.eval().requires_grad_(False).to(dtype)
     steps = {
         "unguided": _sampling_step(model, latents, dtype, halves=1),
@@ -183,11 +184,3 @@ def _conditions(batch_size: int, device: torch.device) -> tuple[torch.Tensor, to
     """Timesteps and class labels."""
     timestep = torch.linspace(0, 999, batch_size, device=device).long()
     return timestep, torch.zeros_like(timestep)
-
-
-@torch.no_grad()
-def _fill_zeros(model: nn.Module) -> None:
-    """Both begin as the zero function, whose training would be of numbers that are no typical ones."""
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)

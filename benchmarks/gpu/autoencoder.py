@@ -18,13 +18,13 @@ from benchmarks.gpu.timing import (
     Step,
     autocast,
     compile_blocks,
-    fill_zeros,
     kernel_times,
     measured,
     onto,
     timed,
 )
 from eval.cost.dit import count_flops, count_step
+from eval.cost.measured_step import fill_zeros
 from eval.cost.memory import predict_training_memory
 from eval.cost.timing import spread
 

@@ -12,9 +12,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.gpu.sizes import Sizes
-from benchmarks.gpu.timing import Autocast, Step, autocast, compile_blocks, fill_zeros, measured, onto, timed
+from benchmarks.gpu.timing import Autocast, Step, autocast, compile_blocks, measured, onto, timed
 from benchmarks.transformer_speed import reference_dit
 from eval.cost.dit import Prediction, count_step
+from eval.cost.measured_step import fill_zeros
 from eval.cost.memory import predict_training_memory
 from eval.cost.timing import spread
 from vidtwin_gen.latents import LatentLayout

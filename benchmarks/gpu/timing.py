@@ -131,11 +131,3 @@ def compile_blocks(model: Any) -> None:
     else:
         for block in model.transformer_blocks:
             block.compile()
-
-
-@torch.no_grad()
-def fill_zeros(model: nn.Module) -> None:
-    """A branch that is zero at initialisation has gradients that are no typical numbers."""
-    for parameter in model.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
