@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from benchmarks.gpu.commands import run_command
 from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.smoke import TINY_DIT, TINY_VAE
 from eval.autoencoder import MeasuredAutoencoder
+from eval.flags import CLIPS_FILE
 from eval.real_clips import RealClips
+from eval.study.distances import write_real
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.files import write_json
 
 PRESET = ["--preset", "ucf101-10"]
 STRIDE = ["--stride", 2]
@@ -48,96 +49,90 @@ def train(rows: Rows, data: Path, work: Path, *, tiny: bool) -> None:
 
 def measure(rows: Rows, data: Path, work: Path, *, tiny: bool) -> None:
     """Reconstruction, class accuracy and FVD of what `train` made, the most wanted first."""
-    folder, device = work / "ucf101-10", rows.device.type
-    results, pipeline = rows.path.parent, folder / "dit/pipeline"
-    per_class, num_samples = (2, 8) if tiny else (32, 256)
-    real: list[object] = ["--data", data, *STRIDE, "--device", device]
-
-    def evaluation(verb: str, out: Path, *arguments: object) -> dict[str, Any]:
-        run_command("eval", [verb, *real, *arguments, "--out", out], folder / "eval.log")
-        return json.loads(out.read_text())
-
-    def generated(name: str, guidance: float, steps: int, per_class: int, seed: int = 0) -> Path:
-        clips = folder / name / "clips.safetensors"
-        if not clips.exists():
-            arguments = ["--pipeline", pipeline, "--out", clips.parent, "--guidance_scale", guidance]
-            arguments += ["--num_inference_steps", steps, "--num_videos_per_class", per_class]
-            arguments += ["--format", "gif", "--batch_size", 160, "--device", device, "--seed", seed]
-            run_command("pipelines", ["generate", *arguments], folder / "generate.log")
-        return clips
-
-    def recon() -> dict[str, Any]:
-        picture = ["--gif", folder / "recon.gif"]
-        record = evaluation(
-            "recon", results / "recon.json", "--vae", pipeline / "vae", "--fvd", "--batch_size", 16, *picture
-        )
-        values = {name: record["both"][name]["mean"] for name in record["both"]}
-        return values | {"rfvd": record["rfvd"]["fvd"]}
-
-    def accuracy(name: str, guidance: float, steps: int, per_class: int) -> dict[str, Any]:
-        clips = generated(name, guidance, steps, per_class)
-        arguments = ["--generated", clips, "--num_clips", 1000, "--horizontal_flip"]
-        record = evaluation("accuracy", results / f"accuracy_{name}.json", *arguments)
-        told = {side: record[side]["accuracy"] for side in ("generated", "real")}
-        return told | {"num_clips": record["generated"]["num_clips"], "num_real": record["real"]["num_clips"]}
-
-    def fvd(clips: Path, name: str, split: str, count: int, *arguments: object) -> dict[str, Any]:
-        where = ["--split", split, "--num_samples", count, "--num_workers", 2 if tiny else 12]
-        out = results / f"fvd_{name}.json"
-        record = evaluation("fvd", out, "--generated", clips, *where, "--batch_size", 16, *arguments)
-        return {"fvd": record["fvd"], **({"floors": record["floors"]} if "floors" in record else {})}
-
-    def reconstructions() -> Path:
-        """Test clips through the autoencoder, as a file of generated clips: FVD between them and real train
-        clips is what a perfect generator of latents would have."""
-        out = folder / "reconstructed"
-        write_reconstructions(pipeline / "vae", data, out, rows.device)
-        return out / "clips.safetensors"
-
-    main = "generated"
-    rows.run("reconstruction", recon)
-    rows.run("accuracy", lambda: accuracy(main, GUIDANCE, NUM_STEPS, per_class))
+    trained = Trained(work / "ucf101-10", data, rows.path.parent, rows.device, tiny)
+    num_samples = 8 if tiny else 256
+    floors = ["--pipeline", trained.pipeline]
+    rows.run("reconstruction", trained.reconstruction)
+    rows.run("accuracy", lambda: trained.accuracy("generated", GUIDANCE, NUM_STEPS))
     rows.run(
         "FVD, test split, with floors",
-        lambda: fvd(
-            generated(main, GUIDANCE, NUM_STEPS, per_class),
-            "test",
-            "test",
-            num_samples,
-            "--pipeline",
-            pipeline,
-        ),
+        lambda: trained.fvd(trained.generated(), "test", "test", num_samples, *floors),
     )
     unpaired = min(num_samples, len(build_index(data, split="test", fold=1)))  # a clip of each test video
     rows.run(
         f"FVD, {unpaired} generated against train",
-        lambda: fvd(
-            generated(main, GUIDANCE, NUM_STEPS, per_class), "train", "train", unpaired, "--no_floors"
-        ),
+        lambda: trained.fvd(trained.generated(), "train", "train", unpaired, "--no_floors"),
     )
     rows.run(
         f"FVD, {unpaired} reconstructed test clips against train",
-        lambda: fvd(reconstructions(), "reconstructed", "train", unpaired, "--no_floors"),
+        lambda: trained.fvd(trained.reconstructed(), "reconstructed", "train", unpaired, "--no_floors"),
     )
     grid: Sequence[tuple[float, int]] = GRID[:1] if tiny else GRID
     for guidance, steps in grid:
         name = f"guidance_{guidance:g}_steps_{steps}"
-        rows.run(name, partial(accuracy, name, guidance, steps, per_class))
-    summary = folder / "vae/metrics.jsonl", folder / "dit/metrics.jsonl"
+        rows.run(name, partial(trained.accuracy, name, guidance, steps))
+    summary = trained.folder / "vae/metrics.jsonl", trained.folder / "dit/metrics.jsonl"
     rows.record["curves"] = {path.parent.name: validation_curve(path) for path in summary if path.exists()}
 
 
-def write_reconstructions(vae_dir: Path, data: Path, out: Path, device: torch.device) -> None:
-    """A clip of each test video, encoded and decoded, in the files that `pipelines generate` writes."""
-    autoencoder = MeasuredAutoencoder.load(vae_dir, device)
-    real = RealClips.of_split(data, autoencoder.shape, "test", stride=2)
-    batches = real.labelled(real.even_names(None), 32)
-    parts = [(autoencoder.reconstruct(clips), labels) for clips, labels in batches]
-    decoded, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({"frames": decoded, "labels": labels}, out / "clips.safetensors")
-    names = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
-    write_json(out / "generated.json", names | {"seed": 0})
+@dataclass(frozen=True)
+class Trained:
+    """What `train` left in `folder`, measured on the videos of `data`; each result is a file of `results`."""
+
+    folder: Path
+    data: Path
+    results: Path
+    device: torch.device
+    tiny: bool
+
+    @property
+    def pipeline(self) -> Path:
+        return self.folder / "dit/pipeline"
+
+    def reconstruction(self) -> dict[str, Any]:
+        arguments = ["--fvd", "--batch_size", 16, "--gif", self.folder / "recon.gif"]
+        record = self._eval("recon", "recon.json", "--vae", self.pipeline / "vae", *arguments)
+        values = {name: record["both"][name]["mean"] for name in record["both"]}
+        return values | {"rfvd": record["rfvd"]["fvd"]}
+
+    def accuracy(self, name: str, guidance: float, steps: int) -> dict[str, Any]:
+        clips = self.generated(name, guidance, steps)
+        arguments = ["--generated", clips, "--num_clips", 1000, "--horizontal_flip"]
+        record = self._eval("accuracy", f"accuracy_{name}.json", *arguments)
+        told = {side: record[side]["accuracy"] for side in ("generated", "real")}
+        return told | {"num_clips": record["generated"]["num_clips"], "num_real": record["real"]["num_clips"]}
+
+    def fvd(self, clips: Path, name: str, split: str, count: int, *arguments: object) -> dict[str, Any]:
+        where = ["--split", split, "--num_samples", count, "--num_workers", 2 if self.tiny else 12]
+        where += ["--batch_size", 16]
+        record = self._eval("fvd", f"fvd_{name}.json", "--generated", clips, *where, *arguments)
+        return {"fvd": record["fvd"], **({"floors": record["floors"]} if "floors" in record else {})}
+
+    def generated(self, name: str = "generated", guidance: float = GUIDANCE, steps: int = NUM_STEPS) -> Path:
+        """The clips of this name, generated where they are not there."""
+        clips = self.folder / name / CLIPS_FILE
+        if not clips.exists():
+            arguments = ["--pipeline", self.pipeline, "--out", clips.parent, "--guidance_scale", guidance]
+            arguments += ["--num_inference_steps", steps, "--num_videos_per_class", 2 if self.tiny else 32]
+            arguments += ["--format", "gif", "--batch_size", 160, "--device", self.device.type, "--seed", 0]
+            run_command("pipelines", ["generate", *arguments], self.folder / "generate.log")
+        return clips
+
+    def reconstructed(self) -> Path:
+        """A clip of each test video through the autoencoder: FVD between them and real train clips is what a
+        perfect generator of latents would have."""
+        out = self.folder / "reconstructed"
+        if not out.exists():
+            autoencoder = MeasuredAutoencoder.load(self.pipeline / "vae", self.device)
+            real = RealClips.of_split(self.data, autoencoder.shape, "test", stride=2)
+            write_real(out, real, real.even_names(None), autoencoder)
+        return out / CLIPS_FILE
+
+    def _eval(self, verb: str, result: str, *arguments: object) -> dict[str, Any]:
+        real = ["--data", self.data, *STRIDE, "--device", self.device.type]
+        out = self.results / result
+        run_command("eval", [verb, *real, *arguments, "--out", out], self.folder / "eval.log")
+        return json.loads(out.read_text())
 
 
 def validation_curve(path: Path) -> list[dict[str, Any]]:

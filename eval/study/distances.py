@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,25 @@ class Comparison:
         return self.of(folder / CLIPS_FILE, folder / "fvd.json")
 
     def _write_held_out(self, folder: Path, per_class: int, vae: Path | None) -> None:
-        """In the files that `pipelines generate` writes: one window of each video, then a second one."""
         cpu = torch.device("cpu")
         autoencoder = MeasuredAutoencoder.load(vae, cpu, *self.shape, own_size=True) if vae else None
         shape = autoencoder.shape if autoencoder else self.shape
         real = RealClips.of_split(self.data, shape, "test", fold=self.fold, **self.rate)
         names = [name for name in real.class_names for _ in range(per_class)]
-        parts = [
-            (autoencoder.reconstruct(clips) if autoencoder else clips, labels)
-            for clips, labels in real.labelled(names, CLIPS_AT_ONCE, repeated=True)
-        ]
-        frames, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        with new_folder(folder) as partial:
-            save_file({"frames": frames, "labels": labels}, partial / CLIPS_FILE)
-            about = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
-            write_json(partial / "generated.json", about | {"seed": 0})
+        write_real(folder, real, names, autoencoder)
+
+
+def write_real(
+    folder: Path, real: RealClips, names: Sequence[str], autoencoder: MeasuredAutoencoder | None
+) -> None:
+    """Real clips of these classes, or what the autoencoder gives of them back, in the files that `pipelines
+    generate` writes: one window of each video, then a second one."""
+    parts = [
+        (autoencoder.reconstruct(clips) if autoencoder else clips, labels)
+        for clips, labels in real.labelled(names, CLIPS_AT_ONCE, repeated=True)
+    ]
+    frames, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    with new_folder(folder) as partial:
+        save_file({"frames": frames, "labels": labels}, partial / CLIPS_FILE)
+        about = {"class_labels": list(range(len(real.class_names))), "class_names": real.class_names}
+        write_json(partial / "generated.json", about | {"seed": 0})
