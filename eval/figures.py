@@ -1,14 +1,20 @@
-"""What figures of all rooms share: their colours, and how one is written."""
+"""What all figures share: their colours, their axes, and how one is written."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from vidtwin_gen.files import replacing_file
 
 COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c", "#a5526e", "#707070")
+
+
+def tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="both", labelsize=8)
 
 
 def write_figure(path: Path, figure: Figure, dpi: int = 110) -> None:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from eval.diagnose.channel_statistics import DEAD_BELOW, GridStatistics
-from eval.figures import COLOURS, write_figure
+from eval.figures import COLOURS, tidy, write_figure
 
 BARS_AT_MOST = 64  # of more channels the numbers below their bars would overlap
 
@@ -49,8 +49,7 @@ def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Pa
         below.plot(channels, grid.posterior_std.tolist(), "x", color=COLOURS[1], label="mean posterior std")
         below.set_xlabel("channel", fontsize=8)
         for axes in (above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(which="both", labelsize=8)
+            tidy(axes)
             if len(grid.kl) <= BARS_AT_MOST:
                 axes.set_xticks(channels)
             axes.set_xlim(-0.7, len(grid.kl) - 0.3)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from eval.clips import Clips
 from eval.extraction import Extraction
-from eval.figures import COLOURS, write_figure
+from eval.figures import COLOURS, tidy, write_figure
 from eval.fvd.distance import FeatureSet, distance_of_sums, distances
 from eval.fvd.features import check_length
 from eval.fvd.flags import SensitivityFlags
@@ -167,6 +167,5 @@ def plot(result: SensitivityResult, path: Path) -> None:
         axes.set_title(name, fontsize=9)
         axes.set_xlabel(curve["unit"], fontsize=8)
         axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        tidy(axes)
     write_figure(path, figure)

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.figures import COLOURS, write_figure
+from eval.figures import COLOURS, tidy, write_figure
 from eval.report.pictures import Picture, PictureRow
 
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
@@ -155,8 +155,3 @@ def grid(
     for axes in panels[count:]:
         axes.remove()
     return figure, panels[:count]
-
-
-def tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)

@@ -12,8 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from eval.figures import COLOURS
-from eval.report.figures import grid, plotted, tidy
+from eval.figures import COLOURS, tidy
+from eval.report.figures import grid, plotted
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.study.curves import (
     cell,
