@@ -23,7 +23,7 @@ from eval.classifier import (
     store,
     train_classifier,
 )
-from eval.flags import AccuracyFlags, frame_rate
+from eval.flags import AccuracyFlags, rate_text
 from eval.generated_clips import read_generated
 from eval.real_clips import RealClips
 from vidtwin_gen.data.writing import write_gif
@@ -78,7 +78,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, shape)),
-        frame_rate=frame_rate(flags.stride, flags.fps),
+        frame_rate=rate_text(flags.stride, flags.fps),
         num_steps=flags.num_steps,
         horizontal_flip=flags.horizontal_flip,
         codec=generated.codec if generated.videos else None,

@@ -50,7 +50,7 @@ def data_folder(text: str) -> Path:
     return Path(text)
 
 
-def generated_clips(text: str) -> Path:
+def generated_path(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_dir() and not (path / CLIPS_FILE).exists():
         return path
@@ -131,7 +131,7 @@ class AccuracyFlags(RealFlags):
     generated: Path = flag(
         f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, <class>/<video>, "
         "read as the real ones",
-        type=generated_clips,
+        type=generated_path,
         required=True,
     )
     num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
@@ -148,7 +148,7 @@ class NearestFlags(RealFlags, StoringFlags):
     generated: Path = flag(
         f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, read as the real "
         "ones",
-        type=generated_clips,
+        type=generated_path,
         required=True,
     )
     num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
@@ -164,6 +164,6 @@ class NearestFlags(RealFlags, StoringFlags):
     num_pairs: int = flag("of the picture", 6, type=positive)
 
 
-def frame_rate(stride: int | None, fps: float | None) -> str:
+def rate_text(stride: int | None, fps: float | None) -> str:
     """As records name it."""
     return f"{fps:g} fps" if fps is not None else f"stride {stride or 1}"

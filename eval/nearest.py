@@ -18,7 +18,7 @@ from einops import rearrange
 from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, as_read
-from eval.flags import NearestFlags, frame_rate
+from eval.flags import NearestFlags, rate_text
 from eval.fvd.features import check_length
 from eval.generated_clips import GeneratedClips, read_generated
 from eval.real_clips import ClipDraw, RealClips
@@ -107,14 +107,14 @@ def measure_nearest(flags: NearestFlags) -> None:
             "what is near: name more videos"
         )
     autoencoder = load_autoencoder(flags, generated.shape)
-    draws, training = training_clips(flags, train)
+    draws, training = training_features(flags, train)
     sides = {
-        "generated": generated_clips(flags, generated),
-        "held_out": real_clips(flags, test),
+        "generated": generated_features(flags, generated),
+        "held_out": held_out_features(flags, test),
     }
     if autoencoder:
         count = min(train.num_videos, test.num_videos)
-        sides["copies"] = reconstructions(flags, train, autoencoder, count)
+        sides["copies"] = reconstruction_features(flags, train, autoencoder, count)
     if not processes().is_main_process:
         return
     videos = torch.tensor([draw.row for draw in draws]).unique(return_inverse=True)[1]
@@ -140,7 +140,7 @@ def measure_nearest(flags: NearestFlags) -> None:
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, generated.shape)),
-        frame_rate=frame_rate(flags.stride, flags.fps),
+        frame_rate=rate_text(flags.stride, flags.fps),
         resize=RESIZE,
         codec=generated.codec if generated.videos else None,
         note=generated.note,
@@ -168,7 +168,7 @@ def load_autoencoder(flags: NearestFlags, shape: tuple[int, int, int]) -> Measur
     return autoencoder
 
 
-def training_clips(flags: NearestFlags, train: RealClips) -> tuple[list[ClipDraw], torch.Tensor]:
+def training_features(flags: NearestFlags, train: RealClips) -> tuple[list[ClipDraw], torch.Tensor]:
     """Random windows of every training video, and (R, 2 D)."""
     extraction = Extraction(flags)
     views = {"clip": extraction.features(Thumbnails(), reading=train.reading)}
@@ -181,24 +181,24 @@ def training_clips(flags: NearestFlags, train: RealClips) -> tuple[list[ClipDraw
     return draws, found["clip"]
 
 
-def real_clips(flags: NearestFlags, test: RealClips) -> torch.Tensor:
+def held_out_features(flags: NearestFlags, test: RealClips) -> torch.Tensor:
     """(Q, 2 D) of a window of every held-out video."""
     extraction = Extraction(flags)
     views = {"clip": extraction.features(Thumbnails(), reading=test.reading)}
     return extraction.real(test, lambda: test.each_once(None), views, title="held-out clips")[1]["clip"]
 
 
-def generated_clips(flags: NearestFlags, generated: GeneratedClips) -> torch.Tensor:
+def generated_features(flags: NearestFlags, generated: GeneratedClips) -> torch.Tensor:
     """(Q, 2 D)"""
     extraction = Extraction(flags)
     view = extraction.features(Thumbnails(), generated=generated.sha256, reading=generated.reading)
     return extraction.generated(generated, range(len(generated)), (generated.shape[1:],), view)
 
 
-def reconstructions(
+def reconstruction_features(
     flags: NearestFlags, train: RealClips, autoencoder: MeasuredAutoencoder, count: int
 ) -> torch.Tensor:
-    """(Q, 2 D) of other windows of training videos than `training_clips` has, as the autoencoder leaves
+    """(Q, 2 D) of other windows of training videos than `training_features` has, as the autoencoder leaves
     them."""
 
     def prepare(clips: Clips) -> torch.Tensor:

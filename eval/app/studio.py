@@ -26,9 +26,8 @@ from pipelines.flags import EditFlags, GenerateFlags, MixFlags
 from pipelines.sampling import all_class_names, frame_rate, load_pipeline, sample
 from pipelines.schedulers import offered_schedulers
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers, to_uint8
+from vidtwin_gen.records.autoencoder import PART_TITLES
 from vidtwin_gen.weights import MissingWeightsError
-
-PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,12 @@ class Studio:
             text = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
             text += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
             text += f" of the reconstruction, the mean of {video.num_frames} frames. "
-            clips = [(PARTS.get(name, video.name), torch.cat(parts, 1)) for name, parts in shown.items()]
-            codes = [self.code.taken_apart(video, stride, name) if name in PARTS else "" for name in shown]
+            clips = [
+                (PART_TITLES.get(name, video.name), torch.cat(parts, 1)) for name, parts in shown.items()
+            ]
+            codes = [
+                self.code.taken_apart(video, stride, name) if name in PART_TITLES else "" for name in shown
+            ]
             return clips_of(clips, video.fps, codes), f"{text}{video.remark} {self.missing}".strip()
 
         return (yield from steps_of(work, self.turn))

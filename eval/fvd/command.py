@@ -144,8 +144,8 @@ def result_of(
     return FVDResult(
         **distance_json(fmean(fvds), record, fmean(kvds) if kvds else None),
         note=note,
-        std=spread(fvds),
-        kvd_std=spread(kvds),
+        std=std_over_sets(fvds),
+        kvd_std=std_over_sets(kvds),
         kvd_reason=None if kvds else NO_FEATURES,
         num_seeds=len(values),
         num_seeds_of_protocol=protocol.num_seeds,
@@ -159,7 +159,7 @@ def result_of(
     )
 
 
-def spread(values: Sequence[float]) -> float | None:
+def std_over_sets(values: Sequence[float]) -> float | None:
     """The standard deviation over sets, where there are several."""
     return stdev(values) if len(values) > 1 else None
 

@@ -17,7 +17,7 @@ from eval.flags import (
     RealFlags,
     Split,
     data_folder,
-    generated_clips,
+    generated_path,
     pipeline_folder,
     vae_folder,
 )
@@ -44,7 +44,7 @@ class FVDFlags(ProtocolFlags):
     generated: list[Path] = flag(
         f"the {CLIPS_FILE} of `python -m pipelines generate`, or a folder of videos of any generator, "
         "<class>/<video> or without classes, read as the real ones; several, of different seeds, give a mean",
-        type=generated_clips,
+        type=generated_path,
         required=True,
         nargs="+",
     )

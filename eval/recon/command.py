@@ -19,10 +19,10 @@ from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import SSIM_WINDOWS, lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 from vidtwin_gen.records import ReconResult, kvd_text
+from vidtwin_gen.records.autoencoder import PART_TITLES
 
 # (B, C, F, H, W) twice -> (B, F); LPIPS, which needs a network, stands beside them
 METRICS = {"psnr": psnr_per_frame, "ssim": ssim_per_frame}
-PARTS = ("both", "structure", "dynamics")  # of our latents; another class's have the first alone
 
 
 @torch.no_grad()
@@ -45,10 +45,10 @@ def measure_recon(flags: ReconFlags) -> None:
             values["reconstructed"] = extractor(to_uint8(decoded["both"]).cpu())
         return values
 
-    num_frames, parts = autoencoder.shape[0], PARTS if autoencoder.has_parts else PARTS[:1]
+    num_frames, parts = autoencoder.shape[0], [*PART_TITLES] if autoencoder.has_parts else ["both"]
     sizes = {f"{part} {metric}": num_frames for part in parts for metric in METRICS}
     if network is not None:
-        sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else PARTS[:1])}
+        sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else ["both"])}
     if extractor is not None:
         sizes |= dict.fromkeys(("real", "reconstructed"), extractor.dim)
     about = {"measured": "recon", "lpips": subject.lpips, "ssim": SSIM_WINDOWS}

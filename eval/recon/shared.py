@@ -16,7 +16,7 @@ from eval.autoencoder import MeasuredAutoencoder
 from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, View, identity
 from eval.feature_store import FeatureStore
-from eval.flags import frame_rate
+from eval.flags import rate_text
 from eval.fvd.distance import FeatureSet, distances
 from eval.fvd.features import FeatureExtractor, check_length
 from eval.fvd.networks import extractor_of
@@ -133,7 +133,7 @@ class Subject:
             "autoencoder_class": type(self.autoencoder.vae).__name__,
             "vae_sha256": self.autoencoder.sha256,
             "resolution": "x".join(map(str, self.autoencoder.shape)),
-            "frame_rate": frame_rate(flags.stride, flags.fps),
+            "frame_rate": rate_text(flags.stride, flags.fps),
             "seed": flags.seed,
             "latent": "the posterior's mean",
             "data_range": "1, on clips in [0, 1]",

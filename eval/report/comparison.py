@@ -13,6 +13,7 @@ from eval.report.page import Table
 from eval.report.published import published_groups
 from eval.report.runs import Record, Run
 from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult, kvd_text
+from vidtwin_gen.records.autoencoder import PART_TITLES
 
 NONE = "–"
 KINDS = "FRSACT"  # Fréchet and kernel distance, reconstruction, SSIM, accuracy, cost, time
@@ -23,7 +24,6 @@ FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
 KERNEL = {name: name.replace("FVD", "KVD") for name in (GENERATED, REAL, RECONSTRUCTED)}
 # what a floor has of the distance that it belongs to, unless it says otherwise
 INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
-PARTS = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
 # of SSIM in records that do not say it; written out, since the module that measures it needs torch
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -34,7 +34,7 @@ HEADLINE = {
     REAL,
     KERNEL[REAL],
     ACCURACY,
-    *(f"{unit}, {PARTS['both']}" for unit in UNITS.values()),
+    *(f"{unit}, {PART_TITLES['both']}" for unit in UNITS.values()),
 }
 # what in a record besides its numbers says how they came about
 RECON_FIELDS = (
@@ -215,7 +215,7 @@ def _distance(
 def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
     fields = recon.to_json()
     protocol = {name: fields[name] for name in RECON_FIELDS if name in fields}
-    for part, title in PARTS.items():
+    for part, title in PART_TITLES.items():
         for key, unit in UNITS.items():
             value = fields.get(part, {}).get(key)
             if value is None:

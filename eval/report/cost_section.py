@@ -26,7 +26,7 @@ from eval.report.published import PublishedGroup
 from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
 
-PARTS = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
+TABLE_TITLES = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
 BARS = {
     "tokens": "num_tokens",
     "FLOPs forward": "forward_flops",
@@ -41,7 +41,8 @@ SETUP = (*SIZES, *(name for name in COST_FIELDS if name not in ("clip_shape", "p
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row of a result. run: the one that it is of, "" where several have it alike. part: of `PARTS`."""
+    """A row of a result. run: the one that it is of, "" where several have it alike. part: a key of
+    `TABLE_TITLES`."""
 
     row: CostRow
     run: str
@@ -160,7 +161,7 @@ def _all_rows(runs: Sequence[Run]) -> list[ShownRow]:
     """Of all runs; a row that several runs have alike is there once."""
     found: dict[str, tuple[str, CostRow, list[str]]] = {}
     for run in runs:
-        for part in PARTS:
+        for part in TABLE_TITLES:
             for row in (getattr(run.cost, part) if run.cost else None) or ():
                 key = json.dumps([part, row.to_json()])
                 found.setdefault(key, (part, row, []))[2].append(run.name)
@@ -194,7 +195,7 @@ def _tables(rows: Sequence[ShownRow]) -> list[Table]:
             alike += words.format(*cells)
     caption = (
         f"latents{alike}, depth {first.num_layers}, width {first.hidden_size}, {first.num_heads} heads, "
-        f"batch {first.batch_size}, {first.attention} attention{checkpointing}{PARTS[rows[0].part]}"
+        f"batch {first.batch_size}, {first.attention} attention{checkpointing}{TABLE_TITLES[rows[0].part]}"
     )
     counted = [(shown.name, *(cell(shown.row) for cell in columns.values())) for shown in rows]
     tables = [Table(("latents", *columns), counted, caption)]

@@ -19,6 +19,10 @@ class _Quality(TypedDict):
 Quality = Annotated[dict[str, Any], _Quality]
 
 
+# of what is decoded of our latents, by its name in records; another class's have the first alone
+PART_TITLES = {"both": "reconstruction", "structure": "Structure alone", "dynamics": "Dynamics alone"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderResult(Result):
     """What results of an autoencoder on real clips share: how they were measured.
