@@ -6,7 +6,7 @@ which copy none, and reconstructions of training clips, which all are copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ def measure_nearest(flags: NearestFlags) -> None:
     generated = read_generated(
         flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
     )
-    check_length(Thumbnails(), generated.shape[0])
+    thumbnails, extraction = Thumbnails(), Extraction(flags)
+    check_length(thumbnails, generated.shape[0])
     reading = {name: getattr(flags, name) for name in ("fold", "stride", "fps", "seed")}
     train, test = (
         RealClips.of_split(flags.data, generated.shape, split, **reading) for split in ("train", "test")
@@ -106,23 +107,44 @@ def measure_nearest(flags: NearestFlags) -> None:
             f"--data {flags.data} has {test.num_videos} held-out videos, and {FEWEST_HELD_OUT} or more say "
             "what is near: name more videos"
         )
-    autoencoder = load_autoencoder(flags, generated.shape)
-    draws, training = training_features(flags, train)
+    autoencoder, windows = load_autoencoder(flags, generated.shape), flags.windows_per_video
+    draws, training = training_features(train, windows, thumbnails, extraction)
     sides = {
-        "generated": generated_features(flags, generated),
-        "held_out": held_out_features(flags, test),
+        "generated": generated_features(generated, thumbnails, extraction),
+        "held_out": held_out_features(test, thumbnails, extraction),
     }
     if autoencoder:
         count = min(train.num_videos, test.num_videos)
-        sides["copies"] = reconstruction_features(flags, train, autoencoder, count)
+        sides["copies"] = reconstruction_features(train, windows, count, autoencoder, thumbnails, extraction)
     if not processes().is_main_process:
         return
     videos = torch.tensor([draw.row for draw in draws]).unique(return_inverse=True)[1]
     found = {side: Nearest.of(rows, training, videos) for side, rows in sides.items()}
-    threshold = found["held_out"].ratio.quantile(OUTLIERS).item()
     order = found["generated"].ratio.argsort(stable=True).tolist()
     pairs = [(index, draws[int(found["generated"].number[index])]) for index in order]
-    result = NearestResult(
+    result = result_of(flags, generated, train, test, found, pairs, num_train_videos=int(videos.max()) + 1)
+    result.write(flags.out)
+    if flags.picture:
+        shown = pairs[: flags.num_pairs]
+        rows = [clip for index, draw in shown for clip in (generated.clip(index), train.read(draw).frames[0])]
+        write_png(flags.picture, filmstrip(from_uint8(torch.stack(rows))))
+    for name, words in result.in_words().items():
+        print(f"{name}: {words}")
+
+
+def result_of(
+    flags: NearestFlags,
+    generated: GeneratedClips,
+    train: RealClips,
+    test: RealClips,
+    found: Mapping[str, Nearest],
+    pairs: Sequence[tuple[int, ClipDraw]],
+    *,
+    num_train_videos: int,
+) -> NearestResult:
+    """`found` of each side; `pairs` of a generated clip and its training clip, the nearest first."""
+    threshold = found["held_out"].ratio.quantile(OUTLIERS).item()
+    return NearestResult(
         thumbnail=Thumbnails.resize,
         threshold=threshold,
         **{side: nearness(of_side.ratio, threshold) for side, of_side in found.items()},
@@ -135,7 +157,7 @@ def measure_nearest(flags: NearestFlags) -> None:
             }
             for index, draw in pairs[:SHOWN]
         ],
-        num_train_videos=int(videos.max()) + 1,
+        num_train_videos=num_train_videos,
         windows_per_video=flags.windows_per_video,
         seed=flags.seed,
         fold=flags.fold,
@@ -146,13 +168,6 @@ def measure_nearest(flags: NearestFlags) -> None:
         note=generated.note,
         skipped_videos=[*train.skipped, *test.skipped] or None,
     )
-    result.write(flags.out)
-    if flags.picture:
-        shown = pairs[: flags.num_pairs]
-        rows = [clip for index, draw in shown for clip in (generated.clip(index), train.read(draw).frames[0])]
-        write_png(flags.picture, filmstrip(from_uint8(torch.stack(rows))))
-    for name, words in result.in_words().items():
-        print(f"{name}: {words}")
 
 
 def load_autoencoder(flags: NearestFlags, shape: tuple[int, int, int]) -> MeasuredAutoencoder | None:
@@ -168,50 +183,51 @@ def load_autoencoder(flags: NearestFlags, shape: tuple[int, int, int]) -> Measur
     return autoencoder
 
 
-def training_features(flags: NearestFlags, train: RealClips) -> tuple[list[ClipDraw], torch.Tensor]:
-    """Random windows of every training video, and (R, 2 D)."""
-    extraction = Extraction(flags)
-    views = {"clip": extraction.features(Thumbnails(), reading=train.reading)}
+def training_features(
+    train: RealClips, windows: int, thumbnails: Thumbnails, extraction: Extraction
+) -> tuple[list[ClipDraw], torch.Tensor]:
+    """So many random windows of every training video, and (R, 2 D) of them."""
+    views = {"clip": extraction.features(thumbnails, reading=train.reading)}
     draws, found = extraction.real(
-        train,
-        lambda: train.of_videos(flags.windows_per_video * len(train.good)),
-        views,
-        title="training clips",
+        train, lambda: train.of_videos(windows * len(train.good)), views, title="training clips"
     )
     return draws, found["clip"]
 
 
-def held_out_features(flags: NearestFlags, test: RealClips) -> torch.Tensor:
+def held_out_features(test: RealClips, thumbnails: Thumbnails, extraction: Extraction) -> torch.Tensor:
     """(Q, 2 D) of a window of every held-out video."""
-    extraction = Extraction(flags)
-    views = {"clip": extraction.features(Thumbnails(), reading=test.reading)}
+    views = {"clip": extraction.features(thumbnails, reading=test.reading)}
     return extraction.real(test, lambda: test.each_once(None), views, title="held-out clips")[1]["clip"]
 
 
-def generated_features(flags: NearestFlags, generated: GeneratedClips) -> torch.Tensor:
+def generated_features(
+    generated: GeneratedClips, thumbnails: Thumbnails, extraction: Extraction
+) -> torch.Tensor:
     """(Q, 2 D)"""
-    extraction = Extraction(flags)
-    view = extraction.features(Thumbnails(), generated=generated.sha256, reading=generated.reading)
+    view = extraction.features(thumbnails, generated=generated.sha256, reading=generated.reading)
     return extraction.generated(generated, range(len(generated)), (generated.shape[1:],), view)
 
 
 def reconstruction_features(
-    flags: NearestFlags, train: RealClips, autoencoder: MeasuredAutoencoder, count: int
+    train: RealClips,
+    windows: int,
+    count: int,
+    autoencoder: MeasuredAutoencoder,
+    thumbnails: Thumbnails,
+    extraction: Extraction,
 ) -> torch.Tensor:
-    """(Q, 2 D) of other windows of training videos than `training_features` has, as the autoencoder leaves
-    them."""
+    """(Q, 2 D) of `count` other windows of training videos than the first `windows` of each, as the
+    autoencoder leaves them."""
 
     def prepare(clips: Clips) -> torch.Tensor:
         return autoencoder.reconstruct(as_read(clips))
 
     def others() -> Sequence[ClipDraw]:
-        first = flags.windows_per_video * len(train.good)
+        first = windows * len(train.good)
         return train.of_videos(first + min(count, len(train.good)))[first:]
 
-    extraction = Extraction(flags)
-    view = extraction.features(Thumbnails(), prepare, reading=train.reading, autoencoder=autoencoder.sha256)
-    views = {"clip": view}
-    return extraction.real(train, others, views, title="reconstructions")[1]["clip"]
+    view = extraction.features(thumbnails, prepare, reading=train.reading, autoencoder=autoencoder.sha256)
+    return extraction.real(train, others, {"clip": view}, title="reconstructions")[1]["clip"]
 
 
 def nearness(ratio: torch.Tensor, threshold: float) -> dict[str, Any]:
