@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -90,47 +90,65 @@ def of_autoencoder(flags: CostFlags, name: str, device: torch.device) -> tuple[A
     return AutoencoderCostResult(command=flags.command, autoencoder=name, **record), describe(record)
 
 
+class Run(NamedTuple):
+    """What a saved autoencoder or pipeline has counted: its latents of a clip (num_frames, height, width),
+    and DiTs of these sizes. make_model: builds them; make_plain: those without the pipeline's own options."""
+
+    layout: LatentLayout
+    shape: tuple[int, int, int]
+    sizes: Mapping[str, Mapping[str, Any]]
+    patch_sizes: Sequence[int]
+    make_model: Callable[..., Any]
+    make_plain: Callable[..., Any]
+
+
+def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> Run:
+    config = LatentTransformer.load_config(pipeline, subfolder="transformer")
+    layout = LatentLayout.from_config(config["layout"])
+    arguments, *_ = LatentTransformer.extract_init_dict(config)
+    of_a_row = {"layout", "patch_size", *SIZES_OF_A_ROW}
+    others = {name: value for name, value in arguments.items() if name not in of_a_row}
+    return Run(
+        layout,
+        adapter.clip_size(vae, layout),
+        {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}},
+        flags.patch_size or [_one_number(config["patch_size"], pipeline)],
+        partial(LatentTransformer, **others),
+        partial(LatentTransformer, num_classes=config["num_classes"]),
+    )
+
+
+def of_vae(flags: CostFlags, vae: Any) -> Run:
+    shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
+    layout, make = adapter.latent_layout(vae, *shape), _make_model(flags)
+    return Run(layout, shape, flags.sizes, flags.patch_size or [1], make, make)
+
+
 def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip."""
     folder = flags.pipeline / "vae" if flags.pipeline else flags.vae
     assert folder is not None
     vae = load_video_autoencoder(folder)
     name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
-    patch_sizes = flags.patch_size or [1]
-    make_model = of_the_paper = _make_model(flags)
-    if flags.pipeline:
-        config = LatentTransformer.load_config(flags.pipeline, subfolder="transformer")
-        layout = LatentLayout.from_config(config["layout"])
-        shape = adapter.clip_size(vae, layout)
-        sizes = {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}}
-        patch_sizes = flags.patch_size or [_one_number(config["patch_size"], flags.pipeline)]
-        own = {"layout", "patch_size", *SIZES_OF_A_ROW}  # of a row
-        arguments, *_ = LatentTransformer.extract_init_dict(config)
-        others = {name: value for name, value in arguments.items() if name not in own}
-        make_model = partial(LatentTransformer, **others)
-        of_the_paper = partial(LatentTransformer, num_classes=config["num_classes"])
-    else:
-        shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
-        layout = adapter.latent_layout(vae, *shape)
-        sizes = flags.sizes
-    tokenizers = [Tokenizer(f"{name} (this run)", layout, shape, "the autoencoder measured")]
+    run = of_pipeline(flags, flags.pipeline, vae) if flags.pipeline else of_vae(flags, vae)
+    tokenizers = [Tokenizer(f"{name} (this run)", run.layout, run.shape, "the autoencoder measured")]
     left_out = []
     try:
-        tokenizers.append(magvit_v2(*shape))
+        tokenizers.append(magvit_v2(*run.shape))
     except ValueError as error:
         left_out.append({"tokenizer": "MAGVIT-v2", "reason": str(error)})
-    rows = count_rows(flags, tokenizers, sizes, patch_sizes, make_model)
+    rows = count_rows(flags, tokenizers, run.sizes, run.patch_sizes, run.make_model)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
     lines += sentences(rows) or [tables(rows)]
     crossed: list[Crossover] = []
     if adapter.is_ours(vae) and not left_out:
         configs = {tokenizers[0].name: vae.config, **dict(published_configs(["vidtwin-1"]))}
-        crossed = crossovers(configs, patch_sizes)
+        crossed = crossovers(configs, run.patch_sizes)
     lines += map(str, crossed)
     paper_size_rows = None
     if flags.paper_size:
-        published, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
-        paper_size_rows = count_rows(flags, published, figure_5, patch_sizes, of_the_paper)
+        of_the_paper, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
+        paper_size_rows = count_rows(flags, of_the_paper, figure_5, run.patch_sizes, run.make_plain)
         lines += sentences(paper_size_rows)
     result = CostResult(
         command=flags.command,

@@ -104,7 +104,7 @@ def dit_cost(
     `attention` is "fused", or "math" for products and a softmax one after the other; `size` names the DiT.
     """
     sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "mlp_ratio": mlp_ratio}
-    options = sizes | {
+    config = sizes | {
         "patch_size": patch_size,
         "num_heads": num_heads,
         "conditioning": conditioning,
@@ -112,33 +112,19 @@ def dit_cost(
         "gradient_checkpointing": gradient_checkpointing,
     }
     with FakeTensorMode(), attention_kernel(attention):
-        model, inputs = example(tokenizer.layout, make_model, **options)
+        model, inputs = example(tokenizer.layout, make_model, **config)
         forward, training = count_step(lambda: model(**inputs))
         model.zero_grad()
         memory = predict_training_memory(model, inputs)
-    figure_5 = None
-    if isinstance(patch_size, int):
-        padded, floored = tokenizer.paper_tokens(patch_size)
-        figure_5 = {
-            "num_parameters": counted_parameters(),
-            "num_tokens": {"padded": padded, "floored": floored},
-            "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
-        }
-    layout, patches = tokenizer.layout, tokenizer.layout.patch_sizes(patch_size)
-    grids = [
-        asdict(grid)
-        | {"num_elements": grid.num_elements, "num_tokens": prod(grid.token_shape(patches[grid.name]))}
-        for grid in layout.grids
-    ]
-    num_tokens = layout.num_tokens(patch_size)
+    num_tokens = tokenizer.layout.num_tokens(patch_size)
     crossed = conditioning == "cross_attention"
     of_tokenizer = ("source", "clip_shape", "frames_taken", "printed_rate", "verdict", "remark")
     return CostRow(
-        **options,
+        **config,
         **{name: getattr(tokenizer, name) for name in of_tokenizer},
         size=size,
         tokenizer=tokenizer.name,
-        num_elements=layout.num_elements,
+        num_elements=tokenizer.layout.num_elements,
         compression_rate=tokenizer.compression_rate,
         num_codes=tokenizer.codebook_size,
         bit_rate=tokenizer.bit_rate,
@@ -149,9 +135,29 @@ def dit_cost(
         formula_flops=batch_size * dit_flops(num_tokens, **sizes, cross_attention=crossed),
         training_flops=training,
         training_memory_bytes=memory,
-        figure_5=figure_5,
-        grids=grids,
+        figure_5=figure_5_counts(tokenizer, patch_size) if isinstance(patch_size, int) else None,
+        grids=grids_of(tokenizer.layout, patch_size),
     )
+
+
+def figure_5_counts(tokenizer: Tokenizer, patch_size: int) -> dict[str, Any]:
+    """What the paper's Figure 5 counts, with the last patch of an axis padded or left out."""
+    padded, floored = tokenizer.paper_tokens(patch_size)
+    return {
+        "num_parameters": counted_parameters(),
+        "num_tokens": {"padded": padded, "floored": floored},
+        "macs": {"padded": counted_macs(padded), "floored": counted_macs(floored)},
+    }
+
+
+def grids_of(layout: LatentLayout, patch_size: PatchSize) -> list[dict[str, Any]]:
+    """Each grid with its numbers of elements and tokens."""
+    patches = layout.patch_sizes(patch_size)
+    return [
+        asdict(grid)
+        | {"num_elements": grid.num_elements, "num_tokens": prod(grid.token_shape(patches[grid.name]))}
+        for grid in layout.grids
+    ]
 
 
 # the fused attention of the CPU has no entry in torch's registry: uncounted, attention would be free
