@@ -106,17 +106,11 @@ class CostFlags:
     skip_training: bool = flag(
         "with --autoencoder: measure encode and decode only", False, action="store_true"
     )
-    ratios: bool = flag("is now `python -m benchmarks.speed`", False, action="store_true")
     out: Path = flag("JSON file to write", type=file_to_write, required=True)
     command: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a flag that would change nothing."""
-        if self.ratios:
-            raise ValueError(
-                "--ratios: times beside the plain computation and diffusers' DiT are now "
-                "`python -m benchmarks.speed` (from a checkout); leave the flag out"
-            )
         kind = next((kind for kind in USELESS if getattr(self, kind)), "tokenizers")
         flags, reason = USELESS[kind]
         for name in flags:

@@ -79,7 +79,6 @@ def test_help_and_refusals_import_nothing_large() -> None:
         ("cost", {"repeats": "x"}, ("--repeats", "a whole number, got 'x'")),
         ("cost", {"num_heads": -2}, ("--num_heads", "must be positive, got -2")),
         ("cost", {"vae": "{vae}", "markdown": "a.md"}, ("--markdown means nothing with --vae",)),
-        ("cost", {"vae": "{vae}", "ratios": True}, ("--ratios:", "python -m benchmarks.speed")),
         ("cost", {"autoencoder": "small", "size": "S"}, ("--size means nothing with --autoencoder",)),
         ("cost", {"autoencoder": "small", "measure": True}, ("--measure means nothing with",)),
         ("cost", {"autoencoder": "small", "attention": "math"}, ("--attention means nothing with",)),
