@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,7 @@ def reconstruct(flags: ReconstructFlags) -> None:
     record |= {"compression_rate": rate, "num_elements": vae.layout.num_elements}
     record["protocol"] |= {name: words for name, words in METRICS.items() if name in quality}
     written = _write_record(flags, files, record)
-    numbers = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
-    numbers += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
-    print(f"{numbers} (mean of {num_frames} frames)")
+    print(f"{quality_text(quality)} (mean of {num_frames} frames)")
     print(
         f"compression rate {rate:.3%}: {vae.layout.num_elements:,} numbers for each window "
         f"of {video.num_frames} frames"
@@ -139,6 +137,12 @@ def frame_quality(
     if lpips is not None:
         values["lpips"] = lpips(a[:, :, 0].clamp(-1, 1), b[:, :, 0])
     return values
+
+
+def quality_text(quality: Mapping[str, float]) -> str:
+    """PSNR, SSIM and, where it was measured, LPIPS."""
+    text = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
+    return text + (f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else "")
 
 
 def _panel(clips: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from autoencoder import adapter
 from autoencoder.losses.perceptual import LPIPS, load_lpips
 from autoencoder.parts import decode_parts
-from autoencoder.side_by_side import frame_quality
+from autoencoder.side_by_side import frame_quality, quality_text
 from eval.app.code import Code
 from eval.app.jobs import Job, Step, steps_of
 from eval.app.settings import Settings, whole_number
@@ -74,8 +74,9 @@ class Studio:
         flags = GenerateFlags(**settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
+            self._set_scheduler(settings)
             clips = [(flags.seed, chosen, number) for number in range(flags.num_videos_per_class)]
-            videos = sample(self.pipe, flags, clips, output_type="pt", **self.options(settings, step))
+            videos = sample(self.pipe, flags, clips, output_type="pt", callback_on_step_end=_callback(step))
             frames = to_uint8(from_diffusers(videos)).cpu().numpy()
             titles = [f"{name}, seed {flags.seed}, clip {number}" for _, _, number in clips]
             codes = [self.code.generated(settings, chosen, number) for _, _, number in clips]
@@ -101,9 +102,7 @@ class Studio:
                 )
                 step(number, len(video.windows))
             quality = {name: torch.cat([m[name] for m in measured]).mean().item() for name in measured[0]}
-            text = f"PSNR {quality['psnr']:.2f} dB, SSIM {quality['ssim']:.3f}"
-            text += f", LPIPS {quality['lpips']:.3f}" if "lpips" in quality else ""
-            text += f" of the reconstruction, the mean of {video.num_frames} frames. "
+            text = f"{quality_text(quality)} of the reconstruction, the mean of {video.num_frames} frames. "
             clips = [
                 (PART_TITLES.get(name, video.name), torch.cat(parts, 1)) for name, parts in shown.items()
             ]
@@ -152,11 +151,11 @@ class Studio:
         flags = EditFlags(video="", keep=keep, class_labels=[], **settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
+            self._set_scheduler(settings)
             window = video.windows[:1]
             known = self.pipe.encode_video(to_diffusers(window))
-            options = self.options(settings, step)
             edits = [(flags.seed, ids[0], number) for number in range(flags.num_videos_per_class)]
-            edited = edited_clips(self.pipe, flags, known, edits, **options)
+            edited = edited_clips(self.pipe, flags, known, edits, callback_on_step_end=_callback(step))
             part = "Dynamics" if keep == "structure" else "Structure"
             titles = [f"new {part} of {self.class_names[ids[0]]}, {number}" for number in range(len(edited))]
             clips = [(video.name, window[0]), *zip(titles, edited, strict=True)]
@@ -174,7 +173,8 @@ class Studio:
         flags = MixFlags(class_labels=[], **settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
-            rows = mixed_clips(self.pipe, flags, ids, **self.options(settings, step))
+            self._set_scheduler(settings)
+            rows = mixed_clips(self.pipe, flags, ids, callback_on_step_end=_callback(step))
             codes = [code for number in range(len(rows)) for code in self.code.mixed(settings, ids, number)]
             return clips_of(zip(names * len(rows), rows.flatten(0, 1), strict=True), self.fps, codes), ""
 
@@ -192,19 +192,23 @@ class Studio:
             stride = whole_number("number of frames from one that is taken to the next", stride, 1, 1000)
         return read_upload(file, self.clip_size, stride=stride, fps=fps)
 
-    def options(self, settings: Settings, step: Step) -> dict[str, Any]:
-        """Of the pipeline's call, which has the scheduler from here on; only for whoever has the turn."""
+    def _set_scheduler(self, settings: Settings) -> None:
+        """Gives it to the pipeline; only for whoever has the turn."""
         if settings.scheduler not in self.schedulers:
             raise ValueError(f"choose a scheduler, one of {', '.join(self.schedulers)}")
         changes = self.schedulers[settings.scheduler]
         made = getattr(diffusers, settings.scheduler)
         self.pipe.scheduler = made.from_config(self.scheduler.config, **changes)
 
-        def after_step(pipe: Any, number: int, *_: Any) -> dict[str, Any]:
-            step(number + 1, pipe.num_timesteps)
-            return {}
 
-        return {"callback_on_step_end": after_step}
+def _callback(step: Step) -> Callable[..., dict[str, Any]]:
+    """What the pipeline calls after each step, and by which it says how far it is."""
+
+    def after_step(pipe: Any, number: int, *_: Any) -> dict[str, Any]:
+        step(number + 1, pipe.num_timesteps)
+        return {}
+
+    return after_step
 
 
 def clips_of(

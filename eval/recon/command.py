@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from autoencoder.side_by_side import quality_text
 from eval.real_clips import ClipDraw, RealClips
 from eval.recon.flags import ReconFlags
 from eval.recon.shared import Subject
@@ -113,9 +114,7 @@ def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> N
 def describe(result: ReconResult, real: RealClips) -> str:
     """A line: the values, their N and what they are of, what was skipped."""
     both = result.both
-    values = [f"PSNR {both['psnr']['mean']:.2f} dB", f"SSIM {both['ssim']['mean']:.3f}"]
-    if "lpips" in both:
-        values.append(f"LPIPS {both['lpips']['mean']:.3f}")
+    values = [quality_text({name: summary["mean"] for name, summary in both.items()})]
     if result.rfvd and result.rfvd["fvd"] is not None:
         flag = ", rank-deficient" if result.rfvd["rank_deficient"] else ""
         values += [f"rFVD {result.rfvd['fvd']:.1f}", f"rKVD {kvd_text(result.rfvd['kvd'])}"]
