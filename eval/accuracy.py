@@ -109,8 +109,9 @@ def side(answers: Batches, num_classes: int) -> dict[str, Any]:
 def shared_classifier(
     train: RealClips, names: Sequence[str], flags: AccuracyFlags
 ) -> tuple[ClipClassifier, int]:
-    """Trained on a clip of each of these classes, and on how many. Processes share reading and shrinking; the
-    first one trains, in a minute or so, and gives it to all. The clips wait in a file beside `flags.out`."""
+    """A classifier trained on one clip for each of these class names, and the number of clips. Processes
+    share reading and shrinking; the first one trains, in a minute or so, and sends the classifier to all. The
+    clips wait in a file beside `flags.out`."""
     device = find_device(flags.device)
     with tempfile.TemporaryFile(dir=flags.out.parent) as file:
         batches = train.labelled(names, BATCH_SIZE, shrunken)

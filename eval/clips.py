@@ -19,7 +19,7 @@ from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.writing import write_video
 
 RESIZE = "bilinear, antialiased, until the frame covers the size, centre crop, rounded to uint8"
-# as records name them: in the first word what publications state
+# as records name them; the first word is what publications state
 RESIZES: dict[Resize, str] = {
     "bilinear": RESIZE,
     "lanczos": "lanczos, by PIL in uint8, until the frame covers the size, centre crop",
@@ -73,7 +73,8 @@ def prepare(
 
 
 def preparation(resize: Resize, codec: Codec) -> dict[str, str]:
-    """What kept features depend on of these. No codec goes unnamed, as in those of before there was one."""
+    """What stored features depend on of these. Without a codec there is no field of it, as in features that
+    earlier versions stored."""
     return {"resize": RESIZES[resize]} | ({"codec": CODECS[codec]} if codec != "none" else {})
 
 

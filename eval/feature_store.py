@@ -22,8 +22,8 @@ SECONDS_PER_FILE = 20.0  # of work: what a killed process loses at most
 class FeatureStore:
     """A vector of each clip of a set, such as its features under an extractor: `store[key]` is (D,).
 
-    A folder of small files, each of which gets its name when it is whole; several processes may write into it
-    at once. What it says about itself decides the folder's name, so other settings find nothing here.
+    A folder of small files, each of which gets its name when it is complete; several processes may write at
+    once. The folder's name is a digest of `about`, so that other settings have another folder.
 
     Args:
         folder: of all stores. about: what the features depend on besides the clip that a key names (JSON).

@@ -29,7 +29,7 @@ from vidtwin_gen.records import NearestResult, wilson_interval
 
 SIZE = (2, 8, 8)  # cells of a thumbnail: time, height, width
 FLAT = 1 / 255  # a grey level
-OUTLIERS = 0.05  # of the held-out clips, are nearer than the threshold
+OUTLIERS = 0.05  # share of the held-out clips that is nearer than the threshold
 FEWEST_HELD_OUT = 10  # clips; their intervals tell how little so few say
 SHOWN = 20  # of the nearest generated clips, in the record
 CHUNK = 64  # clips whose distances to all training clips are in memory at once

@@ -28,8 +28,8 @@ Measure = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """A real clip to be read: its video's row in the index, and the number of its window, below the number of
-    videos for the first of each."""
+    """A real clip to be read: its video's row in the index, and the number of its window. The first window of
+    each video has a number below the count of videos."""
 
     row: int
     number: int
@@ -201,8 +201,8 @@ class RealClips:
 
         Args:
             measure: of clips (B, F, H, W, C) and their numbers, (B, ...) on the CPU.
-            repeated: whether a class that is named more often than it has good videos gives further windows
-                of them, or fewer clips.
+            repeated: a class that is named more often than it has good videos gives further windows of them;
+                otherwise fewer clips.
         """
         draws, labels, state = self.of_classes(names), [self.label(name) for name in names], processes()
         numbers = range(len(names))
@@ -221,8 +221,8 @@ class RealClips:
     def _read_together(
         self, names: Sequence[str], draws: list[ClipDraw], mine: range, repeated: bool
     ) -> dict[int, Clips]:
-        """The clips of the draws of these numbers. As long as a process meets bad videos, the earliest leaves
-        the draws from its own number on."""
+        """The clips of the draws of these numbers. While any process meets a bad video, the earliest one is
+        marked bad, the draws from its number on are made again, and all read again."""
         read: dict[ClipDraw, Clips | str] = {}
         while True:
             taken = [number for number in mine if repeated or draws[number].number < self.num_videos]

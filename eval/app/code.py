@@ -23,8 +23,8 @@ READING = (
 
 @dataclass(frozen=True)
 class Code:
-    """Of one pipeline, saved in `folder`; `schedulers`: what of the config each of them needs to be another,
-    `scheduler` the pipeline's own."""
+    """Of one pipeline, saved in `folder`. schedulers: by class, the values of its config that are not the
+    pipeline's; scheduler: the class of the pipeline's own."""
 
     folder: str
     pipe: VidTwinPipeline

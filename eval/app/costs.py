@@ -18,8 +18,8 @@ COMPARED = ("vidtwin-1", "magvit-v2")
 
 
 def clip_sizes() -> dict[str, list[str]]:
-    """The names of the tokenizers that are published for each size of clip; that of most of them first, and
-    of each those that the paper compares."""
+    """By size of clip, the names of the tokenizers that are published for it. The size that most are
+    published for comes first, and within a size those that the paper compares."""
     sizes: dict[str, list[str]] = {}
     for name, entry in sorted(published().items(), key=lambda item: item[0] not in COMPARED):
         if isinstance(entry, Tokenizer):

@@ -16,7 +16,7 @@ Progress = tuple[int, int]  # steps done, of how many
 Step = Callable[[int, int], None]
 Job = Generator[Progress, None, Result]
 WAITING = (0, 0)  # for another visitor's work
-AGAIN_S = 0.2  # what was said last is said again, so that whoever waits can leave
+AGAIN_S = 0.2  # seconds after which the last progress is yielded again, so that whoever waits can leave
 
 # Neither a fork of a process with threads, nor one that has to import torch first.
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -28,8 +28,9 @@ class Stopped(Exception):
 
 
 def steps_of(work: Callable[[Step], Result], turn: Lock) -> Job[Result]:
-    """`work(step)` in a thread, once `turn` is free: what it says by `step(done, total)`, WAITING while it is
-    another one's turn, and its result in the end. When the generator is closed, the next `step` ends it."""
+    """Runs `work(step)` in a thread once `turn` is free. Yields what it reports by `step(done, total)`, and
+    WAITING while another work has the turn; returns its result. Once this generator is closed, the next call
+    of `step` ends the work."""
     said: SimpleQueue[Progress | None] = SimpleQueue()
     left = Event()
 
@@ -62,7 +63,7 @@ def steps_of(work: Callable[[Step], Result], turn: Lock) -> Job[Result]:
 
 
 def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The result of a function of this package in a process of its own, whose end is a ValueError."""
+    """The result of a function of this package in a process of its own. Raises ValueError where that dies."""
     with ProcessPoolExecutor(1, mp_context=CHILDREN) as child:
         try:
             return child.submit(function, *arguments).result()

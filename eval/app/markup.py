@@ -110,7 +110,7 @@ def costs(rows: Sequence[CostRow]) -> str:
 
 
 def _bar(value: float, least: float, most: float) -> str:
-    """From a tenth of its place to all of it, by the logarithm."""
+    """A number over a bar on a logarithmic scale, 10 % wide for the least and 100 % for the most."""
     text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
     share = math.log(value / least) / math.log(most / least) if most > least else 1
     return f'<td>{text}<i style="width: {10 + 90 * share:.0f}%"></i></td>'

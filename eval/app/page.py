@@ -161,8 +161,8 @@ def output_fields() -> Fields:
 
 
 def stop_button() -> gr.State:
-    """A list of the visitor's own, in which each click puts something. Were the work cancelled by gradio,
-    what it said last could come after the word that it was stopped."""
+    """A per-session list that each click on Stop appends to. Under gradio's own cancellation a last progress
+    message could arrive after "stopped"."""
     clicks = gr.State([])
     gr.Button("Stop").click(lambda clicks: clicks.append(1), clicks, queue=False, **HIDDEN)
     return clicks

@@ -44,7 +44,7 @@ Shown = tuple[list[Clip], str]  # and what is to be said of them
 
 
 class Studio:
-    """One pipeline, which one visitor's work has at a time; it remembers nothing of any."""
+    """One pipeline, used by one visitor's work at a time. It keeps nothing of a visitor."""
 
     def __init__(self, pipeline: str | Path, device: str | None = None) -> None:
         self.pipeline, self.turn = str(pipeline), Lock()

@@ -225,7 +225,7 @@ def measure_row(
         how: dict[str, Any] = {"attention": row.attention, "device": device, "repeats": flags.repeats}
         measured = measure_step(make, make_small, **how)
     except ValueError as error:
-        return {"reason": str(error)}  # and the rows before and after it stand
+        return {"reason": str(error)}  # the other rows stand
     return measured | {"predicted_over_measured": needed / measured["peak_bytes"]}
 
 

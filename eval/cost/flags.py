@@ -10,8 +10,8 @@ from eval.flags import VAE, pipeline_folder, vae_folder
 from vidtwin_gen.flags import DEVICE, file_to_write, flag, positive
 from vidtwin_gen.models.sizes import SIZES
 
-# the sizes of the network with which VidTwin's Figure 5 compares latents; that one has no modulation and 12.6
-# million parameters by the paper's count, a DiT of these sizes has 30
+# The sizes of the network by which VidTwin's Figure 5 compares latents. That network has no modulation and
+# 12.6 million parameters by the paper's count, a DiT of these sizes has 30 million.
 FIGURE_5_DIT: dict[str, int] = {"hidden_size": 512, "num_layers": 6, "num_heads": 8}
 DIT_SIZES: dict[str, dict[str, Any]] = {"figure5": FIGURE_5_DIT} | SIZES
 DEFAULT_SIZE = "S"

@@ -24,7 +24,7 @@ PRELOAD = [__name__, "autoencoder.model.vidtwin", "vidtwin_gen.models.transforme
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 Make = Callable[[], tuple[nn.Module, Mapping[str, torch.Tensor]]]
-# passes by name, one after the other; what one of them holds may go when the next is asked for
+# yields passes by name; what one pass holds may be freed when the next is asked for
 Passes = Callable[[], Iterator[tuple[str, Callable[[], object]]]]
 
 
@@ -67,7 +67,7 @@ def measure_peaks(
     """Bytes that each pass takes at most, its model included: on a GPU what the allocator gave out, on a CPU
     what a fresh process had resident, less what it had before there was a model.
 
-    To have everything loaded by then that a first pass loads, it makes those of a small model first.
+    A small model's passes run first, so that what torch loads lazily is not counted.
 
     Args:
         passes, small_passes: functions that can be pickled.
@@ -137,7 +137,7 @@ def _training_pass(make: Make, device: str) -> Iterator[tuple[str, Callable[[], 
 def _measure_seconds(make: Make, attention: str, device: str, repeats: int) -> dict[str, list[float]]:
     with attention_kernel(attention):
         train, forward = _passes(*make(), device)
-        train()  # which `interleaved` does once more
+        train()  # the first of two that do not count; `interleaved` makes the second
         return interleaved({"forward": forward, "training_step": train}, repeats, torch.device(device))
 
 

@@ -23,8 +23,8 @@ def attention_kernel(attention: str) -> AbstractContextManager[Any]:
 
 
 class _Unlisted(WeakIdKeyDictionary):
-    """A tracker that looks through all modules after each operation takes minutes for 28 layers; only the
-    peak of the whole is asked for."""
+    """Hides the modules from MemTracker, which looks through all of them after each operation: minutes for 28
+    layers, and only the peak of the whole is asked for."""
 
     def values(self) -> Iterator[Any]:  # type: ignore[override]
         return iter(())

@@ -67,15 +67,15 @@ def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
 
 
 def square_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """The product of two square matrices large enough to keep the device busy, and its FLOPs: called and
-    timed, it gives the rate that the device reaches on the best of work."""
+    """The product of two square matrices large enough to keep the device busy, and its FLOPs. Timed, it gives
+    the highest rate that the device reaches."""
 
     def product(size: int) -> Callable[[], object]:
         a, b = torch.rand(2, size, size, device=device).to(dtype)
         return partial(torch.mm, a, b, out=torch.empty_like(a))
 
     size = 256 if device.type == "cpu" else 8192
-    # up to 2048: a CPU without instructions for bfloat16 takes minutes there, and is as busy at 512
+    # at most 2048: there a CPU without bfloat16 instructions takes minutes, and 512 keeps it as busy
     while size < 2048 and min(interleaved({"square": product(size)}, 1, device)["square"]) < 0.1:
         size *= 2
     return product(size), 2 * size**3

@@ -51,13 +51,14 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor, *, paired: bool =
 
         mean of k(x, x') over x != x'  +  mean of k(y, y') over y != y'  -  2 mean of k(x, y)
 
-    Of clips drawn independently its expectation is the same for all N and M, so near 0 it may be negative. Of
-    sides with as many clips of each class it is lower, by 2 (1 - sum p²) / (N - 1) times how much larger the
-    mean kernel is within a class, of a share p, than between classes: the first two means have fewer pairs
-    of one class than the last. Pairs left out of all three, as where `paired`, make up for that.
+    Of clips drawn independently its expectation is the same for all N and M, so near 0 it may be negative. If
+    both sides hold the same number of clips of each class, it is biased downwards by
+    2 (1 - sum p²) / (N - 1) (k_within - k_between). Here p is a class's share, and k_within and k_between are
+    the mean kernels of pairs of one class and of two: the first two means have fewer pairs of one class than
+    the last. Where `paired`, all three leave out the pairs of a clip with itself, which makes up for that.
 
-    paired: row i of both is of one clip, as it is and as something has changed it. The last mean then leaves
-    these pairs out (Gretton et al., JMLR 13, 2012, equation 4), for being alike they would bias it.
+    paired: row i of both sides is the same clip, on one side changed. The last mean then leaves these pairs
+    out (Gretton et al., JMLR 13, 2012, equation 4), which are alike and would bias it.
 
     Shapes: (N, D), (M, D), N = M where paired -> () float64.
 

@@ -138,9 +138,9 @@ class I3D(nn.Module):
 
 
 class ScriptedI3D:
-    """The same network as the TorchScript module that StyleGAN-V published, called as its authors do: a clip
-    (B, 3, F, H, W), and whether it is still to be rescaled from 0..255 and resized. Both are done here, as
-    for `I3D`. It takes 10 frames at least.
+    """The same network as the TorchScript module that StyleGAN-V published, called as its authors do, with
+    clips (B, 3, F, H, W). It could rescale from 0..255 and resize; both are done before, as for `I3D`. It
+    takes 10 frames at least.
 
     A TorchScript file is a program: one is loaded only if its digest is the published one or was named.
     """
@@ -196,7 +196,7 @@ def load_i3d(
     except RuntimeError as error:
         raise ValueError(f"{weights.path} holds no I3D of 400 classes: {error}") from error
     model.weights_sha256 = weights.sha256
-    # a single clip takes half the time with channels last on a CPU, several no longer
+    # with channels last on a CPU a single clip takes half the time, and several take as long as before
     return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 

@@ -167,7 +167,7 @@ def check_classes(protocol: ClipProtocol, real: RealClips, names: Sequence[str])
 
 
 def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str]) -> str | None:
-    """Why there is no second set of real clips of these classes, if so."""
+    """Why there is no second set of real clips of these classes; None where there is one."""
     if protocol.selection == "videos":
         return None
     rows = real.rows

@@ -1,5 +1,5 @@
-"""What `recon` and `diagnose` share: an autoencoder on the clips that flags name, and how far from them it
-leaves them."""
+"""What `recon` and `diagnose` share: an autoencoder, the clips that flags name, and the distance between them
+and what it decodes."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from vidtwin_gen.records.autoencoder import PART_TITLES
 NONE = "–"
 KINDS = "FRSACT"  # Fréchet and kernel distance, reconstruction, SSIM, accuracy, cost, time
 GENERATED, REAL, RECONSTRUCTED = "FVD, generated", "FVD, real against real (floor)", "rFVD, reconstructions"
-SEEDS = {"seed", "seeds"}  # all of a protocol that two comparable numbers may differ in
+SEEDS = {"seed", "seeds"}  # the fields of a protocol in which two comparable numbers may differ
 FLOORS = {"real": REAL, "reconstructions": RECONSTRUCTED}
 # the Fréchet distances by name, each with the name of the kernel distance of the same clips
 KERNEL = {name: name.replace("FVD", "KVD") for name in (GENERATED, REAL, RECONSTRUCTED)}
-# what a floor has of the distance that it belongs to, unless it says otherwise
+# fields that a floor takes over from its distance, unless it has its own
 INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_counts")
 # of SSIM in records that do not say it; written out, since the module that measures it needs torch
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"

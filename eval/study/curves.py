@@ -47,9 +47,9 @@ def curve(seed: Mapping[str, Any], calls: int, measure: str) -> Iterator[tuple[i
 def flops_to_reach(
     row: Mapping[str, Any], seed: Mapping[str, Any], calls: int, measure: str, goal: float
 ) -> float | None:
-    """The FLOPs of stage 2 after which a training is first as good as `goal`, on a line between its points
-    over the logarithm of the FLOPs; None where it never is. One that is at its first point needs at most
-    that."""
+    """The FLOPs of stage 2 after which a training is first as good as `goal`, interpolated between its points
+    over the logarithm of the FLOPs; None where it never is. One that is as good at its first point needs at
+    most the FLOPs of that."""
     better = HIGHER_IS_BETTER[measure]
     before: tuple[float, float] | None = None
     for steps, value in curve(seed, calls, measure):
@@ -66,8 +66,8 @@ def flops_to_reach(
 def value_at(
     row: Mapping[str, Any], seed: Mapping[str, Any], calls: int, measure: str, flops: float
 ) -> float | None:
-    """Where a training stands when stage 2 has spent so much, on a line between its points over the logarithm
-    of the FLOPs; at its last point where it went no further, None before its first."""
+    """The measure of a training when stage 2 has spent so many FLOPs, interpolated between its points over
+    the logarithm of the FLOPs; that of its last point where it went no further, None before its first."""
     before: tuple[float, float] | None = None
     for steps, value in curve(seed, calls, measure):
         at = float(training_flops(row, steps))

@@ -1,5 +1,5 @@
-"""Class accuracy as `eval accuracy` measures it, by one classifier for all rows: its training costs more than
-all that it judges."""
+"""Class accuracy as `eval accuracy` measures it. One classifier judges all rows, for training it costs more
+than judging."""
 
 from __future__ import annotations
 

@@ -46,9 +46,10 @@ def write_page(out: Path, record: Mapping[str, Any]) -> None:
         f"and KVD are of {study['num_fvd_clips'] or study['num_clips']} of them, from as many training "
         "clips. Real held-out clips: class accuracy "
         f"{100 * real['accuracy']:.1f} %, FVD {cell([real['fvd']], 0)}, KVD {cell([real['kvd']], 3)}. Both "
-        "trainings see the same clips in the same order in every row; the learning rate of stage 2 ends "
-        "nowhere, so that a shorter training is the beginning of a longer one. FLOPs are counted, of matrix "
-        "products, convolutions and attention; LPIPS, the discriminator and encoding are not in them."
+        "trainings see the same clips in the same order in every row. With a constant learning rate after "
+        "warm-up, a shorter training of stage 2 is a prefix of a longer one, so one run gives every point. "
+        "FLOPs are counted, of matrix products, convolutions and attention; LPIPS, the discriminator and "
+        "encoding are not in them."
     )
     with_what = ", ".join(f"{name} {value}" for name, value in record["machine"].items())
     made = f"`{record['command']}` with {with_what}."

@@ -27,9 +27,10 @@ from vidtwin_gen.records.json_types import check_type
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
 
-NEAR = 0.05  # of the ends of both readings
+NEAR = 0.05  # a point closer than this to an end, relatively, is left out
 TAKEN = ("data", "features", "real")  # folders of a study beside those of its rows
-# A training whose learning rate ends nowhere is one run, of which every point is the end of a shorter one.
+# With a constant learning rate after warm-up, a shorter training is a prefix of a longer one, so one run
+# gives every point.
 CONSTANT = ["--lr_scheduler", "constant_with_warmup"]
 
 
