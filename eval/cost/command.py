@@ -22,13 +22,14 @@ from eval.cost.dit import dit_cost, example
 from eval.cost.flags import FIGURE_5_DIT, OF_THE_DIT, CostFlags
 from eval.cost.geometry import Tokenizer
 from eval.cost.measured_step import free_memory, measure_step
-from eval.cost.table import sentences, sources, tables
+from eval.cost.table import own_sentence, sentences, sources, tables
 from eval.cost.tokenizers import find, magvit_v2, published, unpublished
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_text
-from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.latents import LatentGrid, LatentLayout, PatchSize
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.records import AutoencoderCostResult, CostResult, CostRow, Crossover, Result
+from vidtwin_gen.records.cost import OWN
 
 # of a saved DiT's config, what its cost depends on and a row says
 SIZES_OF_A_ROW = (*OF_THE_DIT, "mlp_ratio", "conditioning")
@@ -92,12 +93,14 @@ def of_autoencoder(flags: CostFlags, name: str, device: torch.device) -> tuple[A
 
 class Run(NamedTuple):
     """What a saved autoencoder or pipeline has counted: its latents of a clip (num_frames, height, width),
-    and DiTs of these sizes. make_model: builds them; make_plain: those without the pipeline's own options."""
+    and DiTs of these sizes. patch_sizes: those at which MAGVIT-v2's latents are counted, too.
+    own_patch_size: the pipeline's. make_model: builds them; make_plain: without the pipeline's options."""
 
     layout: LatentLayout
     shape: tuple[int, int, int]
     sizes: Mapping[str, Mapping[str, Any]]
     patch_sizes: Sequence[int]
+    own_patch_size: PatchSize | None
     make_model: Callable[..., Any]
     make_plain: Callable[..., Any]
 
@@ -108,11 +111,13 @@ def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> Run:
     arguments, *_ = LatentTransformer.extract_init_dict(config)
     of_a_row = {"layout", "patch_size", *SIZES_OF_A_ROW}
     others = {name: value for name, value in arguments.items() if name not in of_a_row}
+    own = config["patch_size"]
     return Run(
         layout,
         adapter.clip_size(vae, layout),
-        {"this run": {name: config[name] for name in SIZES_OF_A_ROW if name in config}},
-        flags.patch_size or [_one_number(config["patch_size"], pipeline)],
+        {OWN: {name: config[name] for name in SIZES_OF_A_ROW if name in config}},
+        flags.patch_size or ([own] if isinstance(own, int) else []),
+        own,
         partial(LatentTransformer, **others),
         partial(LatentTransformer, num_classes=config["num_classes"]),
     )
@@ -121,34 +126,54 @@ def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> Run:
 def of_vae(flags: CostFlags, vae: Any) -> Run:
     shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     layout, make = adapter.latent_layout(vae, *shape), _make_model(flags)
-    return Run(layout, shape, flags.sizes, flags.patch_size or [1], make, make)
+    return Run(layout, shape, flags.sizes, flags.patch_size or [1], None, make, make)
 
 
 def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
-    """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip."""
+    """The latents of a saved autoencoder or pipeline beside MAGVIT-v2's at the same clip, and a pipeline's
+    DiT as it is, whose patch size may be by grid."""
     folder = flags.pipeline / "vae" if flags.pipeline else flags.vae
     assert folder is not None
     vae = load_video_autoencoder(folder)
     name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
     run = of_pipeline(flags, flags.pipeline, vae) if flags.pipeline else of_vae(flags, vae)
-    tokenizers = [Tokenizer(f"{name} (this run)", run.layout, run.shape, "the autoencoder measured")]
-    left_out = []
+    ours = Tokenizer(f"{name} ({OWN})", run.layout, run.shape, "the autoencoder measured")
+    others, left_out = list[Tokenizer](), list[dict[str, str]]()
     try:
-        tokenizers.append(magvit_v2(*run.shape))
+        others.append(magvit_v2(*run.shape))
+        if not run.patch_sizes:
+            raise ValueError(
+                f"the DiT's patch size {run.own_patch_size} is by grid, and MAGVIT-v2's latents have another "
+                "grid; --patch_size, one number or several, counts both with it"
+            )
     except ValueError as error:
         left_out.append({"tokenizer": "MAGVIT-v2", "reason": str(error)})
-    rows = count_rows(flags, tokenizers, run.sizes, run.patch_sizes, run.make_model)
+    rows = list[CostRow]()
+    if run.own_patch_size is None:
+        rows += count_rows(flags, [ours, *others], run.sizes, run.patch_sizes, run.make_model)
+    else:
+        if run.own_patch_size not in run.patch_sizes:
+            rows += count_rows(flags, [ours], run.sizes, [run.own_patch_size], run.make_model)
+        for patch_size in run.patch_sizes:  # another patch than its own is another DiT
+            name = ours.name if patch_size == run.own_patch_size else f"{ours.name[:-1]}'s latents)"
+            compared = [dataclasses.replace(ours, name=name), *others]
+            rows += count_rows(flags, compared, run.sizes, [patch_size], run.make_model)
+    check_measured(flags, rows)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
-    lines += sentences(rows) or [tables(rows)]
+    lines += [own_sentence(row) for row in rows if row.size == OWN and row.tokenizer == ours.name]
+    lines += sentences(rows)
+    if run.own_patch_size is None and not others:
+        lines.append(tables(rows))
     crossed: list[Crossover] = []
     if adapter.is_ours(vae) and not left_out:
-        configs = {tokenizers[0].name: vae.config, **dict(published_configs(["vidtwin-1"]))}
+        configs = {ours.name: vae.config, **dict(published_configs(["vidtwin-1"]))}
         crossed = crossovers(configs, run.patch_sizes)
     lines += map(str, crossed)
     paper_size_rows = None
     if flags.paper_size:
         of_the_paper, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
-        paper_size_rows = count_rows(flags, of_the_paper, figure_5, run.patch_sizes, run.make_plain)
+        paper_size_rows = count_rows(flags, of_the_paper, figure_5, run.patch_sizes or [1], run.make_plain)
+        check_measured(flags, paper_size_rows)
         lines += sentences(paper_size_rows)
     result = CostResult(
         command=flags.command,
@@ -165,6 +190,7 @@ def of_tokenizers(flags: CostFlags) -> tuple[CostResult, str]:
     names = flags.tokenizers or ["vidtwin-1", "magvit-v2"]
     left_out = unpublished() if names == ["all"] else []
     rows = count_rows(flags, find(names), flags.sizes, flags.patch_size or [1], _make_model(flags))
+    check_measured(flags, rows)
     table = tables(rows, left_out)
     crossed: list[Crossover] = []
     if "magvit-v2" in names or names == ["all"]:
@@ -184,7 +210,7 @@ def count_rows(
     flags: CostFlags,
     tokenizers: Sequence[Tokenizer],
     sizes: Mapping[str, Mapping[str, Any]],
-    patch_sizes: Sequence[int],
+    patch_sizes: Sequence[PatchSize],
     make_model: Callable[..., Any],
 ) -> list[CostRow]:
     """A row for each tokenizer under each transformer; with --measure what was measured beside it."""
@@ -202,9 +228,13 @@ def count_rows(
             make = partial(example, tokenizer.layout, make_model, **options)
             row = dataclasses.replace(row, measured=measure_row(row, make, make_model, flags))
         rows.append(row)
+    return rows
+
+
+def check_measured(flags: CostFlags, rows: Sequence[CostRow]) -> None:
+    """Raises ValueError where --measure found no row that fits."""
     if flags.measure and all("reason" in (row.measured or {}) for row in rows):
         raise ValueError(f"--measure: nothing fits: {(rows[0].measured or {})['reason']}")
-    return rows
 
 
 def measure_row(
@@ -231,12 +261,3 @@ def measure_row(
 
 def _make_model(flags: CostFlags) -> Callable[..., Any]:
     return partial(LatentTransformer, num_classes=flags.num_classes or 101)
-
-
-def _one_number(patch_size: Any, pipeline: Path) -> int:
-    if not isinstance(patch_size, int):
-        raise ValueError(
-            f"--pipeline {pipeline}: its DiT has the patch size {patch_size}, by grid, and MAGVIT-v2's "
-            "latents have another grid; give --patch_size, one number or several, to count both with"
-        )
-    return patch_size

@@ -28,14 +28,24 @@ def sentence(first: CostRow, other: CostRow) -> str:
 
 
 def sentences(rows: Sequence[CostRow]) -> list[str]:
-    """The first tokenizer against each other that has the same clip, for each transformer."""
-    lines = []
-    for first in (row for row in rows if row.tokenizer == rows[0].tokenizer):
-        for other in rows:
-            alike = all(getattr(first, name) == getattr(other, name) for name in (*ALIKE, "clip_shape"))
-            if alike and other.tokenizer != first.tokenizer:
-                lines.append(sentence(first, other))
-    return lines
+    """For each transformer its first row against each other that has the same clip."""
+    of_a_transformer: dict[str, list[CostRow]] = {}
+    for row in rows:
+        of_a_transformer.setdefault(str([getattr(row, name) for name in ALIKE]), []).append(row)
+    return [
+        sentence(first, other)
+        for first, *others in of_a_transformer.values()
+        for other in others
+        if other.clip_shape == first.clip_shape
+    ]
+
+
+def own_sentence(row: CostRow) -> str:
+    """What a pipeline's own DiT costs."""
+    return (
+        f"The pipeline's DiT ({dit(row)}), patch {row.patch_size}: {row.num_tokens:,} tokens, {_gflops(row)} "
+        f"GFLOPs forward, {_mib(row.peak_bytes)} MiB in training, predicted"
+    )
 
 
 def dit(row: CostRow) -> str:

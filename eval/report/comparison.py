@@ -14,6 +14,7 @@ from eval.report.published import published_groups
 from eval.report.runs import Record, Run
 from vidtwin_gen.records import AccuracyResult, CostResult, CostRow, FVDResult, ReconResult, kvd_text
 from vidtwin_gen.records.autoencoder import PART_TITLES
+from vidtwin_gen.records.cost import OWN
 
 NONE = "–"
 KINDS = "FRSACT"  # Fréchet and kernel distance, reconstruction, SSIM, accuracy, cost, time
@@ -170,8 +171,9 @@ def measurements(run: Run) -> Iterator[Measured]:
 
 
 def own_rows(cost: CostResult) -> list[CostRow]:
-    """The rows that are about the run's own latents, one for each way of counting."""
-    return [row for row in cost.rows if row.tokenizer.endswith("(this run)")]
+    """The rows that are about the run's own latents, one for each way of counting; of a pipeline its DiT as
+    it is, at no other patch."""
+    return [row for row in cost.rows if row.tokenizer.endswith(f"({OWN})")]
 
 
 def cost_protocol(row: CostRow) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from eval.report.page import Section, Table
 from eval.report.published import PublishedGroup
 from eval.report.runs import Run, not_here
 from vidtwin_gen.records import CostRow
+from vidtwin_gen.records.cost import OWN
 
 TABLE_TITLES = {"rows": "", "paper_size_rows": ": paper size, the sizes of its Figure 5"}
 BARS = {
@@ -148,9 +149,14 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
             if number.quantity not in (GENERATED, RECONSTRUCTED):
                 continue
             for row in own_rows(run.cost) if run.cost else ():
-                place = (number.quantity, number.key, json.dumps(cost_protocol(row)))
+                counted = cost_protocol(row)
+                patch = f"patch {_words(row.patch_size)}"
+                if row.size == OWN:
+                    patch = "each DiT at its own patch"
+                    del counted["patch_size"]
+                place = (number.quantity, number.key, json.dumps(counted))
                 title = f"{number.quantity}: {comparison.name(number)}"
-                axis = f"GFLOPs, forward, patch {_words(row.patch_size)}, batch {row.batch_size}"
+                axis = f"GFLOPs, forward, {patch}, batch {row.batch_size}"
                 panel = Panel(title, axis, number.quantity.split(",")[0], [], floors[number.key])
                 point = (run.name, row.forward_flops / 1e9, number.value)
                 panels.setdefault(place, panel).points.append(point)
@@ -230,7 +236,7 @@ def _further(value: Any, name: str = "") -> list[tuple[str, str]]:
 
 def _baseline(rows: Sequence[ShownRow], wanted: str) -> int:
     """The row that is called so, or VidTwin's, or the first."""
-    for name in (wanted, "(this run)", "VidTwin"):
+    for name in (wanted, f"({OWN})", "VidTwin"):
         for at, shown in enumerate(rows):
             if name and name.lower() in shown.row.tokenizer.lower():
                 return at

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 
 from vidtwin_gen.records.result import Result, make
 
+OWN = "this run"  # a run's own DiT, as the size of a row, and in brackets its latents as they are generated
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow:

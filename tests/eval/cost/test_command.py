@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main
 from eval.cost import command
 from eval.cost.command import measure_row
-from eval.cost.dit import dit_flops
+from eval.cost.dit import count_flops, dit_flops
 from eval.cost.flags import FIGURE_5_DIT, CostFlags
 from eval.cost.table import tables
+from eval.report.comparison import own_rows
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from tests.builders.autoencoders import WAN_CONFIG, build_autoencoder
 from tests.builders.commands import refused, run
@@ -57,7 +59,7 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     by_one = [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3)]
     assert rows_of(record) == [*by_one, *by_two] and "paper_size_rows" not in record
     told = capsys.readouterr().out
-    assert told.count(" GFLOPs forward") == 2
+    assert told.count(" GFLOPs forward") == 2 + 1  # and the DiT as it is
     for row in record["rows"]:  # what a sentence says can be checked
         assert sum(grid["num_tokens"] for grid in row["grids"]) == row["num_tokens"]
         assert sum(grid["num_elements"] for grid in row["grids"]) == row["num_elements"]
@@ -158,11 +160,29 @@ def test_clips_of_4k_and_1_frames_are_compared_as_far_as_it_goes(
     assert "| KLWan (this run) |" in printed
 
 
-def test_patch_sizes_by_grid_need_the_flag(
+def test_a_dit_with_patches_by_grid_is_counted_as_it_is(
     vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size={"structure": [1, 2, 2]})
-    out = tmp_path / "cost.json"
-    assert "give --patch_size" in refused(capsys, "cost", out, pipeline=pipeline)
-    record = run("cost", pipeline=pipeline, patch_size=1, out=out)
-    assert [patch_size for _, patch_size, _ in rows_of(record)] == [1, 1]
+    """MAGVIT-v2's latents have no such grids; at one number both are counted, of the run by another name."""
+    by_grid = {"structure": [1, 2, 2], "dynamics_x": [2, 1], "dynamics_y": [1, 2]}
+    pipeline = save_pipeline(vae, tmp_path / "pipeline", patch_size=by_grid)
+    own = (by_grid, vae.layout.num_tokens(by_grid))
+    record = run("cost", pipeline=pipeline, out=tmp_path / "cost.json")
+    (row,), (left_out,) = record["rows"], record["not_counted"]
+    assert (row["patch_size"], row["num_tokens"]) == own and "--patch_size, one number" in left_out["reason"]
+    assert "The pipeline's DiT (1 layers of width 16" in (told := capsys.readouterr().out)
+    assert f": {own[1]} tokens, " in told and "times" not in told
+    transformer = LatentTransformer.from_pretrained(pipeline, subfolder="transformer")
+    clip = torch.zeros(1, vae.layout.num_elements)
+    counted = count_flops(lambda: transformer(clip, torch.zeros(1), torch.zeros(1, dtype=torch.long)))
+    assert row["forward_flops"] == counted
+
+    record = run("cost", pipeline=pipeline, patch_size=1, out=tmp_path / "cost.json")
+    assert [(row["tokenizer"].partition(" ")[2], row["patch_size"]) for row in record["rows"]] == [
+        ("(this run)", by_grid),
+        ("(this run's latents)", 1),
+        ("(factors scaled to this clip)", 1),
+    ]
+    assert record["rows"][0]["forward_flops"] == counted and record["not_counted"] == []
+    assert "VidTwin (this run's latents) needs" in capsys.readouterr().out
+    assert [row.num_tokens for row in own_rows(CostResult.read(tmp_path / "cost.json"))] == [own[1]]

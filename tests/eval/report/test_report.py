@@ -44,6 +44,7 @@ from vidtwin_gen.records import (
     SensitivityResult,
 )
 from vidtwin_gen.records.autoencoder import AutoencoderResult
+from vidtwin_gen.records.cost import OWN
 
 OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 <scaled>", num_tokens=300)
 
@@ -180,6 +181,29 @@ def test_a_panel_holds_one_protocol(several: Path) -> None:
     assert first.points == [("first", 2.0, 321.5), ("second", 2.0, 222.2)]
     assert first.title == "FVD, generated: F1 quick-32" and first.floors.keys() == {"first", "second"}
     assert other.points == [("third", 2.0, 111.1)] and other.floors == {"third": 123.25}
+
+
+def test_a_panel_holds_the_dits_of_pipelines_each_at_its_own_patch(tmp_path: Path) -> None:
+    """Latents at one patch, of no pipeline, are plotted at that patch alone."""
+    for name, size, patch_size in (
+        ("one", OWN, {"structure": [2, 1, 1]}),
+        ("two", OWN, 2),
+        ("latents", "S", 1),
+        ("others", "S", 2),
+    ):
+        row = dataclasses.replace(ROW, size=size, patch_size=patch_size)
+        other = dataclasses.replace(row, tokenizer="VidTwin (this run's latents)", patch_size=1)
+        CostResult(command="", rows=[row, other]).write(tmp_path / name / "eval/cost.json")
+        fvd_result(10.0).write(tmp_path / name / "eval/fvd.json")
+    runs = read_runs([tmp_path / name for name in ("one", "two", "latents", "others")])
+    panels = quality_panels(compare(runs), runs)
+    assert sorted([point[0] for point in panel.points] for panel in panels) == [
+        ["latents"],
+        ["one", "two"],
+        ["others"],
+    ]
+    (own,) = (panel for panel in panels if len(panel.points) == 2)
+    assert "each DiT at its own patch" in own.cost_axis
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FVDProtocol)])
