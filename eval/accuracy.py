@@ -34,7 +34,12 @@ from vidtwin_gen.records import AccuracyResult, wilson_interval
 def measure_accuracy(flags: AccuracyFlags) -> None:
     """Several processes share the clips, those to train on and those that the classifier is asked about."""
     generated = read_generated(
-        flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
+        flags.generated,
+        flags.num_frames,
+        stride=flags.stride,
+        fps=flags.fps,
+        generated_stride=flags.generated_stride,
+        seed=flags.seed,
     )
     if generated.names is None:
         raise ValueError(
@@ -49,6 +54,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         for split in ("train", "test")
     )
     labels = torch.tensor([train.label(name) for name in generated.names])
+    train.tell_other_rate(generated.fps)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)
     model, num_train = shared_classifier(train, train_names, flags)
@@ -78,7 +84,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, shape)),
-        frame_rate=rate_text(flags.stride, flags.fps),
+        frame_rate=rate_text(flags.stride, flags.fps, flags.generated_stride),
         num_steps=flags.num_steps,
         horizontal_flip=flags.horizontal_flip,
         codec=generated.codec if generated.videos else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vidtwin_gen.flags import (
     DEVICE,
@@ -62,6 +62,13 @@ def generated_path(text: str) -> Path:
                 "`python -m pipelines generate --pipeline ... --out ...` writes beside generated.json"
             )
     return tensors
+
+
+def generated_stride_flag() -> Any:
+    return flag(
+        "of videos of --generated, in place of --stride or --fps: 1 where a video holds the frames of a clip",
+        type=positive,
+    )
 
 
 @dataclass(kw_only=True)
@@ -135,6 +142,7 @@ class AccuracyFlags(RealFlags):
         required=True,
     )
     num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
+    generated_stride: int | None = generated_stride_flag()
     num_clips: int | None = flag("real clips to train on, and to test on, at most", type=positive)
     num_steps: int = flag("training steps of the classifier", 160, type=positive)
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
@@ -152,6 +160,7 @@ class NearestFlags(RealFlags, StoringFlags):
         required=True,
     )
     num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
+    generated_stride: int | None = generated_stride_flag()
     windows_per_video: int = flag("random windows of each training video", 8, type=positive)
     vae: Path | None = flag(
         "autoencoder whose reconstructions of other training clips, which are copies, are looked at beside",
@@ -164,6 +173,7 @@ class NearestFlags(RealFlags, StoringFlags):
     num_pairs: int = flag("of the picture", 6, type=positive)
 
 
-def rate_text(stride: int | None, fps: float | None) -> str:
+def rate_text(stride: int | None, fps: float | None, generated_stride: int | None = None) -> str:
     """As records name it."""
-    return f"{fps:g} fps" if fps is not None else f"stride {stride or 1}"
+    real = f"{fps:g} fps" if fps is not None else f"stride {stride or 1}"
+    return real if generated_stride is None else f"{real}, of generated videos stride {generated_stride}"

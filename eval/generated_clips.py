@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from eval.clips import Clips, find_videos, prepare
 from eval.flags import Codec, Resize
-from vidtwin_gen.data.decoding.guarded import VideoError, codec_name, guarded
+from vidtwin_gen.data.decoding.guarded import VideoError, VideoTooShortError, codec_name, guarded
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.devices import by_the_first
@@ -40,7 +40,7 @@ class GeneratedClips:
         path: the file or folder. shape: (num_frames, height, width) of a clip.
         frames: (N, F, H, W, C) uint8, mapped from a file; None for the `videos` of a folder, of each of which
             a window is taken that its name and `window_seed` choose, at `rate` (stride, fps).
-        codec: of the videos.
+        codec: of the videos. fps: at which a file's clips are shown, where its record says so.
     """
 
     path: Path
@@ -52,6 +52,7 @@ class GeneratedClips:
     rate: dict[str, Any] = field(default_factory=dict)
     window_seed: int = 0
     codec: str = "none"
+    fps: float | None = None
 
     def __len__(self) -> int:
         return len(self.videos if self.frames is None else self.frames)
@@ -96,6 +97,7 @@ def read_generated(
     *,
     stride: int | None = None,
     fps: float | None = None,
+    generated_stride: int | None = None,
     seed: int = 0,
 ) -> GeneratedClips:
     """The clips.safetensors that `python -m pipelines generate` writes, with generated.json beside it for the
@@ -104,15 +106,23 @@ def read_generated(
     Args:
         num_frames: of a clip; None: all its frames.
         stride, fps: as for real clips, for videos: a file of ours has the frames that are compared.
+        generated_stride: in place of these.
         seed: of the windows.
 
     Raises:
-        ValueError: files that are damaged or hold something else, clips of another length, or videos of
-            several sizes.
+        ValueError: files that are damaged or hold something else, clips of another length, videos of
+            several sizes, or a stride of a file of ours.
     """
     path = Path(path).expanduser()
     if path.is_dir():
+        if generated_stride is not None:
+            stride, fps = generated_stride, None
         return by_the_first(lambda: _of_videos(path, num_frames, stride, fps, seed))
+    if generated_stride is not None:
+        raise ValueError(
+            f"--generated_stride {generated_stride} is of videos, and {path} holds the frames that are "
+            "compared: leave it out"
+        )
     clips = _of_file(path)
     if num_frames not in (None, clips.shape[0]):
         raise ValueError(
@@ -127,7 +137,7 @@ def _of_file(path: Path) -> GeneratedClips:
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
         names = dict(zip(record["class_labels"], record["class_names"], strict=True))
-        seed = record.get("seed")
+        seed, fps = record.get("seed"), record.get("fps")
         reading = path
         tensors = load_file(path)
         frames, labels = tensors["frames"], tensors["labels"]
@@ -146,7 +156,8 @@ def _of_file(path: Path) -> GeneratedClips:
         raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
     _, num_frames, height, width, _ = frames.shape
     asked = [names[label] for label in labels.tolist()]
-    return GeneratedClips(path, (num_frames, height, width), asked, seed, frames)
+    fps = float(fps) if isinstance(fps, (int, float)) else None
+    return GeneratedClips(path, (num_frames, height, width), asked, seed, frames, fps=fps)
 
 
 def _of_videos(
@@ -160,19 +171,22 @@ def _of_videos(
             f"{paths[0].relative_to(root)} and {paths[-1].relative_to(root)} are neither"
         )
     bad: list[str] = []
+    way_out = ""
     codecs, shapes = set[str](), dict[tuple[int, int, int], Path]()
     for path in paths:
         try:
             video = VideoWindows(path, num_frames or 1, size=1, stride=stride, fps=fps)
         except VideoError as error:
             bad.append(str(error))
+            if isinstance(error, VideoTooShortError) and (stride or 1, fps) != (1, None):
+                way_out = ". Where a video holds the frames of a clip and no more, --generated_stride 1"
             continue
         codecs.add(guarded(path, codec_name, path))
         length = num_frames or len(video.indices)
         shapes.setdefault((length, video.info.height, video.info.width), path)
     if bad:
         raise ValueError(
-            f"--generated {root}: {len(bad)} of {len(paths)} can't be read: {'; '.join(bad[:3])}"
+            f"--generated {root}: {len(bad)} of {len(paths)} can't be read: {'; '.join(bad[:3])}{way_out}"
         )
     if len(shapes) > 1:
         (one, first), (other, second) = list(shapes.items())[:2]

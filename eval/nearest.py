@@ -94,7 +94,12 @@ class Nearest:
 def measure_nearest(flags: NearestFlags) -> None:
     """Several processes share the clips, and a command that was killed goes on."""
     generated = read_generated(
-        flags.generated, flags.num_frames, stride=flags.stride, fps=flags.fps, seed=flags.seed
+        flags.generated,
+        flags.num_frames,
+        stride=flags.stride,
+        fps=flags.fps,
+        generated_stride=flags.generated_stride,
+        seed=flags.seed,
     )
     thumbnails, extraction = Thumbnails(), Extraction(flags)
     check_length(thumbnails, generated.shape[0])
@@ -102,6 +107,7 @@ def measure_nearest(flags: NearestFlags) -> None:
     train, test = (
         RealClips.of_split(flags.data, generated.shape, split, **reading) for split in ("train", "test")
     )
+    train.tell_other_rate(generated.fps)
     if test.num_videos < FEWEST_HELD_OUT:
         raise ValueError(
             f"--data {flags.data} has {test.num_videos} held-out videos, and {FEWEST_HELD_OUT} or more say "
@@ -162,7 +168,7 @@ def result_of(
         seed=flags.seed,
         fold=flags.fold,
         resolution="x".join(map(str, generated.shape)),
-        frame_rate=rate_text(flags.stride, flags.fps),
+        frame_rate=rate_text(flags.stride, flags.fps, flags.generated_stride),
         resize=RESIZE,
         codec=generated.codec if generated.videos else None,
         note=generated.note,

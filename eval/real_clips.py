@@ -107,10 +107,24 @@ class RealClips:
         return self._by_class(self.good)
 
     @property
+    def frame_rate(self) -> float:
+        """Of the clips, by most of the videos."""
+        return self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
+
+    @property
     def gif_fps(self) -> float:
         """The clips' frame rate, or the most that a GIF plays."""
-        rate = self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
-        return min(rate, GIF_FPS)
+        return min(self.frame_rate, GIF_FPS)
+
+    def tell_other_rate(self, generated_fps: float | None) -> None:
+        """Says so where generated clips show their frames much faster or slower than these do."""
+        if generated_fps and not 0.8 <= self.frame_rate / generated_fps <= 1.25:
+            taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"
+            print(
+                f"the generated clips have {generated_fps:.5g} frames a second, real ones by {taken} "
+                f"{self.frame_rate:.5g}: motion of one speed is compared with motion of another, unless "
+                "--stride or --fps is that which the generator's latents were encoded with"
+            )
 
     def label(self, name: str) -> int:
         if name not in self.class_names:

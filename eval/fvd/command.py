@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -48,6 +49,8 @@ def measure_fvd(flags: FVDFlags) -> None:
         names = wanted_names(settings, generated[0], real)
     else:
         raise ValueError("give the real videos, --data, or their statistics, --reference")
+    if real is not None:
+        real.tell_other_rate(generated[0].fps)
     # refused before anything is computed
     chosen = [chosen_clips(settings, clips, names) for clips in generated]
     try:
@@ -69,7 +72,10 @@ def measure_fvd(flags: FVDFlags) -> None:
         for clips, indices in zip(generated, chosen, strict=True)
     ]
     if processes().is_main_process:
-        result = result_of(settings, settings.record(extractor), generated, values, reference, floor)
+        record = settings.record(extractor)
+        if flags.generated_stride is not None:
+            record = dataclasses.replace(record, generated_stride=flags.generated_stride)
+        result = result_of(settings, record, generated, values, reference, floor)
         result.write(flags.out)
         print(describe(result))
 
@@ -173,9 +179,15 @@ def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedCli
         stride, fps = known.stride, known.fps
     if known and known.generated_stride is not None:
         stride, fps = known.generated_stride, None
+        if flags.generated_stride not in (None, stride):
+            raise ValueError(
+                f"--generated_stride {flags.generated_stride}: {known.name} is defined with {stride}; leave "
+                "it out"
+            )
     seed = flags.seed if flags.seed is not None else reference.protocol.seed if reference else 0
     length = num_frames or (known.num_frames if known else None)
-    return [read_generated(path, length, stride=stride, fps=fps, seed=seed) for path in flags.generated]
+    read = partial(read_generated, stride=stride, fps=fps, generated_stride=flags.generated_stride, seed=seed)
+    return [read(path, length) for path in flags.generated]
 
 
 def write_missing(flags: FVDFlags, reason: str) -> None:

@@ -18,6 +18,7 @@ from eval.flags import (
     Split,
     data_folder,
     generated_path,
+    generated_stride_flag,
     pipeline_folder,
     vae_folder,
 )
@@ -51,6 +52,7 @@ class FVDFlags(ProtocolFlags):
     num_frames: int | None = flag(
         "of a clip of those videos; left out: the protocol's, or all", type=positive
     )
+    generated_stride: int | None = generated_stride_flag()
     reference: Path | None = flag(
         "real statistics, the file that `python -m eval reference` wrote, in place of --data", type=Path
     )

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from eval.__main__ import main
 from eval.generated_clips import GeneratedClips, read_generated
+from eval.real_clips import RealClips
 from tests.builders.clips import drifting_clips
-from tests.builders.commands import refused
+from tests.builders.commands import refused, run
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.writing import write_video
 
@@ -119,6 +120,49 @@ def test_videos_that_make_no_set_are_refused_by_path(videos: Path, tmp_path: Pat
     write_video(tmp_path / "Bad/a.mp4", drifting_clips(1, 0, (10, 16, 24))[0], fps=8)
     refuses("a.mp4", "10x16x24", "12x16x24", "--num_frames")
     assert read_generated(tmp_path, 10).shape == (10, 16, 24)
+
+
+def test_videos_of_a_clips_frames_are_read_whole(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At another stride than the real ones, which every measure and its record names."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "Left").symlink_to(videos / "Left")
+    with pytest.raises(ValueError, match="6 at stride=2.*no more, --generated_stride 1"):
+        read_generated(tmp_path / "set", 12, stride=2)
+    with pytest.raises(ValueError, match="--generated_stride 1"):
+        read_generated(tmp_path / "set", 12, fps=4.0)
+    whole = read_generated(tmp_path / "set", 12, stride=2, generated_stride=1)
+    assert torch.equal(whole.clip(0), read_generated(tmp_path / "set", 12).clip(0))
+    assert len(read_generated(tmp_path / "set", stride=2, generated_stride=3).clip(0)) == 4
+
+    frames = {"frames": torch.zeros(1, 12, 16, 24, 3, dtype=torch.uint8), "labels": torch.tensor([0])}
+    (tmp_path / "file").mkdir()
+    file = write(tmp_path / "file", frames, {"class_labels": [0], "class_names": ["Left"]})
+    with pytest.raises(ValueError, match="--generated_stride 1 is of videos"):
+        read_generated(file, 12, generated_stride=1)
+
+    data = tmp_path / "data"
+    (data / "Left").mkdir(parents=True)
+    for number in range(12):
+        clip = drifting_clips(1, number, (24, 16, 24))[0]
+        write_video(data / "Left" / f"v_Left_g{number}_c01.mp4", clip, fps=16)
+    out, flags = tmp_path / "eval.json", {"data": data, "stride": 2, "generated": tmp_path / "set"}
+    record = run("accuracy", **flags, generated_stride=1, num_steps=1, out=out)
+    assert record["frame_rate"] == "stride 2, of generated videos stride 1"
+    assert record["resolution"] == "12x16x24"
+    assert "no more, --generated_stride 1" in refused(
+        capsys, "accuracy", tmp_path / "none.json", num_frames=12, **flags
+    )
+
+
+def test_clips_of_another_speed_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", drifting_clips(1, number, (12, 16, 24))[0], fps=16)
+    real = RealClips.of_files([tmp_path], (4, 16, 24), stride=2)
+    for fps, told in ((8.0, False), (9.5, False), (16.0, True), (4.0, True), (None, False)):
+        real.tell_other_rate(fps)
+        assert ("frames a second, real ones by --stride 2 8: motion" in capsys.readouterr().out) == told
 
 
 def test_accuracy_is_of_videos_with_classes(

@@ -252,6 +252,22 @@ def test_videos_of_any_generator_are_measured(
     said = refused(capsys, "fvd", tmp_path / "short.json", generated=tensors, num_frames=3, **flags)
     assert "clips of 4 frames" in said and "clips of 3" in said
 
+    flags |= {"generated": videos, "stride": 2}  # real clips of frames twice as far apart
+    record = run("fvd", tmp_path / "stride.json", **flags, generated_stride=1)
+    assert (record["protocol"]["stride"], record["protocol"]["generated_stride"]) == (2, 1)
+    assert record["fvd"] != same["fvd"]
+    statistics = tmp_path / "real.safetensors"
+    real = {"height": 16, "width": 16, "num_frames": 4, "protocol": "quick-12", "no_floors": True}
+    run("reference", statistics, data=data, split="all", stride=2, **real)
+    measured = {"generated": videos, "generated_stride": 1, "reference": statistics, "no_floors": True}
+    again = run("fvd", tmp_path / "again.json", **measured)
+    assert again["fvd"] == pytest.approx(record["fvd"], rel=1e-9)
+    said = refused(capsys, "fvd", tmp_path / "none.json", num_frames=4, **flags)
+    assert "no more, --generated_stride 1" in said
+    vrae = {"data": data, "generated": videos, "protocol": "vrae-2048", "generated_stride": 2}
+    said = refused(capsys, "fvd", tmp_path / "none.json", **vrae)
+    assert "--generated_stride 2: vrae-2048 is defined with 1" in said
+
 
 def in_process(rank: int, words: list[str], folder: Path) -> None:
     main(words)
