@@ -135,7 +135,7 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     folder = flags.pipeline / "vae" if flags.pipeline else flags.vae
     assert folder is not None
     vae = load_video_autoencoder(folder)
-    name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__.removeprefix("Autoencoder")
+    name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__
     run = of_pipeline(flags, flags.pipeline, vae) if flags.pipeline else of_vae(flags, vae)
     ours = Tokenizer(f"{name} ({OWN})", run.layout, run.shape, "the autoencoder measured")
     others, left_out = list[Tokenizer](), list[dict[str, str]]()

@@ -157,7 +157,7 @@ def test_clips_of_4k_and_1_frames_are_compared_as_far_as_it_goes(
     (row,), (left_out,) = record["rows"], record["not_counted"]
     assert row["num_tokens"] == 9 * 5 * 8 and "17 x 20 x 32" in left_out["reason"]
     assert "MAGVIT-v2 is not counted: MAGVIT-v2 divides" in (printed := capsys.readouterr().out)
-    assert "| KLWan (this run) |" in printed
+    assert "| AutoencoderKLWan (this run) |" in printed
 
 
 def test_a_dit_with_patches_by_grid_is_counted_as_it_is(
