@@ -45,6 +45,7 @@ from vidtwin_gen.models.alignment import AlignmentHead
 from vidtwin_gen.models.parametrization import (
     PREDICTION_TYPES,
     interpolate,
+    noise_shift,
     timestep_of,
     velocity,
     velocity_from_x0,
@@ -235,7 +236,7 @@ def training_example(
         alpha_bar = diffusion.alphas_bar(latents.device)[timestep]
         return diffusion.diffuse(latents, noise, alpha_bar), timestep, latents
     mean, std = config.logit_mean, config.logit_std
-    shift = diffusion.noise_shift(config.shift, latents.shape[1])
+    shift = noise_shift(config.shift, latents.shape[1])
     sigma = draw(partial(diffusion.sample_sigmas, logit_mean=mean, logit_std=std, shift=shift))
     noisy = interpolate(latents, noise, sigma)
     if config.prediction == "x0":

@@ -32,7 +32,7 @@ from pipelines.guidance import (
 from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
-from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps
+from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps, trained_shift
 from pipelines.sharing.saving import SharingMixin
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -136,6 +136,11 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         return super().from_pipe(pipeline, **{**shared, **kwargs})
 
     @property
+    def trained_shift(self) -> float | None:
+        """The shift of the noise levels that the transformer was trained with, where `training` says it."""
+        return trained_shift(self.config.training, self.transformer.layout.num_elements)
+
+    @property
     def guidance_scale(self) -> float:
         return self._guidance_scale
 
@@ -192,7 +197,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         num_resamples: int,
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
-        check_scheduler(self.scheduler, self.transformer.config.prediction_type)
+        check_scheduler(self.scheduler, self.transformer.config.prediction_type, self.trained_shift)
         check_guidance(
             self.guidance_scale,
             self.guidance_interval,
@@ -386,7 +391,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         )
         device = self._execution_device
         # before the noise is scaled: some schedulers know their init_noise_sigma only afterwards
-        times, num_steps = set_timesteps(self.scheduler, num_inference_steps, device, timesteps, sigmas)
+        times, num_steps = set_timesteps(
+            self.scheduler, num_inference_steps, device, timesteps, sigmas, shift=self.trained_shift
+        )
         self._num_timesteps = len(times)
         if guider is not None:
             rehearse(guider, self.transformer, num_steps)

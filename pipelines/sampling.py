@@ -47,7 +47,7 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
         transformer = LatentTransformer.from_pretrained(folder / "transformer", dtype=dtype)
     with loading(f"--pipeline {folder}", COPY):
         pipe = VidTwinPipeline.from_pretrained(folder, vae=vae, transformer=transformer)
-    check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type)
+    check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type, pipe.trained_shift)
     scales = flags.guidance_scale, flags.guidance_interval, 0.0, flags.internal_guidance_scale
     check_guidance(*scales, pipe.transformer)
     pipe = pipe.to(device)

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
-from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, interpolate, timestep_of, x0_from_velocity
+from vidtwin_gen.models.parametrization import (
+    NUM_TRAIN_TIMESTEPS,
+    interpolate,
+    noise_shift,
+    timestep_of,
+    x0_from_velocity,
+)
 
 # Settings that a scheduler must have where it has the setting at all.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -60,6 +66,7 @@ UNFIT = {
     "SCMScheduler",
     "UnCLIPScheduler",
 }
+UNFIT_FOR_FLOWS = {"DEISMultistepScheduler", "SASolverScheduler"}  # their noise levels end above 0
 # Settings by which solvers for DDPM have a flow's noise levels; others lie beyond 1, or end short of 0.
 OTHER_SIGMAS = {
     "use_karras_sigmas": False,
@@ -75,10 +82,8 @@ EXPECTED = {
     "sample": "x0 of a DDPM, for DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler or others that "
     "take prediction_type='sample'",
 }
-WAY_OUT = {
-    "flow_prediction": "FlowMatchEulerDiscreteScheduler()",
-    "sample": "DDIMScheduler(prediction_type='sample', clip_sample=False)",
-}
+FOR_SAMPLE = "DDIMScheduler(prediction_type='sample', clip_sample=False)"
+NO_SHIFT_KNOWN = ", where ... is the --shift that train_dit.py had, 1 where it had none"
 
 # Those that a reader is offered; the saved one comes first.
 OFFERED = {
@@ -103,7 +108,7 @@ def offered_schedulers(scheduler: Any, prediction_type: str) -> dict[str, dict[s
         wanted |= SETTINGS_OF_CLASS.get(name, {})
         if prediction_type == "flow_prediction":
             wanted |= OTHER_SIGMAS
-        wanted |= dict.fromkeys(SHIFTS, config.get("shift", config.get("flow_shift", 1.0)))
+        wanted |= dict.fromkeys(SHIFTS, given_shift(scheduler) or 1.0)
         settings = {
             key: value
             for key, value in wanted.items()
@@ -113,8 +118,33 @@ def offered_schedulers(scheduler: Any, prediction_type: str) -> dict[str, dict[s
     return offered
 
 
-def check_scheduler(scheduler: Any, prediction_type: str) -> None:
+def trained_shift(training: Any, num_elements: int) -> float | None:
+    """The shift of the noise levels that a flow was trained with, from a pipeline's record of its `training`;
+    None where it has none."""
+    try:
+        return noise_shift(training["flags"]["shift"], num_elements)
+    except (KeyError, TypeError, ValueError):  # or a record that somebody wrote
+        return None
+
+
+def given_shift(scheduler: Any) -> float | None:
+    """The shift that a scheduler was given, or else the one that `from_config` kept of the scheduler before;
+    None where it has a default alone."""
+    given = SHIFTS - set(scheduler.config.get("_use_default_values", ()))  # which `from_config` forgets
+    configs = (known_settings(scheduler), scheduler.config)
+    values = (config[name] for config in configs for name in sorted(given & config.keys()))
+    return next(filter(_is_shift, values), None)
+
+
+def _is_shift(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
+
+
+def check_scheduler(scheduler: Any, prediction_type: str, shift: float | None = None) -> None:
     """That a scheduler makes samples of what a transformer of this `prediction_type` predicts.
+
+    Args:
+        shift: that the transformer was trained with, see `trained_shift`.
 
     Raises:
         ValueError: it does not; says which schedulers do and the line to type.
@@ -123,8 +153,10 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
     right_family = "prediction_type" in known  # those for DDPM have the setting
     if prediction_type == "flow_prediction":
         right_family = is_flow_matching(scheduler) or "use_flow_sigmas" in known
+        right_family &= name not in UNFIT_FOR_FLOWS
     if not right_family or name in UNFIT:
-        found, line = f"pipe.scheduler is a {name}", WAY_OUT[prediction_type]
+        found = f"pipe.scheduler is a {name}"
+        line = FOR_SAMPLE if prediction_type == "sample" else _flow_match_euler(scheduler, shift)
     else:
         wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL
         if known.get("final_sigmas_type") == "zero":
@@ -132,18 +164,45 @@ def check_scheduler(scheduler: Any, prediction_type: str) -> None:
         settings = {key: value for key, value in wanted.items() if known.get(key, value) != value}
         if str(known.get("variance_type")).startswith("learned"):  # which the transformer does not predict
             settings["variance_type"] = "fixed_small"
-        for key in SHIFTS & known.keys():
-            if not (isinstance(known[key], (int, float)) and 0 < known[key] < math.inf):
-                settings[key] = 1.0
+        settings |= {key: 1.0 for key in SHIFTS & known.keys() if not _is_shift(known[key])}
         if not settings:
             return
         values = ", ".join(f"{key}={known[key]!r}" for key in settings)
-        changes = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         found = f"pipe.scheduler is a {name} with {values}"
-        line = f"{name}.from_config(pipe.scheduler.config, {changes})"
+        if prediction_type == "flow_prediction":
+            if "use_flow_sigmas" in known:
+                wanted = OTHER_SIGMAS | SETTINGS_OF_CLASS.get(name, {})
+                settings |= {key: value for key, value in wanted.items() if known.get(key, value) != value}
+            settings |= _shift_to_give(scheduler, shift)
+        line = _from_config(name, settings)
     raise ValueError(
         f"{found}; the transformer predicts {EXPECTED[prediction_type]}. Assign pipe.scheduler = {line}"
     )
+
+
+def _from_config(name: str, settings: dict[str, Any]) -> str:
+    """The line that makes a scheduler of the pipeline's own, with other settings."""
+    changes = ", ".join(f"{key}={'...' if value is ... else repr(value)}" for key, value in settings.items())
+    line = f"{name}.from_config(pipe.scheduler.config, {changes})"
+    return line + NO_SHIFT_KNOWN if ... in settings.values() else line
+
+
+def _flow_match_euler(scheduler: Any, shift: float | None) -> str:
+    """The line that makes the scheduler of the training."""
+    shift = shift or given_shift(scheduler)
+    return f"FlowMatchEulerDiscreteScheduler(shift={shift or '...'})" + ("" if shift else NO_SHIFT_KNOWN)
+
+
+def _shift_to_give(scheduler: Any, shift: float | None) -> dict[str, Any]:
+    """The trained shift by the name that the scheduler has for it, ... where it is not known; nothing where
+    somebody has chosen another, or the scheduler has it."""
+    known, shift = known_settings(scheduler), shift or given_shift(scheduler)
+    defaults = scheduler.config.get("_use_default_values", ())
+    return {
+        key: shift or ...
+        for key in SHIFTS & known.keys()
+        if (key in defaults or not _is_shift(known[key])) and known[key] != shift
+    }
 
 
 def known_settings(scheduler: Any) -> dict[str, Any]:
@@ -163,8 +222,10 @@ def set_timesteps(
     device: torch.device,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
+    *,
+    shift: float | None = None,
 ) -> tuple[torch.Tensor, int]:
-    """Prepares a scheduler for one run from its first step.
+    """Prepares a scheduler for one run from its first step. `shift` as for `check_scheduler`.
 
     Returns:
         Its timesteps, one per call of the model, and the number of steps, which those of a second-order
@@ -178,7 +239,7 @@ def set_timesteps(
     if has_flow_sigmas and timesteps is not None:  # some fail, some take their own all the same
         raise ValueError(
             f"{type(scheduler).__name__} takes no timesteps for a flow, got {list(timesteps)}: leave them "
-            f"out, or assign pipe.scheduler = {WAY_OUT['flow_prediction']}, which does"
+            f"out, or assign a scheduler that does: pipe.scheduler = {_flow_match_euler(scheduler, shift)}"
         )
     schedules = [("timesteps", timesteps, float(NUM_TRAIN_TIMESTEPS))]
     schedules += [("sigmas", sigmas, 1.0 if is_flow_matching(scheduler) else math.inf)]
@@ -191,13 +252,13 @@ def set_timesteps(
     levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
     retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
     if has_flow_sigmas:
-        check_flow_sigmas(scheduler)
+        check_flow_sigmas(scheduler, shift)
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
 
 
-def check_flow_sigmas(scheduler: Any) -> None:
+def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
     """Raises ValueError where a solver for DDPM, told to be a flow's, has other noise levels: where they rise
     beyond 1 it computes NaN, and where they end above 0 it leaves noise in the clip."""
     sigmas, name = scheduler.sigmas.double(), type(scheduler).__name__
@@ -206,8 +267,9 @@ def check_flow_sigmas(scheduler: Any) -> None:
     known = known_settings(scheduler)
     other = {key: value for key, value in OTHER_SIGMAS.items() if known.get(key, value) != value}
     values = ", ".join(f"{key}={known[key]!r}" for key in other)
-    changes = ", ".join(f"{key}={value!r}" for key, value in other.items())
-    line = f"{name}.from_config(pipe.scheduler.config, {changes})" if other else WAY_OUT["flow_prediction"]
+    line = _flow_match_euler(scheduler, shift)
+    if other:
+        line = _from_config(name, other | _shift_to_give(scheduler, shift))
     raise ValueError(
         f"pipe.scheduler is a {name}{' with ' + values if other else ''}, whose noise levels go from "
         f"{sigmas[0]:.4g} to {sigmas[-1]:.4g}; a flow's fall from at most 1 to 0. Assign pipe.scheduler = "

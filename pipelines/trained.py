@@ -16,12 +16,13 @@ from autoencoder.loading import load_video_autoencoder
 from pipelines.flags import CheckpointFlags
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
-from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import load_latents
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import column
+from vidtwin_gen.diffusion import make_scheduler
 from vidtwin_gen.files import new_or_same_folder, read_json
+from vidtwin_gen.models.parametrization import noise_shift
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, saved_progress
 from vidtwin_gen.training.config import RECORD
@@ -64,9 +65,7 @@ def make_pipeline(
     return VidTwinPipeline(
         vae,
         transformer,
-        diffusion.make_scheduler(
-            config.objective, diffusion.noise_shift(config.shift, transformer.layout.num_elements)
-        ),
+        make_scheduler(config.objective, noise_shift(config.shift, transformer.layout.num_elements)),
         metadata["class_names"],
         fps=metadata["fps"],
         training=training_record(config, metadata, num_processes),

@@ -14,7 +14,6 @@ here they are DDPM's linear ones, and `DDIMScheduler` samples what is trained.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import get_args
@@ -27,8 +26,6 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.objectives import LossWeighting, Objective
 from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, column
-
-REFERENCE_ELEMENTS = 4096  # latents of so many numbers need no shift: Stable Diffusion 3's by one channel
 
 
 def make_scheduler(objective: Objective, shift: float = 1.0) -> SchedulerMixin:
@@ -77,12 +74,6 @@ def sample_sigmas(
 def shift_sigma(sigma: torch.Tensor, shift: float) -> torch.Tensor:
     """shift sigma / (1 + (shift - 1) sigma) (Esser et al., Equation 23)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
-
-
-def noise_shift(shift: str, num_elements: int) -> float:
-    """`shift` as a number; of "auto" sqrt(num_elements / 4096): the more numbers share their information, the
-    more noise it takes to hide it (Esser et al., section 5.3.2; RAE, arXiv 2510.11690, section 4.3)."""
-    return math.sqrt(num_elements / REFERENCE_ELEMENTS) if shift == "auto" else float(shift)
 
 
 def sample_timesteps(batch_size: int, generator: torch.Generator) -> torch.Tensor:

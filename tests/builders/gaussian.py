@@ -82,13 +82,17 @@ def eigenvectors(layout: LatentLayout) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.linalg.eigh(matrix)
 
 
-def build_gaussian(scheduler: Any, prediction_type: str = "flow_prediction") -> VidTwinPipeline:
+def build_gaussian(
+    scheduler: Any, prediction_type: str = "flow_prediction", shift: str | None = "1.0"
+) -> VidTwinPipeline:
+    """`shift`: the training's, on record; None: there is no record."""
     vae = build_pipeline().vae
     sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 1}
     denoiser = GaussianDenoiser(
         vae.layout.to_config(), len(NAMES), prediction_type=prediction_type, **sizes
     ).eval()
-    pipe = VidTwinPipeline(vae, denoiser, scheduler, class_names=NAMES)
+    training = None if shift is None else {"flags": {"shift": shift}}
+    pipe = VidTwinPipeline(vae, denoiser, scheduler, class_names=NAMES, training=training)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -15,6 +15,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
+    SASolverScheduler,
     UniPCMultistepScheduler,
 )
 from diffusers.utils import DummyObject
@@ -157,16 +159,108 @@ def test_a_scheduler_of_the_wrong_kind_is_refused_with_the_line_that_helps(predi
     pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(ValueError, match=seen) as error:
         generate(pipe)
-    line = str(error.value).split("Assign pipe.scheduler = ")[1]
-    pipe.scheduler = eval(line, globals() | {"pipe": pipe})
+    assign_as_told(pipe, error)
     check_scheduler(pipe.scheduler, prediction_type)
     assert type(pipe.scheduler) is type(scheduler)
+
+
+def assign_as_told(pipe, error):
+    line = str(error.value).split("pipe.scheduler = ")[-1]
+    pipe.scheduler = eval(line, globals() | {"pipe": pipe})
+
+
+TRAINED = FlowMatchEulerDiscreteScheduler(shift=2.0)
+REFUSED = {
+    "ddim": DDIMScheduler(),
+    "pndm": PNDMScheduler(),
+    "unipc": UniPCMultistepScheduler(),
+    "unipc, its shift alone": UniPCMultistepScheduler(**FLOW, flow_shift=0.0),
+    "unipc, for ddpm": UniPCMultistepScheduler(
+        **X0, use_karras_sigmas=True, final_sigmas_type="sigma_min", solver_type="bh1"
+    ),
+    "dpm": DPMSolverMultistepScheduler(),
+    "dpm, for ddpm": DPMSolverMultistepScheduler(**X0, use_karras_sigmas=True),
+    "dpm, its noise levels alone": DPMSolverMultistepScheduler(**FLOW, use_lu_lambdas=True),
+    "dpm singlestep": DPMSolverSinglestepScheduler(),
+    "deis": DEISMultistepScheduler(),
+    "deis, of a flow": DEISMultistepScheduler(**FLOW),
+    "sa": SASolverScheduler(),
+    "euler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=100),
+    "heun": FlowMatchHeunDiscreteScheduler(num_train_timesteps=100),
+}
+
+
+@pytest.mark.parametrize("known_by", ["record", "config"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_line_that_helps_gives_the_noise_levels_of_the_training(name, known_by):
+    refused = REFUSED[name]
+    if known_by == "config":  # made of the pipeline's scheduler, with settings of its own
+        own = {*inspect.signature(type(refused).__init__).parameters} - {*refused.config._use_default_values}
+        own_settings = {key: refused.config[key] for key in own if key in refused.config}
+        refused = type(refused).from_config(TRAINED.config, **own_settings)
+    pipe = build_gaussian(refused, shift="2.0" if known_by == "record" else None)
+    steps = UNGUIDED | {"num_inference_steps": 8}
+    with pytest.raises(ValueError, match="Assign pipe.scheduler = ") as error:
+        generate(pipe, **steps)
+    assign_as_told(pipe, error)
+    assert generate(pipe, **steps).isfinite().all()
+    sigmas = pipe.scheduler.sigmas[pipe.scheduler.sigmas > 0].unique()
+    if "FlowMatch" in type(pipe.scheduler).__name__:
+        TRAINED.set_timesteps(8)
+        torch.testing.assert_close(sigmas, TRAINED.sigmas[TRAINED.sigmas > 0].unique())
+    unshifted = sigmas / (2 - sigmas)  # others end elsewhere, with levels as far apart
+    torch.testing.assert_close(unshifted.diff(), unshifted.diff().mean().expand(7), atol=1e-3, rtol=0)
+    assert sigmas[-1] == pytest.approx(1, abs=1e-3)
+
+
+def test_where_the_trained_shift_is_not_known_the_line_says_which_number_it_is():
+    for scheduler, line in (
+        (DDIMScheduler(), "FlowMatchEulerDiscreteScheduler(shift=...), where ... is the --shift that"),
+        (UniPCMultistepScheduler(**FLOW, thresholding=True), "thresholding=False, flow_shift=...), where"),
+    ):
+        with pytest.raises(ValueError) as error:
+            generate(build_gaussian(scheduler, shift=None))
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "shift", "line"),
+    [
+        (
+            DDIMScheduler.from_config(UniPCMultistepScheduler(**FLOW, flow_shift=3.0).config),
+            None,
+            "shift=3.0)",
+        ),
+        (DDIMScheduler(), "auto", f"shift={(192 / 4096) ** 0.5})"),
+        (DDIMScheduler.from_config(TRAINED.config), "3.0", "shift=3.0)"),
+        (SASolverScheduler.from_config(TRAINED.config, **FLOW), None, "shift=2.0)"),
+    ],
+)
+def test_where_the_trained_shift_is_looked_for(scheduler, shift, line):
+    pipe = build_gaussian(scheduler, shift=shift)
+    with pytest.raises(ValueError) as error:
+        generate(pipe)
+    assert str(error.value).endswith(f"Assign pipe.scheduler = FlowMatchEulerDiscreteScheduler({line}")
+
+
+def test_a_shift_that_somebody_chose_stays():
+    pipe = build_gaussian(UniPCMultistepScheduler(**FLOW, thresholding=True, flow_shift=3.0), shift="2.0")
+    with pytest.raises(ValueError, match="Assign pipe.scheduler = ") as error:
+        generate(pipe)
+    assign_as_told(pipe, error)
+    assert pipe.scheduler.config.flow_shift == 3.0 and not pipe.scheduler.config.thresholding
 
 
 @pytest.mark.parametrize(
     ("prediction_type", "scheduler", "way_out"),
     [
-        ("flow_prediction", DDIMScheduler(**X0, clip_sample=False), "FlowMatchEulerDiscreteScheduler()"),
+        (
+            "flow_prediction",
+            DDIMScheduler(**X0, clip_sample=False),
+            "FlowMatchEulerDiscreteScheduler(shift=1",
+        ),
+        ("flow_prediction", DEISMultistepScheduler(**FLOW), "FlowMatchEulerDiscreteScheduler(shift=1.0)"),
+        ("flow_prediction", SASolverScheduler(**FLOW), "FlowMatchEulerDiscreteScheduler(shift=1.0)"),
         ("sample", FlowMatchEulerDiscreteScheduler(), "DDIMScheduler(prediction_type='sample'"),
     ],
 )
@@ -181,7 +275,7 @@ def test_a_network_of_x0_takes_the_schedulers_of_a_flow():
     pipe = build_pipeline(predicts_x0=True)
     for scheduler in (DDIMScheduler(**X0, clip_sample=False), DDIMScheduler(), DDPMScheduler()):
         pipe.scheduler = scheduler
-        with pytest.raises(ValueError, match=r"velocity of a flow.* = FlowMatchEulerDiscreteScheduler\(\)"):
+        with pytest.raises(ValueError, match=r"velocity of a flow.* = FlowMatchEulerDiscreteScheduler\("):
             generate(pipe)
     for scheduler in (FlowMatchHeunDiscreteScheduler(), UniPCMultistepScheduler(**FLOW)):
         pipe.scheduler = scheduler
@@ -254,7 +348,6 @@ def test_what_is_not_refused_samples_the_distribution(name, prediction_type):
         (UniPCMultistepScheduler(**FLOW, use_exponential_sigmas=True), "use_exponential_sigmas=True"),
         (UniPCMultistepScheduler(**FLOW, final_sigmas_type="sigma_min"), "final_sigmas_type='sigma_min'"),
         (UniPCMultistepScheduler(**FLOW, solver_type="bh1"), "solver_type='bh1'"),
-        (DEISMultistepScheduler(**FLOW), "is a DEISMultistepScheduler, whose noise levels"),
     ],
 )
 def test_noise_levels_that_are_no_flows_are_refused_before_the_first_step(scheduler, seen):
@@ -263,7 +356,7 @@ def test_noise_levels_that_are_no_flows_are_refused_before_the_first_step(schedu
     with pytest.raises(ValueError, match=seen) as error:
         generate(pipe)
     hook.remove()
-    pipe.scheduler = eval(str(error.value).split("Assign pipe.scheduler = ")[1], globals() | {"pipe": pipe})
+    assign_as_told(pipe, error)
     assert generate(pipe, **UNGUIDED).isfinite().all()
 
 

@@ -6,13 +6,22 @@ sigma (B,) is the share of noise, 0 the data and 1 the noise, as in Stable Diffu
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from vidtwin_gen.models.objectives import Objective
 
 NUM_TRAIN_TIMESTEPS = 1000  # the scale of timesteps in every diffusers scheduler
+REFERENCE_ELEMENTS = 4096  # latents of so many numbers need no shift: Stable Diffusion 3's by one channel
 MIN_SIGMA = 0.05  # by which an error of x_0 is divided at least (arXiv 2511.13720)
 PREDICTION_TYPES: dict[Objective, str] = {"flow": "flow_prediction", "paper": "sample"}
+
+
+def noise_shift(shift: str, num_elements: int) -> float:
+    """`shift` as a number; of "auto" sqrt(num_elements / 4096): the more numbers share their information, the
+    more noise it takes to hide it (Esser et al., section 5.3.2; RAE, arXiv 2510.11690, section 4.3)."""
+    return math.sqrt(num_elements / REFERENCE_ELEMENTS) if shift == "auto" else float(shift)
 
 
 def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
