@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from pipelines.schedulers import add_noise, forget_last_sample, predicted_x0
+from pipelines.noise_levels import add_noise, forget_last_sample, predicted_x0
 from vidtwin_gen.latents import LatentLayout
 
 # Of the noise, drawn anew at a resampling; more follows the known region better and varies too little.

@@ -31,8 +31,9 @@ from pipelines.guidance import (
 )
 from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
+from pipelines.noise_levels import model_timestep, noise_level, set_timesteps
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
-from pipelines.schedulers import check_scheduler, model_timestep, noise_level, set_timesteps, trained_shift
+from pipelines.schedulers import check_scheduler, trained_shift
 from pipelines.sharing.saving import SharingMixin
 from vidtwin_gen.models.transformer import LatentTransformer
 

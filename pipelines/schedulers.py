@@ -1,24 +1,14 @@
-"""Which diffusers schedulers fit what a transformer predicts, and what a pipeline asks of one."""
+"""Which diffusers schedulers fit what a transformer predicts, and the line that makes one that does."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import diffusers
-import numpy as np
-import torch
-from diffusers.pipelines.ltx.pipeline_ltx import retrieve_timesteps
 
-from vidtwin_gen.models.parametrization import (
-    NUM_TRAIN_TIMESTEPS,
-    interpolate,
-    noise_shift,
-    timestep_of,
-    x0_from_velocity,
-)
+from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, noise_shift
 
 # Settings that a scheduler must have where it has the setting at all.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -156,7 +146,7 @@ def check_scheduler(scheduler: Any, prediction_type: str, shift: float | None = 
         right_family &= name not in UNFIT_FOR_FLOWS
     if not right_family or name in UNFIT:
         found = f"pipe.scheduler is a {name}"
-        line = FOR_SAMPLE if prediction_type == "sample" else _flow_match_euler(scheduler, shift)
+        line = FOR_SAMPLE if prediction_type == "sample" else flow_match_euler(scheduler, shift)
     else:
         wanted = SETTINGS[prediction_type] | SETTINGS_OF_ALL
         if known.get("final_sigmas_type") == "zero":
@@ -187,7 +177,7 @@ def _from_config(name: str, settings: dict[str, Any]) -> str:
     return line + NO_SHIFT_KNOWN if ... in settings.values() else line
 
 
-def _flow_match_euler(scheduler: Any, shift: float | None) -> str:
+def flow_match_euler(scheduler: Any, shift: float | None) -> str:
     """The line that makes the scheduler of the training."""
     shift = shift or given_shift(scheduler)
     return f"FlowMatchEulerDiscreteScheduler(shift={shift or '...'})" + ("" if shift else NO_SHIFT_KNOWN)
@@ -216,48 +206,6 @@ def is_flow_matching(scheduler: Any) -> bool:
     return hasattr(scheduler, "scale_noise") or bool(known_settings(scheduler).get("use_flow_sigmas"))
 
 
-def set_timesteps(
-    scheduler: Any,
-    num_inference_steps: int,
-    device: torch.device,
-    timesteps: Sequence[float] | None = None,
-    sigmas: Sequence[float] | None = None,
-    *,
-    shift: float | None = None,
-) -> tuple[torch.Tensor, int]:
-    """Prepares a scheduler for one run from its first step. `shift` as for `check_scheduler`.
-
-    Returns:
-        Its timesteps, one per call of the model, and the number of steps, which those of a second-order
-        scheduler exceed.
-
-    Raises:
-        ValueError: both schedules, one that this scheduler does not take, or values out of order or range; or
-            a scheduler whose noise levels are not those of a flow, all in [0, 1] and the last one 0.
-    """
-    has_flow_sigmas = bool(known_settings(scheduler).get("use_flow_sigmas"))
-    if has_flow_sigmas and timesteps is not None:  # some fail, some take their own all the same
-        raise ValueError(
-            f"{type(scheduler).__name__} takes no timesteps for a flow, got {list(timesteps)}: leave them "
-            f"out, or assign a scheduler that does: pipe.scheduler = {_flow_match_euler(scheduler, shift)}"
-        )
-    schedules = [("timesteps", timesteps, float(NUM_TRAIN_TIMESTEPS))]
-    schedules += [("sigmas", sigmas, 1.0 if is_flow_matching(scheduler) else math.inf)]
-    for name, values, top in schedules:
-        if values is None:
-            continue
-        falling = all(first > second for first, second in zip(values[:-1], values[1:], strict=True))
-        if not len(values) or not falling or not (values[-1] >= 0 and values[0] <= top):
-            raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
-    levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
-    retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
-    if has_flow_sigmas:
-        check_flow_sigmas(scheduler, shift)
-    if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
-        scheduler.set_begin_index(0)
-    return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
-
-
 def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
     """Raises ValueError where a solver for DDPM, told to be a flow's, has other noise levels: where they rise
     beyond 1 it computes NaN, and where they end above 0 it leaves noise in the clip."""
@@ -267,7 +215,7 @@ def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
     known = known_settings(scheduler)
     other = {key: value for key, value in OTHER_SIGMAS.items() if known.get(key, value) != value}
     values = ", ".join(f"{key}={known[key]!r}" for key in other)
-    line = _flow_match_euler(scheduler, shift)
+    line = flow_match_euler(scheduler, shift)
     if other:
         line = _from_config(name, other | _shift_to_give(scheduler, shift))
     raise ValueError(
@@ -275,52 +223,3 @@ def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
         f"{sigmas[0]:.4g} to {sigmas[-1]:.4g}; a flow's fall from at most 1 to 0. Assign pipe.scheduler = "
         f"{line}"
     )
-
-
-def model_timestep(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:
-    """() float32 in [0, 1000] on a device, the time of the model's call `index`.
-
-    From sigma for flow matching, since multistep schedulers round their timesteps to whole numbers.
-    """
-    if is_flow_matching(scheduler):
-        return timestep_of(_sigma(scheduler, index, device).float())
-    return scheduler.timesteps[index].to(device).float()
-
-
-def noise_level(scheduler: Any, index: int) -> float | None:
-    """The scheduler's own sigma at the model's call `index`, where it has one."""
-    return float(scheduler.sigmas[index]) if hasattr(scheduler, "sigmas") else None
-
-
-def _sigma(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:
-    """() the scheduler's own, on a device: multistep schedulers keep theirs on the host, and a number that is
-    filled in needs no copy."""
-    sigma = scheduler.sigmas[index]
-    if sigma.device == device:
-        return sigma
-    return torch.full((), sigma.item(), dtype=sigma.dtype, device=device)
-
-
-def add_noise(scheduler: Any, x0: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-    """(B, L) x0 as noisy as latents are when the model is called for time number `index`; as many as there
-    are calls, and it is x0 itself."""
-    if index == len(scheduler.timesteps):
-        return x0
-    if is_flow_matching(scheduler):
-        return interpolate(x0, noise, _sigma(scheduler, index, x0.device).expand(len(x0)))
-    return scheduler.add_noise(x0, noise, scheduler.timesteps[index].expand(len(x0)))
-
-
-def predicted_x0(scheduler: Any, latents: torch.Tensor, prediction: torch.Tensor, index: int) -> torch.Tensor:
-    """(B, L) x0 from latents at the model's call `index` and from what it predicted there."""
-    if is_flow_matching(scheduler):
-        sigma = _sigma(scheduler, index, latents.device)
-        return x0_from_velocity(latents, prediction, sigma.expand(len(latents)))
-    return prediction
-
-
-def forget_last_sample(scheduler: Any) -> None:
-    """To be called where latents were changed between two steps: UniPC's corrector would start again from
-    where the last step began, and undo the change."""
-    if hasattr(scheduler, "last_sample"):
-        scheduler.last_sample = None

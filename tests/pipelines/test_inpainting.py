@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.__main__ import main
 from pipelines.inpainting import KnownRegion, keep_mask, kept_grids
-from pipelines.schedulers import add_noise, set_timesteps
+from pipelines.noise_levels import add_noise, set_timesteps
 from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
 from tests.builders.pipelines import build_pipeline, generate, seeded
