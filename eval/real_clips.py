@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding.guarded import VideoError
+from vidtwin_gen.data.names import folded
 from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import common_frame_rate, read_frames
 from vidtwin_gen.data.writing import GIF_FPS
@@ -127,12 +128,14 @@ class RealClips:
             )
 
     def label(self, name: str) -> int:
-        if name not in self.class_names:
+        """Of a class, by its name, or by one that differs by its case or its Unicode form."""
+        names = [folded(known) for known in self.class_names]
+        if folded(name) not in names:
             raise ValueError(
                 f"a generated clip is of class {name!r}, the data has {', '.join(self.class_names)}: name "
                 "the --data that the generator was trained on"
             )
-        return self.class_names.index(name)
+        return names.index(folded(name))
 
     def of_classes(self, names: Sequence[str]) -> list[ClipDraw]:
         """A draw for each class named: every video once before any again with another window."""

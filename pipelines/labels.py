@@ -7,6 +7,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vidtwin_gen.data.names import folded
+
 ClassLabel = str | int
 
 
@@ -38,12 +40,10 @@ def label_ids(
     ]
 
 
-def check_class_names(class_names: Sequence[str], num_classes: int) -> None:
-    """Raises ValueError unless there is one name per class and case does not matter."""
+def check_class_count(class_names: Sequence[str], num_classes: int) -> None:
+    """Raises ValueError unless there is one name per class."""
     if len(class_names) != num_classes:
         raise ValueError(f"the transformer knows {num_classes} classes, got {len(class_names)} class names")
-    if len({name.casefold() for name in class_names}) < len(class_names):
-        raise ValueError("class names must differ by more than their case")
 
 
 def labels_by_name(class_names: Sequence[str] | None) -> dict[str, int] | None:
@@ -70,12 +70,12 @@ def _id_of_name(name: str, num_classes: int, class_names: Sequence[str] | None) 
         raise ValueError(
             f"this pipeline has no class names; pass an id from 0 to {num_classes - 1}, got {name!r}"
         )
-    ids = {known.casefold(): index for index, known in enumerate(class_names)}
-    if name.casefold() not in ids:
-        nearest = difflib.get_close_matches(name.casefold(), ids, n=3, cutoff=0.0)
+    ids = {folded(known): index for index, known in enumerate(class_names)}
+    if folded(name) not in ids:
+        nearest = difflib.get_close_matches(folded(name), ids, n=3, cutoff=0.0)
         names = ", ".join(repr(class_names[ids[match]]) for match in nearest)
         raise ValueError(f"no class is called {name!r}; the nearest of the {num_classes} are {names}")
-    return ids[name.casefold()]
+    return ids[folded(name)]
 
 
 def _checked_id(label: Any, num_classes: int) -> int:

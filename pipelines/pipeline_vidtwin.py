@@ -30,11 +30,12 @@ from pipelines.guidance import (
     rehearse,
 )
 from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
-from pipelines.labels import ClassLabel, check_class_names, label_ids, names_in_order
+from pipelines.labels import ClassLabel, check_class_count, label_ids, names_in_order
 from pipelines.noise_levels import model_timestep, noise_level, set_timesteps
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, trained_shift
 from pipelines.sharing.saving import SharingMixin
+from vidtwin_gen.data.names import check_different
 from vidtwin_gen.models.transformer import LatentTransformer
 
 Generators = torch.Generator | list[torch.Generator]
@@ -112,7 +113,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                     f"the transformer was made for another latent than this autoencoder's: {error}"
                 ) from None
         if class_names is not None and transformer is not None:
-            check_class_names(class_names, transformer.config.num_classes)
+            check_class_count(class_names, transformer.config.num_classes)
+            check_different(class_names)
         if transformer is not None:
             transformer.layout.check_whitening(latents_mean, latents_std)
         if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):

@@ -25,6 +25,7 @@ from eval.fvd.protocols import (
 )
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
+from vidtwin_gen.data.names import folded
 from vidtwin_gen.records import FVDProtocol
 
 
@@ -216,7 +217,8 @@ def wanted_names(settings: Settings, clips: GeneratedClips, real: RealClips) -> 
     protocol = settings.protocol
     if protocol.selection != "generated" or clips.names is None:
         return real_names(protocol, real)
-    names = [clips.names[index] for index in _order(settings, clips)[: protocol.num_clips]]
+    chosen = [clips.names[index] for index in _order(settings, clips)[: protocol.num_clips]]
+    names = [real.class_names[real.label(name)] for name in chosen]
     check_classes(protocol, real, names)
     return names
 
@@ -230,22 +232,22 @@ def chosen_clips(settings: Settings, clips: GeneratedClips, wanted: Sequence[str
     """
     if clips.names is None:
         return _order(settings, clips)[: len(wanted)]
-    left = Counter(wanted)
-    have = Counter(clips.names)
-    short = {name: count for name, count in left.items() if have[name] < count}
+    names = [folded(name) for name in clips.names]
+    have = Counter(names)
+    short = {name: count for name, count in Counter(wanted).items() if have[folded(name)] < count}
     if short:
         name, count = next(iter(short.items()))
         raise ValueError(
             f"--generated {clips.path}: the classes of its clips are not those of the real ones: "
-            f"{have[name]} of {name} for {count}"
+            f"{have[folded(name)]} of {name} for {count}"
             + (f", and {len(short) - 1} more classes" if len(short) > 1 else "")
             + "; generate with `python -m pipelines generate --labels_from REFERENCE`, the file that "
             "`python -m eval reference` writes"
         )
-    chosen = []
+    chosen, left = [], Counter(folded(name) for name in wanted)
     for index in _order(settings, clips):
-        if left[clips.names[index]] > 0:
-            left[clips.names[index]] -= 1
+        if left[names[index]] > 0:
+            left[names[index]] -= 1
             chosen.append(index)
     return chosen
 

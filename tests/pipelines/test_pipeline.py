@@ -1,5 +1,6 @@
 """VidTwinPipeline: class labels in, videos out."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,19 @@ def test_labels_are_names_or_ids(pipe, labels, ids):
 def test_other_labels_are_value_errors(pipe, labels, message):
     with pytest.raises(ValueError, match=message):
         generate(pipe, labels)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_umlaut_is_one_however_unicode_writes_it(forms):
+    """A Mac names files with it as two characters, keyboards type one."""
+    known, typed = (unicodedata.normalize(form, "Trömmeln") for form in forms)
+    assert known != typed and label_ids(typed.upper(), 2, ["Archery", known]) == [1]
+
+
+def test_names_that_are_one_to_whoever_asks_are_refused(pipe):
+    for name in ("archery", "Archery"):
+        with pytest.raises(ValueError, match="class names must differ"):
+            VidTwinPipeline(pipe.vae, pipe.transformer, pipe.scheduler, ["Archery", name, "C", "D"])
 
 
 def test_without_names_only_ids_pass():

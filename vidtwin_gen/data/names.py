@@ -15,7 +15,6 @@ UNSAFE = re.compile(r"[^\w .,()+-]")
 def check_class_names(names: Sequence[str]) -> None:
     """Raises ValueError for names that a later step could not take: training, a pipeline, the files of
     generated clips. They must differ by more than their case and be no longer than a file's name."""
-    by_fold: dict[str, str] = {}
     for name in names:
         try:
             size = len(name.encode())
@@ -23,7 +22,14 @@ def check_class_names(names: Sequence[str]) -> None:
             raise ValueError(f"the class name {name!r} is not UTF-8") from None
         if not name.strip() or size > MOST_BYTES:
             raise ValueError(f"a class name has 1 to {MOST_BYTES} bytes, {name[:40]!r}... has {size}")
-        other = by_fold.setdefault(_folded(name), name)
+    check_different(names)
+
+
+def check_different(names: Sequence[str]) -> None:
+    """Raises ValueError for class names that are one to whoever asks for it, or to a file system."""
+    by_fold: dict[str, str] = {}
+    for name in names:
+        other = by_fold.setdefault(folded(name), name)
         if other != name:
             raise ValueError(f"class names must differ by more than their case, got {other!r} and {name!r}")
     if len(by_fold) < len(names):
@@ -38,14 +44,15 @@ def file_names(names: Sequence[str]) -> list[str]:
         plain = UNSAFE.sub("_", name).strip(" .")
         if plain != name or len(name.encode()) > MOST_BYTES:
             plain = f"{plain[:60]}_{label:03d}"
-        while _folded(plain) in used:
+        while folded(plain) in used:
             plain += "_"
-        used[_folded(plain)] = plain
+        used[folded(plain)] = plain
     return list(used.values())
 
 
-def _folded(name: str) -> str:
-    """The same for names that some file system takes for one."""
+def folded(name: str) -> str:
+    """The same for names that differ by their case, or by how Unicode writes them: a Mac's files have "ü" as
+    two characters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

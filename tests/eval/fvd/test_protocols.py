@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from eval.fvd import protocols
 from eval.fvd.flags import ProtocolFlags
 from eval.fvd.reference import read_reference
-from eval.fvd.selection import Settings, choose_settings, wanted_names
-from eval.generated_clips import read_generated
+from eval.fvd.selection import Settings, choose_settings, chosen_clips, wanted_names
+from eval.generated_clips import GeneratedClips, read_generated
 from eval.real_clips import RealClips
 from pipelines.generate import read_counts
 from tests.builders.clips import CLASS_NAMES, SHAPE, add_protocol, refused, run, write_generated
@@ -117,3 +118,17 @@ def test_of_more_clips_than_are_compared_the_seed_chooses(tmp_path: Path) -> Non
     real = RealClips(None, ["a"] * 24, [*CLASS_NAMES] * 8, CLASS_NAMES, SHAPE)
     first, again, other = (wanted_names(Settings(protocol, 1, seed), clips, real) for seed in (0, 0, 1))
     assert first == again != other and first != ["Left"] * 4 + ["Right"] * 2
+
+
+def test_classes_of_a_folder_are_those_of_the_data_however_unicode_writes_them(tmp_path: Path) -> None:
+    typed, found = (unicodedata.normalize(form, "Trömmeln") for form in ("NFC", "NFD"))
+    clips = GeneratedClips(tmp_path, SHAPE, [typed, "Left", typed], videos=[tmp_path] * 3)
+    real = RealClips(None, ["a"] * 8, ["Left", found] * 4, ["Left", found], SHAPE)
+    assert [real.label(name) for name in clips.names or ()] == [1, 0, 1]
+    settings = Settings(protocols.quick(3, SHAPE, "all", 1, None, "generated"), 1, 0)
+    wanted = wanted_names(settings, clips, real)
+    assert sorted(wanted) == sorted(["Left", found, found])
+    assert len(real.of_classes(wanted)) == 3
+    assert sorted(chosen_clips(settings, clips, wanted)) == [0, 1, 2]
+    with pytest.raises(ValueError, match="0 of Left for 1"):
+        chosen_clips(settings, GeneratedClips(tmp_path, SHAPE, [typed] * 3, videos=[tmp_path] * 3), wanted)
