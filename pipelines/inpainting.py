@@ -45,22 +45,8 @@ def kept_grids(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ..
     return tuple(name for name in layout.names if name in kept)
 
 
-def keep_mask(
-    layout: LatentLayout, has_video: bool, has_latents: bool, keep: str | Sequence[str] | None
-) -> torch.Tensor | None:
-    """(L,) bool, true where the latent of a given clip is kept, or None where no clip is given.
-
-    Raises:
-        ValueError: a clip without `keep` or the reverse, both a video and latents, or `keep` is wrong.
-    """
-    if has_video + has_latents != (keep is not None):
-        raise ValueError(
-            "to keep a part of a clip pass the clip, as video or else as known_latents, together with "
-            f"keep='structure' or keep='dynamics'; got {'a' if has_video else 'no'} video, "
-            f"{'some' if has_latents else 'no'} known_latents and keep={keep!r}"
-        )
-    if keep is None:
-        return None
+def keep_mask(layout: LatentLayout, keep: str | Sequence[str]) -> torch.Tensor:
+    """(L,) bool, true where the latent of a given clip is kept. Raises ValueError as `kept_grids`."""
     names = kept_grids(layout, keep)
     return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
 

@@ -22,7 +22,7 @@ from diffusers.video_processor import VideoProcessor
 from autoencoder import adapter
 from autoencoder.parts import join_parts
 from pipelines.guidance import (
-    SETTINGS_OF_GUIDANCE,
+    DEFAULT_GUIDANCE,
     check_guidance,
     check_guider,
     guide,
@@ -209,10 +209,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             self.transformer,
         )
         if self.guider is not None:
-            parameters = inspect.signature(type(self).__call__).parameters
-            settings = {name: getattr(self, name) for name in SETTINGS_OF_GUIDANCE}
+            settings = {name: getattr(self, name) for name in DEFAULT_GUIDANCE}
             settings["guidance_interval"] = tuple(self.guidance_interval)
-            others = {key: value for key, value in settings.items() if value != parameters[key].default}
+            others = {key: value for key, value in settings.items() if value != DEFAULT_GUIDANCE[key]}
             check_guider(self.guider, self.transformer, others)
         for name, number, least in (
             ("num_videos_per_class", num_videos_per_class, 1),
@@ -280,6 +279,37 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         mean, std = adapter.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
         return self.transformer.layout.whiten(latents, mean, std)
 
+    def prepare_known_region(
+        self,
+        video: PipelineImageInput | None,
+        known_latents: torch.Tensor | None,
+        keep: str | Sequence[str] | None,
+        noise: torch.Tensor,
+        num_labels: int,
+        num_videos_per_class: int,
+    ) -> KnownRegion | None:
+        """The part that `keep` names of given clips, for the batch that starts from `noise` (B, L), or None
+        where no clip is given.
+
+        Raises:
+            ValueError: a clip without `keep` or the reverse, both a video and latents, or as `keep_mask`,
+                `encode_video` and `repeat_for_videos`.
+        """
+        num_given = (video is not None) + (known_latents is not None)
+        if num_given != (keep is not None):
+            raise ValueError(
+                "to keep a part of a clip pass the clip, as video or else as known_latents, together with "
+                f"keep='structure' or keep='dynamics'; got {'no' if video is None else 'a'} video, "
+                f"{'no' if known_latents is None else 'some'} known_latents and keep={keep!r}"
+            )
+        if keep is None:
+            return None
+        layout = self.transformer.layout
+        mask = keep_mask(layout, keep)
+        latents = known_latents if known_latents is not None else self.encode_video(video)
+        latents = repeat_for_videos(latents, layout, num_labels, num_videos_per_class)
+        return KnownRegion(latents.to(noise), noise, mask.to(noise.device))
+
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
         device = get_module_execution_device(self.vae)
@@ -310,7 +340,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self,
         class_labels: ClassLabel | Sequence[ClassLabel],
         num_videos_per_class: int = 1,
-        guidance_scale: float = 4.0,
+        guidance_scale: float = DEFAULT_GUIDANCE["guidance_scale"],
         num_inference_steps: int = 50,
         generator: Generators | None = None,
         latents: torch.Tensor | None = None,
@@ -319,9 +349,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         *,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        guidance_rescale: float = 0.0,
-        internal_guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] = DEFAULT_GUIDANCE["guidance_interval"],
+        guidance_rescale: float = DEFAULT_GUIDANCE["guidance_rescale"],
+        internal_guidance_scale: float = DEFAULT_GUIDANCE["internal_guidance_scale"],
         guider: BaseGuidance | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
@@ -400,17 +430,15 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self._num_timesteps = len(times)
         if guider is not None:
             rehearse(guider, self.transformer, num_steps)
-        mask = keep_mask(self.transformer.layout, video is not None, known_latents is not None, keep)
-        known = self.encode_video(video) if video is not None else known_latents
 
         labels = torch.tensor(ids, device=device).repeat_interleave(num_videos_per_class)  # (B,)
         noise = self.prepare_latents(len(labels), device, generator, latents)  # (B, L)
+        known_region = self.prepare_known_region(
+            video, known_latents, keep, noise, len(ids), num_videos_per_class
+        )
         # flow-matching schedulers start from unit noise and have no such attribute
         latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        known_region = None
-        if mask is not None and known is not None:
-            known = repeat_for_videos(known, self.transformer.layout, len(ids), num_videos_per_class)
-            known_region = KnownRegion(known.to(noise), noise, mask.to(device))
+        if known_region is not None:
             latents = known_region.insert_into(latents, self.scheduler, 0)
         latents = self.denoise(
             latents,
@@ -465,9 +493,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                     latents = known_region.insert_into(latents, scheduler, i + 1)
 
                 if callback is not None:
-                    tensors = {}
-                    for name in callback_tensor_inputs:
-                        tensors[name] = locals()[name]
+                    known = {"latents": latents, "prediction": prediction}
+                    tensors = {name: known[name] for name in callback_tensor_inputs}
                     latents = callback(self, i, t, tensors).pop("latents", latents)
                 if i == len(timesteps) - 1 or (i + 1) % scheduler.order == 0:
                     progress_bar.update()

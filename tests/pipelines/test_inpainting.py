@@ -41,7 +41,7 @@ def test_parts_are_names_of_grids(pipe):
     assert kept_grids(layout, "structure") == ("structure",)
     assert kept_grids(layout, "dynamics") == layout.names[1:] and len(layout.names) == 3
     assert kept_grids(layout, [layout.names[2], "structure"]) == ("structure", layout.names[2])
-    mask = keep_mask(layout, True, False, "dynamics")
+    mask = keep_mask(layout, "dynamics")
     parts = layout.split(mask[None])
     assert [bool(part.all()) for part in parts.values()] == [False, True, True]
     assert not parts["structure"].any()
@@ -89,7 +89,7 @@ def test_the_kept_part_is_the_clips_own_and_the_rest_goes_with_it(name, keep):
     clips = generate(
         pipe, 0, num_videos_per_class=48, known_latents=known, keep=keep, num_resamples=2, **options
     )
-    mask = keep_mask(layout, False, True, keep)
+    mask = keep_mask(layout, keep)
     assert torch.equal(clips[:, mask], known[:, mask].expand(48, -1))
     made = clips[:, ~mask]
     assert (made[0] - made[1]).norm() > 0.5 * made[0].norm()
@@ -107,7 +107,7 @@ def test_every_resampling_brings_it_closer():
     options = UNGUIDED | {"num_inference_steps": 10, "known_latents": known, "keep": "structure"}
     calls = []
     pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
-    mask = keep_mask(pipe.transformer.layout, False, True, "structure")
+    mask = keep_mask(pipe.transformer.layout, "structure")
     means = []
     for num_resamples in (0, 1, 3):
         calls.clear()
@@ -145,7 +145,7 @@ def test_the_model_sees_the_kept_part_at_the_noise_of_its_time(name):
     pipe = build_gaussian(scheduler, prediction_type)
     layout = pipe.transformer.layout
     known, noise = torch.randn(2, 1, layout.num_elements, generator=seeded(0)[0])
-    mask = keep_mask(layout, False, True, "structure")
+    mask = keep_mask(layout, "structure")
     seen = []
 
     def look(_, args, kwargs):
@@ -195,7 +195,7 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
 def test_a_clip_may_be_kept_for_every_label_and_video(pipe, video):
     clips = torch.cat([video, 1 - video])
     known = pipe.encode_video(clips)
-    mask = keep_mask(pipe.vae.layout, True, False, "structure")
+    mask = keep_mask(pipe.vae.layout, "structure")
     options = {"output_type": "latent", "keep": "structure", "num_videos_per_class": 2}
     per_label = generate(pipe, [0, 1], video=clips, **options)
     assert torch.equal(per_label[:, mask], known[[0, 0, 1, 1]][:, mask])
