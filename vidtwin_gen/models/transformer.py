@@ -129,6 +129,41 @@ class LatentTransformerOutput(Transformer2DModelOutput):
     hidden: torch.Tensor | None = None
 
 
+def check_config(config: Any) -> None:
+    """Raises ValueError for sizes that do not fit together and for types that there are not."""
+    for name, choices in (
+        ("conditioning", CONDITIONINGS),
+        ("prediction_type", tuple(PREDICTION_TYPES.values())),
+        ("block_type", BLOCK_TYPES),
+    ):
+        if config[name] not in choices:
+            raise ValueError(f"{name} is one of {choices}, got {config[name]!r}")
+    if config.predicts_x0 and config.prediction_type != "flow_prediction":
+        raise ValueError(
+            f"predicts_x0 goes with prediction_type flow_prediction, got {config.prediction_type!r}"
+        )
+    if config.internal_layer is not None and config.internal_layer not in range(1, config.num_layers):
+        raise ValueError(
+            f"internal_layer is a number of blocks, from 1 to {config.num_layers - 1}, got "
+            f"{config.internal_layer!r}"
+        )
+    if config.hidden_size % 2:
+        raise ValueError(f"hidden_size must be even, half sines and half cosines, got {config.hidden_size}")
+
+
+def context_parallel_plan(*, internal: bool, lightning: bool) -> dict[str, Any]:
+    """How diffusers parts the tokens, of which there must be a multiple of the number of devices, among these
+    devices; `internal`, `lightning`: whether the transformer has the second head, and rotary positions."""
+    gather = ContextParallelOutput(gather_dim=1, expected_dims=3)
+    split = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
+    return {
+        "transformer_blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
+        "norm_out": gather,
+        **({"norm_internal": gather} if internal else {}),
+        **({"rope": {0: split, 1: split}} if lightning else {}),
+    }
+
+
 class LatentTransformer(
     CheckedWeights, ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin, CacheMixin
 ):
@@ -166,11 +201,6 @@ class LatentTransformer(
     _no_split_modules = ["LatentTransformerBlock", "LatentPositions"]
     _repeated_blocks = ["LatentTransformerBlock"]
     _skip_layerwise_casting_patterns = ["proj_in", "positions", "time_embed", "class_embed", "norm"]
-    # the tokens, of which there must be a multiple of the number of devices
-    _cp_plan = {
-        "transformer_blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
-        "norm_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
-    }
 
     @register_to_config
     def __init__(
@@ -191,23 +221,7 @@ class LatentTransformer(
     ) -> None:
         super().__init__()
         check_arguments(LatentTransformer, self.config)
-        for name, value, known in (
-            ("conditioning", conditioning, CONDITIONINGS),
-            ("prediction_type", prediction_type, tuple(PREDICTION_TYPES.values())),
-            ("block_type", block_type, BLOCK_TYPES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is one of {known}, got {value!r}")
-        if predicts_x0 and prediction_type != "flow_prediction":
-            raise ValueError(
-                f"predicts_x0 goes with prediction_type flow_prediction, got {prediction_type!r}"
-            )
-        if internal_layer is not None and internal_layer not in range(1, num_layers):
-            raise ValueError(
-                f"internal_layer is a number of blocks, from 1 to {num_layers - 1}, got {internal_layer!r}"
-            )
-        if hidden_size % 2:
-            raise ValueError(f"hidden_size must be even, half sines and half cosines, got {hidden_size}")
+        check_config(self.config)
         self.layout = LatentLayout.from_config(layout)
         self.patch_sizes = self.layout.patch_sizes(patch_size)
         check_table("the tokens", self.layout.num_tokens(self.patch_sizes), hidden_size)
@@ -246,10 +260,7 @@ class LatentTransformer(
         if internal_layer is not None:
             self.norm_internal = norm_out()
             self.proj_internal = GridProjection(self.layout, self.patch_sizes, hidden_size)
-            self._cp_plan = {**self._cp_plan, "norm_internal": self._cp_plan["norm_out"]}
-        if lightning:
-            split = ContextParallelInput(split_dim=0, expected_dims=2, split_output=True)
-            self._cp_plan = {**self._cp_plan, "rope": {0: split, 1: split}}
+        self._cp_plan = context_parallel_plan(internal=internal_layer is not None, lightning=lightning)
         self.gradient_checkpointing = False
         self.initialize_weights()
 
