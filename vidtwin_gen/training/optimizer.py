@@ -132,11 +132,6 @@ def make_optimizers(
     parameters = [parameter for network in networks for parameter in network.parameters()]
     if config.optimizer == "adamw":
         return [make_adamw(parameters, config, accelerator, learning_rate)]
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(
-            f"--optimizer muon needs torch 2.9 or newer, this is {torch.__version__}: "
-            "pip install 'torch>=2.9', or leave it out"
-        )
     if is_sharded(accelerator):
         raise ValueError("--optimizer muon needs whole matrices, which FSDP shards: train with DDP")
     matrices = [matrix for network in networks for matrix in block_matrices(network)]
