@@ -45,8 +45,8 @@ def generate(flags: GenerateFlags) -> None:
 
     clips.safetensors holds `frames` uint8 (N, F, H, W, C) and `labels` int64 (N,), class after class; it is
     what metrics read, since a video codec changes FVD. Of several processes each makes its share of the
-    batches. The folder has its name when all videos are done; until then the same command goes on with those
-    that `<out>.partial` lacks, and afterwards leaves the folder as it is.
+    batches. The folder has its name when all videos are done; until then the same command continues with
+    those that `<out>.partial` lacks, and afterwards leaves the folder as it is.
     """
     command = sampling_command(flags)
     if by_the_first(lambda: is_done(flags.out, RECORD, command)):

@@ -31,8 +31,8 @@ from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
 NUM_INFERENCE_STEPS = 25
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "moving-shapes"  # of a checkout
 FIRST_CLASS = "BouncingBall"
-# Threads that wait spin for microseconds: for ever costs a data worker its core, and not at all costs a step
-# of small operations half its time again.
+# OpenMP threads spin briefly while idle. Unlimited spinning takes the data worker's core; none makes a step
+# of small operations take 1.5 times as long.
 TRAINING_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
 # About, of each stage of the preset `demo` on two cores: only their proportions
 # count, for the time that is left.

@@ -59,7 +59,8 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The file, made or emptied, as long as it is open this process's own; None where it is another's."""
+    """Opens the file, created or truncated, under an exclusive lock that lasts until it is closed. None if
+    another process holds the lock, or has renamed or removed the file meanwhile."""
     file = path.open("ab")
     with suppress(OSError):  # locked, or renamed or removed since it was opened
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +73,7 @@ def _locked(path: Path) -> IO[bytes] | None:
 
 @contextmanager
 def writing(place: str | Path) -> Iterator[None]:
-    """Whatever a library raises inside of a disk that takes no more, each in words of its own, becomes one
+    """Turns any library's error about a full, over-quota or read-only disk, or too large a file, into one
     OSError that names `place`."""
     try:
         yield
@@ -176,8 +177,8 @@ def changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def rename_owned(folder: Path, path: Path) -> None:
     """Gives a folder that this process owns its name, in place of what is there, and leaves no trace of the
-    ownership in it. An empty working directory stays, as a shell stands in it, and a mount point has to:
-    what is in the folder goes there, JSON last."""
+    ownership in it. An empty current directory or a mount point cannot be replaced: the files are moved into
+    it instead, JSON last."""
     stays = path == Path.cwd() and not any(path.iterdir())
     if not stays:
         shutil.rmtree(path, ignore_errors=True)

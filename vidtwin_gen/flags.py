@@ -137,7 +137,8 @@ def user_errors(program: str | None = None) -> Iterator[None]:
             yield
         except KeyboardInterrupt as error:
             signals.number = signals.number or signal.SIGINT
-            traceback.clear_frames(error.__traceback__)  # here, where the half made is not heard
+            # destroy half-made objects now, while their errors are still silenced
+            traceback.clear_frames(error.__traceback__)
         except Exception as error:
             mistake = isinstance(error, (ValueError, FloatingPointError))
             refused = "" if mistake else _refused_by_the_system(error)
@@ -157,9 +158,9 @@ def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; when that is mended, the same command goes on"
+        return f"{place}{error.strerror}; when that is mended, the same command continues"
     if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
-        return f"{error.args[0][0][2]}; when that is mended, the same command goes on"
+        return f"{error.args[0][0][2]}; when that is mended, the same command continues"
     # torch's own class of out of memory is a RuntimeError, and its CPU has none
     if (
         isinstance(error, MemoryError)

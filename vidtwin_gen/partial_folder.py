@@ -1,5 +1,5 @@
 """A folder that takes long to fill: the processes of a command share the work, a killed one leaves the
-finished files, and the same command goes on with the others."""
+finished files, and the same command continues with the others."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _whole_lines(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _finish(path: Path, final: Path) -> None:
     check_new(final)
     rename_owned(path, final)
-    for record in (*final.glob(ADDED), final / RECORD):  # until here they are what the folder goes on from
+    for record in (*final.glob(ADDED), final / RECORD):  # until here the folder continues from them
         record.unlink()
 
 

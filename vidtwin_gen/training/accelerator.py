@@ -59,8 +59,9 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         project_dir=config.output_dir,
     )
     if torch.distributed.is_initialized():
-        # The last to let go of a group waits for gloo's threads, which may wait for Python's lock: DDP keeps
-        # it there, and hangs (pytorch/pytorch#56297); the group's own object gives it up.
+        # Destroying the process group joins gloo's threads, which may need the GIL. DDP's destructor holds
+        # the GIL and deadlocks (pytorch/pytorch#56297); the group object releases it, so atexit keeps that
+        # reference last.
         atexit.register(id, torch.distributed.group.WORLD)
     if plugin is not None and not is_sharded(accelerator):
         accelerator.print("accelerate shards nothing on this device: training without FSDP")

@@ -34,7 +34,7 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
 
 
 class StopSignal:
-    """The first of the signals that came; the process goes on. A second Ctrl-C ends it at once.
+    """The first of the signals that came; the process continues. A second Ctrl-C ends it at once.
 
     Attributes:
         number: of the signal, 0 before.
@@ -53,9 +53,9 @@ class StopSignal:
 class RaisingSignals:
     """Inside, the first SIGINT or SIGTERM raises KeyboardInterrupt; a second one ends the process at once.
 
-    What the first leaves half made, such as a progress bar, says nothing when it is destroyed. Where it meets
-    a destructor, out of which nothing is raised, it comes again a moment later; where it meets the last
-    moments of the block and nobody catches it, the process says so in its line and ends by the signal.
+    After the first signal, errors in destructors (such as a half-made progress bar's) are not printed. If the
+    signal arrives inside a destructor, which cannot raise, it is sent again 50 ms later. If the exception
+    escapes as the block ends, the process prints its one line and dies by the signal.
 
     Args:
         name: of the program.
@@ -88,7 +88,7 @@ class RaisingSignals:
         print(f"{self.name}: interrupted by {name}", file=sys.stderr, flush=True)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a data worker, forked: it goes on until its parent ends it
+        if os.getpid() != self._process:  # a data worker, forked: it continues until its parent ends it
             if number == signal.SIGTERM:
                 os._exit(status_of(number))
             return
@@ -121,7 +121,7 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
 
 class DataWorkers:
     """What a DataLoader calls first in each of its workers, which a terminal, a launcher or a cluster sends
-    the signals, too: they go on until their parent has ended its step, and end with it."""
+    the signals, too: they continue until their parent has ended its step, and end with it."""
 
     def __init__(self) -> None:
         self._may_end = RawValue(ctypes.c_bool, False)
