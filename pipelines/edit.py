@@ -21,6 +21,7 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
+from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
 from vidtwin_gen.data.video import read_clip
@@ -45,6 +46,12 @@ def edit(flags: EditFlags) -> None:
             flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
         )
     )
+    taken = video_index(flags.video).fps / flags.stride
+    if pipe.config.fps and not 0.8 <= taken / pipe.config.fps <= 1.25:
+        print(
+            f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the pipeline's "
+            f"clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"
+        )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
     batches = [edits[start : start + flags.batch_size] for start in range(0, len(edits), flags.batch_size)]

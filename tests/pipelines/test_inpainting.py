@@ -259,6 +259,7 @@ def test_the_edit_command(saved, tmp_path, capsys):
     options = ["--video", str(saved / "clip.mp4"), "--keep", "structure", "--class_labels", "archery", "2"]
     options += ["--num_videos_per_class", "2", "--stride", "2", "--start", "3", "--format", "both"]
     main(command("edit", saved, tmp_path / "out", *options))
+    assert "--stride 2 takes 4 frames a second" in (told := capsys.readouterr().out) and "have 8: it" in told
     rows = ["given", "reconstruction"]
     rows += [f"{name}_000{number}" for name in ("Archery", "Basketball") for number in (0, 1)]
     files = {path.name for path in (tmp_path / "out").iterdir()}

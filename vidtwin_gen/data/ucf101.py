@@ -15,7 +15,7 @@ import datasets
 import pyarrow
 
 from vidtwin_gen.data.index_cache import MANY, IndexCache
-from vidtwin_gen.data.names import check_class_names, some
+from vidtwin_gen.data.names import check_class_names, folded, some
 from vidtwin_gen.draws import hash64
 from vidtwin_gen.files import read_text
 
@@ -200,7 +200,7 @@ def _class_names(lists: Path) -> list[str]:
     if bad := [line for line in lines if len(line.split()) != 2]:
         raise ValueError(f"{path} has the line {bad[0]!r:.80}, expected a number and a class name")
     names = [line.split()[1] for line in lines]
-    if len({name.casefold() for name in names}) < len(names):
+    if len(set(map(folded, names))) < len(names):
         raise ValueError(f"{path} names a class twice: {some(sorted(names))}")
     return names
 
@@ -214,11 +214,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _by_official_name(files: Mapping[str, list[str]], lists: Path) -> dict[str, list[str]]:
-    """The videos by class, each named as in classInd.txt, whatever the capitals of its folder."""
-    official = {name.casefold(): name for name in _class_names(lists)}
+    """The videos by class, each named as in classInd.txt, whatever the capitals and the Unicode form of its
+    folder."""
+    official = {folded(name): name for name in _class_names(lists)}
     by_name: dict[str, list[str]] = {}
     for folder, videos in files.items():
-        by_name.setdefault(official.get(folder.casefold(), folder), []).extend(videos)
+        by_name.setdefault(official.get(folded(folder), folder), []).extend(videos)
     return by_name
 
 
@@ -227,8 +228,8 @@ def _stem(path: str) -> str:
 
 
 def _clip(path: str) -> str:
-    """What files of one clip have in common: the stem, in any capitals."""
-    return _stem(path).casefold()
+    """What files of one clip have in common: the stem, in any capitals and Unicode form."""
+    return folded(_stem(path))
 
 
 def _official_splits(

@@ -74,6 +74,17 @@ def test_a_class_is_known_in_any_capitals(tmp_path, caplog):
     assert train.features["label"].names == ["HandstandPushups"] == list(test["class_name"])
 
 
+def test_a_class_is_known_in_any_unicode_form(tmp_path, caplog):
+    """A Mac writes an umlaut as two characters."""
+    composed, parted = "Trömmeln", "Tro\u0308mmeln"
+    clips = [f"{composed}/v_{composed}_g0{k}_c01" for k in (1, 8)]
+    official(tmp_path / "ucfTrainTestlist", clips[1:], clips[:1], ["Yoga", composed])
+    touch(tmp_path, *(f"{parted}/v_{parted}_g0{k}_c01.avi" for k in (1, 8)))
+    train, test = build_index(tmp_path), build_index(tmp_path, split="test")
+    assert len(train) == len(test) == 1 and not caplog.text
+    assert train.features["label"].names == [composed]
+
+
 def test_lists_beside_the_videos_count_and_those_of_others_do_not(tmp_path):
     official(tmp_path / "ucfTrainTestlist", TRAIN, TEST, CLASSES)
     touch(tmp_path / "UCF-101", *(f"{name}.avi" for name in TRAIN + TEST))
