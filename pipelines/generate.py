@@ -142,7 +142,8 @@ def read_counts(path: Path) -> dict[str, int]:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 about = json.loads(metadata.get("reference", "{}"))
-                names = about["class_names"] if about else json.loads(metadata["class_names"])  # of before
+                # earlier versions have the names by themselves
+                names = about["class_names"] if about else json.loads(metadata["class_names"])
                 counts = dict(Counter(names[label] for label in file.get_tensor("labels").tolist()))
         if not counts or not all(type(count) is int and 0 < count <= MOST_CLIPS for count in counts.values()):
             raise ValueError(f"expected a number from 1 to {MOST_CLIPS} for each class")

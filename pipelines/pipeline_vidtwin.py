@@ -540,7 +540,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             latents = scheduler.scale_model_input(latents, scheduler.timesteps[index])
         timestep = model_timestep(scheduler, index, latents.device)
         options: dict[str, Any] = {"attention_kwargs": self.attention_kwargs, "return_dict": False}
-        if self.internal_guidance_scale != 1:  # transformers with code of before do not know it
+        if self.internal_guidance_scale != 1:  # transformers exported by earlier versions do not know it
             options["internal_guidance_scale"] = self.internal_guidance_scale
         with self.transformer.cache_context(
             context,

@@ -162,7 +162,7 @@ def sampling_command(flags: SamplingFlags) -> dict[str, Any]:
         hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest(),
     ]
     command = {name: values[name] for name in values.keys() - {"out", "device", "batch_size"}}
-    if flags.internal_guidance_scale == 1:  # folders of before do not name it
+    if flags.internal_guidance_scale == 1:  # folders of earlier versions do not name it
         del command["internal_guidance_scale"]
     if flags.dtype == "float32":  # nor this
         del command["dtype"]

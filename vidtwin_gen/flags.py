@@ -178,7 +178,7 @@ def dtype_flag(whose: str) -> Any:
 
 
 def dtype_record(dtype: str, name: str = "dtype") -> dict[str, str]:
-    """What records say of it: of float32 nothing, as those of before there was another."""
+    """What records say of it: of float32 nothing, as in earlier versions."""
     return {} if dtype == "float32" else {name: dtype}
 
 

@@ -112,7 +112,7 @@ def read_reference(path: str | Path) -> Reference:
     try:
         with safe_open(path, framework="pt") as file:
             texts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            about = texts.get("reference", texts)  # of before: each by itself
+            about = texts.get("reference", texts)  # earlier versions: each by itself
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         protocol = make(FVDProtocol, about["protocol"], "its protocol", "measure it again")
         check_type("its metadata", about, About)

@@ -236,7 +236,7 @@ def _reconstruction(recon: ReconResult, run: Run) -> Iterator[Measured]:
 def _accuracy(result: AccuracyResult) -> Iterator[Measured]:
     protocol = {name: getattr(result, name) for name in ACCURACY_FIELDS}
     protocol["classes"] = sorted(result.class_names)
-    if result.note:  # of before its codec was a field of its own, too
+    if result.note:  # also of versions whose codec was no field of its own
         protocol["codec"] = result.codec or "of videos"
     for side, title in (("generated", ACCURACY), ("real", "Class accuracy, real held-out")):
         share, count = getattr(result, side)["accuracy"], getattr(result, side)["num_clips"]

@@ -94,4 +94,4 @@ def test_an_accuracy_has_an_interval() -> None:
         accuracy_result(real=sides | {"interval": wilson_interval(0.8, 10)}).text("real")
         == "80.0% (49.0% to 94.3%)"
     )
-    assert accuracy_result(real=sides).text("real") == "80.0%"  # of before
+    assert accuracy_result(real=sides).text("real") == "80.0%"  # of earlier versions

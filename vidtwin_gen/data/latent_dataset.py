@@ -49,7 +49,7 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
     by_split = {}
     for split in ("train", "test"):
         of_split = [name for name in files if name.startswith(f"{DATA}/{split}-")]
-        names = [name for name in of_split if files[name]["num_rows"]]  # of before, some have none
+        names = [name for name in of_split if files[name]["num_rows"]]  # earlier versions wrote empty ones
         if not names:
             raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
         by_split[split] = names
@@ -107,7 +107,7 @@ def _check_file(path: Path, about: Mapping[str, Any], metadata: Mapping[str, Any
         raise ValueError(f"{path} can't be read: {error}; {DAMAGED}") from None
     if found.num_rows != about["num_rows"]:
         raise ValueError(f"{path} has {found.num_rows} rows, {METADATA} says {about['num_rows']}; {DAMAGED}")
-    if "sha256" in about and about["sha256"] != file_sha256(path):  # folders of before have none
+    if "sha256" in about and about["sha256"] != file_sha256(path):  # earlier versions have none
         raise ValueError(f"{path} is not as it was written; {DAMAGED}")
 
 

@@ -30,7 +30,7 @@ class FVDProtocol:
         autoencoder_dtype: of its weights and arithmetic, where reconstructions are compared.
 
     The fields `later` than the first records are in a JSON only where they differ from their defaults, so
-    that numbers of before still compare.
+    that numbers of earlier versions still compare.
     """
 
     later: ClassVar[tuple[str, ...]] = (
@@ -83,7 +83,7 @@ class _Needed(TypedDict):
 
 
 class _Distance(_Needed, total=False):
-    kvd: float | None  # records of before have none
+    kvd: float | None  # records of earlier versions have none
     protocol: Protocol
 
 
@@ -173,7 +173,7 @@ class SensitivityResult(Result):
     """How the distances of real clips from themselves grow with what is done to one side.
 
     identical: the FVD where nothing is done. distortions: by kind `unit`, `undistorted` (the strength that
-    changes nothing), `fvd` and `kvd` (pairs of strength and distance; results of before have no `kvd`), and
+    changes nothing), `fvd` and `kvd` (pairs of strength and distance; earlier versions have no `kvd`), and
     whether the first is `monotone`.
     """
 

@@ -87,7 +87,7 @@ class GeneratedRecord(Result):
 class AccuracyResult(Result):
     """How often a classifier trained on real clips recognises generated ones, beside real held-out ones.
 
-    generated, real: `accuracy`, its 95 % confidence `interval` over clips (results of before have none),
+    generated, real: `accuracy`, its 95 % confidence `interval` over clips (earlier versions have none),
     `num_clips` and `confusion` (a row a class asked for, a column a class seen).
     num_train: real clips that the classifier learned from.
     codec: of the generated clips, None where they are no videos; note: what it does.

@@ -217,7 +217,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def damage_of(folder: Path) -> str:
-    """What is not as the manifest says, "" where all is or where there is none, as in folders of before."""
+    """What is not as the manifest says, "" where all is, or where there is none, as in earlier versions."""
     if not any(folder.iterdir()):
         return "it is empty"
     if not (folder / MANIFEST).is_file():

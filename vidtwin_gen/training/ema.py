@@ -28,7 +28,7 @@ class EMA(EMAModel):
         return {name: value for name, value in super().state_dict().items() if name != "shadow_params"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of a file of before the folders, with whole weights in it, too. The decay stays the flag's."""
+        """Also of the file of earlier versions, with whole weights in it. The decay stays the flag's."""
         super().load_state_dict(state_dict | {"shadow_params": None, "decay": self.decay})
         if "shadow_params" in state_dict:
             self.set_weights(state_dict["shadow_params"])
@@ -93,7 +93,7 @@ class ModelFolders:
         del weights[:1]
 
     def load(self, models: list[torch.nn.Module], checkpoint: str) -> None:
-        """A hook of `Accelerator.load_state`. In a checkpoint of before the folders accelerate's file and the
+        """A hook of `Accelerator.load_state`. In a checkpoint of earlier versions accelerate's file and the
         EMA's have the weights."""
         folder = Path(checkpoint) / self.name
         if not folder.is_dir():

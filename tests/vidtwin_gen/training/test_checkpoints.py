@@ -54,7 +54,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
 
 def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, capsys):
     shutil.rmtree(copied / "checkpoint-12")
-    (copied / "checkpoint-10" / "manifest.json").unlink()  # as in a run of before there were any
+    (copied / "checkpoint-10" / "manifest.json").unlink()  # as in a run of an earlier version
     progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
     state = torch.load(progress)
     assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
