@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,26 +101,15 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     root = video_folder(flags.data)
     indices = build_indices(root, ("all", *SPLITS), fold=flags.fold)
     index, splits = indices["all"], {split: indices[split] for split in SPLITS}
-    about = _describe(encoder, index, flags)
     video_encoder = None
     if flags.features:
         video_encoder = VideoEncoder(flags.features, size[0], flags.features_grid, vae.device)
-        about["features"] = video_encoder.about()
-    command = about["command"] = {
-        "vae": f"{about['autoencoder_sha256'][:16]} for {'x'.join(map(str, size))}",
-        "data": _digest(index, root),
-        **_settings(flags),
-    }
-    if video_encoder is not None:
-        grid = "x".join(map(str, video_encoder.grid))
-        command["features"] = f"{video_encoder.weights_sha256[:16]} on {grid}"
-
-    def written() -> dict[str, Any]:
-        return read_json(Path(flags.out) / METADATA, "encode again")
-
-    if done := by_the_first(lambda: written() if is_done(flags.out, METADATA, command) else None):
+    about = _describe(encoder, video_encoder, index, root, flags)
+    if done := by_the_first(
+        lambda: _written(flags) if is_done(flags.out, METADATA, about["command"]) else None
+    ):
         return done
-    with partial_folder(flags.out, command) as folder:
+    with partial_folder(flags.out, about["command"]) as folder:
         bad_videos = {
             split: encode_split(folder, RowEncoder(encoder, part, root, split, flags, video_encoder), flags)
             for split, part in splits.items()
@@ -130,17 +119,28 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
             for split, bad in bad_videos.items()
             if bad.reasons
         ]
+        by_the_first(lambda: _finish(folder, encoder, about, complaints, flags))
+    return by_the_first(lambda: _written(flags))
 
-        def describe() -> None:
-            for name in (name for name, file in folder.files.items() if not file["num_rows"]):
-                (folder.path / name).unlink(missing_ok=True)  # all bad; `datasets` reads no empty file
-            metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
-            write_json(folder.path / METADATA, metadata)
-            names = {"vae": _name(flags.vae), "data": _name(flags.data)}
-            write_card(folder.path, metadata, **names, decode=encoder.decode_example)
 
-        by_the_first(describe)
-    return by_the_first(written)
+def _written(flags: EncodeFlags) -> dict[str, Any]:
+    return read_json(Path(flags.out) / METADATA, "encode again")
+
+
+def _finish(
+    folder: PartialFolder,
+    encoder: ClipEncoder,
+    about: Mapping[str, Any],
+    complaints: Sequence[str],
+    flags: EncodeFlags,
+) -> None:
+    """Adds latents.json and the card to the files of both splits."""
+    for name in (name for name, file in folder.files.items() if not file["num_rows"]):
+        (folder.path / name).unlink(missing_ok=True)  # all bad; `datasets` reads no empty file
+    metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
+    write_json(folder.path / METADATA, metadata)
+    names = {"vae": _name(flags.vae), "data": _name(flags.data)}
+    write_card(folder.path, metadata, **names, decode=encoder.decode_example)
 
 
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
@@ -272,9 +272,15 @@ def _settings(flags: EncodeFlags) -> dict[str, Any]:
     return settings | dtype_record(flags.vae_dtype, "vae_dtype")
 
 
-def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags) -> dict[str, Any]:
+def _describe(
+    encoder: ClipEncoder,
+    video_encoder: VideoEncoder | None,
+    index: datasets.Dataset,
+    root: Path,
+    flags: EncodeFlags,
+) -> dict[str, Any]:
     """What latents.json says of the latents before any is made."""
-    return {
+    about = {
         "layout": encoder.layout.to_config(),
         "class_names": index.features["label"].names,
         **dict(zip(("num_frames", "height", "width"), encoder.clip_size, strict=True)),
@@ -283,6 +289,16 @@ def _describe(encoder: ClipEncoder, index: datasets.Dataset, flags: EncodeFlags)
         "autoencoder_class": type(encoder.vae).__name__,
         "autoencoder_sha256": weights_sha256(flags.vae),
     }
+    command = {
+        "vae": f"{about['autoencoder_sha256'][:16]} for {'x'.join(map(str, encoder.clip_size))}",
+        "data": _digest(index, root),
+        **_settings(flags),
+    }
+    if video_encoder is not None:
+        about["features"] = video_encoder.about()
+        grid = "x".join(map(str, video_encoder.grid))
+        command["features"] = f"{video_encoder.weights_sha256[:16]} on {grid}"
+    return about | {"command": command}
 
 
 def _frame_rate(index: datasets.Dataset, flags: EncodeFlags) -> float:
