@@ -45,6 +45,7 @@ from autoencoder.trainable import autoencoder_to_train, return_posterior, source
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
+from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.draws import BatchDraw
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
@@ -291,7 +292,7 @@ def show_parts(
         rows.transpose(0, 1).flatten(0, 1),
         ["original", *parts] * rows.shape[1],
         rows.flatten(0, 1),
-        min(fps, 50.0),
+        min(fps, GIF_FPS),
         columns=rows.shape[1],
     )
 

@@ -218,7 +218,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_validation_videos": 64,
         "dataloader_num_workers": 14,
     },
-    # the paper's models, trained as its Table 6 says; what it does not say is the flags' defaults
+    # the paper's models, trained as its Table 6 (CVPR: Table 9) says; the rest are the flags' defaults
     **{name: {**ON_A_GPU, **preset(name)} for name in ("small", "base", "large", *AUTOENCODER_PRESETS)},
     # the released model as its configuration trains it, the faults left out: its counts of steps were of both
     # optimizers together, its schedule did not know of the processes, and its half precision was an accident

@@ -176,4 +176,6 @@ class NearestFlags(RealFlags, StoringFlags):
 def rate_text(stride: int | None, fps: float | None, generated_stride: int | None = None) -> str:
     """As records name it."""
     real = f"{fps:g} fps" if fps is not None else f"stride {stride or 1}"
-    return real if generated_stride is None else f"{real}, of generated videos stride {generated_stride}"
+    if generated_stride is None or (fps is None and generated_stride == (stride or 1)):
+        return real
+    return f"{real}, of generated videos stride {generated_stride}"

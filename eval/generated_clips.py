@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -40,7 +42,8 @@ class GeneratedClips:
         path: the file or folder. shape: (num_frames, height, width) of a clip.
         frames: (N, F, H, W, C) uint8, mapped from a file; None for the `videos` of a folder, of each of which
             a window is taken that its name and `window_seed` choose, at `rate` (stride, fps).
-        codec: of the videos. fps: at which a file's clips are shown, where its record says so.
+        codec: of the videos. fps: of the clips, by most of the videos; of a file by its record, where that
+            says so.
     """
 
     path: Path
@@ -156,7 +159,7 @@ def _of_file(path: Path) -> GeneratedClips:
         raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
     _, num_frames, height, width, _ = frames.shape
     asked = [names[label] for label in labels.tolist()]
-    fps = float(fps) if isinstance(fps, (int, float)) else None
+    fps = float(fps) if isinstance(fps, (int, float)) and 0 < fps < math.inf else None
     return GeneratedClips(path, (num_frames, height, width), asked, seed, frames, fps=fps)
 
 
@@ -172,7 +175,7 @@ def _of_videos(
         )
     bad: list[str] = []
     way_out = ""
-    codecs, shapes = set[str](), dict[tuple[int, int, int], Path]()
+    codecs, shapes, rates = set[str](), dict[tuple[int, int, int], Path](), list[float]()
     for path in paths:
         try:
             video = VideoWindows(path, num_frames or 1, size=1, stride=stride, fps=fps)
@@ -182,6 +185,7 @@ def _of_videos(
                 way_out = ". Where a video holds the frames of a clip and no more, --generated_stride 1"
             continue
         codecs.add(guarded(path, codec_name, path))
+        rates.append(video.fps)
         length = num_frames or len(video.indices)
         shapes.setdefault((length, video.info.height, video.info.width), path)
     if bad:
@@ -203,4 +207,5 @@ def _of_videos(
         rate={"stride": stride, "fps": fps},
         window_seed=seed,
         codec=", ".join(sorted(codecs)),
+        fps=median_low(rates),
     )

@@ -67,6 +67,7 @@ class RealClips:
     ) -> None:
         self.root, self.paths, self.names = root, list(paths), list(names)
         self.class_names = list(class_names)
+        self.label_of = {folded(name): label for label, name in enumerate(self.class_names)}
         self.num_frames, self.size = shape[0], (shape[1], shape[2])
         self.stride, self.fps = stride, fps
         self.resize, self.codec = resize, codec
@@ -119,7 +120,7 @@ class RealClips:
 
     def tell_other_rate(self, generated_fps: float | None) -> None:
         """Says so where generated clips show their frames much faster or slower than these do."""
-        if generated_fps and not 0.8 <= self.frame_rate / generated_fps <= 1.25:
+        if generated_fps is not None and not 0.8 <= self.frame_rate / generated_fps <= 1.25:
             taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"
             print(
                 f"the generated clips have {generated_fps:.5g} frames a second, real ones by {taken} "
@@ -129,19 +130,19 @@ class RealClips:
 
     def label(self, name: str) -> int:
         """Of a class, by its name, or by one that differs by its case or its Unicode form."""
-        names = [folded(known) for known in self.class_names]
-        if folded(name) not in names:
+        label = self.label_of.get(folded(name))
+        if label is None:
             raise ValueError(
                 f"a generated clip is of class {name!r}, the data has {', '.join(self.class_names)}: name "
                 "the --data that the generator was trained on"
             )
-        return names.index(folded(name))
+        return label
 
     def of_classes(self, names: Sequence[str]) -> list[ClipDraw]:
         """A draw for each class named: every video once before any again with another window."""
         rows, drawn, draws = self.rows, Counter[str](), []
         for name in names:
-            self.label(name)
+            name = self.class_names[self.label(name)]
             of_class = rows[name]
             if not of_class:
                 raise ValueError(

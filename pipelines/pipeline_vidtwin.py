@@ -279,17 +279,16 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         mean, std = adapter.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
         return self.transformer.layout.whiten(latents, mean, std)
 
-    def prepare_known_region(
+    def prepare_known_latents(
         self,
         video: PipelineImageInput | None,
         known_latents: torch.Tensor | None,
         keep: str | Sequence[str] | None,
-        noise: torch.Tensor,
         num_labels: int,
         num_videos_per_class: int,
-    ) -> KnownRegion | None:
-        """The part that `keep` names of given clips, for the batch that starts from `noise` (B, L), or None
-        where no clip is given.
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The latents (B, L) of given clips, and (L,) bool, true where `keep` lets them stay; None where no
+        clip is given.
 
         Raises:
             ValueError: a clip without `keep` or the reverse, both a video and latents, or as `keep_mask`,
@@ -307,8 +306,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         layout = self.transformer.layout
         mask = keep_mask(layout, keep)
         latents = known_latents if known_latents is not None else self.encode_video(video)
-        latents = repeat_for_videos(latents, layout, num_labels, num_videos_per_class)
-        return KnownRegion(latents.to(noise), noise, mask.to(noise.device))
+        return repeat_for_videos(latents, layout, num_labels, num_videos_per_class), mask
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
@@ -430,15 +428,15 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self._num_timesteps = len(times)
         if guider is not None:
             rehearse(guider, self.transformer, num_steps)
+        known = self.prepare_known_latents(video, known_latents, keep, len(ids), num_videos_per_class)
 
         labels = torch.tensor(ids, device=device).repeat_interleave(num_videos_per_class)  # (B,)
         noise = self.prepare_latents(len(labels), device, generator, latents)  # (B, L)
-        known_region = self.prepare_known_region(
-            video, known_latents, keep, noise, len(ids), num_videos_per_class
-        )
         # flow-matching schedulers start from unit noise and have no such attribute
         latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        if known_region is not None:
+        known_region = None
+        if known is not None:
+            known_region = KnownRegion(known[0].to(noise), noise, known[1].to(device))
             latents = known_region.insert_into(latents, self.scheduler, 0)
         latents = self.denoise(
             latents,
@@ -493,8 +491,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                     latents = known_region.insert_into(latents, scheduler, i + 1)
 
                 if callback is not None:
-                    known = {"latents": latents, "prediction": prediction}
-                    tensors = {name: known[name] for name in callback_tensor_inputs}
+                    tensors = {}
+                    for name in callback_tensor_inputs:  # a subclass may offer others of these names
+                        tensors[name] = locals()[name]
                     latents = callback(self, i, t, tensors).pop("latents", latents)
                 if i == len(timesteps) - 1 or (i + 1) % scheduler.order == 0:
                     progress_bar.update()

@@ -185,13 +185,15 @@ def flow_match_euler(scheduler: Any, shift: float | None) -> str:
 
 def _shift_to_give(scheduler: Any, shift: float | None) -> dict[str, Any]:
     """The trained shift by the name that the scheduler has for it, ... where it is not known; nothing where
-    somebody has chosen another, or the scheduler has it."""
-    known, shift = known_settings(scheduler), shift or given_shift(scheduler)
-    defaults = scheduler.config.get("_use_default_values", ())
+    the scheduler has it, or where it is a flow's already and somebody has chosen another."""
+    known, defaults = known_settings(scheduler), scheduler.config.get("_use_default_values", ())
+    # a saved scheduler no longer says what was a default
+    chosen = SHIFTS - set(defaults) if shift is None or is_flow_matching(scheduler) else set[str]()
+    shift = shift or given_shift(scheduler)
     return {
         key: shift or ...
         for key in SHIFTS & known.keys()
-        if (key in defaults or not _is_shift(known[key])) and known[key] != shift
+        if not (key in chosen and _is_shift(known[key])) and known[key] != shift
     }
 
 

@@ -30,7 +30,7 @@ from vidtwin_gen.data.latent_checks import classes_without_rows
 from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
-from vidtwin_gen.data.video import frame_rates
+from vidtwin_gen.data.video import common_frame_rate, frame_rates
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, shared, told_once
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
@@ -109,6 +109,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         lambda: _written(flags) if is_done(flags.out, METADATA, about["command"]) else None
     ):
         return done
+    if flags.fps is None and processes().is_main_process:
+        _warn_of_rates(index, about["fps"])
     with partial_folder(flags.out, about["command"]) as folder:
         bad_videos = {
             split: encode_split(folder, RowEncoder(encoder, part, root, split, flags, video_encoder), flags)
@@ -302,19 +304,22 @@ def _describe(
 
 
 def _frame_rate(index: datasets.Dataset, flags: EncodeFlags) -> float:
-    """Of the clips; by a stride of the commonest of the videos' rates, and a warning where these differ."""
+    """Of the clips; by a stride of the commonest of the videos' rates."""
     if flags.fps is not None:
         return flags.fps
+    return common_frame_rate(column(index, "path")) / (_stride(flags) or 1)
+
+
+def _warn_of_rates(index: datasets.Dataset, fps: float) -> None:
+    """That a stride makes clips of different speeds, where the videos' rates differ."""
     rates = frame_rates(column(index, "path"))
-    fps = next(iter(rates)) / (_stride(flags) or 1)
-    if len(rates) > 1 and processes().is_main_process:
+    if len(rates) > 1:
         known = sum(rates.values())
         shares = ", ".join(f"{rate:.5g} ({count / known:.0%})" for rate, count in rates.items())
         logger.warning(
             f"the videos have {shares} frames a second, so a stride makes clips of different speeds; "
             f"{fps:.5g} is recorded, by the commonest. --fps gives all clips one speed"
         )
-    return fps
 
 
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:

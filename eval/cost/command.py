@@ -152,15 +152,15 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     if run.own_patch_size is None:
         rows += count_rows(flags, [ours, *others], run.sizes, run.patch_sizes, run.make_model)
     else:
-        if run.own_patch_size not in run.patch_sizes:
-            rows += count_rows(flags, [ours], run.sizes, [run.own_patch_size], run.make_model)
-        for patch_size in run.patch_sizes:  # another patch than its own is another DiT
-            name = ours.name if patch_size == run.own_patch_size else f"{ours.name[:-1]}'s latents)"
-            compared = [dataclasses.replace(ours, name=name), *others]
+        own = count_rows(flags, [ours], run.sizes, [run.own_patch_size], run.make_model)
+        rows += (dataclasses.replace(row, own_dit=True) for row in own)
+        at_another_patch = dataclasses.replace(ours, name=f"{ours.name[:-1]}'s latents)")
+        for patch_size in run.patch_sizes:
+            compared = others if patch_size == run.own_patch_size else [at_another_patch, *others]
             rows += count_rows(flags, compared, run.sizes, [patch_size], run.make_model)
     check_measured(flags, rows)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
-    lines += [own_sentence(row) for row in rows if row.size == OWN and row.tokenizer == ours.name]
+    lines += [own_sentence(row) for row in rows if row.own_dit]
     lines += sentences(rows)
     if run.own_patch_size is None and not others:
         lines.append(tables(rows))

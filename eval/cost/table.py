@@ -36,16 +36,23 @@ def sentences(rows: Sequence[CostRow]) -> list[str]:
         sentence(first, other)
         for first, *others in of_a_transformer.values()
         for other in others
-        if other.clip_shape == first.clip_shape
+        if other.tokenizer != first.tokenizer and other.clip_shape == first.clip_shape
     ]
 
 
 def own_sentence(row: CostRow) -> str:
-    """What a pipeline's own DiT costs."""
-    return (
+    """What a pipeline's own DiT costs, with what was measured, or why it was not."""
+    text = (
         f"The pipeline's DiT ({dit(row)}), patch {row.patch_size}: {row.num_tokens:,} tokens, {_gflops(row)} "
         f"GFLOPs forward, {_mib(row.peak_bytes)} MiB in training, predicted"
     )
+    if row.measured is None:
+        return text
+    names = {"MiB measured": "MiB as measured", "s forward": "s forward", "s training": "s a training step"}
+    cells = _cells(row, measured=True)
+    if "reason" in row.measured:
+        return f"{text}; not measured: {row.measured['reason']}"
+    return f"{text}; {', '.join(f'{cells[column]} {unit}' for column, unit in names.items())}"
 
 
 def dit(row: CostRow) -> str:

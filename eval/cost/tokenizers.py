@@ -32,8 +32,8 @@ def published() -> Mapping[str, Tokenizer | Unpublished]:
 
 
 def vidtwin(setting: int | str = 1) -> Tokenizer:
-    """VidTwin at 16 x 224 x 224: setting 1, 2 or 3 of the paper (arXiv 2412.17726, Table 8), or "released",
-    the published checkpoint, whose Structure has 8 channels instead of 4."""
+    """VidTwin at 16 x 224 x 224: setting 1, 2 or 3 of the paper (arXiv 2412.17726, Table 5; CVPR: Table 8),
+    or "released", the published checkpoint, whose Structure has 8 channels instead of 4."""
     (tokenizer,) = find([f"vidtwin-{setting}"])
     return tokenizer
 

@@ -73,7 +73,7 @@ def measure_fvd(flags: FVDFlags) -> None:
     ]
     if processes().is_main_process:
         record = settings.record(extractor)
-        if flags.generated_stride is not None:
+        if flags.generated_stride not in (None, settings.protocol.stride):
             record = dataclasses.replace(record, generated_stride=flags.generated_stride)
         result = result_of(settings, record, generated, values, reference, floor)
         result.write(flags.out)

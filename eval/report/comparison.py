@@ -172,8 +172,9 @@ def measurements(run: Run) -> Iterator[Measured]:
 
 def own_rows(cost: CostResult) -> list[CostRow]:
     """The rows that are about the run's own latents, one for each way of counting; of a pipeline its DiT as
-    it is, at no other patch."""
-    return [row for row in cost.rows if row.tokenizer.endswith(f"({OWN})")]
+    it is, at no other patch, where that is told apart."""
+    own_dits = [row for row in cost.rows if row.own_dit]
+    return own_dits or [row for row in cost.rows if row.tokenizer.endswith(f"({OWN})")]
 
 
 def cost_protocol(row: CostRow) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
             for row in own_rows(run.cost) if run.cost else ():
                 counted = cost_protocol(row)
                 patch = f"patch {_words(row.patch_size)}"
-                if row.size == OWN:
+                if row.own_dit:
                     patch = "each DiT at its own patch"
                     del counted["patch_size"]
                 place = (number.quantity, number.key, json.dumps(counted))

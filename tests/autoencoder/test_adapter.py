@@ -306,7 +306,7 @@ def test_encode_needs_a_size_where_there_is_none_and_takes_no_other(wan_run, tin
         (["--vae", wan_run / "vae"], "of more than one size: give --num_frames --height --width"),
         (
             ["--vae", wan_run / "vae", "--num_frames", 0, "--height", 1, "--width", 1],
-            "must be positive, got 0 1 1",
+            "--num_frames: must be positive, got 0",
         ),
         (["--vae", tiny_latents.vae_dir, "--width", 32], "--width 32: this AutoencoderVidTwin has 16; leave"),
     ):

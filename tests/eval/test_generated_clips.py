@@ -160,6 +160,8 @@ def test_clips_of_another_speed_are_told(tmp_path: Path, capsys: pytest.CaptureF
     for number in range(3):
         write_video(tmp_path / f"{number}.mp4", drifting_clips(1, number, (12, 16, 24))[0], fps=16)
     real = RealClips.of_files([tmp_path], (4, 16, 24), stride=2)
+    of_videos = [read_generated(tmp_path, stride=stride).fps for stride in (2, 1)]
+    assert of_videos == [8.0, 16.0]
     for fps, told in ((8.0, False), (9.5, False), (16.0, True), (4.0, True), (None, False)):
         real.tell_other_rate(fps)
         assert ("frames a second, real ones by --stride 2 8: motion" in capsys.readouterr().out) == told

@@ -38,6 +38,7 @@ def test_a_bad_video_moves_no_other_draw(tmp_path: Path) -> None:
     assert whole.of_classes(["Left"] * 6)[3:] == [
         draw for draw in whole.of_videos(16)[8:] if whole.names[draw.row] == "Left"
     ]
+    assert whole.of_classes(["LEFT", "right"] * 3) == whole.of_classes(names)
     before, after = whole.each_once(None), real.each_once(None)
     assert [draw.number for draw in before] == list(range(8))
     assert len(after) == 7 and set(after) == {draw for draw in before if draw.row not in real.bad}

@@ -232,6 +232,22 @@ def test_clips_are_mixed_and_decoded(pipe):
         pipe.mix(a[:, :5], b)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keep": "structure"},
+        {"keep": "nonsense", "known_latents": torch.zeros(1, 1)},
+        {"known_latents": torch.zeros(1, 1)},
+    ],
+)
+def test_a_refused_call_draws_nothing(pipe, wrong):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    with pytest.raises(ValueError):
+        pipe(0, generator=generator, **wrong)
+    assert torch.equal(generator.get_state(), before)
+
+
 def test_the_noise_of_a_scheduler_of_ddpm_is_diffusers_own():
     scheduler = DDIMScheduler(**X0, clip_sample=False)
     set_timesteps(scheduler, 5, torch.device("cpu"))

@@ -142,6 +142,23 @@ def test_a_callback_sees_every_step_and_replaces_the_latents(pipe):
     assert pipe.current_timestep is None
 
 
+def test_a_subclass_may_offer_more_to_callbacks(pipe):
+    class WithLabels(VidTwinPipeline):
+        _callback_tensor_inputs = [*VidTwinPipeline._callback_tensor_inputs, "labels"]
+
+    seen = []
+    WithLabels.from_pipe(pipe)(
+        [1, 0],
+        num_inference_steps=1,
+        output_type="latent",
+        callback_on_step_end=lambda pipe, step, timestep, tensors: (
+            seen.append(tensors["labels"].tolist()) or {}
+        ),
+        callback_on_step_end_tensor_inputs=["labels"],
+    )
+    assert seen == [[1, 0]]
+
+
 def test_a_callback_may_stop_or_switch_guidance_off(pipe):
     batches = []
     pipe.transformer.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))

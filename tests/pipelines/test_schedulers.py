@@ -213,6 +213,16 @@ def test_the_line_that_helps_gives_the_noise_levels_of_the_training(name, known_
     assert sigmas[-1] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_a_default_of_a_saved_scheduler_is_nobodys_choice(kind, tmp_path):
+    kind().save_pretrained(tmp_path)
+    pipe = build_gaussian(kind.from_pretrained(tmp_path), shift="2.0")
+    with pytest.raises(ValueError, match=r"flow_shift=2\.0") as error:
+        generate(pipe)
+    assign_as_told(pipe, error)
+    assert pipe.scheduler.config.flow_shift == 2.0
+
+
 def test_where_the_trained_shift_is_not_known_the_line_says_which_number_it_is():
     for scheduler, line in (
         (DDIMScheduler(), "FlowMatchEulerDiscreteScheduler(shift=...), where ... is the --shift that"),

@@ -23,13 +23,16 @@ MOST_RATES = 64  # videos whose frame rates are looked at
 def frame_rates(paths: Sequence[str]) -> dict[float, int]:
     """How many of up to 64 videos, spread over the list, have each frame rate (hertz), the commonest first.
     Rates that round to one whole number count as one, their median. Raises UnreadableVideoError where no
-    video has one."""
+    video has one, and ValueError where there are no videos."""
+    if not paths:
+        raise ValueError("no videos, and so no frame rate of them")
     for part in (paths[:: math.ceil(len(paths) / MOST_RATES)], paths):
         rates: dict[int, list[float]] = {}
         for rate in filter(None, map(_frame_rate, part)):
             rates.setdefault(round(rate), []).append(rate)
         if rates:
             return {median(alike): len(alike) for alike in sorted(rates.values(), key=len, reverse=True)}
+    video_index(paths[0])  # says why, but for a file without a rate
     raise UnreadableVideoError(paths[0], f"neither it nor another of {len(paths)} has a frame rate")
 
 

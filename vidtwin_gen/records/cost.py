@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from vidtwin_gen.records.result import Result, make
 
-OWN = "this run"  # a run's own DiT, as the size of a row, and in brackets its latents as they are generated
+OWN = "this run"  # the size of a run's DiT; in brackets, the end of the name of its latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class CostRow:
     many values a position of discrete latents has. `figure_5` is what the counter of the paper's Figure 5
     gives for its own network on one clip of these latents, padded and floored, where the patch is one number.
     `measured` is the same step as it was made, `peak_bytes` and `seconds`, or the `reason` why it was not.
+    `own_dit` marks a pipeline's DiT as it is (earlier versions did not).
     `grids` is the layout: of each grid the name, axes, shape and channels, its elements and its tokens.
     """
 
@@ -54,6 +55,7 @@ class CostRow:
     figure_5: dict[str, Any] | None
     measured: dict[str, Any] | None = None
     grids: list[dict[str, Any]] | None = None
+    own_dit: bool | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -66,7 +68,7 @@ class CostRow:
 
     def to_json(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
-        return {k: v for k, v in row.items() if v is not None or k not in ("measured", "grids")}
+        return {k: v for k, v in row.items() if v is not None or k not in ("measured", "grids", "own_dit")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -372,6 +372,7 @@ def test_videos_of_several_rates_are_told(few_videos, vae_dir, tmp_path, caplog)
     ]
     assert "have 25 (95%), 240 (5%) frames a second" in warning and "12.5 is recorded" in warning
     caplog.clear()
+    assert encode(vae_dir, few_videos, tmp_path / "latents") == metadata  # is done
     encode(vae_dir, few_videos, tmp_path / "by_rate", stride=None, fps=8.0, max_bad_fraction=0.5)
     assert "frames a second" not in caplog.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_cost_counts_several_patch_sizes_and_the_papers_size(
     record = run("cost", pipeline=pipeline, patch_size=[1, 2], out=out)
     by_two = [("VidTwin", 2, vae.layout.num_tokens(2)), ("MAGVIT-v2", 2, 1 * 1 * 2)]
     by_one = [("VidTwin", 1, vae.layout.num_tokens(1)), ("MAGVIT-v2", 1, 1 * 2 * 3)]
-    assert rows_of(record) == [*by_one, *by_two] and "paper_size_rows" not in record
+    assert rows_of(record) == [by_two[0], *by_one, by_two[1]] and "paper_size_rows" not in record
     told = capsys.readouterr().out
     assert told.count(" GFLOPs forward") == 2 + 1  # and the DiT as it is
     for row in record["rows"]:  # what a sentence says can be checked
@@ -133,7 +134,8 @@ def test_a_pipelines_own_dit_is_counted(
     flags = {"measure": True, "repeats": 1, "batch_size": 64}  # clips whose memory is more than noise
     record = run("cost", pipeline=pipeline, **flags, out=tmp_path / "cost.json")
     row = record["rows"][0]
-    assert row["measured"]["peak_bytes"] > 2**20
+    assert row["measured"]["peak_bytes"] > 2**20 and row["own_dit"]
+    assert re.search(r"predicted; [\d.,]+ MiB as measured, \S+ s forward, \S+ s a", capsys.readouterr().out)
     transformer = LatentTransformer.from_pretrained(pipeline, subfolder="transformer")
     assert row["num_parameters"] == transformer.num_parameters()
     assert (row["conditioning"], row["mlp_ratio"]) == ("cross_attention", 2)

@@ -184,20 +184,24 @@ def test_a_panel_holds_one_protocol(several: Path) -> None:
 
 
 def test_a_panel_holds_the_dits_of_pipelines_each_at_its_own_patch(tmp_path: Path) -> None:
-    """Latents at one patch, of no pipeline, are plotted at that patch alone."""
+    """Latents at one patch, of no pipeline or as earlier versions counted it, are plotted at that patch
+    alone."""
     for name, size, patch_size in (
         ("one", OWN, {"structure": [2, 1, 1]}),
         ("two", OWN, 2),
         ("latents", "S", 1),
         ("others", "S", 2),
+        ("earlier", OWN, 1),
     ):
-        row = dataclasses.replace(ROW, size=size, patch_size=patch_size)
-        other = dataclasses.replace(row, tokenizer="VidTwin (this run's latents)", patch_size=1)
+        own_dit = True if name in ("one", "two") else None
+        row = dataclasses.replace(ROW, size=size, patch_size=patch_size, own_dit=own_dit)
+        other = dataclasses.replace(row, tokenizer="VidTwin (this run's latents)", patch_size=1, own_dit=None)
         CostResult(command="", rows=[row, other]).write(tmp_path / name / "eval/cost.json")
         fvd_result(10.0).write(tmp_path / name / "eval/fvd.json")
-    runs = read_runs([tmp_path / name for name in ("one", "two", "latents", "others")])
+    runs = read_runs([tmp_path / name for name in ("one", "two", "latents", "others", "earlier")])
     panels = quality_panels(compare(runs), runs)
     assert sorted([point[0] for point in panel.points] for panel in panels) == [
+        ["earlier"],
         ["latents"],
         ["one", "two"],
         ["others"],

@@ -64,8 +64,10 @@ def test_a_data_set_has_the_rate_of_most_of_its_videos(tmp_path):
     assert list(rates.values()) == [3, 2, 1] and list(rates) == pytest.approx([25, 29.97, 60], abs=0.01)
     assert common_frame_rate(paths) == 25.0
     assert frame_rates([paths[6]] * 100 + paths[:1]) == {60.0: 1}
-    with pytest.raises(UnreadableVideoError, match="neither it nor another of 1 has a frame rate"):
+    with pytest.raises(UnreadableVideoError, match="6.mp4: .*not a video"):
         common_frame_rate(paths[6:])
+    with pytest.raises(ValueError, match="no videos"):
+        common_frame_rate([])
 
 
 def test_resampling_does_not_drift():
