@@ -11,12 +11,7 @@ from diffusers.guiders import BaseGuidance
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 # the call's own guidance, in place of which a guider comes
-DEFAULT_GUIDANCE: dict[str, Any] = {
-    "guidance_scale": 4.0,
-    "guidance_interval": (0.0, 1.0),
-    "guidance_rescale": 0.0,
-    "internal_guidance_scale": 1.0,
-}
+SETTINGS_OF_GUIDANCE = ("guidance_scale", "guidance_interval", "guidance_rescale", "internal_guidance_scale")
 UNFIT_GUIDERS = {  # found by trying all that diffusers 0.42 has
     "FrequencyDecoupledGuidance": "parts the frequencies of rows and columns, which a flat latent has not",
     "LTX2Guidance": "is made for the arguments of LTX-2's own transformer",
@@ -53,7 +48,7 @@ def check_guidance(
 
 def check_guider(guider: Any, transformer: Any, others: Mapping[str, Any]) -> None:
     """Raises ValueError unless `guider` is one of `diffusers.guiders` that fits a flat latent and this
-    transformer, and the only guidance: `others` are those of DEFAULT_GUIDANCE that have another value."""
+    transformer, and the only guidance: `others` are those of SETTINGS_OF_GUIDANCE that were asked for."""
     name = type(guider).__name__
     if not isinstance(guider, BaseGuidance):
         raise ValueError(

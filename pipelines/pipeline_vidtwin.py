@@ -22,7 +22,7 @@ from diffusers.video_processor import VideoProcessor
 from autoencoder import adapter
 from autoencoder.parts import join_parts
 from pipelines.guidance import (
-    DEFAULT_GUIDANCE,
+    SETTINGS_OF_GUIDANCE,
     check_guidance,
     check_guider,
     guide,
@@ -209,9 +209,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             self.transformer,
         )
         if self.guider is not None:
-            settings = {name: getattr(self, name) for name in DEFAULT_GUIDANCE}
+            parameters = inspect.signature(type(self).__call__).parameters
+            settings = {name: getattr(self, name) for name in SETTINGS_OF_GUIDANCE}
             settings["guidance_interval"] = tuple(self.guidance_interval)
-            others = {key: value for key, value in settings.items() if value != DEFAULT_GUIDANCE[key]}
+            others = {key: value for key, value in settings.items() if value != parameters[key].default}
             check_guider(self.guider, self.transformer, others)
         for name, number, least in (
             ("num_videos_per_class", num_videos_per_class, 1),
@@ -338,7 +339,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self,
         class_labels: ClassLabel | Sequence[ClassLabel],
         num_videos_per_class: int = 1,
-        guidance_scale: float = DEFAULT_GUIDANCE["guidance_scale"],
+        guidance_scale: float = 4.0,
         num_inference_steps: int = 50,
         generator: Generators | None = None,
         latents: torch.Tensor | None = None,
@@ -347,9 +348,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         *,
-        guidance_interval: tuple[float, float] = DEFAULT_GUIDANCE["guidance_interval"],
-        guidance_rescale: float = DEFAULT_GUIDANCE["guidance_rescale"],
-        internal_guidance_scale: float = DEFAULT_GUIDANCE["internal_guidance_scale"],
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        internal_guidance_scale: float = 1.0,
         guider: BaseGuidance | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
