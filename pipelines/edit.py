@@ -47,7 +47,7 @@ def edit(flags: EditFlags) -> None:
         )
     )
     taken = video_index(flags.video).fps / flags.stride
-    if pipe.config.fps and not 0.8 <= taken / pipe.config.fps <= 1.25:
+    if pipe.config.fps and (taken < 0.8 * pipe.config.fps or taken > 1.25 * pipe.config.fps):
         print(
             f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the pipeline's "
             f"clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"

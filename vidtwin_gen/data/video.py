@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median_low as median
+from statistics import median_low
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ def frame_rates(paths: Sequence[str]) -> dict[float, int]:
         for rate in filter(None, map(_frame_rate, part)):
             rates.setdefault(round(rate), []).append(rate)
         if rates:
-            return {median(alike): len(alike) for alike in sorted(rates.values(), key=len, reverse=True)}
+            return {median_low(alike): len(alike) for alike in sorted(rates.values(), key=len, reverse=True)}
     video_index(paths[0])  # says why, but for a file without a rate
     raise UnreadableVideoError(paths[0], f"neither it nor another of {len(paths)} has a frame rate")
 
