@@ -24,7 +24,7 @@ from eval.classifier import (
     train_classifier,
 )
 from eval.flags import AccuracyFlags, rate_text
-from eval.generated_clips import read_generated
+from eval.generated_clips import generated_of
 from eval.real_clips import RealClips
 from vidtwin_gen.data.writing import write_gif
 from vidtwin_gen.devices import by_the_first, find_device, processes, shared
@@ -33,14 +33,7 @@ from vidtwin_gen.records import AccuracyResult, wilson_interval
 
 def measure_accuracy(flags: AccuracyFlags) -> None:
     """Several processes share the clips, those to train on and those that the classifier is asked about."""
-    generated = read_generated(
-        flags.generated,
-        flags.num_frames,
-        stride=flags.stride,
-        fps=flags.fps,
-        generated_stride=flags.generated_stride,
-        seed=flags.seed,
-    )
+    generated = generated_of(flags)
     if generated.names is None:
         raise ValueError(
             f"--generated {generated.path}: nothing says the classes of its clips; name a folder of "

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from eval.clips import Clips, find_videos, prepare
-from eval.flags import Codec, Resize
+from eval.flags import AccuracyFlags, Codec, NearestFlags, Resize
 from vidtwin_gen.data.decoding.guarded import VideoError, VideoTooShortError, codec_name, guarded
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
@@ -133,6 +133,12 @@ def read_generated(
             "a distance between clips of unequal length means nothing"
         )
     return clips
+
+
+def generated_of(flags: AccuracyFlags | NearestFlags) -> GeneratedClips:
+    """Those that the flags name. Errors as `read_generated`."""
+    names = ("num_frames", "stride", "fps", "generated_stride", "seed")
+    return read_generated(flags.generated, **{name: getattr(flags, name) for name in names})
 
 
 def _of_file(path: Path) -> GeneratedClips:

@@ -20,7 +20,7 @@ from eval.clips import RESIZE, Clips
 from eval.extraction import Extraction, as_read
 from eval.flags import NearestFlags, rate_text
 from eval.fvd.features import check_length
-from eval.generated_clips import GeneratedClips, read_generated
+from eval.generated_clips import GeneratedClips, generated_of
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.data.pixels import from_uint8
 from vidtwin_gen.data.writing import filmstrip, write_png
@@ -93,14 +93,7 @@ class Nearest:
 
 def measure_nearest(flags: NearestFlags) -> None:
     """Several processes share the clips, and a command that was killed goes on."""
-    generated = read_generated(
-        flags.generated,
-        flags.num_frames,
-        stride=flags.stride,
-        fps=flags.fps,
-        generated_stride=flags.generated_stride,
-        seed=flags.seed,
-    )
+    generated = generated_of(flags)
     thumbnails, extraction = Thumbnails(), Extraction(flags)
     check_length(thumbnails, generated.shape[0])
     reading = {name: getattr(flags, name) for name in ("fold", "stride", "fps", "seed")}

@@ -19,7 +19,7 @@ from eval.flags import Codec, Resize, Split
 from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.names import folded
 from vidtwin_gen.data.ucf101 import build_index, column
-from vidtwin_gen.data.video import common_frame_rate, read_frames
+from vidtwin_gen.data.video import common_frame_rate, is_other_speed, read_frames
 from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.devices import processes
 from vidtwin_gen.unpack.cached import video_folder
@@ -120,7 +120,7 @@ class RealClips:
 
     def tell_other_rate(self, generated_fps: float | None) -> None:
         """Says so where generated clips show their frames much faster or slower than these do."""
-        if generated_fps is not None and not 0.8 <= self.frame_rate / generated_fps <= 1.25:
+        if generated_fps is not None and is_other_speed(self.frame_rate, generated_fps):
             taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"
             print(
                 f"the generated clips have {generated_fps:.5g} frames a second, real ones by {taken} "

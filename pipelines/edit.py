@@ -24,7 +24,7 @@ from pipelines.sampling import (
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
-from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.video import is_other_speed, read_clip
 from vidtwin_gen.data.writing import filmstrip, tile, write_png
 from vidtwin_gen.devices import by_the_first, processes, shared
 from vidtwin_gen.files import is_done, new_folder, write_json
@@ -47,7 +47,7 @@ def edit(flags: EditFlags) -> None:
         )
     )
     taken = video_index(flags.video).fps / flags.stride
-    if pipe.config.fps and (taken < 0.8 * pipe.config.fps or taken > 1.25 * pipe.config.fps):
+    if pipe.config.fps and is_other_speed(taken, pipe.config.fps):
         print(
             f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the pipeline's "
             f"clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"

@@ -41,6 +41,11 @@ def common_frame_rate(paths: Sequence[str]) -> float:
     return next(iter(frame_rates(paths)))
 
 
+def is_other_speed(fps: float, other: float) -> bool:
+    """Whether motion at one frame rate is much faster or slower than at another, by more than a quarter."""
+    return fps < 0.8 * other or fps > 1.25 * other
+
+
 def _frame_rate(path: str) -> float | None:
     try:
         rate = video_index(path).fps
