@@ -41,17 +41,17 @@ def edit(flags: EditFlags) -> None:
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
+    rate: dict[str, Any] = {"stride": flags.stride} if flags.stride else {"fps": pipe.config.fps}
     clip = by_the_first(  # (C, F, H, W)
-        lambda: read_clip(
-            flags.video, num_frames, size=(size[0], size[1]), stride=flags.stride, start=flags.start
-        )
+        lambda: read_clip(flags.video, num_frames, size=(size[0], size[1]), **rate, start=flags.start)
     )
-    taken = video_index(flags.video).fps / flags.stride
-    if pipe.config.fps and is_other_speed(taken, pipe.config.fps):
-        print(
-            f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the pipeline's "
-            f"clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"
-        )
+    if flags.stride and pipe.config.fps:
+        taken = video_index(flags.video).fps / flags.stride
+        if is_other_speed(taken, pipe.config.fps):
+            print(
+                f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the "
+                f"pipeline's clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"
+            )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
     batches = [edits[start : start + flags.batch_size] for start in range(0, len(edits), flags.batch_size)]

@@ -53,7 +53,9 @@ class GenerateFlags(SamplingFlags):
 class EditFlags(SamplingFlags):
     video: str = flag("a video file; one window of it is taken", required=True)
     start: int = flag("the window's first frame", 0, type=whole)
-    stride: int = flag("every stride-th frame, as in training", 1, type=positive)
+    stride: int | None = flag(
+        "every stride-th frame; left out: as many a second as the pipeline's clips have", type=positive
+    )
     keep: str = flag("the part of the video that stays", choices=["structure", "dynamics"], required=True)
     class_labels: list[str] = flag("of the new videos", nargs="+", required=True, metavar="CLASS")
     num_videos_per_class: int = flag("new videos of each class", 3, type=positive)

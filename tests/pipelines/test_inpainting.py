@@ -295,6 +295,25 @@ def test_the_edit_command(saved, tmp_path, capsys):
     assert "of another command (--start was 3, is 4)" in capsys.readouterr().err
 
 
+def test_an_edited_video_is_read_at_the_rate_of_the_pipelines_clips(saved, tmp_path, capsys):
+    pipe = build_pipeline()
+    assert pipe.config.fps == 8
+    clip = torch.rand(3, 24, 24, 32, generator=seeded(2)[0]) * 2 - 1
+    write_video(tmp_path / "fast.mp4", clip, 24)
+    video = ["--video", str(tmp_path / "fast.mp4"), "--keep", "structure", "--class_labels", "0"]
+    main(command("edit", saved, tmp_path / "rate", *video))
+    assert "another speed" not in capsys.readouterr().out
+    main(command("edit", saved, tmp_path / "stride", *video, "--stride", "3"))
+    given = [(tmp_path / name / "given.mp4").read_bytes() for name in ("rate", "stride")]
+    assert given[0] == given[1]
+
+    pipe.register_to_config(fps=None)
+    pipe.save_pretrained(tmp_path / "pipeline")
+    main(command("edit", tmp_path, tmp_path / "every", *video, "--fps", "8"))
+    main(command("edit", saved, tmp_path / "one", *video, "--stride", "1"))
+    assert (tmp_path / "every/given.mp4").read_bytes() == (tmp_path / "one/given.mp4").read_bytes()
+
+
 def test_two_processes_edit_as_one(saved, tmp_path):
     options = ["--video", str(saved / "clip.mp4"), "--keep", "dynamics", "--class_labels", "0", "2", "1"]
     options += ["--num_videos_per_class", "1", "--format", "gif", "--batch_size", "1"]
