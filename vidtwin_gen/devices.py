@@ -58,6 +58,22 @@ def told_once() -> Iterator[None]:
         refuse(str(error))
 
 
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """For what every process does by itself and may fail in: where one fails it says why, and the others end
+    with it, at the end of the context."""
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = gather_object([failure is not None])
+    if failure is not None:
+        raise failure
+    if any(failed):
+        sys.exit(2)
+
+
 def shared(items: Sequence[T], work: Callable[[T], R], title: str = "") -> Iterator[R]:
     """`work` of each item, in their order, to every process; each does one item of a round. What it gives is
     pickled: on the CPU. Its ValueErrors end all processes, and one tells them. No bar without a title."""

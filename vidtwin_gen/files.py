@@ -121,7 +121,7 @@ def new_or_same_folder(path: str | Path) -> Iterator[Path]:
             yield partial
         print(f"wrote {path}")
         return
-    with TemporaryDirectory() as again:
+    with TemporaryDirectory() as again, writing(again):
         yield Path(again)
         if digests_below(again) != digests_below(path):
             check_new(path)
@@ -193,6 +193,19 @@ def rename_owned(folder: Path, path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
+def file_lock(path: Path) -> FileLock:
+    """A lock that the system releases when its process dies, however it does; the file stays. Raises OSError
+    where the file system has no locks: filelock would take the file's mere existence for one, which outlives
+    the process."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        except OSError as error:
+            reason = f"{error.strerror}: the file system has no locks (Lustre: mount it with flock)"
+            raise OSError(error.errno, reason, str(path)) from None
+    return FileLock(path)
+
+
 @contextmanager
 def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
     """The folder, made where there is none, is this process's alone as long as the context lasts. Half files
@@ -206,10 +219,11 @@ def owned_folder(path: str | Path, way_out: str) -> Iterator[None]:
 
     Raises:
         ValueError: another process owns it; which, where and since when.
+        OSError: as `file_lock`.
     """
     folder = Path(path)
     make_folder(folder)
-    lock, owner = FileLock(folder / LOCK), folder / OWNER
+    lock, owner = file_lock(folder / LOCK), folder / OWNER
     try:
         lock.acquire(timeout=0)
     except Timeout:

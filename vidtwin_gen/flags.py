@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import math
 import os
 import re
@@ -158,6 +159,8 @@ def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENOSPC and not error.filename:  # multiprocessing names none
+            place = "a disk, or /dev/shm, by which data workers hand over batches: "
         return f"{place}{error.strerror}; when that is mended, the same command continues"
     if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
         return f"{error.args[0][0][2]}; when that is mended, the same command continues"

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from eval.machine import machine
 from eval.study.distances import Comparison
 from eval.study.flags import StudyFlags
@@ -25,7 +23,7 @@ from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import Stage
 from vidtwin_gen.devices import find_device
-from vidtwin_gen.files import make_folder, owned_folder, read_json, read_log, write_json
+from vidtwin_gen.files import file_lock, make_folder, owned_folder, read_json, read_log, write_json
 from vidtwin_gen.training.config import METRICS, RECORD
 from vidtwin_gen.unpack.cached import video_folder
 
@@ -46,7 +44,7 @@ def study(flags: StudyFlags) -> None:
         raise ValueError(f"--rows {unknown[0]} is no row of {flags.study}; there are {', '.join(plan.rows)}")
     make_folder(out)
     with ExitStack() as owned:
-        with FileLock(out / ".prepared.lock"):  # until another process has prepared what all rows share
+        with file_lock(out / ".prepared.lock"):  # until another process has prepared what all rows share
             record, costs = _planned(plan, out, flags.command, dry_run=flags.dry_run)
             if flags.dry_run:
                 return

@@ -186,6 +186,18 @@ def test_a_folder_that_would_be_the_same_is_done_already(tmp_path, capsys):
     assert contents(tmp_path / "out") == {"model/config.json": "1"}
 
 
+def test_a_comparison_that_finds_no_room_names_its_folder(tmp_path, monkeypatch, full_disk):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "note.txt").write_text("1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(OSError, match="File too large") as refusal,
+        new_or_same_folder(tmp_path / "out") as again,
+    ):
+        save_file({"x": LARGE}, again / "model.safetensors")
+    assert refusal.value.filename == str(again)
+
+
 def test_the_working_directory_can_be_the_new_folder(tmp_path, monkeypatch):
     """Where a shell stands in it: it stays the same directory."""
     (tmp_path / "here").mkdir()
@@ -309,6 +321,16 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
         assert file.name == left and file.read_bytes() == b""
         file.write_text("whole")
     assert contents(tmp_path) == {"note.txt": "whole"}
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def refuses(file, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("vidtwin_gen.files.fcntl.flock", refuses)
+    with pytest.raises(OSError, match="the file system has no locks") as refusal, owned_folder(tmp_path, ""):
+        pass
+    assert refusal.value.filename == str(tmp_path / ".lock") and not (tmp_path / ".owner.json").exists()
 
 
 def test_a_folder_has_one_owner_until_it_ends(tmp_path):

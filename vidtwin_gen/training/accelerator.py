@@ -29,8 +29,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
 
     Raises:
         ValueError: accelerate was asked to shard with FSDP, and the script's training is not `shardable`, or
-            not with these settings; or for another precision than the flag; or there is no such tracker, or
-            no such name on the hub.
+            not with these settings; or for another precision or number of accumulated passes than the
+            flags; or there is no such tracker, or no such name on the hub.
     """
     check_tracker(config.report_to)
     if config.push_to_hub:
@@ -41,6 +41,13 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
             f"accelerate was launched with --mixed_precision {launched}, and the script's own flag, which "
             f"counts and is recorded, says {config.mixed_precision}: give both the same, or accelerate "
             "--mixed_precision no"
+        )
+    passes = config.gradient_accumulation_steps
+    launched = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", str(passes))  # accelerate prefers it
+    if launched != str(passes):
+        raise ValueError(
+            f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS is {launched}, and the script's own flag, which counts "
+            f"and is recorded, says {passes}: give both the same, or unset the variable"
         )
     plugin = fsdp_plugin(config.mixed_precision)
     if plugin is not None and not shardable:

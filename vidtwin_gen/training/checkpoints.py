@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from vidtwin_gen.devices import by_the_first
+from vidtwin_gen.devices import all_or_none, by_the_first
 from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
 from vidtwin_gen.training.config import RECORD, TrainingConfig, same_place
 from vidtwin_gen.training.fsdp import is_sharded
@@ -193,14 +193,16 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    with writing(partial):
+    with all_or_none(), writing(partial):
         accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+
+    def finish() -> None:
         write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _keep_newest(output_dir, limit)
+
+    by_the_first(finish)
     return final
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from accelerate import Accelerator
 from torch.profiler import ProfilerActivity
 from tqdm.auto import tqdm
 
-from vidtwin_gen.files import read_log, replacing_file, write_text
+from vidtwin_gen.devices import by_the_first
+from vidtwin_gen.files import read_log, replacing_file, write_text, writing
 from vidtwin_gen.training.config import METRICS, TrainingConfig
 
 TRACE = "trace.json"
@@ -33,9 +36,7 @@ class MetricsLog:
         self.of_this_step: list[tuple[str, torch.Tensor]] = []
         if config.report_to != "none":
             accelerator.init_trackers(config.tracker_project_name, config=config.public())
-        if accelerator.is_main_process and self.path.exists():
-            lines = [json.dumps(line) for line in read_log(self.path) if line["step"] <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in lines))
+        by_the_first(lambda: self._drop_lines_after(step))
         self.bar = tqdm(
             total=config.max_train_steps,
             initial=step,
@@ -43,6 +44,11 @@ class MetricsLog:
             unit="step",
             disable=not accelerator.is_main_process,
         )
+
+    def _drop_lines_after(self, step: int) -> None:
+        if self.path.exists():
+            lines = [json.dumps(line) for line in read_log(self.path) if line["step"] <= step]
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
         """Scalars of one pass."""
@@ -69,14 +75,18 @@ class MetricsLog:
     def write(self, step: int, samples: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "samples": samples, **values}) + "\n")
         self.accelerator.log(dict(values), step=step)
 
     def print(self, line: str) -> None:
-        """Above the bar."""
+        """Above the bar. A reader of stdout that is gone, as of a pipe, does not end a training."""
         if self.accelerator.is_main_process:
-            self.bar.write(line)
+            try:
+                self.bar.write(line)
+                sys.stdout.flush()
+            except BrokenPipeError:  # what was to be said before, too, goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def close(self) -> None:
         self.bar.close()

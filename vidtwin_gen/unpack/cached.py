@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
-from filelock import FileLock
 from huggingface_hub import HfApi
 
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
-from vidtwin_gen.files import loading, make_folder
+from vidtwin_gen.files import file_lock, loading, make_folder
 from vidtwin_gen.flags import is_hub_id
 from vidtwin_gen.unpack.folder import unpack
 from vidtwin_gen.unpack.rows import columns_of, data_files, splits_of
@@ -38,7 +37,7 @@ def video_folder(data: str | Path) -> Path:
     else:
         return folder  # whoever reads it says that it is not there
     make_folder(kept)
-    with FileLock(f"{place}.lock"):
+    with file_lock(place.with_name(f"{place.name}.lock")):
         if not place.is_dir():
             video_column, label_column = columns_of(splits_of(str(data)), str(data))
             unpack(str(data), str(place), video_column=video_column, label_column=label_column)

@@ -1,6 +1,7 @@
 """Two processes train as one does: with DDP, and with weights that FSDP shards. All on the CPU, over gloo."""
 
 import contextlib
+import errno
 import gc
 import math
 import os
@@ -26,6 +27,8 @@ from vidtwin_gen.draws import BatchDraw, normal, seed_step, uniform
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import make_accelerator
+from vidtwin_gen.training.checkpoints import save_checkpoint
+from vidtwin_gen.training.metrics_log import MetricsLog
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.weights import weights_sha256
 
@@ -210,6 +213,27 @@ def test_what_one_process_meets_all_skip(tmp_path):
     run_in_processes(2, meets_infinity_in_one, config)
 
 
+def meets_what_the_other_does_not(rank, config):
+    accelerator, output_dir = make_accelerator(config), Path(config.output_dir)
+    with pytest.raises(ValueError if rank == 0 else SystemExit):  # the first alone reads it
+        MetricsLog(accelerator, config, step=1)
+
+    def save_state(folder):
+        if rank == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+
+    accelerator.save_state = save_state
+    with pytest.raises(OSError if rank == 1 else SystemExit):
+        save_checkpoint(accelerator, output_dir, step=1, limit=1)
+    assert not list(output_dir.glob("checkpoint-*"))
+
+
+def test_what_one_process_is_refused_ends_all(tmp_path):
+    config = train_dit.DiTConfig(**DIT_FLAGS, vae="unused", latents="unused", output_dir=str(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text('no object\n{"step": 1}\n')
+    run_in_processes(2, meets_what_the_other_does_not, config)
+
+
 class Process:
     """As much of an Accelerator as `validate` asks for: one process of several, with nothing to add."""
 
@@ -279,6 +303,13 @@ def is_refused(rank, argv):
 def test_a_precision_of_the_launcher_alone_is_refused(tiny_dit_run, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(ValueError, match="launched with --mixed_precision bf16, and .* flag, .* says no"):
+        train_dit.main(tiny_dit_run.argv(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_passes_in_the_environment_is_refused(tiny_dit_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    with pytest.raises(ValueError, match="STEPS is 2, and .* flag, .* says 1: give"):
         train_dit.main(tiny_dit_run.argv(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import runpy
 import shutil
@@ -30,6 +31,7 @@ from vidtwin_gen.quality import SSIM_SIDE
 from vidtwin_gen.training.checkpoints import Progress
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.ema import ema_weights
+from vidtwin_gen.training.metrics_log import MetricsLog
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import with_row_labels
 from vidtwin_gen.training.run import Run
@@ -431,3 +433,14 @@ def test_weights_that_are_not_finite_are_not_exported(tiny_dit_run, tmp_path, mo
 def spoil_first_weight(optimizer, closure=None):
     with torch.no_grad():
         optimizer.param_groups[0]["params"][0].fill_(float("inf"))
+
+
+def test_a_reader_of_the_output_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch):
+    log = MetricsLog(Accelerator(cpu=True), TrainingConfig(output_dir=str(tmp_path)), 0)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        for _ in range(2):
+            log.print("step 1: psnr 20")
+    log.close()
