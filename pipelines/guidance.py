@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ def check_guidance(
     """Raises ValueError unless the scales are finite, 0 <= start <= stop <= 1 and 0 <= rescale <= 1, and
     where internal guidance is asked of a transformer without its head, or together with a step cache."""
     for name, value in (("guidance_scale", scale), ("internal_guidance_scale", internal_scale)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise ValueError(f"{name} is a finite number, got {value!r}")
     if internal_scale != 1 and transformer.config.get("internal_layer") is None:
         raise ValueError(
             f"internal_guidance_scale {internal_scale} needs a transformer with a head for it: train one "
@@ -37,13 +38,13 @@ def check_guidance(
             f"internal_guidance_scale {internal_scale} needs the blocks that a step cache skips: call "
             "pipe.transformer.disable_cache(), or leave it at 1"
         )
-    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+    if not isinstance(interval, Sequence) or len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(
             "guidance_interval is (start, stop), fractions of the steps with 0 <= start <= stop <= 1, "
-            f"got {tuple(interval)}"
+            f"got {interval!r}"
         )
-    if not 0 <= rescale <= 1:
-        raise ValueError(f"guidance_rescale is a share from 0 to 1, got {rescale}")
+    if not isinstance(rescale, numbers.Real) or not 0 <= rescale <= 1:
+        raise ValueError(f"guidance_rescale is a share from 0 to 1, got {rescale!r}")
 
 
 def check_guider(guider: Any, transformer: Any, others: Mapping[str, Any]) -> None:

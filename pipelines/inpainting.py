@@ -57,6 +57,8 @@ def repeat_for_videos(
     """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side. Raises
     ValueError for another number of clips or length of latents."""
     batch_size = num_labels * num_videos_per_class
+    if not isinstance(latents, torch.Tensor):
+        raise ValueError(f"known_latents is a torch.Tensor, got {type(latents).__name__}")
     if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
         raise ValueError(f"known_latents must be (clips, {layout.num_elements}), got {tuple(latents.shape)}")
     if len(latents) not in (1, num_labels, batch_size):
@@ -75,9 +77,11 @@ def in_unit_range(video: Any) -> Any:
     diffusers' processor takes a tensor with a single value below 0, if by 1e-7, for one in [-1, 1].
 
     Raises:
-        ValueError: values outside of [0, 1] by more than rounding.
+        ValueError: values outside of [0, 1] by more than rounding, or an empty list.
     """
     if isinstance(video, (list, tuple)):
+        if not video:
+            raise ValueError("video holds no clip or no frame")
         return [in_unit_range(part) for part in video]
     if not isinstance(video, (torch.Tensor, np.ndarray)):
         return video

@@ -49,7 +49,7 @@ def set_timesteps(
             raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
     levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
     retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
-    if has_flow_sigmas:
+    if is_flow_matching(scheduler):
         check_flow_sigmas(scheduler, shift)
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)

@@ -219,7 +219,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             ("num_inference_steps", num_inference_steps, 1),
             ("num_resamples", num_resamples, 0),
         ):
-            if not isinstance(number, numbers.Integral) or number < least:
+            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < least:
                 raise ValueError(f"{name} is a whole number, at least {least}, got {number!r}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
@@ -236,6 +236,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 f"{batch_size} videos need as many generators, or a single one, got {len(generator)}"
             )
         expected = (batch_size, self.transformer.layout.num_elements)
+        if latents is not None and not isinstance(latents, torch.Tensor):
+            raise ValueError(f"latents is a torch.Tensor {expected}, got {type(latents).__name__}")
         if latents is not None and tuple(latents.shape) != expected:
             raise ValueError(
                 f"latents must be (videos, latent numbers) = {expected}, got {tuple(latents.shape)}"

@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "beta_start": 0.0001,  # as the objective; a test compares them
         "beta_end": 0.02,
         "beta_schedule": "linear",
+        "trained_betas": None,  # in place of these three
         "rescale_betas_zero_snr": False,
         "snr_shift_scale": 1.0,
         "interpolation_type": "linear",
@@ -152,6 +153,10 @@ def check_scheduler(scheduler: Any, prediction_type: str, shift: float | None = 
         if known.get("final_sigmas_type") == "zero":
             wanted |= SETTINGS_OF_CLASS.get(name, {})
         settings = {key: value for key, value in wanted.items() if known.get(key, value) != value}
+        if str(known.get("algorithm_type")).startswith("sde-") and known.get("solver_order") == 3:
+            settings["solver_order"] = (
+                2  # in diffusers 0.42 the third order fails in its third step, or is wrong
+            )
         if str(known.get("variance_type")).startswith("learned"):  # which the transformer does not predict
             settings["variance_type"] = "fixed_small"
         settings |= {key: 1.0 for key in SHIFTS & known.keys() if not _is_shift(known[key])}

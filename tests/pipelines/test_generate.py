@@ -270,7 +270,7 @@ def test_neither_batch_size_nor_other_classes_change_a_clip(folder, tmp_path):
         (["--batch_size", "0"], "must be positive"),
         (["--fps", "0"], "--fps: must be above 0 and finite, got 0"),
         (["--seed", "-1"], "--seed: must be 0 or more, got -1"),
-        (["--guidance_scale", "nan"], "guidance_scale must be finite"),
+        (["--guidance_scale", "nan"], "guidance_scale is a finite number"),
         (["--internal_guidance_scale", "2"], "train one with train_dit.py --internal_guidance"),
         (["--class_labels", "Archery", "archery"], "names a class twice"),
     ],

@@ -59,6 +59,8 @@ def test_parts_are_names_of_grids(pipe):
         ({"video": torch.zeros(1, 8, 3, 16, 24), "keep": "structure"}, "16, 16.*16, 24"),
         ({"video": torch.zeros(3, 8, 3, 16, 16), "keep": "structure"}, "one per label .2.*got 3"),
         ({"known_latents": torch.zeros(1, 7), "keep": "structure"}, "known_latents.*7"),
+        ({"known_latents": [[0.0]], "keep": "structure"}, "known_latents is a torch.Tensor, got list"),
+        ({"video": [], "keep": "structure"}, "video holds no clip"),
         ({"known_latents": torch.zeros(1, 7), "keep": "structure", "num_resamples": -1}, "num_resamples"),
     ],
 )

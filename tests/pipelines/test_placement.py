@@ -13,7 +13,9 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
+    SeaCacheConfig,
     TaylorSeerCacheConfig,
+    TextKVCacheConfig,
     UniPCMultistepScheduler,
 )
 
@@ -191,9 +193,18 @@ STEP_CACHES = {
 }
 
 
-def test_a_cache_that_would_fail_in_a_call_is_refused(pipe):
-    with pytest.raises(ValueError, match="FasterCache .* is_guidance_distilled=True"):
-        pipe.transformer.enable_cache(FasterCacheConfig())
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (FasterCacheConfig(), "FasterCacheConfig: its cache fails"),
+        (FasterCacheConfig(is_guidance_distilled=True), "FasterCacheConfig: its cache fails"),
+        (SeaCacheConfig(), "SeaCacheConfig: its cache .* nothing"),
+        (TextKVCacheConfig(), "TextKVCacheConfig: its cache .* no text"),
+    ],
+)
+def test_a_cache_that_would_fail_or_save_nothing_is_refused(pipe, config, reason):
+    with pytest.raises(ValueError, match=reason):
+        pipe.transformer.enable_cache(config)
     assert not pipe.transformer.is_cache_enabled
 
 

@@ -132,6 +132,9 @@ def test_a_schedule_of_ones_own():
 def test_a_schedule_that_cannot_be_is_refused(schedule, message):
     with pytest.raises(ValueError, match=message):
         generate(build_gaussian(FlowMatchEulerDiscreteScheduler()), **schedule)
+    stretched = FlowMatchEulerDiscreteScheduler(shift_terminal=0.1)  # diffusers divides 0 by 0 for one step
+    with pytest.raises(ValueError, match="noise levels go from nan"):
+        generate(build_gaussian(stretched), num_inference_steps=1)
     with pytest.raises(ValueError, match="does not support custom sigmas"):
         generate(build_gaussian(FlowMatchHeunDiscreteScheduler()), sigmas=[1.0, 0.5])
 
@@ -151,6 +154,14 @@ def test_a_schedule_that_cannot_be_is_refused(schedule, message):
         ("sample", DPMSolverMultistepScheduler(**FLOW), "use_flow_sigmas=True"),
         ("sample", DDIMScheduler(**X0, clip_sample=False, beta_end=0.012), "beta_end=0.012"),
         ("sample", LCMScheduler(clip_sample=False), "prediction_type='epsilon'"),
+        ("sample", DDIMScheduler(**X0, clip_sample=False, trained_betas=[0.01] * 1000), "trained_betas="),
+        (
+            "sample",
+            DPMSolverMultistepScheduler(
+                **X0, algorithm_type="sde-dpmsolver", solver_order=3, final_sigmas_type="sigma_min"
+            ),
+            "solver_order=3",
+        ),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "config") else None,
 )

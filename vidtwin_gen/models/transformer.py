@@ -36,6 +36,11 @@ from vidtwin_gen.models.positions import LatentPositions, RotaryPositions
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
 CONDITIONINGS = ("adaln", "cross_attention")
 BLOCK_TYPES = ("dit", "lightning")
+UNFIT_CACHES = {  # found by trying all that diffusers 0.42 has
+    "FasterCacheConfig": "fails where guidance begins or ends within a call",
+    "SeaCacheConfig": "needs a raw_vision_callback, without which it saves nothing",
+    "TextKVCacheConfig": "is of a prompt, and saves nothing where there is no text",
+}
 
 
 class LatentTransformerBlock(nn.Module):
@@ -292,12 +297,12 @@ class LatentTransformer(
             nn.init.zeros_(linear.bias)
 
     def enable_cache(self, config: Any) -> None:
-        """As diffusers' `CacheMixin`. Raises ValueError for a cache that would fail in the middle of a call:
-        FasterCache takes a guided batch apart by the inputs of a video transformer."""
-        if type(config).__name__ == "FasterCacheConfig" and not config.is_guidance_distilled:
+        """As diffusers' `CacheMixin`. Raises ValueError for a cache that would fail within a call or save
+        nothing."""
+        name = type(config).__name__
+        if name in UNFIT_CACHES and getattr(config, "raw_vision_callback", None) is None:
             raise ValueError(
-                "FasterCache does not fit a flat latent with guidance: pass is_guidance_distilled=True to "
-                "cache attention alone, or take FirstBlockCacheConfig"
+                f"{name}: its cache {UNFIT_CACHES[name]}: take another, such as FirstBlockCacheConfig"
             )
         super().enable_cache(config)
 
