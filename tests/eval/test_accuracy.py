@@ -20,6 +20,7 @@ from tests.builders.commands import run, words_of
 from tests.builders.forked import files_below
 from tests.builders.processes import run_in_processes
 from tests.builders.results import accuracy_result, generated_record
+from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.records import AccuracyResult, wilson_interval
 
 
@@ -95,3 +96,41 @@ def test_an_accuracy_has_an_interval() -> None:
         == "80.0% (49.0% to 94.3%)"
     )
     assert accuracy_result(real=sides).text("real") == "80.0%"  # of earlier versions
+
+
+LEVELS = {"Dark": 30, "Light": 220}
+
+
+def flat_clip(level: int, seed: int) -> torch.Tensor:
+    """(F, H, W, 3) uint8: one look tells whether it is dark or light."""
+    generator = torch.Generator().manual_seed(seed)
+    return (level + torch.randint(-20, 20, (6, 16, 16, 3), generator=generator)).to(torch.uint8)
+
+
+def test_a_clip_counts_for_the_class_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five clips asked for as Light, of which one is dark, and one as Dark."""
+    for name, level in LEVELS.items():
+        for number in range(12):
+            path = tmp_path / "data" / name / f"v_{name}_g{number:02d}_c01.avi"
+            write_video(path, flat_clip(level, number), fps=8)
+    levels = [220, 220, 30, 220, 220, 30]
+    clips = torch.stack([flat_clip(level, 100 + number)[:4] for number, level in enumerate(levels)])
+    save_file({"frames": clips, "labels": torch.tensor([1, 1, 1, 1, 1, 0])}, tmp_path / "clips.safetensors")
+    generated_record(class_names=list(LEVELS), class_labels=[0, 1]).write(tmp_path / "generated.json")
+    asked: dict[str, Any] = {}
+    train = eval.accuracy.train_classifier
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        asked.update(options)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(eval.accuracy, "train_classifier", watched)
+    flags = {"data": tmp_path / "data", "generated": tmp_path / "clips.safetensors", "num_steps": 30}
+    record = run("accuracy", tmp_path / "accuracy.json", **flags, seed=3, horizontal_flip=True)
+    assert (asked["num_steps"], asked["seed"], asked["horizontal_flip"]) == (30, 3, True)
+    generated, real = record["generated"], record["real"]
+    assert generated["confusion"] == [[1, 0], [1, 4]]  # a row is a class that was asked for
+    assert generated["interval"] == wilson_interval(5 / 6, 6)
+    assert real["accuracy"] == 1 and min(map(sum, real["confusion"])) > 0

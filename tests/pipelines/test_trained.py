@@ -29,7 +29,7 @@ def test_at_its_end_a_checkpoint_is_what_its_run_exported(tiny_vae_run, tiny_dit
         assert below(tmp_path / name) == below(run.output_dir / name)
 
 
-def test_before_its_end_it_is_of_its_own(tiny_vae_run, tiny_dit_run, tmp_path):
+def test_before_its_end_it_is_of_its_own(tiny_vae_run, tiny_dit_run, tiny_latents, tmp_path):
     checkpoint = tiny_vae_run.output_dir / "checkpoint-10"
     export(checkpoint, tmp_path / "vae")
     export(checkpoint, tmp_path / "last", "--no_ema")
@@ -40,6 +40,7 @@ def test_before_its_end_it_is_of_its_own(tiny_vae_run, tiny_dit_run, tmp_path):
     export(tiny_dit_run.output_dir / "checkpoint-10", tmp_path / "pipeline")
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     assert pipe.config.training["flags"]["max_train_steps"] == 10
+    assert pipe.config.fps == tiny_latents.metadata["fps"]
     assert pipe(0, num_inference_steps=1, output_type="pt").frames.isfinite().all()
 
 

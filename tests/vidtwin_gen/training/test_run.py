@@ -295,13 +295,20 @@ def test_the_discriminator_begins_when_it_is_told_and_the_log_variance_learns(ti
 
 def test_the_terms_of_the_loss_add_up(tiny_vae_run, tmp_path):
     argv = tiny_vae_run.argv(
-        tmp_path / "run", max_train_steps=2, gan_start=1, gradient_accumulation_steps=1, kl_weight=0
+        tmp_path / "run",
+        max_train_steps=2,
+        gan_start=1,
+        gradient_accumulation_steps=1,
+        kl_weight=3.0,
+        mse_weight=2.0,
     )
     train_vae.main(argv)
     _, line, _ = metrics(tmp_path / "run")
-    assert line["nll"] == pytest.approx(line["l1"] / math.exp(line["logvar"]) + line["logvar"])
+    error = line["l1"] + 2.0 * line["mse"]
+    assert line["nll"] == pytest.approx(error / math.exp(line["logvar"]) + line["logvar"])
     adversarial = 0.05 * line["gan_adaptive_weight"] * line["gan"]
-    assert line["loss"] == pytest.approx(line["nll"] + adversarial, rel=1e-5)
+    divergence = 3.0 * line["kl"] / (3 * 16 * 16)
+    assert line["loss"] == pytest.approx(line["nll"] + divergence + adversarial, rel=1e-5)
 
 
 def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script, run, tmp_path, capsys):
