@@ -47,7 +47,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         for split in ("train", "test")
     )
     labels = torch.tensor([train.label(name) for name in generated.names])
-    train.tell_other_rate(generated.fps)
+    train.tell_other_rate(generated)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)
     model, num_train = shared_classifier(train, train_names, flags)

@@ -25,7 +25,7 @@ from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import file_sha256
 
-ANEW = "write both files anew with `python -m pipelines generate`"
+ANEW = "write both files anew, with `python -m pipelines generate` or as docs/latents.md shows"
 CODEC_NOTE = (
     "the generated clips were decoded from videos ({codec}). A lossy codec smooths detail and adds blocks, "
     "which the measure sees as the generator's doing: it may move up or down, the more the harder the videos "

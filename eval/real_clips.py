@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from eval.clips import Clips, find_videos, fit, preparation, prepare
 from eval.flags import Codec, Resize, Split
+from eval.generated_clips import GeneratedClips
 from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.names import folded
 from vidtwin_gen.data.ucf101 import build_index, column
@@ -118,15 +119,23 @@ class RealClips:
         """The clips' frame rate, or the most that a GIF plays."""
         return min(self.frame_rate, GIF_FPS)
 
-    def tell_other_rate(self, generated_fps: float | None) -> None:
+    def tell_other_rate(self, generated: GeneratedClips) -> None:
         """Says so where generated clips show their frames much faster or slower than these do."""
-        if generated_fps is not None and is_other_speed(self.frame_rate, generated_fps):
-            taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"
-            print(
-                f"the generated clips have {generated_fps:.5g} frames a second, real ones by {taken} "
-                f"{self.frame_rate:.5g}: motion of one speed is compared with motion of another, unless "
-                "--stride or --fps is that which the generator's latents were encoded with"
+        if generated.fps is None or not is_other_speed(self.frame_rate, generated.fps):
+            return
+        taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"
+        rate = {"stride": self.stride, "fps": self.fps}
+        if generated.videos and generated.rate == rate and (self.stride or 1, self.fps) != (1, None):
+            reason = (
+                f". {taken} is of both, and leaves clips of {generated.shape[0]} frames of the generated "
+                "videos: where these hold the frames of a clip and no more, add --generated_stride 1"
             )
+        else:
+            reason = ", unless --stride or --fps is that which the generator's latents were encoded with"
+        print(
+            f"the generated clips have {generated.fps:.5g} frames a second, real ones by {taken} "
+            f"{self.frame_rate:.5g}: motion of one speed is compared with motion of another{reason}"
+        )
 
     def label(self, name: str) -> int:
         """Of a class, by its name, or by one that differs by its case or its Unicode form."""

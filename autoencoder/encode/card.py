@@ -132,7 +132,7 @@ for epoch in range(20):
         optimizer.zero_grad(), loss.backward(), optimizer.step()
     print(f"epoch {epoch}: {loss.item():.3f}")
 
-vae = AutoModel.from_pretrained("autoencoder", trust_remote_code=True)
+vae = AutoModel.from_pretrained("autoencoder"{% if is_ours %}, trust_remote_code=True{% endif %})
 z, label = torch.randn(1, length), torch.tensor([about["class_names"].index({{ name|tojson }})])
 with torch.no_grad():
     for t in torch.linspace(1, 0.02, 50):
@@ -187,6 +187,7 @@ def write_card(folder: Path, about: Mapping[str, Any], *, vae: str, data: str, d
         command=command_line(about, vae, data, folder.name.removesuffix(".partial")),
         name=about["class_names"][0],
         decode=decode,
+        is_ours=about["autoencoder_class"] == AutoencoderVidTwin.__name__,
         markdown=markdown,
     )
     write_text(folder / "README.md", str(card))

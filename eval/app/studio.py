@@ -137,9 +137,12 @@ class Studio:
                 (name, torch.cat(parts, 1))
                 for name, parts in zip(names, zip(*shown, strict=True), strict=True)
             ]
-            text = f"A is {a.name}, B is {b.name}; {sum(lengths)} frames, {a.fps:.5g} a second. "
+            text = (
+                f"A is {a.name}, of {a.num_total} frames at {a.fps:.5g} a second, B is {b.name}, of "
+                f"{b.num_total}: the first {sum(lengths)} of both are used."
+            )
             codes = ["", "", *self.code.reenacted(a, b, stride, sum(lengths))]
-            return clips_of(clips, a.fps, codes), f"{text}{a.remark} {b.remark}".strip()
+            return clips_of(clips, a.fps, codes), text
 
         return (yield from steps_of(work, self.turn))
 

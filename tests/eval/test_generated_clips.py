@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,21 @@ def test_clips_of_another_speed_are_told(tmp_path: Path, capsys: pytest.CaptureF
     real = RealClips.of_files([tmp_path], (4, 16, 24), stride=2)
     of_videos = [read_generated(tmp_path, stride=stride).fps for stride in (2, 1)]
     assert of_videos == [8.0, 16.0]
+    clips = read_generated(tmp_path, generated_stride=1)
     for fps, told in ((8.0, False), (9.5, False), (16.0, True), (4.0, True), (None, False)):
-        real.tell_other_rate(fps)
-        assert ("frames a second, real ones by --stride 2 8: motion" in capsys.readouterr().out) == told
+        real.tell_other_rate(replace(clips, fps=fps))
+        said = capsys.readouterr().out
+        assert ("frames a second, real ones by --stride 2 8: motion" in said) == told
+        assert "--generated_stride" not in said
+    # as a generator's own clips are written, with the rate that they have
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", drifting_clips(1, number, (12, 16, 24))[0], fps=8)
+    real = RealClips.of_files([tmp_path], (4, 16, 24), stride=2)
+    real.tell_other_rate(replace(read_generated(tmp_path, stride=2), fps=2.0))
+    said = capsys.readouterr().out
+    assert (
+        "--stride 2 is of both, and leaves clips of 6 frames" in said and "add --generated_stride 1" in said
+    )
 
 
 def test_accuracy_is_of_videos_with_classes(

@@ -27,6 +27,7 @@ from autoencoder.encode.dataset import _bad_videos, encode_dataset, plan_files
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.trained import load_inputs
+from tests.builders.autoencoders import build_of
 from tests.builders.processes import run_in_processes
 from tests.builders.runs import command_line
 from vidtwin_gen import __main__ as commands
@@ -480,29 +481,43 @@ assert not OURS & {{name.split(".")[0] for name in sys.modules}}
 """
 
 
-def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
-    shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents", ignore=lambda *_: [".cache"])
-    export = ["export", "--vae", str(tiny_latents.vae_dir), "--out", str(tmp_path / "autoencoder")]
-    autoencoder_commands.main(export)
-    card = (tmp_path / "latents/README.md").read_text(encoding="utf-8")
+def run_example(folder):
+    """The example of the card in `latents/` there, where this package is not; what it printed."""
+    card = (folder / "latents/README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     assert len(example.splitlines()) <= 40
-    (tmp_path / "example.py").write_text(example)
+    (folder / "example.py").write_text(example)
     ours = {"vidtwin_gen", "autoencoder", "pipelines", "eval", "train_vae", "train_dit"}
     script = ELSEWHERE.format(paths=[path for path in sys.path if path.endswith("-packages")], ours=ours)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script],
-        cwd=tmp_path,
-        env={"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PATH": ""},
+        cwd=folder,
+        env={"HF_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert (folder / "sample.gif").stat().st_size
+    return done.stdout
+
+
+def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
+    shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents", ignore=lambda *_: [".cache"])
+    export = ["export", "--vae", str(tiny_latents.vae_dir), "--out", str(tmp_path / "autoencoder")]
+    autoencoder_commands.main(export)
+    said = run_example(tmp_path)
+    losses = [float(line.split()[-1]) for line in said.splitlines() if line.startswith("epoch")]
     assert len(losses) == 20 and losses[-1] < 0.7 * losses[0]
-    assert (tmp_path / "sample.gif").stat().st_size
+
+
+def test_strangers_decode_with_an_autoencoder_of_diffusers_as_it_is(few_videos, tmp_path):
+    vae = build_of("AutoencoderKLWan")
+    vae.save_pretrained(tmp_path / "autoencoder")
+    size = {"num_frames": 5, "height": 16, "width": 16}
+    encode_dataset(vae, encode_flags(tmp_path / "autoencoder", few_videos, tmp_path / "latents", **size))
+    run_example(tmp_path)
 
 
 def test_the_card_is_what_datasets_reads(tiny_latents, few_videos, vae_dir, tmp_path):

@@ -129,7 +129,7 @@ def test_parts_are_swapped_kept_and_mixed(studio, videos, monkeypatch):
     long, short = (str(videos / f"{name}.mp4") for name in ("long", "short"))
     _, (clips, text) = done(studio.reenact(long, short, 1))
     assert len(clips) == 4 and {clip.fps for clip in clips} == {25}
-    assert len({clip.frames.shape for clip in clips}) == 1 and "B is short.mp4" in text
+    assert len({clip.frames.shape for clip in clips}) == 1 and "B is short.mp4, of" in text
     assert not clips[0].code
     check_code(clips[2], clips[3])
     _, (clips, _) = done(studio.reenact(long, long, 1))
