@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ from vidtwin_gen.training.optimizer import SkippingOptimizer
 
 Step = Callable[[], object]
 FEATURES = {"grid": [2, 2, 2], "dim": 8}
+LOGS = TemporaryDirectory()  # until this process ends
 TINY_VAE = TINY_AUTOENCODER | {
     "height": 32,
     "width": 32,
@@ -76,8 +77,7 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
 
 def vae_step(device: torch.device, **flags: Any) -> Step:
     """Of stage 1 as `train_vae.py` makes it with every loss, EMA and log; without flags the base model's."""
-    folder = mkdtemp()
-    config = VAEConfig(output_dir=folder, data=folder, report_to="none", **flags)
+    config = VAEConfig(output_dir=LOGS.name, data=LOGS.name, report_to="none", **flags)
     accelerator = make_accelerator(device, config.mixed_precision)
     vae: Any = onto(AutoencoderVidTwin(**model_arguments(config, AutoencoderVidTwin)), device).train()
     layout = latent_layout(vae, config.num_frames, config.height, config.width)
@@ -108,7 +108,7 @@ def vae_step(device: torch.device, **flags: Any) -> Step:
 def dit_step(device: torch.device, layout: LatentLayout | None = None, **flags: Any) -> Step:
     """Of stage 2 as `train_dit.py` makes it, EMA and log included."""
     layout = layout or build_pipeline().transformer.layout
-    config = DiTConfig(output_dir=mkdtemp(), vae="vae", latents="latents", report_to="none", **flags)
+    config = DiTConfig(output_dir=LOGS.name, vae="vae", latents="latents", report_to="none", **flags)
     accelerator = make_accelerator(device, config.mixed_precision)
     metadata = {
         "layout": layout.to_config(),

@@ -101,27 +101,27 @@ def test_config_survives_json(layout):
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "message"),
     [
-        lambda: LatentGrid("a", ("time",), (2, 3), 1),
-        lambda: LatentGrid("a", (), (), 1),
-        lambda: LatentGrid("a", ("time",), (0,), 1),
-        lambda: LatentGrid("a", ("time",), (2,), 0),
-        lambda: LatentLayout(()),
-        lambda: LatentLayout((ONE_GRID.grids[0], ONE_GRID.grids[0])),
-        lambda: VIDTWIN.patch_sizes((2, 2)),
-        lambda: VIDTWIN.patch_sizes(0),
-        lambda: VIDTWIN.patch_sizes({"nowhere": 2}),
-        lambda: VIDTWIN.split(torch.zeros(2, 5)),
-        lambda: VIDTWIN.split(torch.zeros(VIDTWIN.num_elements)),
-        lambda: VIDTWIN.expand_channels([0.0] * 3),
-        lambda: VIDTWIN.check_whitening([0.0] * 20, None),
-        lambda: VIDTWIN.check_whitening([0.0] * 20, [1.0] * 19 + [0.0]),
-        lambda: VIDTWIN.check_whitening([0.0] * 19 + [-1e7], [1.0] * 20),
-        lambda: ONE_GRID.join({"video": torch.zeros(1, 4, 3, 5, 5)}),
-        lambda: ONE_GRID.join({"sound": torch.zeros(1, 4, 5, 3, 5)}),
+        (lambda: LatentGrid("a", ("time",), (2, 3), 1), "'a': axes .* of one length"),
+        (lambda: LatentGrid("a", (), (), 1), "'a': axes .* of one length"),
+        (lambda: LatentGrid("a", ("time",), (0,), 1), r"'a': shape \(0,\) .* from 1 on"),
+        (lambda: LatentGrid("a", ("time",), (2,), 0), "'a': shape .* channels 0 .* from 1 on"),
+        (lambda: LatentLayout(()), "at least one grid"),
+        (lambda: LatentLayout((ONE_GRID.grids[0], ONE_GRID.grids[0])), "distinct names, got .*video.*video"),
+        (lambda: VIDTWIN.patch_sizes((2, 2)), "'structure' has axes .* for each, got .2, 2"),
+        (lambda: VIDTWIN.patch_sizes(0), "'structure' has axes .* from 1 on for each, got .0, 0, 0"),
+        (lambda: VIDTWIN.patch_sizes({"nowhere": 2}), "unknown grids .'nowhere'"),
+        (lambda: VIDTWIN.split(torch.zeros(2, 5)), "flat latents .B, 4928., got .2, 5"),
+        (lambda: VIDTWIN.split(torch.zeros(VIDTWIN.num_elements)), "flat latents .B, 4928., got .4928,"),
+        (lambda: VIDTWIN.expand_channels([0.0] * 3), "expected 20 finite values"),
+        (lambda: VIDTWIN.check_whitening([0.0] * 20, None), "go together, and one is missing"),
+        (lambda: VIDTWIN.check_whitening([0.0] * 20, [1.0] * 19 + [0.0]), "latents_std must be above 0"),
+        (lambda: VIDTWIN.check_whitening([0.0] * 19 + [-1e7], [1.0] * 20), "latents_mean must be at most"),
+        (lambda: ONE_GRID.join({"video": torch.zeros(1, 4, 3, 5, 5)}), "'video' is .*, got .1, 4, 3, 5, 5"),
+        (lambda: ONE_GRID.join({"sound": torch.zeros(1, 4, 5, 3, 5)}), "exactly the grids .*, got .'sound'"),
     ],
 )
-def test_what_does_not_fit_is_a_value_error(broken):
-    with pytest.raises(ValueError):
+def test_what_does_not_fit_is_a_value_error(broken, message):
+    with pytest.raises(ValueError, match=message):
         broken()

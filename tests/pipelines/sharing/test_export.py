@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, LayerSkipConfig
 from diffusers.guiders import AutoGuidance
+from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file
 
 import eval as eval_package
@@ -50,6 +51,12 @@ except ValueError as error:
     assert "trust_remote_code=True" in str(error)
 save_file(seen | {"frames from the hub": frames_of("user/code")}, out)
 """
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path, monkeypatch):
+    """diffusers copies code to one folder of the user's, by its name: those of a test are its own."""
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
 
 
 def run_without_package(code, *words, cwd, **variables):

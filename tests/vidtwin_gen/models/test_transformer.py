@@ -492,20 +492,20 @@ def test_it_learns_to_generate_one_clip():
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("sizes", "message"),
     [
-        {"hidden_size": 33, "num_heads": 3},
-        {"hidden_size": 32, "num_heads": 5},
-        {"patch_size": (2, 2)},
-        {"conditioning": "text"},
-        {"prediction_type": "epsilon"},
-        {"prediction_type": "sample", "predicts_x0": True},
-        {"internal_layer": 2},
-        {"internal_layer": 0},
+        ({"hidden_size": 33, "num_heads": 3}, "hidden_size must be even, .* got 33"),
+        ({"hidden_size": 32, "num_heads": 5}, "a multiple of the number of heads, got 32 and 5"),
+        ({"patch_size": (2, 2)}, r"grid 'structure' has axes .* got \(2, 2\)"),
+        ({"conditioning": "text"}, "conditioning is one of .* got 'text'"),
+        ({"prediction_type": "epsilon"}, "prediction_type is one of .* got 'epsilon'"),
+        ({"prediction_type": "sample", "predicts_x0": True}, "predicts_x0 goes with .* got 'sample'"),
+        ({"internal_layer": 2}, "internal_layer is .* from 1 to 1, got 2"),
+        ({"internal_layer": 0}, "internal_layer is .* from 1 to 1, got 0"),
     ],
 )
-def test_sizes_that_do_not_fit_are_value_errors(sizes):
-    with pytest.raises(ValueError):
+def test_sizes_that_do_not_fit_are_value_errors(sizes, message):
+    with pytest.raises(ValueError, match=message):
         build(**sizes)
 
 
