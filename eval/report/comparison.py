@@ -28,13 +28,12 @@ INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_c
 # of SSIM in records that do not say it; written out, since the module that measures it needs torch
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
-ACCURACY = "Class accuracy, generated"
-HEADLINE = {
-    GENERATED,
-    KERNEL[GENERATED],
-    REAL,
-    KERNEL[REAL],
+ACCURACY, ACCURACY_OF_REAL = "Class accuracy, generated", "Class accuracy, real held-out"
+HEADLINE = {  # each distance and the accuracy with what it means nothing without
+    *KERNEL,
+    *KERNEL.values(),
     ACCURACY,
+    ACCURACY_OF_REAL,
     *(f"{unit}, {PART_TITLES['both']}" for unit in UNITS.values()),
 }
 # what in a record besides its numbers says how they came about
@@ -239,7 +238,7 @@ def _accuracy(result: AccuracyResult) -> Iterator[Measured]:
     protocol["classes"] = sorted(result.class_names)
     if result.note:  # also of versions whose codec was no field of its own
         protocol["codec"] = result.codec or "of videos"
-    for side, title in (("generated", ACCURACY), ("real", "Class accuracy, real held-out")):
+    for side, title in (("generated", ACCURACY), ("real", ACCURACY_OF_REAL)):
         share, count = getattr(result, side)["accuracy"], getattr(result, side)["num_clips"]
         yield Measured(title, share, f"{result.text(side)}, N = {count:,}", "A", protocol)
 

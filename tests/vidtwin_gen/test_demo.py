@@ -80,7 +80,7 @@ def test_the_demo_ends_in_a_report(
     share = json.loads((out / "eval" / "accuracy.json").read_text())["generated"]
     low, high = share["interval"]
     assert f"{share['accuracy']:.1%} ({low:.1%} to {high:.1%}) of 4 generated clips" in told
-    assert "another machine" in told and "97.7 %" in told
+    assert "another machine" in told and "97.3 %" in told
     assert (out / "generated_seed_1" / "clips.safetensors").read_bytes() != (
         out / "generated" / "clips.safetensors"
     ).read_bytes()

@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence
 from eval.fvd.protocols import PROTOCOLS
 from eval.fvd.selection import Settings
 from eval.report import pictures
-from eval.report.comparison import Measured, compare, differing_fields, merged_table
+from eval.report.comparison import Measured, compare, differing_fields, headline, merged_table
 from eval.report.cost_section import cost_section, quality_panels
 from eval.report.page import Section, to_html
 from eval.report.published import published_groups
@@ -288,7 +288,9 @@ def test_a_floor_stands_under_its_own_protocol_where_it_names_one(tmp_path: Path
         "reconstructions": {"fvd": 81.0, "kvd": None},
     }
     fvd_result(50.0, floors=floors).write(tmp_path / "run/eval/fvd.json")
-    rows = merged_table(compare(read_runs([tmp_path / "run"]))).rows
+    comparison = compare(read_runs([tmp_path / "run"]))
+    rows = merged_table(comparison).rows
+    assert [row[:3] for row in headline(comparison).rows] == [row[:3] for row in rows]  # floors belong to it
     shown = {row[2].split(",")[0]: (row[1].split()[-1], row[2].split("N = ")[1].split()[0]) for row in rows}
     assert shown == {"50.0": ("quick-32", "32"), "47.0": ("quick-64", "64"), "81.0": ("quick-32", "32")}
 
@@ -495,6 +497,7 @@ def test_the_numbers_that_a_run_is_judged_by_stand_first(run: Path, several: Pat
         "321.5, N = 32 real, 32 generated, rank-deficient",
     ]
     assert table_rows(text, "PSNR (dB), reconstruction") and table_rows(text, "Class accuracy, generated")
+    assert table_rows(text, "Class accuracy, real held-out")  # without which the one above means nothing
     assert not table_rows(text, "Tokens of a clip")
     assert "<b>321.5</b> N = 32 real" in (run / "report.html").read_text()
     page = (several / "report.html").read_text()
