@@ -17,12 +17,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would make a traceback of Ctrl-C
     parse_config(VAEConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import torch
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
@@ -42,7 +40,7 @@ from autoencoder.losses.terms import (
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
 from autoencoder.trainable import autoencoder_to_train, return_posterior, source_sha256
-from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
+from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.data.writing import GIF_FPS
@@ -196,17 +194,6 @@ def make_discriminator_optimizer(config: VAEConfig, accelerator: Accelerator) ->
         max(1, config.max_train_steps - config.gan_start),
         log_prefix="discriminator_",
     )
-
-
-def index_sha256(*indices: datasets.Dataset) -> str:
-    """The digest of what is learned from, wherever it lies: class, name, label and size of every video."""
-    digest = hashlib.sha256()
-    for index in indices:
-        paths, labels = column(index, "path"), column(index, "label")
-        for path, label, size in zip(paths, labels, file_sizes(paths), strict=True):
-            place = "/".join(path.rsplit("/", 2)[1:])  # <class>/<video>; of a link that leads nowhere no size
-            digest.update(f"{place} {label} {size}\n".encode())
-    return digest.hexdigest()
 
 
 def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None:

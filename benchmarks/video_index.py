@@ -19,8 +19,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from train_vae import index_sha256
-from vidtwin_gen.data.ucf101 import build_indices
+from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video_dataset import VideoDataset
 
 NUM_DRAWS, MIB = 200, 2**20

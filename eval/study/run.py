@@ -18,6 +18,7 @@ from eval.study.flags import StudyFlags
 from eval.study.judge import Judge
 from eval.study.page import write_page
 from eval.study.plan import RowCost, Study, StudyRow, cost_of, dit_flags, ends, points_of, read_study
+from eval.study.plan_file import PLAN, as_json, check_sources, extended, sources_of
 from eval.study.stages import do, generated, once
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
@@ -27,7 +28,7 @@ from vidtwin_gen.files import file_lock, make_folder, owned_folder, read_json, r
 from vidtwin_gen.training.config import METRICS, RECORD
 from vidtwin_gen.unpack.cached import video_folder
 
-RESULT, PLAN = "study.json", "plan.json"
+RESULT = "study.json"
 
 
 def study(flags: StudyFlags) -> None:
@@ -36,7 +37,7 @@ def study(flags: StudyFlags) -> None:
 
     Raises:
         ValueError: the JSON is no study, a row cannot take part or another process has it, or `--out` is of
-            another study.
+            another study, or of other weights or videos.
     """
     plan, out = read_study(flags.study), flags.out
     names = flags.rows or list(plan.rows)
@@ -45,7 +46,7 @@ def study(flags: StudyFlags) -> None:
     make_folder(out)
     with ExitStack() as owned:
         with file_lock(out / ".prepared.lock"):  # until another process has prepared what all rows share
-            record, costs = _planned(plan, out, flags.command, dry_run=flags.dry_run)
+            record, costs = _planned(plan, flags)
             if flags.dry_run:
                 return
             for name in names:
@@ -69,31 +70,38 @@ def study(flags: StudyFlags) -> None:
     print(f"wrote {out / RESULT} and {out / 'study.html'}")
 
 
-def _planned(
-    plan: Study, out: Path, command: str, *, dry_run: bool
-) -> tuple[dict[str, Any], dict[str, RowCost]]:
+def _planned(plan: Study, flags: StudyFlags) -> tuple[dict[str, Any], dict[str, RowCost]]:
     """The record without what is measured, and the cost of every row; the plan is written, or is the one of
-    before."""
-    spec, path = _plain(dataclasses.asdict(plan)), out / PLAN
-    before = read_json(path, "remove it") if path.exists() else spec
-    if changed := [name for name, value in spec.items() if before.get(name) != value]:
-        raise ValueError(f"{path} is of another study ({', '.join(changed)} differ): name another --out")
+    before, or that with more rows and seeds."""
+    out, path = flags.out, flags.out / PLAN
+    before = read_json(path, "remove it") if path.exists() else {}
+    now = extended(path, before, plan, some_rows=bool(flags.rows))
+    if before or not flags.dry_run:
+        now["sha256"] = check_sources(path, before, plan, sources_of(plan))
     num_classes = len(_class_names(plan))
+    files = {name: out / name / "cost.json" for name in plan.rows}
+    # keep their cost, which another version may count otherwise
+    begun = [name for name in before.get("rows", {}) if name in files and files[name].exists()]
     costs = {
-        name: _cost(plan, row, num_classes, out / name / "cost.json", dry_run=dry_run)
+        name: RowCost(**read_json(files[name], "remove it"))
+        if name in begun
+        else cost_of(plan, row, num_classes)
         for name, row in plan.rows.items()
     }
     row_ends = ends(plan, costs)
     for name, cost in costs.items():
         print(described(name, cost, row_ends[name], points_of(plan, row_ends[name])))
-    if not dry_run and not path.exists():
-        write_json(path, spec)
+    if not flags.dry_run:
+        for name in costs.keys() - begun:
+            write_json(files[name], dataclasses.asdict(costs[name]))
+        if now != before:
+            write_json(path, now)
     rows = {
         name: {"cost": dataclasses.asdict(cost), "ends": row_ends[name], "seeds": {}}
         for name, cost in costs.items()
     }
-    record = {"command": command, "machine": machine(find_device(None)), "study": spec, "rows": rows}
-    return record, costs
+    about = {"command": flags.command, "machine": machine(find_device(None)), "study": as_json(plan)}
+    return about | {"rows": rows}, costs
 
 
 def _prepared(plan: Study, out: Path) -> Bench:
@@ -124,20 +132,6 @@ def _class_names(plan: Study) -> list[str]:
         build_index(video_folder(plan.data), split="train", fold=plan.fold).features["label"].names
     )
     return names
-
-
-def _cost(plan: Study, row: StudyRow, num_classes: int, path: Path, *, dry_run: bool) -> RowCost:
-    """Kept once the study has begun, and can't change."""
-    if dry_run and not path.exists():
-        return cost_of(plan, row, num_classes)
-    return RowCost(**once(path, lambda: dataclasses.asdict(cost_of(plan, row, num_classes))))
-
-
-def _plain(values: Any) -> Any:
-    """As JSON gives it back."""
-    if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
-    return [_plain(value) for value in values] if isinstance(values, (list, tuple)) else values
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -151,6 +152,17 @@ def file_sizes(paths: Sequence[str]) -> list[int | None]:
     parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
     with ThreadPoolExecutor() as pool:
         return list(chain.from_iterable(pool.map(sizes, parts)))
+
+
+def index_sha256(*indices: datasets.Dataset) -> str:
+    """The digest of what is learned from, wherever it lies: class, name, label and size of every video."""
+    digest = hashlib.sha256()
+    for index in indices:
+        paths, labels = column(index, "path"), column(index, "label")
+        for path, label, size in zip(paths, labels, file_sizes(paths), strict=True):
+            place = "/".join(path.rsplit("/", 2)[1:])  # <class>/<video>; of a link that leads nowhere no size
+            digest.update(f"{place} {label} {size}\n".encode())
+    return digest.hexdigest()
 
 
 def _find_videos(root: Path) -> dict[str, list[str]]:

@@ -14,51 +14,13 @@ from eval.study import run
 from eval.study.curves import cell, flops_to_reach, times_the_flops, value_at
 from eval.study.judge import Judge
 from eval.study.plan import RowCost, ends, points_of, read_study
-from tests.builders.autoencoders import TINY_AUTOENCODER, build_of
+from tests.builders.autoencoders import build_of
 from tests.builders.extractors import FilterResponses, install
-from tests.builders.runs import DIT_FLAGS, TRAINING_FLAGS, command_line
+from tests.builders.runs import command_line
+from tests.builders.studies import STAGE_2
 from vidtwin_gen.files import owned_folder
 
-SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
-STAGE_1 = TRAINING_FLAGS | SHORT | {"train_batch_size": 2, "lpips_weight": 0, "gan_weight": 0}
 COUNTS = {"ours": 2, "wan": 8}  # FLOPs
-STAGE_2 = DIT_FLAGS | SHORT | {"max_train_steps": 4, "num_sample_classes": 1, "num_inference_steps": 1}
-
-
-@pytest.fixture
-def write(tmp_path, few_videos):
-    """A study of a VidTwin that is trained and of a saved Wan, with changes; a change to None leaves the key
-    out."""
-
-    def write(**changes):
-        ours = tmp_path / "ours.json"
-        ours.write_text(
-            json.dumps({"_class_name": "AutoencoderVidTwin"} | TINY_AUTOENCODER | {"num_frames": 5})
-        )
-        if not (tmp_path / "wan").exists():
-            build_of("AutoencoderKLWan").save_pretrained(tmp_path / "wan")
-        study = {
-            "data": str(few_videos),
-            "num_frames": 5,
-            "height": 16,
-            "width": 16,
-            "windows_per_video": 1,
-            "train_vae": shlex.join(command_line(STAGE_1, num_validation_videos=2)),
-            "train_dit": shlex.join(command_line(STAGE_2, patch_size=None)),
-            "base": "ours",
-            "seeds": [0],
-            "points": [1.0],
-            "num_clips": 4,
-            "num_inference_steps": 2,
-            "more_inference_steps": [1],
-            "rows": {"ours": {"autoencoder": str(ours)}, "wan": {"autoencoder": str(tmp_path / "wan")}},
-        }
-        path = tmp_path / "study.json"
-        kept = {name: value for name, value in (study | changes).items() if value is not None}
-        path.write_text(json.dumps(kept))
-        return path
-
-    return write
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +85,37 @@ def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
         main(["study", str(write(num_clips=6)), "--out", str(out)])
     assert "is of another study (num_clips differ)" in capsys.readouterr().err
 
+    # a row and a seed more, of which a process with the shorter JSON does not know
+    rows = record["study"]["rows"] | {
+        "wan 2": {"autoencoder": str(tmp_path / "wan"), "patch_size": {"video": [1, 2, 2]}}
+    }
+    longer = ["study", str(write(rows=rows, seeds=[0, 1])), "--out", str(out)]
+    main([*longer, "--rows", "wan 2"])
+    shorter = ["study", str(write()), "--out", str(out)]
+    main([*shorter, "--rows", "wan"])
+    with pytest.raises(SystemExit):
+        main(shorter)
+    assert "plan.json has the row wan 2, which is not in the study's JSON" in capsys.readouterr().err
+    write(rows=rows, seeds=[0, 1])
+    main(longer)
+    more = json.loads((out / "study.json").read_text())["rows"]
+    assert list(more) == ["ours", "wan", "wan 2"] and {*more["wan 2"]["seeds"]} == {
+        *more["ours"]["seeds"]
+    } == {"0", "1"}
+    for name, row in record["rows"].items():
+        assert more[name] | {"seeds": {"0": more[name]["seeds"]["0"]}} == row
+    assert more["wan"]["seeds"]["1"] != more["wan"]["seeds"]["0"]
+    page = (out / "study.md").read_text(encoding="utf-8")
+    assert "over seeds 0, 1." in page and page.count("| wan 2 |") == 2 + 2 + 1 + 1 + 2
+
+    # other weights, where nothing is left to be computed
+    before_page = (out / "study.json").stat().st_mtime_ns
+    build_of("AutoencoderKLWan", seed=1).save_pretrained(tmp_path / "wan")
+    with pytest.raises(SystemExit):
+        main(longer)
+    assert f"row wan: {tmp_path / 'wan'} is not what it was when" in capsys.readouterr().err
+    assert (out / "study.json").stat().st_mtime_ns == before_page
+
 
 def test_dearer_latents_have_fewer_steps_of_equal_flops(write):
     study = read_study(
@@ -174,11 +167,13 @@ def test_what_is_no_study_is_refused(write, changes, complaint):
 def test_a_class_that_can_not_take_part_is_refused_before_anything_is_trained(write, tmp_path, capsys):
     image = tmp_path / "image.json"
     image.write_text(json.dumps({"_class_name": "AutoencoderKL"}))
-    path = write(rows={"image": {"autoencoder": str(image)}}, base="image")
+    rows = {"ours": {"autoencoder": str(tmp_path / "ours.json")}, "image": {"autoencoder": str(image)}}
+    path = write(rows=rows)
     with pytest.raises(SystemExit):
         main(["study", str(path), "--out", str(tmp_path / "out")])
     assert "AutoencoderKL, which does not work on videos" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "image").exists()
+    for name in rows:  # the cost of what is not in the plan may still change
+        assert not (tmp_path / "out" / name).exists()
     with pytest.raises(SystemExit):
         main(["study", str(write()), "--out", str(tmp_path / "out"), "--rows", "ours", "waan"])
     assert "--rows waan is no row of" in capsys.readouterr().err
