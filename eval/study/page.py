@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import cycle
@@ -97,12 +98,18 @@ def costs(record: Mapping[str, Any]) -> Table:
                 f"{cost['dit_forward_flops'] / 1e9:.2f}",
                 f"{cost['dit_training_flops'] / 1e9:.2f}",
                 f"{cost['dit_training_memory'] / 2**20:,.0f}",
-                f"{row['stage_1_flops'] / 1e12:,.0f}" if row["stage_1_flops"] else "–",
+                tera(row["stage_1_flops"], 0) if row["stage_1_flops"] else "–",
             ]
         )
     header = ["row", "class", "M parameters", "of the DiT", "numbers", "tokens", "GFLOPs a call"]
     header += ["GFLOPs a clip trained", "MiB, batch 1", "TFLOPs of stage 1"]
     return Table(header, rows)
+
+
+def tera(flops: int, digits: int) -> str:
+    """TFLOPs; of few at least two digits that count."""
+    value = flops / 1e12
+    return f"{value:,.{max(digits, 1 - math.floor(math.log10(value)))}f}"
 
 
 def autoencoders(record: Mapping[str, Any]) -> Table:
@@ -113,7 +120,12 @@ def autoencoders(record: Mapping[str, Any]) -> Table:
         cells = [cell([quality.get(measure)], count) for measure, count in digits.items()]
         rows.append([name, *cells, cell([unpaired["fvd"]], 0), cell([unpaired["kvd"]], 3)])
     header = ["row", "PSNR, dB", "SSIM", "LPIPS", "rFVD", "tFVD", "FVD of reconstructions, unpaired", "KVD"]
-    return Table(header, rows, "Of held-out clips.")
+    study, counts = record["study"], sorted({row["num_reconstructed"] for row in record["rows"].values()})
+    caption = (
+        f"Of {' or '.join(map(str, counts))} held-out clips, each of another video; unpaired, of "
+        f"{study['num_fvd_clips'] or study['num_clips']}, from as many training clips."
+    )
+    return Table(header, rows, caption)
 
 
 def reading(record: Mapping[str, Any], name: str) -> Table:
@@ -123,7 +135,7 @@ def reading(record: Mapping[str, Any], name: str) -> Table:
     for title, row in record["rows"].items():
         steps = row["ends"][name]
         spent = training_flops(row, steps)
-        rows.append([title, f"{steps:,}", f"{spent / 1e12:,.1f}", *values(row, steps, calls)])
+        rows.append([title, f"{steps:,}", tera(spent, 1), *values(row, steps, calls)])
     return Table(["row", "steps", "TFLOPs of stage 2", "accuracy, %", "FVD", "KVD"], rows)
 
 

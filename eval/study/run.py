@@ -187,6 +187,7 @@ class Bench:
         quality = {name: both[name]["mean"] for name in ("psnr", "ssim", "lpips") if name in both}
         return {
             "quality": quality | {kind: (diagnosed.get(kind) or {}).get("fvd") for kind in ("rfvd", "tfvd")},
+            "num_reconstructed": both["psnr"]["num_clips"],
             "reconstructions": self.floors(folder / "reconstructions", vae),
             "stage_1_flops": spent,
         }

@@ -13,6 +13,7 @@ from eval.__main__ import main
 from eval.study import run
 from eval.study.curves import cell, flops_to_reach, times_the_flops, value_at
 from eval.study.judge import Judge
+from eval.study.page import tera
 from eval.study.plan import RowCost, ends, points_of, read_study
 from tests.builders.autoencoders import build_of
 from tests.builders.extractors import FilterResponses, install
@@ -62,6 +63,10 @@ def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
     ):
         assert f"## {title}" in page
     assert page.count("| wan |") == 2 + 2 + 1 + 1 + 2 and (out / "study.html").stat().st_size > 50_000
+    counts = {
+        json.loads((out / name / "recon.json").read_text())["both"]["psnr"]["num_clips"] for name in COUNTS
+    }
+    assert counts == {ours["num_reconstructed"]} and f"Of {ours['num_reconstructed']} held-out clips" in page
 
     # from what a kill in the middle of the last training leaves
     before = (out / "study.json").read_bytes(), (out / "study.md").read_bytes()
@@ -115,6 +120,12 @@ def test_both_readings_are_one_training_of_a_row_and_nothing_is_computed_twice(
         main(longer)
     assert f"row wan: {tmp_path / 'wan'} is not what it was when" in capsys.readouterr().err
     assert (out / "study.json").stat().st_mtime_ns == before_page
+
+
+def test_few_tflops_keep_two_digits():
+    assert [tera(flops, 0) for flops in (12_345_678, 7_234_567_890_123)] == ["0.000012", "7.2"]
+    assert [tera(flops, 0) for flops in (51_000_000_000_000, 1_234_000_000_000_000)] == ["51", "1,234"]
+    assert [tera(flops, 1) for flops in (57_600_000_000_000, 7_200_000_000)] == ["57.6", "0.0072"]
 
 
 def test_dearer_latents_have_fewer_steps_of_equal_flops(write):
