@@ -21,6 +21,7 @@ from pipelines.sampling import (
     sampling_record,
     write_clip,
 )
+from vidtwin_gen.data.decoding.guarded import VideoTooShortError
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers
@@ -41,17 +42,9 @@ def edit(flags: EditFlags) -> None:
     pipe = load_pipeline(flags)
     ids = class_ids(pipe, flags.class_labels)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
-    rate: dict[str, Any] = {"stride": flags.stride} if flags.stride else {"fps": pipe.config.fps}
-    clip = by_the_first(  # (C, F, H, W)
-        lambda: read_clip(flags.video, num_frames, size=(size[0], size[1]), **rate, start=flags.start)
+    clip, rate = by_the_first(  # (C, F, H, W)
+        lambda: given_clip(flags, num_frames, (size[0], size[1]), pipe.config.fps)
     )
-    if flags.stride and pipe.config.fps:
-        taken = video_index(flags.video).fps / flags.stride
-        if is_other_speed(taken, pipe.config.fps):
-            print(
-                f"--stride {flags.stride} takes {taken:.5g} frames a second of {flags.video}, and the "
-                f"pipeline's clips have {pipe.config.fps:.5g}: it was trained on motion of another speed"
-            )
     known = pipe.encode_video(to_diffusers(clip[None]))  # (1, L)
     edits = [(flags.seed, label, number) for label in ids for number in range(flags.num_videos_per_class)]
     batches = [edits[start : start + flags.batch_size] for start in range(0, len(edits), flags.batch_size)]
@@ -65,7 +58,8 @@ def edit(flags: EditFlags) -> None:
         clips[f"{names[label]}_{number:04d}"] = row
 
     out, fps = Path(flags.out), frame_rate(pipe, flags)
-    record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "keep": flags.keep}
+    record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "video_fps": rate}
+    record |= {"keep": flags.keep}
     record |= {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class}
     record |= {"num_resamples": flags.num_resamples} | sampling_record(pipe, flags, fps, command)
     with new_folder(out) as partial:
@@ -75,6 +69,35 @@ def edit(flags: EditFlags) -> None:
         write_json(partial / EDITED, record | {"rows": list(clips)})
     print(f"{len(edits)} videos with the {flags.keep} of {flags.video} in {out}; rows of filmstrip.png:")
     print(", ".join(clips))
+
+
+def given_clip(
+    flags: EditFlags, num_frames: int, size: tuple[int, int], clips_fps: float | None
+) -> tuple[torch.Tensor, float]:
+    """The window (C, F, H, W) of the video, and the frames a second that were taken: by `--stride`, or else
+    those of the pipeline's clips. Says where its motion is of another speed than theirs.
+
+    Raises:
+        VideoError: as `read_clip`. ValueError: the video is too short at that rate.
+    """
+    rate: dict[str, Any] = {"stride": flags.stride} if flags.stride else {"fps": clips_fps}
+    try:
+        clip = read_clip(flags.video, num_frames, size=size, **rate, start=flags.start)
+    except VideoTooShortError:
+        if flags.stride or clips_fps is None:
+            raise
+        raise ValueError(
+            f"{flags.video} has no {num_frames} frames from --start {flags.start} on at {clips_fps:.5g} a "
+            "second, the rate of the pipeline's clips: --stride 1 takes every frame"
+        ) from None
+    own = video_index(flags.video).fps
+    taken = own / flags.stride if flags.stride else clips_fps or own
+    if clips_fps is not None and is_other_speed(min(taken, own), clips_fps):
+        print(
+            f"{flags.video} has {own:.5g} frames a second, of which {min(taken, own):.5g} are taken, and the "
+            f"pipeline's clips have {clips_fps:.5g}: it was trained on motion of another speed"
+        )
+    return clip, taken
 
 
 def mix(flags: MixFlags) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,9 @@ def check_guidance(
             f"internal_guidance_scale {internal_scale} needs the blocks that a step cache skips: call "
             "pipe.transformer.disable_cache(), or leave it at 1"
         )
-    if not isinstance(interval, Sequence) or len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+    bounds = tuple(interval) if isinstance(interval, Iterable) else ()
+    are_two = len(bounds) == 2 and all(isinstance(bound, numbers.Real) for bound in bounds)
+    if not are_two or not 0 <= bounds[0] <= bounds[1] <= 1:
         raise ValueError(
             "guidance_interval is (start, stop), fractions of the steps with 0 <= start <= stop <= 1, "
             f"got {interval!r}"
@@ -80,12 +82,12 @@ def check_guider(guider: Any, transformer: Any, others: Mapping[str, Any]) -> No
     configs = (
         getattr(guider, "skip_layer_config", None) or getattr(guider, "auto_guidance_config", None) or []
     )
-    numbers = range(len(transformer.transformer_blocks))
+    blocks = range(len(transformer.transformer_blocks))
     for config in configs:
         indices = config.indices
-        if not isinstance(indices, list) or not indices or not set(indices) <= set(numbers):
+        if not isinstance(indices, list) or not indices or not set(indices) <= set(blocks):
             raise ValueError(
-                f"{name} skips blocks of the transformer, from 0 to {numbers[-1]}, got indices={indices!r}: "
+                f"{name} skips blocks of the transformer, from 0 to {blocks[-1]}, got indices={indices!r}: "
                 "pass its configuration as diffusers.LayerSkipConfig(indices=[...])"
             )
     if any(config.skip_attention_scores for config in configs):

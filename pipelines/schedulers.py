@@ -38,6 +38,7 @@ SETTINGS_OF_ALL = {
     "thresholding": False,
     "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
 }
+ROUNDING = 1e-5  # of a shifted noise level of 1 in float32
 SHIFTS = {"shift", "flow_shift"}  # of the noise levels: numbers above 0
 # Run backwards, or have a noise or arguments of their own, or take prediction_type="sample" and raise at the
 # first step: found by trying all that diffusers 0.42 has, as the test does.
@@ -153,10 +154,9 @@ def check_scheduler(scheduler: Any, prediction_type: str, shift: float | None = 
         if known.get("final_sigmas_type") == "zero":
             wanted |= SETTINGS_OF_CLASS.get(name, {})
         settings = {key: value for key, value in wanted.items() if known.get(key, value) != value}
-        if str(known.get("algorithm_type")).startswith("sde-") and known.get("solver_order") == 3:
-            settings["solver_order"] = (
-                2  # in diffusers 0.42 the third order fails in its third step, or is wrong
-            )
+        stochastic = str(known.get("algorithm_type")).startswith("sde-")
+        if name == "DPMSolverMultistepScheduler" and stochastic and known["solver_order"] == 3:
+            settings["solver_order"] = 2  # in diffusers 0.42 the third fails in a step or leaves noise
         if str(known.get("variance_type")).startswith("learned"):  # which the transformer does not predict
             settings["variance_type"] = "fixed_small"
         settings |= {key: 1.0 for key in SHIFTS & known.keys() if not _is_shift(known[key])}
@@ -214,10 +214,10 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 
 def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
-    """Raises ValueError where a solver for DDPM, told to be a flow's, has other noise levels: where they rise
-    beyond 1 it computes NaN, and where they end above 0 it leaves noise in the clip."""
-    sigmas, name = scheduler.sigmas.double(), type(scheduler).__name__
-    if ((sigmas >= 0) & (sigmas <= 1)).all() and sigmas[-1] == 0:
+    """Raises ValueError where a flow's scheduler has other noise levels, as a solver for DDPM may that was
+    told to be one: where they rise beyond 1 it computes NaN, and where they end above 0 it leaves noise."""
+    sigmas, name = scheduler.sigmas.cpu().double(), type(scheduler).__name__
+    if ((sigmas >= 0) & (sigmas <= 1 + ROUNDING)).all() and sigmas[-1] == 0:
         return
     known = known_settings(scheduler)
     other = {key: value for key, value in OTHER_SIGMAS.items() if known.get(key, value) != value}

@@ -61,7 +61,7 @@ def told_once() -> Iterator[None]:
 @contextmanager
 def all_or_none() -> Iterator[None]:
     """For what every process does by itself and may fail in: where one fails it says why, and the others end
-    with it, at the end of the context."""
+    with it, at the end of the context. Not for what they do together: others would wait for the one."""
     failure = None
     try:
         yield

@@ -160,10 +160,12 @@ def _refused_by_the_system(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno == errno.ENOSPC and not error.filename:  # multiprocessing names none
-            place = "a disk, or /dev/shm, by which data workers hand over batches: "
+            place = "a disk, or /dev/shm, which data workers need: "
         return f"{place}{error.strerror}; when that is mended, the same command continues"
     if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
         return f"{error.args[0][0][2]}; when that is mended, the same command continues"
+    if "unable to allocate shared memory" in str(error):  # torch's, of a batch that a data worker hands over
+        return f"/dev/shm is full ({error}); enlarge it, or train with --dataloader_num_workers 0"
     # torch's own class of out of memory is a RuntimeError, and its CPU has none
     if (
         isinstance(error, MemoryError)

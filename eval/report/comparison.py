@@ -29,7 +29,7 @@ INHERITED = ("num_real", "num_generated", "protocol", "rank_deficient", "class_c
 EARLIER_SSIM_WINDOWS = "11x11 Gaussian, sigma 1.5, around every pixel, mirrored borders"
 UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 ACCURACY, ACCURACY_OF_REAL = "Class accuracy, generated", "Class accuracy, real held-out"
-HEADLINE = {  # each distance and the accuracy with what it means nothing without
+HEADLINE = {  # each distance with its floors, the accuracy with that of real clips
     *KERNEL,
     *KERNEL.values(),
     ACCURACY,

@@ -107,8 +107,10 @@ def costs(record: Mapping[str, Any]) -> Table:
 
 
 def tera(flops: int, digits: int) -> str:
-    """TFLOPs; of few at least two digits that count."""
+    """TFLOPs with so many decimals, or more where that leaves fewer than two significant digits."""
     value = flops / 1e12
+    if not value:
+        return "0"
     return f"{value:,.{max(digits, 1 - math.floor(math.log10(value)))}f}"
 
 

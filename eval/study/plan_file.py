@@ -11,6 +11,7 @@ from typing import Any
 from autoencoder.trainable import source_sha256
 from eval.study.plan import Study
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
+from vidtwin_gen.files import file_sha256
 from vidtwin_gen.unpack.cached import video_folder
 
 PLAN = "plan.json"
@@ -54,9 +55,14 @@ def extended(path: Path, before: Mapping[str, Any], plan: Study, *, some_rows: b
 
 
 def sources_of(plan: Study) -> dict[str, str]:
-    """The digest of each row's saved weights, or of the JSON of its class, by its name, and, by the name that
-    no row has, of the videos of `data`: of the class, name and size of each."""
+    """The digests of each row's saved weights and their config, or of the JSON of its class, by its name; and
+    as `data`, the name that no row has, of the class, name and size of each video."""
     digests = {name: source_sha256(row.autoencoder) for name, row in plan.rows.items()}
+    digests |= {
+        name: f"{digests[name]} {file_sha256(row.config)}"
+        for name, row in plan.rows.items()
+        if not row.is_trained
+    }
     if plan.data:
         indices = build_indices(video_folder(plan.data), ("train", "test"), fold=plan.fold)
         digests["data"] = index_sha256(*indices.values())

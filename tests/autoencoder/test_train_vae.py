@@ -1,10 +1,9 @@
 """What `train_vae.py` reads, gives its networks and measures, each held to what is made by hand here."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 import train_vae
 from autoencoder.adapter import encode, latent_layout
@@ -16,6 +15,7 @@ from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset
 from vidtwin_gen.draws import BatchDraw
 from vidtwin_gen.quality import psnr
 from vidtwin_gen.training.accelerator import make_accelerator
+from vidtwin_gen.training.optimizer import SkippingOptimizer
 
 
 def config_of(run, output_dir, **changes):
@@ -59,39 +59,40 @@ def test_validation_sees_the_middle_of_videos_of_all_classes(datasets_of, tiny_v
     assert not torch.equal(first, middle)
 
 
-def test_the_autoencoder_sees_hidden_frames_and_its_posterior_is_sampled(tiny_vae_run, tmp_path):
+def test_the_autoencoder_learns_from_hidden_frames_and_a_sampled_posterior(tiny_vae_run, tmp_path):
     config = config_of(tiny_vae_run, tmp_path, predicted_share=0.9)
-    vae = train_vae.make_autoencoder(config)
-    given = {}
-
-    def wrapped(seen, **options):
-        given.update(options, seen=seen)
-        return vae(seen, **options)
-
+    vae = AutoencoderVidTwin.from_pretrained(tiny_vae_run.output_dir / "autoencoder")
     clips = torch.rand(4, 3, config.num_frames, 16, 16) * 2 - 1
-    draw = BatchDraw(torch.Generator(), torch.Generator().manual_seed(1), 4, slice(None))
-    optimizer = SimpleNamespace(accelerator=Accelerator(cpu=True), modules=[wrapped], step=lambda loss: {})
-    train_vae.training_step(clips, config, draw, optimizer, None, None, None)
-    again = BatchDraw(torch.Generator(), torch.Generator().manual_seed(1), 4, slice(None))
-    assert torch.equal(given["seen"], hide_later_frames(clips, 0.9, again))
-    assert not torch.equal(given["seen"], clips)
-    assert given["sample_posterior"] is True and given["generator"] is draw.generator
+
+    def draw():
+        return BatchDraw(torch.Generator().manual_seed(2), torch.Generator().manual_seed(1), 4, slice(None))
+
+    again = draw()
+    seen = hide_later_frames(clips, 0.9, again)
+    assert not torch.equal(seen, clips)
+    with torch.no_grad():
+        expected = vae(seen, sample_posterior=True, generator=again.generator).sample
+        of_the_mean = vae(seen).sample
+    optimizer = SkippingOptimizer([vae], config, make_accelerator(config), 1e-3, 1)
+    logged = train_vae.training_step(clips, config, draw(), optimizer, None, None, None)
+    assert logged["l1"].item() == pytest.approx((expected - clips).abs().mean().item(), rel=1e-5)
+    assert logged["l1"].item() != pytest.approx((of_the_mean - clips).abs().mean().item(), rel=1e-4)
 
 
 @pytest.fixture
-def validated(tiny_vae_run, tmp_path, monkeypatch):
+def validated(tiny_vae_run, tmp_path):
     """`validated(dataset, lpips, **flags)`: a trained autoencoder, its layout, what `validate` gives of it,
-    and the frame rate at which it shows clips."""
+    and how long its animation shows a frame, in milliseconds."""
     vae = AutoencoderVidTwin.from_pretrained(tiny_vae_run.output_dir / "autoencoder")
 
     def run(dataset, lpips=None, **flags):
-        config, shown = config_of(tiny_vae_run, tmp_path, **flags), []
-        monkeypatch.setattr(train_vae, "show_parts", lambda *given: shown.append(given[4]))
+        config = config_of(tiny_vae_run, tmp_path, **flags)
         layout = latent_layout(vae, config.num_frames, config.height, config.width)
         bad_videos = BadVideos(len(dataset), 0.9)
         accelerator = Accelerator(cpu=True)
         values = train_vae.validate(vae, layout, dataset, bad_videos, lpips, config, accelerator, 1)
-        return vae, layout, values, shown[0]
+        (animation,) = (tmp_path / "samples").glob("*.gif")
+        return vae, layout, values, Image.open(animation).info["duration"]
 
     return run
 
@@ -128,9 +129,9 @@ def test_validation_is_a_mean_over_clips_without_stand_ins(validated, tiny_vae_r
 def test_clips_are_shown_at_the_rate_that_they_were_read_at(validated, tiny_vae_run, tmp_path):
     paths = list(build_indices(tiny_vae_run.flags["data"], ("test",))["test"]["path"])[:1]
     dataset = held_out(tiny_vae_run, tmp_path, paths, stride=2)
-    own = train_vae.common_frame_rate(paths)
-    assert validated(dataset, stride=2, fps=0.0)[3] == own / 2
-    assert validated(dataset, stride=0, fps=5.0)[3] == 5
+    assert train_vae.common_frame_rate(paths) == 25
+    assert validated(dataset, stride=2, fps=0.0)[3] == 80
+    assert validated(dataset, stride=0, fps=5.0)[3] == 200
 
 
 def test_the_discriminator_has_a_rate_and_a_schedule_of_its_own(tiny_vae_run, tmp_path):

@@ -121,6 +121,8 @@ def test_internal_guidance_costs_no_call(pipe):
         {"guidance_interval": (0.5,)},
         {"guidance_interval": 0.5},
         {"guidance_interval": None},
+        {"guidance_interval": (None, 1.0)},
+        {"guidance_interval": "01"},
         {"guidance_scale": None},
         {"guidance_scale": "2"},
         {"guidance_rescale": None},

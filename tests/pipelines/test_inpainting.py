@@ -277,7 +277,7 @@ def test_the_edit_command(saved, tmp_path, capsys):
     options = ["--video", str(saved / "clip.mp4"), "--keep", "structure", "--class_labels", "archery", "2"]
     options += ["--num_videos_per_class", "2", "--stride", "2", "--start", "3", "--format", "both"]
     main(command("edit", saved, tmp_path / "out", *options))
-    assert "--stride 2 takes 4 frames a second" in (told := capsys.readouterr().out) and "have 8: it" in told
+    assert "8 frames a second, of which 4 are taken, and" in capsys.readouterr().out
     rows = ["given", "reconstruction"]
     rows += [f"{name}_000{number}" for name in ("Archery", "Basketball") for number in (0, 1)]
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -308,6 +308,8 @@ def test_an_edited_video_is_read_at_the_rate_of_the_pipelines_clips(saved, tmp_p
     main(command("edit", saved, tmp_path / "stride", *video, "--stride", "3"))
     given = [(tmp_path / name / "given.mp4").read_bytes() for name in ("rate", "stride")]
     assert given[0] == given[1]
+    record = json.loads((tmp_path / "rate" / "edited.json").read_text())
+    assert (record["stride"], record["video_fps"]) == (None, 8)
 
     pipe.register_to_config(fps=None)
     pipe.save_pretrained(tmp_path / "pipeline")
@@ -351,6 +353,7 @@ def test_the_commands_say_what_is_wrong(saved, tmp_path, capsys):
     for options, message in (
         ([*clip, "Archry"], "--class_labels: no class is called 'Archry'"),
         ([*clip, "Archery", "--stride", "9"], "9"),
+        ([*clip, "Archery", "--start", "13"], "--stride 1 takes every frame"),
         (["--video", str(tmp_path / "no.mp4"), *clip[2:], "Archery"], "no.mp4"),
         ([*clip, "Archery", "0"], "--class_labels Archery 0 names a class twice"),
         ([*clip, "Archery", "--guidance_interval", "1", "0"], "guidance_interval"),

@@ -1,6 +1,7 @@
 """Every scheduler samples what it should, from a denoiser whose answer is known, and others are refused."""
 
 import inspect
+import math
 
 import diffusers
 import pytest
@@ -119,6 +120,17 @@ def test_a_schedule_of_ones_own():
     assert pipe.scheduler.timesteps.tolist() == [999, 500, 0]
 
 
+@pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler])
+def test_a_shift_that_float32_rounds_above_1_samples(scheduler):
+    pipe = build_gaussian(scheduler())
+    highest = []
+    for shift in (0.2, 0.4, *(math.sqrt(length / 4096) for length in range(128, 4096, 64))):
+        pipe.scheduler = scheduler(shift=shift)
+        generate(pipe, num_inference_steps=2, guidance_scale=1.0, output_type="latent")
+        highest.append(pipe.scheduler.sigmas[0].item())
+    assert max(highest) > 1
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
@@ -160,6 +172,11 @@ def test_a_schedule_that_cannot_be_is_refused(schedule, message):
             DPMSolverMultistepScheduler(
                 **X0, algorithm_type="sde-dpmsolver", solver_order=3, final_sigmas_type="sigma_min"
             ),
+            "solver_order=3",
+        ),
+        (
+            "flow_prediction",
+            DPMSolverMultistepScheduler(**FLOW, algorithm_type="sde-dpmsolver++", solver_order=3),
             "solver_order=3",
         ),
     ],

@@ -138,7 +138,11 @@ def test_a_users_mistake_is_one_line(capsys):
     ("error", "line"),
     [
         (OSError(28, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; "),
-        (OSError(28, "No space left on device"), "a disk, or /dev/shm, by which data workers hand over"),
+        (OSError(28, "No space left on device"), "a disk, or /dev/shm, which data workers need: No space"),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"),
+            "/dev/shm is full (unable to allocate",
+        ),
         (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
         (MemoryError(), "out of memory (of the CPU)"),
         (

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -193,8 +194,10 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    with all_or_none(), writing(partial):
+    # shards are saved together
+    with nullcontext() if is_sharded(accelerator) else all_or_none(), writing(partial):
         accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
 
     def finish() -> None:
         write_manifest(partial)

@@ -86,7 +86,8 @@ class MetricsLog:
                 self.bar.write(line)
                 sys.stdout.flush()
             except BrokenPipeError:  # what was to be said before, too, goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def close(self) -> None:
         self.bar.close()

@@ -1,15 +1,15 @@
 """What `train_dit.py` makes of a batch, by hand: the network's input, its target, the terms of its loss."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from accelerate import Accelerator
 
 import train_dit
+from pipelines.pipeline_vidtwin import VidTwinPipeline
 from tests.builders.autoencoders import fill_zeros
+from vidtwin_gen.data.latent_dataset import LatentDataset
 from vidtwin_gen.diffusion import alphas_bar, contrastive_loss, grid_losses, total_loss
-from vidtwin_gen.draws import BatchDraw, normal
+from vidtwin_gen.draws import BatchDraw, SampleDraw, seeded_generator
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 LAYOUT = LatentLayout(
@@ -141,40 +141,39 @@ def test_the_features_are_held_against_the_tokens_of_one_layer(flag, layer):
     assert losses["loss_repa"] == 5 and seen[0] is tokens[layer - 1]
 
 
-def test_every_held_out_clip_has_noise_of_its_own_at_every_validation(tiny_dit_run, monkeypatch):
+def test_every_held_out_clip_has_noise_of_its_own_at_every_validation(tiny_dit_run):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
     _, rows, metadata = train_dit.load_inputs(config)
-    whitening = train_dit.Whitening.of(metadata, torch.device("cpu"))
-    drawn = []
-
-    def losses(*arguments):
-        drawn[-1].append(arguments[4](normal(3)))
-        return {name: torch.zeros(()) for name in ("loss", *(f"loss_{n}" for n in whitening.layout.names))}
-
-    monkeypatch.setattr(train_dit, "diffusion_losses", losses)
+    device = torch.device("cpu")
+    whitening = train_dit.Whitening.of(metadata, device)
     network = train_dit.make_transformer(config, metadata)
+    fill_zeros(network)
+    dataset = LatentDataset(rows["test"], shuffle=False)
+    losses = []
+    for number in range(len(dataset)):
+        batch = dataset.__getitems__([number])
+        draw = SampleDraw([seeded_generator(config.seed, "validation", number)], device)
+        with torch.no_grad():
+            found = train_dit.diffusion_losses(network, batch, whitening, config, draw, network.null_class)
+        losses.append(found["loss"].item())
     for _ in range(2):
-        drawn.append([])
-        train_dit.validate(network, rows["test"], whitening, config, Accelerator(cpu=True))
-    first, second = map(torch.cat, drawn)
-    assert torch.equal(first, second) and len(first.unique(dim=0)) == len(rows["test"]) > 1
+        values = train_dit.validate(network, rows["test"], whitening, config, Accelerator(cpu=True))
+        assert values["val_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
 def test_the_pictures_of_a_run_are_sampled_as_its_flags_say(tiny_dit_run, tmp_path):
     flags = {**tiny_dit_run.flags, "output_dir": str(tmp_path), "guidance_scale": 3.0, "seed": 5}
-    asked = {}
+    given = []
 
-    class Pipeline:
-        config = SimpleNamespace(class_names=["A", "B", "C"], fps=8.0)
-        transformer = SimpleNamespace(config=SimpleNamespace(num_classes=3))
+    class Watched(VidTwinPipeline):
+        def __call__(self, *arguments, **options):
+            output = super().__call__(*arguments, **options)
+            given.append(output[0])
+            return output
 
-        def set_progress_bar_config(self, disable):
-            assert disable
-
-        def __call__(self, labels, **options):
-            asked.update(options, labels=labels)
-            return (torch.zeros(len(labels), 4, 3, 16, 16),)
-
-    train_dit.sample_classes(Pipeline(), train_dit.DiTConfig(**flags), 1, Accelerator(cpu=True))
-    assert asked["labels"] == [0, 1] and asked["guidance_scale"] == 3 and asked["num_inference_steps"] == 2
-    assert [generator.initial_seed() for generator in asked["generator"]] == [5, 6]
+    pipe = Watched.from_pretrained(tiny_dit_run.output_dir / "pipeline")
+    train_dit.sample_classes(pipe, train_dit.DiTConfig(**flags), 1, Accelerator(cpu=True))
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    options = {"guidance_scale": 3.0, "num_inference_steps": 2, "output_type": "pt"}
+    assert torch.equal(given[0], pipe([0, 1], generator=generators, **options).frames)
+    assert list((tmp_path / "samples").glob("*.gif"))

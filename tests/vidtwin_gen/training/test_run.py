@@ -62,8 +62,9 @@ def test_a_run_leaves_what_it_promises(script, run):
     assert all(torch.equal(average[name], exported[name]) for name in exported)
 
 
-def test_the_first_line_is_the_one_that_it_always_was(tiny_vae_run, tiny_dit_run):
-    """Weights, seeds, the order of the data and their frames have not moved; machines differ by less."""
+def test_the_first_losses_are_pinned(tiny_vae_run, tiny_dit_run):
+    """Initial weights, seeds, the order of the data and its frames, as of torch 2.13.0 on an AMD EPYC (AVX2).
+    Stage 2 learns from latents that twelve steps of stage 1 have made, and so has more room."""
     first = metrics(tiny_vae_run.output_dir)[0]
     expected = {"loss": 0.65017, "l1": 0.65005, "mse": 0.64011, "kl": 95.55}
     assert {name: first[name] for name in expected} == pytest.approx(expected, rel=5e-3)
