@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,10 @@ def edit(flags: EditFlags) -> None:
 
 def given_clip(
     flags: EditFlags, num_frames: int, size: tuple[int, int], clips_fps: float | None
-) -> tuple[torch.Tensor, float]:
-    """The window (C, F, H, W) of the video, and the frames a second that were taken: by `--stride`, or else
-    those of the pipeline's clips. Says where its motion is of another speed than theirs.
+) -> tuple[torch.Tensor, float | None]:
+    """The window (C, F, H, W) of the video, and the frames a second that were taken, None where it does not
+    say its own: by `--stride`, or else as many as the pipeline's clips have. Says where its motion is of
+    another speed than theirs.
 
     Raises:
         VideoError: as `read_clip`. ValueError: the video is too short at that rate.
@@ -97,7 +99,7 @@ def given_clip(
             f"{flags.video} has {own:.5g} frames a second, of which {min(taken, own):.5g} are taken, and the "
             f"pipeline's clips have {clips_fps:.5g}: it was trained on motion of another speed"
         )
-    return clip, taken
+    return clip, taken if math.isfinite(taken) else None
 
 
 def mix(flags: MixFlags) -> None:
