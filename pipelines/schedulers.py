@@ -38,7 +38,7 @@ SETTINGS_OF_ALL = {
     "thresholding": False,
     "use_dynamic_shifting": False,  # by the length of the sequence, which is the same for every clip
 }
-ROUNDING = 1e-5  # of a shifted noise level of 1 in float32
+ABOVE_1 = 1e-5  # by how much float32 may round a shifted noise level of 1
 SHIFTS = {"shift", "flow_shift"}  # of the noise levels: numbers above 0
 # Run backwards, or have a noise or arguments of their own, or take prediction_type="sample" and raise at the
 # first step: found by trying all that diffusers 0.42 has, as the test does.
@@ -217,7 +217,7 @@ def check_flow_sigmas(scheduler: Any, shift: float | None = None) -> None:
     """Raises ValueError where a flow's scheduler has other noise levels, as a solver for DDPM may that was
     told to be one: where they rise beyond 1 it computes NaN, and where they end above 0 it leaves noise."""
     sigmas, name = scheduler.sigmas.cpu().double(), type(scheduler).__name__
-    if ((sigmas >= 0) & (sigmas <= 1 + ROUNDING)).all() and sigmas[-1] == 0:
+    if ((sigmas >= 0) & (sigmas <= 1 + ABOVE_1)).all() and sigmas[-1] == 0:
         return
     known = known_settings(scheduler)
     other = {key: value for key, value in OTHER_SIGMAS.items() if known.get(key, value) != value}
