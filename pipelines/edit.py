@@ -86,7 +86,8 @@ def given_clip(
     try:
         clip = read_clip(flags.video, num_frames, size=size, **rate, start=flags.start)
     except VideoTooShortError:
-        if flags.stride or clips_fps is None:
+        has_frames = video_index(flags.video).num_frames >= flags.start + num_frames
+        if flags.stride or clips_fps is None or not has_frames:
             raise
         raise ValueError(
             f"{flags.video} has no {num_frames} frames from --start {flags.start} on at {clips_fps:.5g} a "
@@ -94,11 +95,13 @@ def given_clip(
         ) from None
     own = video_index(flags.video).fps
     taken = own / flags.stride if flags.stride else clips_fps or own
-    if clips_fps is not None and is_other_speed(min(taken, own), clips_fps):
+    if clips_fps is not None and is_other_speed(taken, clips_fps):
         print(
-            f"{flags.video} has {own:.5g} frames a second, of which {min(taken, own):.5g} are taken, and the "
+            f"{flags.video} has {own:.5g} frames a second, of which {taken:.5g} are taken, and the "
             f"pipeline's clips have {clips_fps:.5g}: it was trained on motion of another speed"
         )
+    elif clips_fps is not None and taken > own:
+        print(f"{flags.video} has {own:.5g} frames a second, of which some are taken twice for {taken:.5g}")
     return clip, taken if math.isfinite(taken) else None
 
 

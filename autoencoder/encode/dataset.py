@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -328,8 +329,9 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
     if not train:
         raise ValueError("no training video of --data gives a clip, of which the statistics are: mend them")
-    rows = datasets.IterableDataset.from_parquet(train, columns=["mean", "logvar"])
-    mean, std = latent_statistics(rows, layout)
+    with TemporaryDirectory() as cache:  # which the library makes though nothing is kept in it
+        rows = datasets.IterableDataset.from_parquet(train, columns=["mean", "logvar"], cache_dir=cache)
+        mean, std = latent_statistics(rows, layout)
     return {
         "latents_mean": mean,
         "latents_std": std,

@@ -19,6 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from autoencoder.adapter import latent_layout
 from autoencoder.loading import build_video_autoencoder
 from autoencoder.trainable import return_posterior
+from autoencoder.training_config import PRESETS as VAE_PRESETS
+from autoencoder.training_config import VAEConfig
 from eval.cost.dit import count_step, dit_cost
 from eval.cost.geometry import Tokenizer
 from vidtwin_gen.files import read_json
@@ -178,6 +180,15 @@ class RowCost:
     clips_per_step: int
 
 
+def vae_flags(study: Study, row: StudyRow) -> list[str]:
+    """Of `train_vae.py`, without its places."""
+    frames, height, width = map(str, study.shape)
+    size = ["--num_frames", frames, "--height", height, "--width", width]
+    own = [*shlex.split(study.train_vae), *shlex.split(row.train_vae)]
+    rate = ["--stride", str(study.stride), "--fold", str(study.fold)]
+    return [*own, *size, "--autoencoder", row.autoencoder, *rate]
+
+
 def dit_flags(study: Study, row: StudyRow) -> list[str]:
     """Of `train_dit.py`, without its places, its seed and its steps."""
     patch_size = ["--patch_size", json.dumps(row.patch_size)]
@@ -190,7 +201,11 @@ def dit_config(study: Study, row: StudyRow) -> DiTConfig:
 
 
 def cost_of(study: Study, row: StudyRow, num_classes: int) -> RowCost:
-    """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part."""
+    """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part; flags of
+    the trainings that are none end the program."""
+    if row.is_trained:
+        places = ["--data", "unused", "--output_dir", "unused"]
+        parse_config(VAEConfig, VAE_PRESETS, [*vae_flags(study, row), *places])
     with init_empty_weights():
         empty = build_video_autoencoder(row.config)
         layout = latent_layout(empty, *study.shape)

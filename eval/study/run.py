@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +16,17 @@ from eval.study.distances import Comparison
 from eval.study.flags import StudyFlags
 from eval.study.judge import Judge
 from eval.study.page import write_page
-from eval.study.plan import RowCost, Study, StudyRow, cost_of, dit_flags, ends, points_of, read_study
+from eval.study.plan import (
+    RowCost,
+    Study,
+    StudyRow,
+    cost_of,
+    dit_flags,
+    ends,
+    points_of,
+    read_study,
+    vae_flags,
+)
 from eval.study.plan_file import PLAN, as_json, check_sources, extended, sources_of
 from eval.study.stages import do, generated, once
 from vidtwin_gen.data.synthetic import CLASSES
@@ -167,8 +176,7 @@ class Bench:
         plan, folder, vae = self.plan, self.out / name, self.vae(name, row)
         spent = 0
         if row.is_trained:
-            own = [*shlex.split(plan.train_vae), *shlex.split(row.train_vae), *self.size]
-            train = [*own, "--autoencoder", row.autoencoder, *self.real, "--output_dir", vae.parent]
+            train = [*vae_flags(plan, row), "--data", self.data, "--output_dir", vae.parent]
             do(Stage(f"{name}, the autoencoder", vae, "train_vae", train))
             run = read_json(vae.parent / RECORD, "")
             clips = run["train_batch_size"] * run["gradient_accumulation_steps"] * run["max_train_steps"]

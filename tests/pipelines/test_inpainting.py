@@ -310,6 +310,11 @@ def test_an_edited_video_is_read_at_the_rate_of_the_pipelines_clips(saved, tmp_p
     assert given[0] == given[1]
     record = json.loads((tmp_path / "rate" / "edited.json").read_text())
     assert (record["stride"], record["video_fps"]) == (None, 8)
+    write_video(tmp_path / "slow.mp4", clip, 5)
+    slow = ["--video", str(tmp_path / "slow.mp4"), *video[2:]]
+    main(command("edit", saved, tmp_path / "slow", *slow))
+    told = capsys.readouterr().out
+    assert "5 frames a second, of which some are taken twice for 8" in told and "another speed" not in told
 
     pipe.register_to_config(fps=None)
     pipe.save_pretrained(tmp_path / "pipeline")
@@ -350,10 +355,13 @@ def test_the_mix_command(saved, tmp_path):
 
 def test_the_commands_say_what_is_wrong(saved, tmp_path, capsys):
     clip = ["--video", str(saved / "clip.mp4"), "--keep", "structure", "--class_labels"]
+    write_video(tmp_path / "fast.mp4", torch.zeros(3, 24, 24, 32), 24)
+    fast = ["--video", str(tmp_path / "fast.mp4"), *clip[2:]]
     for options, message in (
         ([*clip, "Archry"], "--class_labels: no class is called 'Archry'"),
         ([*clip, "Archery", "--stride", "9"], "9"),
-        ([*clip, "Archery", "--start", "13"], "--stride 1 takes every frame"),
+        ([*fast, "Archery", "--start", "13"], "--stride 1 takes every frame"),
+        ([*clip, "Archery", "--start", "1000"], "1000"),
         (["--video", str(tmp_path / "no.mp4"), *clip[2:], "Archery"], "no.mp4"),
         ([*clip, "Archery", "0"], "--class_labels Archery 0 names a class twice"),
         ([*clip, "Archery", "--guidance_interval", "1", "0"], "guidance_interval"),

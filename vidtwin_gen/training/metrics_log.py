@@ -35,7 +35,9 @@ class MetricsLog:
         self.counts: dict[str, int] = {}
         self.of_this_step: list[tuple[str, torch.Tensor]] = []
         if config.report_to != "none":
-            accelerator.init_trackers(config.tracker_project_name, config=config.public())
+            # TensorBoard drops what it has past the checkpoint
+            purge = {"tensorboard": {"purge_step": step + 1}} if step else {}
+            accelerator.init_trackers(config.tracker_project_name, config.public(), init_kwargs=purge)
         by_the_first(lambda: self._drop_lines_after(step))
         self.bar = tqdm(
             total=config.max_train_steps,

@@ -481,6 +481,12 @@ assert not OURS & {{name.split(".")[0] for name in sys.modules}}
 """
 
 
+def test_the_cache_of_datasets_may_be_read_only(few_videos, vae_dir, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    assert encode(vae_dir, few_videos, tmp_path / "latents")["num_rows"]["train"]
+
+
 def run_example(folder):
     """The example of the card in `latents/` there, where this package is not; what it printed."""
     card = (folder / "latents/README.md").read_text(encoding="utf-8")

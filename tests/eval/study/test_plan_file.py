@@ -95,3 +95,10 @@ def test_the_command_compares_and_a_dry_run_writes_nothing(write, tmp_path, caps
     with pytest.raises(SystemExit):
         main(words)
     assert f"row ours: {tmp_path / 'ours.json'} is not what it was" in capsys.readouterr().err
+
+
+def test_flags_of_stage_1_are_refused_before_anything_is_trained(write, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", str(write(train_vae="--optimiser muon")), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2 and "--optimiser" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.json"))

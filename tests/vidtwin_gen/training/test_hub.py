@@ -14,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+import train_dit
 from tests.builders.hub import running_hub
 from tests.builders.scripts import SCRIPTS, contents
 from vidtwin_gen.training.trackers import check_tracker
@@ -64,6 +65,16 @@ def test_tensorboard_has_the_numbers_the_flags_and_the_picture(script, run, tmp_
     flags = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
     assert flags["hidden_size"].number_value == 16 and flags["report_to"].string_value == "tensorboard"
     assert "learning_rate" in flags and "hub_token" not in flags
+
+
+def test_tensorboard_has_each_step_once_after_a_kill(tiny_dit_run, tmp_path):
+    run = tmp_path / "run"
+    argv = tiny_dit_run.argv(run, **SHORT | {"max_train_steps": 4}, report_to="tensorboard")
+    train_dit.main(argv)
+    for name in ("checkpoint-4", "pipeline"):  # as if it had been killed after step 4, before it was saved
+        shutil.rmtree(run / name)
+    train_dit.main(argv)
+    assert [event.step for event in read_events(run / "train_dit").Scalars("loss")] == [1, 2, 3, 4]
 
 
 def test_no_picture_goes_where_none_is_taken(tiny_dit_run, tmp_path):
