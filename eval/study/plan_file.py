@@ -4,12 +4,13 @@ them. It may gain rows and seeds and loses none."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autoencoder.trainable import source_sha256
-from eval.study.plan import Study
+from eval.study.plan import Study, StudyRow
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.files import file_sha256
 from vidtwin_gen.unpack.cached import video_folder
@@ -19,7 +20,7 @@ PLAN = "plan.json"
 
 def as_json(plan: Study) -> dict[str, Any]:
     """As JSON gives it back."""
-    values: dict[str, Any] = _plain(dataclasses.asdict(plan))
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(plan)))
     return values
 
 
@@ -57,16 +58,16 @@ def extended(path: Path, before: Mapping[str, Any], plan: Study, *, some_rows: b
 def sources_of(plan: Study) -> dict[str, str]:
     """The digests of each row's saved weights and their config, or of the JSON of its class, by its name; and
     as `data`, the name that no row has, of the class, name and size of each video."""
-    digests = {name: source_sha256(row.autoencoder) for name, row in plan.rows.items()}
-    digests |= {
-        name: f"{digests[name]} {file_sha256(row.config)}"
-        for name, row in plan.rows.items()
-        if not row.is_trained
-    }
+    digests = {name: _digest(row) for name, row in plan.rows.items()}
     if plan.data:
         indices = build_indices(video_folder(plan.data), ("train", "test"), fold=plan.fold)
         digests["data"] = index_sha256(*indices.values())
     return digests
+
+
+def _digest(row: StudyRow) -> str:
+    source = source_sha256(row.autoencoder)
+    return source if row.is_trained else f"{source} {file_sha256(row.config)}"
 
 
 def check_sources(
@@ -89,9 +90,3 @@ def check_sources(
 
 def _begins(values: list[Any], beginning: list[Any]) -> bool:
     return values[: len(beginning)] == beginning
-
-
-def _plain(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
-    return [_plain(value) for value in values] if isinstance(values, (list, tuple)) else values
