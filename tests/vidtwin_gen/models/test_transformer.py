@@ -20,7 +20,7 @@ from tests.builders.processes import run_in_processes
 from vidtwin_gen.diffusion import grid_losses, sample_sigmas, total_loss
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.parametrization import interpolate, timestep_of, velocity
-from vidtwin_gen.models.positions import RotaryPositions, patch_centres
+from vidtwin_gen.models.positions import RotaryPositions, coordinates, patch_centres
 from vidtwin_gen.models.transformer import LatentTransformer
 
 VIDTWIN = LatentLayout(
@@ -143,6 +143,19 @@ def test_the_internal_head_guides_from_the_middle_to_the_end():
         build()(*given, internal_guidance_scale=1.3)
 
 
+def test_the_internal_head_reads_the_tokens_after_its_block():
+    model = build(num_layers=3, internal_layer=2)
+    model(*inputs(model)).internal_sample.sum().backward()
+    reached = [any(p.grad is not None for p in block.parameters()) for block in model.transformer_blocks]
+    assert reached == [True, True, False]
+
+
+def test_the_internal_head_of_a_network_that_predicts_x0_says_the_velocity_too():
+    model = build(awake=False, internal_layer=1, predicts_x0=True)  # both heads say "all zeros"
+    output = model(*inputs(model))
+    assert torch.equal(output.internal_sample, output.sample) and output.sample.abs().min() > 0
+
+
 def test_the_tokens_after_a_block_are_given_where_they_are_asked_for():
     model, seen = build(), []
     for block in model.transformer_blocks:
@@ -241,6 +254,17 @@ def test_grids_share_their_common_axes():
     _, x, y = positions.split([36, 15, 15])
     steps_x, steps_y = (part.view(5, 3, 32)[:, 0].diff(dim=0) for part in (x, y))
     torch.testing.assert_close(steps_x, steps_y)
+
+
+def test_a_coarse_grid_has_places_between_those_of_the_fine_one():
+    fine = LatentGrid("fine", ("height", "time"), (4, 3), 1)
+    layout = LatentLayout((fine, LatentGrid("coarse", ("height",), (2,), 1)))
+    places = coordinates(layout, {"fine": (1, 1), "coarse": (1,)})
+    assert {axis: place.tolist() for axis, place in places["fine"].items()} == {
+        "height": [0, 1, 2, 3],
+        "time": [0, 1, 2],
+    }
+    assert {axis: place.tolist() for axis, place in places["coarse"].items()} == {"height": [0.5, 2.5]}
 
 
 def test_patch_centres_agree_across_resolutions():
