@@ -40,13 +40,14 @@ class UnpackFlags:
     out: str = flag("folder for <class>/<video>, new or empty", required=True)
     video_column: str = flag("of the videos; of a .tar their suffix, such as mp4", "video")
     label_column: str = flag("of the classes, labels or names; of a .tar such as cls", "label")
+    train_split: str = flag("of several splits the one to train on", "train")
+    test_split: str | None = flag("the one that is held out; by default test, or else validation", None)
 
 
 def unpack(flags: UnpackFlags) -> None:
     from vidtwin_gen.unpack import folder
 
-    columns = {"video_column": flags.video_column, "label_column": flags.label_column}
-    folder.unpack(flags.data, flags.out, **columns)
+    folder.unpack(**vars(flags))
 
 
 VERBS = {

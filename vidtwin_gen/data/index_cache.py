@@ -17,7 +17,7 @@ from vidtwin_gen.files import file_sha256, loading, read_json, replacing_folder,
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what an index holds
+VERSION = 2  # of what an index holds
 MANY = 50_000  # videos, from which on looking for them takes seconds
 AT_REST_S = 2.0  # a folder that changed this lately may change again at what its clock calls the same time
 WARNINGS = "warnings.json"
@@ -30,7 +30,7 @@ class IndexCache:
     renamed, and what the split's lists hold. What is in a file is no part of an index.
 
     Args:
-        lists: the folder of the official lists, where there may be one.
+        lists: folders of the official lists and of classInd.txt, where there may be one.
         choice: what else an index depends on.
     """
 

@@ -16,16 +16,24 @@ import datasets
 import pyarrow
 
 from vidtwin_gen.data.index_cache import MANY, IndexCache
-from vidtwin_gen.data.names import check_class_names, folded, some
+from vidtwin_gen.data.names import check_class_names, some
+from vidtwin_gen.data.split_lists import (
+    LISTS,
+    by_official_name,
+    find_lists,
+    listed_classes,
+    official_splits,
+    stem_of,
+)
 from vidtwin_gen.draws import hash64
-from vidtwin_gen.files import read_text
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "test", "all"]
 
-LISTS = "ucfTrainTestlist"
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
 TEST_FRACTION = 0.2  # of the groups, where there are no lists
 PART = 1000  # files that a thread looks at before another result is handed on
 GROUP = re.compile(r"(?P<group>.+_g\d+)_c\d+")
@@ -44,12 +52,13 @@ def build_indices(
     and more is kept (`IndexCache`).
 
     With the official lists in `<root>/ucfTrainTestlist`, or beside `root` as the archives unpack, the split
-    is official split `fold`, 1 to 3 (files match by stem, so re-encoded copies do too, and folders in any
-    capitals: UCF-101 itself has HandstandPushups and HandStandPushups), and classes keep the official names
-    and order; a file in no list is left out with a warning. Elsewhere a hash of the group
-    (`v_Biking_g07` of `v_Biking_g07_c02.avi`; without one, the file's own name) picks about a fifth of
-    the groups, each independently of what else is there, and classes are sorted. Labels run from 0 over
-    the classes present, alike in every split.
+    is official split `fold`, 1 to 3 (files match by class and stem, so re-encoded copies do too, and folders
+    in any capitals: UCF-101 itself has HandstandPushups and HandStandPushups), and classes keep the official
+    names and the order of their numbers; a file in no list is left out with a warning. Elsewhere a hash of
+    the group (`v_Biking_g07` of `v_Biking_g07_c02.avi`; without one, the file's own name) picks about a fifth
+    of the groups, each independently of what else is there, and classes are sorted, or in the order of
+    `<root>/classInd.txt`. Labels run from 0 over the classes present, alike in every split. What lies in the
+    folder and is left out is told.
 
     Raises:
         ValueError: no videos, no such fold or split, lists missing, a leak between splits, an empty split, a
@@ -59,8 +68,9 @@ def build_indices(
     if unknown := [split for split in splits if split not in ("train", "test", "all")]:
         raise ValueError(f"split must be 'train', 'test' or 'all', got {unknown[0]!r}")
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected <root>/<class>/<video>")
-    cache = IndexCache(root, [root / LISTS, root.parent / LISTS], [fold])
+        what = "is a file" if root.is_file() else "no such folder"
+        raise ValueError(f"{root}: {what}; expected the folder of <root>/<class>/<video>")
+    cache = IndexCache(root, [root / LISTS, root.parent / LISTS, root], [fold])
     kept = cache.read(splits)
     of_splits, warnings = kept or _made(root, splits, fold)
     for warning in warnings:
@@ -73,21 +83,23 @@ def build_indices(
 
 def _made(root: Path, splits: Sequence[Split], fold: int) -> tuple[list[datasets.Dataset], list[str]]:
     """The index of each split, and what is to be said of them."""
-    files, strays = _find_videos(root), list[str]()
-    lists = _find_lists(root, files)
+    files, warnings = _find_videos(root)
+    lists = find_lists(root, files)
     if lists is not None:
-        files = _by_official_name(files, lists)
-        names, split_of, strays = _official_splits(lists, fold, files)
+        files = by_official_name(files, lists)
+        names, split_of, strays = official_splits(lists, fold, files)
+        if strays:
+            left_out = f"{len(strays)} videos are in no list of {lists} and left out: {some(strays)}"
+            warnings = [*warnings, left_out]
     elif fold != 1 and {*splits} != {"all"}:
         raise ValueError(
             f"{root} has no {LISTS}, the lists of official splits, and so one split of its own, got "
             f"fold={fold}: leave it out, or put the lists there"
         )
     else:
-        names, split_of = sorted(files), _hashed_splits(files)
-    warnings = (
-        [f"{len(strays)} videos are in no list of {lists} and left out: {some(strays)}"] if strays else []
-    )
+        files = by_official_name(files, root)
+        first = [name for name in listed_classes(root) if name in files]
+        names, split_of = first + sorted(files.keys() - first), _hashed_splits(files)
     try:
         check_class_names(names)
     except ValueError as error:
@@ -165,19 +177,37 @@ def index_sha256(*indices: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
-def _find_videos(root: Path) -> dict[str, list[str]]:
-    """Class name: its videos, sorted. Hidden files are not videos (macOS leaves `._v_Biking_g01_c01.avi`)."""
+def _find_videos(root: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Class name: its videos, sorted; and what is to be said of other folders and files. Hidden files are not
+    videos (macOS leaves `._v_Biking_g01_c01.avi`)."""
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    loose = sorted(path.name for path in root.iterdir() if is_video(path.name) and path.is_file())
+    unread, empty = list[str](), list[str]()  # the second hold something, and no video
 
     def videos_of(name: str) -> list[str]:
         folder = os.path.join(root, name)
-        files = sorted(file for file in os.listdir(folder) if _is_video(file))
-        return [os.path.join(folder, file) for file in files]
+        try:
+            found = [file for file in os.listdir(folder) if file[0] != "."]
+        except PermissionError:  # such as a disk's lost+found
+            unread.append(name)
+            return []
+        videos = sorted(filter(is_video, found))
+        if found and not videos and name != LISTS:
+            empty.append(f"{name} ({sorted(found)[0]})")
+        return [os.path.join(folder, file) for file in videos]
 
     with ThreadPoolExecutor() as pool:
         files = {
             name: videos for name, videos in zip(folders, pool.map(videos_of, folders), strict=True) if videos
         }
+    told = {
+        "folders may not be read and are left out": unread,
+        "folders hold no video and are no classes": empty,
+        "videos are in no class's folder and left out": loose,
+    }
+    warnings = [
+        f"{len(names)} {what} of {root}: {some(sorted(names))}" for what, names in told.items() if names
+    ]
     for path in chain.from_iterable(files.values()):
         try:
             path.encode()
@@ -185,96 +215,19 @@ def _find_videos(root: Path) -> dict[str, list[str]]:
             raise ValueError(f"{path!r} is not UTF-8: rename it, or set PYTHONUTF8=1") from None
     if not files:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        raise ValueError(
-            f"{root}: no folder in it holds a video ({suffixes}); expected <root>/<class>/<video>, which "
-            "`python -m vidtwin_gen unpack` makes of parquet and .tar files, and of data sets of the hub"
+        way_out = (
+            "move its videos into a folder in it, which is then their class"
+            if loose
+            else "expected <root>/<class>/<video>, which `python -m vidtwin_gen unpack` makes of parquet and "
+            ".tar files, and of data sets of the hub"
         )
-    return files
+        raise ValueError(f"{root}: no folder in it holds a video ({suffixes}); {way_out}")
+    return files, warnings
 
 
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
+    """By the name of the file, which may not be hidden."""
     return name[0] != "." and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def _find_lists(root: Path, files: Mapping[str, list[str]]) -> Path | None:
-    if (root / LISTS).is_dir():
-        return root / LISTS
-    beside = root.parent / LISTS
-    # Lists beside a tree that has nothing to do with UCF-101 are somebody else's.
-    ours = beside.is_dir() and set(_class_names(beside)) & set(_by_official_name(files, beside))
-    return beside if ours else None
-
-
-def _class_names(lists: Path) -> list[str]:
-    """The second word of each line of classInd.txt; none without the file."""
-    path = lists / "classInd.txt"
-    lines = _lines(path) if path.exists() else []
-    if bad := [line for line in lines if len(line.split()) != 2]:
-        raise ValueError(f"{path} has the line {bad[0]!r:.80}, expected a number and a class name")
-    names = [line.split()[1] for line in lines]
-    if len(set(map(folded, names))) < len(names):
-        raise ValueError(f"{path} names a class twice: {some(sorted(names))}")
-    return names
-
-
-def _lines(path: Path) -> list[str]:
-    """Those of a list that are not empty. Raises ValueError where it is none."""
-    text = read_text(path)
-    if "\0" in text:
-        raise ValueError(f"{path} holds zero bytes, and is no list: copy it again")
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _by_official_name(files: Mapping[str, list[str]], lists: Path) -> dict[str, list[str]]:
-    """The videos by class, each named as in classInd.txt, whatever the capitals and the Unicode form of its
-    folder."""
-    official = {folded(name): name for name in _class_names(lists)}
-    by_name: dict[str, list[str]] = {}
-    for folder, videos in files.items():
-        by_name.setdefault(official.get(folded(folder), folder), []).extend(videos)
-    return by_name
-
-
-def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]  # a pathlib.Path of each takes ten times as long
-
-
-def _clip(path: str) -> str:
-    """What files of one clip have in common: the stem, in any capitals and Unicode form."""
-    return folded(_stem(path))
-
-
-def _official_splits(
-    lists: Path, fold: int, files: Mapping[str, list[str]]
-) -> tuple[list[str], dict[str, str], list[str]]:
-    """Class names in official order, the split of every file that the lists know, and the other files."""
-    if fold not in (1, 2, 3):
-        raise ValueError(f"UCF-101 has the official splits 1, 2 and 3, got fold={fold}")
-    listed: dict[str, str] = {}
-    for part in ("train", "test"):
-        path = lists / f"{part}list{fold:02d}.txt"
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; restore it, or rename {lists} for a split of our own")
-        # "Biking/v_Biking_g08_c01.avi 11" in the train lists, without the number in the test lists
-        lines = [line.split() for line in _lines(path)]
-        listed |= {_clip(words[0]): part for words in lines}
-    official = _class_names(lists) or sorted(files)
-    names = [name for name in official if any(_clip(path) in listed for path in files.get(name, ()))]
-    splits: dict[str, str] = {}
-    strays: list[str] = []
-    found: dict[str, str] = {}
-    for name, video in ((name, video) for name, videos in files.items() for video in videos):
-        clip = _clip(video)
-        if clip not in listed or name not in names:
-            strays.append(video)
-            continue
-        if clip in found:
-            raise ValueError(f"{found[clip]} and {video} are one clip of UCF-101; keep one of them")
-        found[clip] = video
-        splits[video] = listed[clip]
-    if not splits:
-        raise ValueError(f"no video is in the lists of {lists}; rename that folder for a split of our own")
-    return names, splits, strays
 
 
 def _hashed_splits(files: Mapping[str, list[str]]) -> dict[str, str]:
@@ -286,6 +239,6 @@ def _hashed_splits(files: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def _group(path: str) -> str:
-    stem = _stem(path)
+    stem = stem_of(path)
     match = GROUP.fullmatch(stem)
     return match["group"] if match else stem

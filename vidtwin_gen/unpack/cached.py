@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
 from huggingface_hub import HfApi
 
-from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
+from vidtwin_gen.data.ucf101 import is_video
 from vidtwin_gen.files import file_lock, loading, make_folder
 from vidtwin_gen.flags import is_hub_id
 from vidtwin_gen.unpack.folder import unpack
-from vidtwin_gen.unpack.rows import columns_of, data_files, splits_of
+from vidtwin_gen.unpack.rows import BUILDERS, SAVED, columns_of, data_files, named_split, splits_of, state_of
 
 
 def video_folder(data: str | Path) -> Path:
@@ -28,10 +27,16 @@ def video_folder(data: str | Path) -> Path:
     folder = Path(data).expanduser().absolute()
     kept = Path(datasets.config.HF_DATASETS_CACHE) / "vidtwin_gen"
     if folder.is_dir():
-        files = [] if _holds_videos(folder) else data_files(folder)
-        if not files:
+        if videos := _class_with_videos(folder):
+            if data_set := _data_set_in(folder):
+                raise ValueError(
+                    f"{folder} holds both videos, below {videos}, and a data set, {data_set}: name the "
+                    "folder of one of them, or move the other"
+                )
             return folder
-        place = kept / f"videos-{_digest(folder, files)}"
+        if not data_files(folder):
+            return folder
+        place = kept / f"videos-{state_of(folder)}"
     elif is_hub_id(str(data)):
         place = _place_of_hub(str(data), kept)
     else:
@@ -44,16 +49,23 @@ def video_folder(data: str | Path) -> Path:
     return place
 
 
-def _holds_videos(folder: Path) -> bool:
-    """Below a folder, as of a class; it looks no further than the first."""
-    folders = (entry for entry in folder.iterdir() if entry.is_dir())
-    return any(file.suffix.lower() in VIDEO_SUFFIXES for entry in folders for file in entry.iterdir())
+def _class_with_videos(folder: Path) -> str | None:
+    """The first folder that has a video, as a class has; it looks no further."""
+    folders = (entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    for entry in folders:
+        with suppress(PermissionError):  # such as a disk's lost+found
+            if any(is_video(name) for name in os.listdir(entry)):
+                return entry.name
+    return None
 
 
-def _digest(folder: Path, files: Sequence[Path]) -> str:
-    """Of where files lie, how large they are and when they were changed."""
-    about = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([str(folder), about]).encode()).hexdigest()[:32]
+def _data_set_in(folder: Path) -> str | None:
+    """A file of one, where a repository of the hub has them: in the folder itself, or in its `data`."""
+    places = [folder / name for name in SAVED]
+    for suffix in BUILDERS:
+        files = [*folder.glob(f"*{suffix}"), *folder.glob(f"data/*{suffix}")]
+        places += [file for file in files if named_split(file.stem)]
+    return next((str(place.relative_to(folder)) for place in places if place.is_file()), None)
 
 
 def _place_of_hub(name: str, kept: Path) -> Path:

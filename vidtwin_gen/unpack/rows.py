@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ SPLIT_OF = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word
 SAVED = ("state.json", "dataset_dict.json")
 LABELS = ("cls", "class", "class_name", "category")
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+END_OF_TAR = bytes(512)
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -31,8 +34,27 @@ def data_files(folder: Path) -> list[Path]:
     return next((files for files in found if files), [])
 
 
+def state_of(folder: Path) -> str:
+    """A digest of where the files of a data set lie, how large they are and when they were changed."""
+    files = data_files(folder)
+    if files and files[0].name in SAVED:
+        files = sorted({*files, *folder.rglob("*.arrow")})
+    about = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([str(folder), about]).encode()).hexdigest()[:32]
+
+
+def named_split(path: str) -> str | None:
+    """The split that a file's name or place says: train-00000-of-00002.parquet, test/000.tar."""
+    words = re.split(r"[^a-z]+", path.lower())
+    return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), None)
+
+
 def splits_of(data: str) -> Mapping[str, Any]:
-    """The rows of each split, one after the other."""
+    """The rows of each split, one after the other.
+
+    Raises:
+        ValueError: no such data set, or one that is damaged or of which it isn't clear what its splits are.
+    """
     folder = Path(data).expanduser()
     way_out = "name a folder of datasets' save_to_disk, of parquet or .tar files, or OWNER/NAME on the hub"
     files = data_files(folder)
@@ -52,11 +74,19 @@ def splits_of(data: str) -> Mapping[str, Any]:
         raise ValueError(
             f"{data} holds neither a data set of save_to_disk nor parquet or .tar files; {way_out}"
         )
-    by_split: dict[str, list[str]] = {}
-    for file in files:  # train-00000-of-00002.parquet, test/000.tar
-        words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
-        named = [SPLIT_OF[word] for word in words if word in SPLIT_OF]
-        by_split.setdefault((named or ["train"])[0], []).append(str(file))
+    by_split: dict[str | None, list[str]] = {}
+    for file in files:
+        if file.suffix == ".tar" and not _is_whole(file):
+            raise ValueError(f"{file} has no end, as a .tar has that was copied in part: copy it again")
+        by_split.setdefault(named_split(str(file.relative_to(folder))), []).append(str(file))
+    unnamed = by_split.pop(None, [])
+    if unnamed and "train" in by_split:
+        raise ValueError(
+            f"{data}: of which split is {unnamed[0]}, beside files named after train? Name it after one of "
+            f"{', '.join(dict.fromkeys(SPLIT_OF.values()))}, or move it elsewhere"
+        )
+    if unnamed:
+        by_split["train"] = unnamed
     with loading(data, way_out):
         return datasets.load_dataset(BUILDERS[files[0].suffix], data_files=by_split, streaming=True)
 
@@ -84,8 +114,23 @@ def columns_of(splits: Mapping[str, Any], data: str) -> tuple[str, str]:
     return found["video"][0], found["label"][0]
 
 
-def rows_of(rows: Any, video_column: str, label_column: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Class name, and bytes and path of the video, of every row."""
+def _is_whole(tar: Path) -> bool:
+    with tar.open("rb") as file:
+        file.seek(max(0, tar.stat().st_size - len(END_OF_TAR)))
+        return file.read() == END_OF_TAR
+
+
+def rows_of(
+    rows: Any, video_column: str, label_column: str, data: str, split: str
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Of every row its place, as errors name it, its class name, and bytes and path of the video.
+
+    Args:
+        data, split: of the rows, as errors name them.
+
+    Raises:
+        ValueError: no such columns, one of them holds something else, or the rows can't be read.
+    """
     missing = {video_column, label_column} - set(rows.features)
     if missing:
         raise ValueError(
@@ -95,8 +140,44 @@ def rows_of(rows: Any, video_column: str, label_column: str) -> Iterator[tuple[s
     feature = rows.features[label_column]
     if isinstance(rows.features[video_column], datasets.Video):
         rows = rows.cast_column(video_column, datasets.Video(decode=False))
-    for row in rows.select_columns([video_column, label_column]):
-        label, video = row[label_column], row[video_column]
-        named = isinstance(feature, datasets.ClassLabel) and isinstance(label, int) and label >= 0
-        name = feature.int2str(label) if named else "" if label in (None, -1) else str(label)
-        yield name, {"bytes": video, "path": None} if isinstance(video, bytes) else video or {}
+    chosen = rows.select_columns([video_column, label_column])
+    for number, row in enumerate(_read(chosen, f"{data}, split {split},")):
+        where = f"{data}: row {number} of {split}"
+        yield where, _class_name(row[label_column], feature, where), _video(row[video_column], where)
+
+
+def _read(rows: Iterable[Any], name: str) -> Iterator[Any]:
+    """The same, with one kind of error for what is damaged."""
+    iterator, nothing = iter(rows), object()
+    while True:
+        with loading(name, "a file of it may be damaged: copy it again"):
+            row = next(iterator, nothing)
+        if row is nothing:
+            return
+        yield row
+
+
+def _class_name(label: Any, feature: Any, where: str) -> str:
+    """ "" without one."""
+    if label is None or label == -1:
+        return ""
+    if not isinstance(label, str | int):
+        raise ValueError(
+            f"{where}: {label!r:.60} is no class, which is a name or a number: name their column with "
+            "--label_column"
+        )
+    return feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label)
+
+
+def _video(video: Any, where: str) -> Mapping[str, Any]:
+    """Its bytes and its path, of which one may be missing, or both."""
+    if isinstance(video, bytes):
+        return {"bytes": video, "path": None}
+    if isinstance(video, str):
+        return {"bytes": None, "path": video}
+    if not isinstance(video, Mapping | None):
+        raise ValueError(
+            f"{where}: a {type(video).__name__} is no video, which is a file's bytes or path: name their "
+            "column with --video_column"
+        )
+    return video or {}

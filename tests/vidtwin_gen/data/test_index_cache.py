@@ -8,7 +8,8 @@ import pytest
 
 from vidtwin_gen.data import ucf101
 from vidtwin_gen.data.index_cache import WARNINGS
-from vidtwin_gen.data.ucf101 import LISTS, build_index, build_indices
+from vidtwin_gen.data.split_lists import LISTS
+from vidtwin_gen.data.ucf101 import build_index, build_indices
 
 NAMES = [f"v_{kind}_g{group:02d}_c01" for kind in ("Archery", "Biking") for group in range(6)]
 

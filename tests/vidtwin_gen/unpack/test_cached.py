@@ -59,6 +59,30 @@ def test_a_local_data_set_is_unpacked_once_for_its_state(tmp_path, video, cache)
     assert len(build_index(video_folder(tmp_path / "saved"), split="all")) == 6
 
 
+def test_a_saved_data_set_that_was_written_again_is_unpacked_again(tmp_path, video):
+    def index(count):
+        rows = {
+            "video": [{"bytes": video, "path": f"v_{k}.mp4"} for k in range(count)],
+            "label": ["a"] * count,
+        }
+        datasets.DatasetDict(train=datasets.Dataset.from_dict(rows)).save_to_disk(tmp_path / "saved")
+        return build_index(video_folder(tmp_path / "saved"), split="all")
+
+    assert [len(index(4)), len(index(6))] == [4, 6]
+
+
+def test_videos_beside_a_data_set_are_not_taken_for_it(tmp_path, video):
+    """As a demonstration in a repository of the hub."""
+    save(tmp_path / "repository", video)
+    (tmp_path / "repository" / "assets").mkdir()
+    (tmp_path / "repository" / "assets" / "._demo.mp4").write_bytes(video)
+    assert video_folder(tmp_path / "repository") != tmp_path / "repository"
+    (tmp_path / "repository" / "assets" / "demo.mp4").write_bytes(video)
+    with pytest.raises(ValueError, match=r"both videos, below assets, and a data set, data/train-0\.parquet"):
+        video_folder(tmp_path / "repository")
+    assert len(build_index(video_folder(tmp_path / "repository" / "data"), split="all")) == 4
+
+
 def test_shards_have_the_columns_of_their_files(tmp_path, video):
     write_shard(tmp_path / "shards" / "000.tar", [(video, str(number % 2)) for number in range(4)])
     assert len(build_index(video_folder(tmp_path / "shards"), split="all")) == 4

@@ -1,6 +1,7 @@
 """Data sets of `datasets` become folders of videos: the same bytes, splits and order of classes."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -82,6 +83,90 @@ def test_splits_go_by_the_names_that_others_give_them(video, tmp_path, capsys):
     assert json.loads((tmp_path / "three" / "unpacked.json").read_text())["num_videos"] == 6
 
 
+@pytest.mark.parametrize("source", ["saved", "files"])
+def test_which_of_other_splits_is_held_out_is_asked(source, video, tmp_path, capsys):
+    """Training must not take in what somebody holds out under another name."""
+    content = video.read_bytes()
+    parts = {"train": rows_of(content, "train", 4), "test_seen": rows_of(content, "validation", 2)}
+    root = tmp_path / source
+    if source == "saved":
+        datasets.DatasetDict(parts).save_to_disk(root)
+    else:
+        for number, rows in enumerate(parts.values()):
+            rows.to_parquet(root / ("train.parquet", "holdout.parquet")[number])
+        with pytest.raises(
+            ValueError, match=r"of which split is .*holdout.parquet, beside files named after"
+        ):
+            unpack(str(root), str(tmp_path / "out"))
+        return
+    with pytest.raises(ValueError, match="There are train, test_seen.*--train_split and --test_split"):
+        unpack(str(root), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="which splits"):
+        unpack(str(root), str(tmp_path / "out"), test_split="absent")
+    main(["unpack", "--data", str(root), "--out", str(tmp_path / "out"), "--test_split", "test_seen"])
+    check_two_splits(tmp_path / "out", content)
+
+
+def test_videos_that_are_in_both_splits_are_told(video, tmp_path, capsys):
+    """Their names don't say it, since no two files may have one."""
+    content = video.read_bytes()
+    shared = datasets.DatasetDict(train=rows_of(content, "train", 4), test=rows_of(content, "train", 6))
+    shared.save_to_disk(tmp_path / "saved")
+    unpack(str(tmp_path / "saved"), str(tmp_path / "out"))
+    assert "4 videos of the test split are in the training split, too" in capsys.readouterr().out
+
+
+def test_the_order_of_the_classes_is_kept_without_a_test_split(video, tmp_path):
+    rows_of(video.read_bytes(), "train", 12).save_to_disk(tmp_path / "saved")
+    unpack(str(tmp_path / "saved"), str(tmp_path / "out"))
+    assert build_index(tmp_path / "out", split="all").features["label"].names == ["walking_dog", "Archery"]
+
+
+def test_rows_may_be_paths(video, tmp_path):
+    """From the folder of the data set, or from the root."""
+    root = tmp_path / "data"
+    (root / "clips").mkdir(parents=True)
+    (root / "clips" / "v_near.mp4").write_bytes(video.read_bytes())
+    rows = {"video": ["clips/v_near.mp4", str(video)], "label": ["a", "b"]}
+    datasets.Dataset.from_dict(rows).to_parquet(root / "data.parquet")
+    unpack(str(root), str(tmp_path / "out"))
+    assert {"/".join(path.parts[-2:]) for path in (tmp_path / "out").glob("*/*.mp4")} == {
+        "a/v_near.mp4",
+        f"b/{video.name}",
+    }
+
+
+def test_what_changed_since_is_not_done_already(video, tmp_path):
+    write_shard(tmp_path / "tars" / "000.tar", [(video.read_bytes(), str(k % 2)) for k in range(4)])
+    columns = {"video_column": "mp4", "label_column": "cls"}
+    unpack(str(tmp_path / "tars"), str(tmp_path / "out"), **columns)
+    write_shard(tmp_path / "tars" / "001.tar", [(video.read_bytes(), "2")])
+    with pytest.raises(ValueError, match=r"of another command \(--state was"):
+        unpack(str(tmp_path / "tars"), str(tmp_path / "out"), **columns)
+
+
+@pytest.mark.parametrize("kept", ["half", "whole members"])
+def test_a_shard_that_was_cut_is_refused(kept, video, tmp_path):
+    shard = tmp_path / "tars" / "000.tar"
+    write_shard(shard, [(video.read_bytes(), "a")] * 8)
+    with tarfile.open(shard) as tar:
+        ends = [member.offset_data + member.size for member in tar.getmembers()]
+    end = ends[-1] // 2 if kept == "half" else -(-ends[7] // 512) * 512
+    shard.write_bytes(shard.read_bytes()[:end])
+    with pytest.raises(ValueError, match=r"000\.tar has no end.*copy it again"):
+        unpack(str(tmp_path / "tars"), str(tmp_path / "out"), video_column="mp4", label_column="cls")
+
+
+def test_a_damaged_parquet_file_is_one_error(video, tmp_path):
+    for split in ("train", "test"):
+        rows_of(video.read_bytes(), split, 4).to_parquet(tmp_path / "files" / f"{split}.parquet")
+    damaged = tmp_path / "files" / "test.parquet"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:4] + bytes(len(content) // 2) + content[len(content) // 2 + 4 :])
+    with pytest.raises(ValueError, match="files, split test, can't be loaded.*copy it again"):
+        unpack(str(tmp_path / "files"), str(tmp_path / "out"))
+
+
 def test_rows_may_name_files_of_another_file_system(video, tmp_path):
     """As `datasets` gives plain files of the hub: where they are, without their bytes."""
     memory = fsspec.filesystem("memory")
@@ -135,6 +220,10 @@ def test_a_class_has_any_name_that_a_folder_can_have(video, tmp_path):
             "differ by more than their case",
         ),
         ({"clip": [{"bytes": b"x", "path": None}], "label": ["a"]}, "no column video, there are clip, label"),
+        ({"video": ["absent.mp4"], "label": ["a"]}, r"row 0 of train has no video.*\(absent.mp4\)"),
+        ({"video": [[1, 2]], "label": ["a"]}, "row 0 of train: a list is no video.*--video_column"),
+        ({"video": [b"x"], "label": [["a", "b"]]}, r"row 0 of train: \['a', 'b'\] is no class.*--label_col"),
+        ({"video": [b"x"], "label": [{"name": "a"}]}, "row 0 of train: .* is no class.*--label_column"),
     ],
 )
 def test_what_gives_no_folder_is_refused(columns, told, tmp_path):
