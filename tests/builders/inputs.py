@@ -19,12 +19,11 @@ from tests.builders.autoencoders import build_autoencoder
 from tests.builders.clips import drifting_clips
 from tests.builders.extractors import FilterResponses
 from tests.builders.pipelines import NAMES, build_pipeline
-from tests.builders.results import ROW
+from tests.builders.results import ROW, cost_result
 from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, command_line
 from vidtwin_gen.__main__ import main as vidtwin_main
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.files import write_json
-from vidtwin_gen.records import CostResult
 
 STEPS: dict[str, Any] = {
     "max_train_steps": 3,
@@ -86,7 +85,7 @@ def make_inputs(*_: object) -> None:
     eval_main(list(map(str, [*REFERENCE, "--out", "reference.safetensors"])))
     for words in (RECON, FVD, ACCURACY):
         eval_main(list(map(str, [*words, "--out", results / f"{words[0]}.json"])))
-    CostResult(command="python -m eval cost", rows=[ROW]).write(results / "cost.json")
+    cost_result(ROW).write(results / "cost.json")
     shutil.copytree("generated", "run/generated")
     Path("run/dit").mkdir()
     lines = [json.dumps({"step": step, "samples": 8 * step, "loss": 1 / step}) for step in (1, 2, 3)]

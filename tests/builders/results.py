@@ -1,11 +1,19 @@
-"""Results as the commands would write them."""
+"""Results as the commands would write them, a run's folder of them, and the rows of its report."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from vidtwin_gen.data.writing import write_gif
+from vidtwin_gen.files import write_json
 from vidtwin_gen.records import (
     AccuracyResult,
+    CostResult,
     CostRow,
     FVDProtocol,
     FVDResult,
@@ -57,6 +65,11 @@ ROW = CostRow(
     training_memory_bytes={"peak": 2**28},
     figure_5=None,
 )
+OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 <scaled>", num_tokens=300)
+
+
+def cost_result(*rows: CostRow, **more: Any) -> CostResult:
+    return CostResult(command="python -m eval cost", rows=list(rows), **more)
 
 
 def fvd_result(fvd: float, protocol: FVDProtocol = PROTOCOL, **changes: Any) -> FVDResult:
@@ -124,3 +137,30 @@ def generated_record(**changes: Any) -> GeneratedRecord:
     fields |= changes
     fields["class_labels"] = changes.get("class_labels", list(range(len(fields["class_names"]))))
     return GeneratedRecord(**fields)
+
+
+def write_run(run: Path, protocol: FVDProtocol = PROTOCOL, fvd: float = 321.5) -> Path:
+    """Everything that a report shows of a demo."""
+    clip = torch.randint(256, (4, 16, 16, 3), dtype=torch.uint8)
+    for name in ("eval/recon.gif", "generated/Ball/Ball_0000.gif", "eval/real/Ball.gif"):
+        write_gif(run / name, clip, fps=8)
+    for stage in ("vae", "dit"):
+        records = [{"step": step, "samples": 8 * step, "loss": 1 / step} for step in (1, 2, 3)]
+        (run / stage).mkdir(parents=True)
+        (run / stage / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    recon_result().write(run / "eval/recon.json")
+    floors = {"real": {"fvd": 123.25}, "reconstructions": {"fvd": None, "reason": "--data is not given"}}
+    fvd_result(fvd, protocol, floors=floors).write(run / "eval/fvd.json")
+    accuracy_result().write(run / "eval/accuracy.json")
+    cost_result(ROW, OTHER_ROW).write(run / "eval/cost.json")
+    generated_record().write(run / "generated/generated.json")
+    stages = {"data": 1.5, "stage 1, the autoencoder": 20.0}
+    demo = {"preset": "tiny", "stages": stages, "peak_memory_mb": 900, "machine": "cpu"}
+    write_json(run / "demo.json", demo)
+    return run
+
+
+def table_rows(markdown: str, quantity: str) -> list[list[str]]:
+    """The cells of each row that begins with this quantity."""
+    lines = [line for line in markdown.splitlines() if line.startswith(f"| {quantity} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
