@@ -14,10 +14,7 @@ from filelock import FileLock
 
 import train_dit
 import train_vae
-from autoencoder.encode.dataset import encode_dataset
-from autoencoder.encode.flags import EncodeFlags
-from autoencoder.model.vidtwin import AutoencoderVidTwin
-from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, Latents, Run, command_line
+from tests.builders.runs import DIT_FLAGS, VAE_FLAGS, Latents, Run, command_line, encode
 from tests.builders.video_encoders import save_video_encoder
 from vidtwin_gen.data.synthetic import write_dataset
 from vidtwin_gen.files import write_json
@@ -79,10 +76,8 @@ def tiny_latents(tiny_vae_run: Run, synthetic_root: Path, made_once: MadeOnce) -
 
     def make(folder: Path) -> None:
         shutil.copytree(tiny_vae_run.output_dir / "autoencoder", folder / "autoencoder")
-        vae = AutoencoderVidTwin.from_pretrained(folder / "autoencoder")
-        places = {"vae": str(folder / "autoencoder"), "out": str(folder / "latents")}
-        flags = EncodeFlags(**places, data=str(synthetic_root), stride=2, num_workers=0)
-        write_json(folder / "returned.json", encode_dataset(vae, flags))
+        metadata = encode(folder / "autoencoder", synthetic_root, folder / "latents")
+        write_json(folder / "returned.json", metadata)
 
     folder = made_once("tiny_latents", make)
     metadata = json.loads((folder / "returned.json").read_text(encoding="utf-8"))
@@ -109,12 +104,10 @@ def featured_latents(tiny_vae_run: Run, few_videos: Path, made_once: MadeOnce) -
 
     def make(folder: Path) -> None:
         shutil.copytree(tiny_vae_run.output_dir / "autoencoder", folder / "autoencoder")
-        vae = AutoencoderVidTwin.from_pretrained(folder / "autoencoder")
         save_video_encoder(folder / "encoder")
-        places = {"vae": "autoencoder", "out": "latents", "features": "encoder"}
-        places = {flag: str(folder / name) for flag, name in places.items()}
-        flags = EncodeFlags(**places, data=str(few_videos), stride=2, num_workers=0, flip=True)
-        write_json(folder / "returned.json", encode_dataset(vae, flags))
+        options = {"features": str(folder / "encoder"), "flip": True}
+        metadata = encode(folder / "autoencoder", few_videos, folder / "latents", **options)
+        write_json(folder / "returned.json", metadata)
 
     folder = made_once("featured_latents", make)
     metadata = json.loads((folder / "returned.json").read_text(encoding="utf-8"))

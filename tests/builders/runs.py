@@ -1,4 +1,4 @@
-"""Flags of short training runs, and what such a run leaves."""
+"""Flags of short trainings and encodings, and what they leave."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoencoder.encode.dataset import encode_dataset
+from autoencoder.encode.flags import EncodeFlags
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from tests.builders.autoencoders import TRAINED_AUTOENCODER
 
 NUM_STEPS = 12
@@ -73,3 +76,21 @@ class Latents:
     vae_dir: Path
     latents_dir: Path
     metadata: dict[str, Any]
+
+
+def encode_flags(vae_dir: Path, data: Path, out: Path, **options: Any) -> EncodeFlags:
+    flags: dict[str, Any] = {"vae": str(vae_dir), "data": str(data), "out": str(out)}
+    return EncodeFlags(**flags | {"stride": 2, "num_workers": 0} | options)
+
+
+def encode(vae_dir: Path, data: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """With an autoencoder of ours; the metadata."""
+    vae = AutoencoderVidTwin.from_pretrained(vae_dir)
+    return encode_dataset(vae, encode_flags(vae_dir, data, out, **options))
+
+
+def encode_command(vae_dir: Path, videos: Path, out: Path, **changes: Any) -> list[str]:
+    """Of many files: each window as it is and mirrored, three windows a file."""
+    flags = {"vae": vae_dir, "data": videos, "out": out, "stride": 2, "num_workers": 0, "batch_size": 1}
+    flags |= {"windows_per_video": 3, "windows_per_file": 3}
+    return ["encode", *command_line(flags, **changes), "--flip"]

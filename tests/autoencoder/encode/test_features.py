@@ -5,10 +5,9 @@ import shutil
 import pytest
 import torch
 
-from autoencoder.encode.dataset import encode_dataset
-from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.video_encoder import VideoEncoder
-from autoencoder.model.vidtwin import AutoencoderVidTwin
+from tests.builders.folders import contents
+from tests.builders.runs import encode
 from tests.builders.video_encoders import save_video_encoder
 from vidtwin_gen.data.latent_dataset import LatentDataset, load_latents
 from vidtwin_gen.data.video import read_clip
@@ -17,16 +16,6 @@ from vidtwin_gen.data.video import read_clip
 @pytest.fixture
 def encoder_dir(featured_latents):
     return featured_latents.latents_dir.parent / "encoder"
-
-
-def encode(latents, data, out, **options):
-    places = {"vae": str(latents.vae_dir), "data": str(data), "out": str(out)}
-    vae = AutoencoderVidTwin.from_pretrained(latents.vae_dir)
-    return encode_dataset(vae, EncodeFlags(**places, **{"stride": 2, "num_workers": 0, **options}))
-
-
-def files_of(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*") if ".cache" not in p.parts}
 
 
 def test_a_rows_features_are_its_clips(featured_latents, few_videos, encoder_dir):
@@ -52,9 +41,9 @@ def test_a_rows_features_are_its_clips(featured_latents, few_videos, encoder_dir
     assert f"`{encoder.weights_sha256}`" in card and "--features encoder --features_grid 2 4 4" in card
 
 
-def test_latents_are_those_without_features(featured_latents, few_videos, tmp_path):
+def test_latents_are_those_without_features(featured_latents, vae_dir, few_videos, tmp_path):
     """And say nothing of them."""
-    plain = encode(featured_latents, few_videos, tmp_path / "plain", flip=True)
+    plain = encode(vae_dir, few_videos, tmp_path / "plain", flip=True)
     assert featured_latents.metadata["latents_std"] == plain["latents_std"]
     assert "features" not in plain and "features" not in plain["command"]
     card = (tmp_path / "plain/README.md").read_text(encoding="utf-8")
@@ -64,11 +53,9 @@ def test_latents_are_those_without_features(featured_latents, few_videos, tmp_pa
         assert with_features[split].remove_columns("features").to_dict() == part.to_dict()
 
 
-def test_it_goes_on_with_the_same_encoder_only(
-    featured_latents, few_videos, encoder_dir, tmp_path, monkeypatch
-):
+def test_it_goes_on_with_the_same_encoder_only(vae_dir, few_videos, encoder_dir, tmp_path, monkeypatch):
     options = {"features": str(encoder_dir), "features_grid": (1, 2, 2), "windows_per_file": 5}
-    encode(featured_latents, few_videos, tmp_path / "whole/out", **options)
+    encode(vae_dir, few_videos, tmp_path / "whole/out", **options)
 
     def interrupt(self, clips, called=[]):  # noqa: B006
         called.append(len(clips))
@@ -79,7 +66,7 @@ def test_it_goes_on_with_the_same_encoder_only(
     call = VideoEncoder.__call__
     monkeypatch.setattr(VideoEncoder, "__call__", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        encode(featured_latents, few_videos, tmp_path / "out", **options)
+        encode(vae_dir, few_videos, tmp_path / "out", **options)
     monkeypatch.undo()
     partial = tmp_path / "out.partial"
     finished = {path: path.stat().st_mtime_ns for path in partial.glob("data/*.parquet")}
@@ -92,22 +79,22 @@ def test_it_goes_on_with_the_same_encoder_only(
     ]
     for flags, message in refused:
         with pytest.raises(ValueError, match=f"2 files of another command .{message}"):
-            encode(featured_latents, few_videos, tmp_path / "out", **flags)
-    encode(featured_latents, few_videos, tmp_path / "out", **options)
+            encode(vae_dir, few_videos, tmp_path / "out", **flags)
+    encode(vae_dir, few_videos, tmp_path / "out", **options)
     names = [tmp_path / "out" / path.relative_to(partial) for path in finished]
     assert [path.stat().st_mtime_ns for path in names] == list(finished.values())
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole/out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole/out")
     copy = shutil.copytree(encoder_dir, tmp_path / "copy" / encoder_dir.name)
-    encode(featured_latents, few_videos, tmp_path / "out", **options | {"features": str(copy)})  # is done
+    encode(vae_dir, few_videos, tmp_path / "out", **options | {"features": str(copy)})  # is done
     with pytest.raises(ValueError, match="is there already, of another command .--features was .*, is None"):
-        encode(featured_latents, few_videos, tmp_path / "out", **options | {"features": None})
+        encode(vae_dir, few_videos, tmp_path / "out", **options | {"features": None})
 
 
-def test_features_that_float16_does_not_hold_are_refused(featured_latents, few_videos, tmp_path):
+def test_features_that_float16_does_not_hold_are_refused(vae_dir, few_videos, tmp_path):
     model = save_video_encoder(tmp_path / "loud")
     with torch.no_grad():
         model.encoder.layernorm.weight.fill_(1e6)
     model.save_pretrained(tmp_path / "loud")
     with pytest.raises(ValueError, match=r"\.avi: the video encoder gives features that float16 does not"):
-        encode(featured_latents, few_videos, tmp_path / "out", features=str(tmp_path / "loud"))
+        encode(vae_dir, few_videos, tmp_path / "out", features=str(tmp_path / "loud"))
     assert not (tmp_path / "out").exists()

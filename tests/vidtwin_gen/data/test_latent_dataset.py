@@ -26,12 +26,6 @@ SMALL = LatentLayout(
 )
 
 
-@pytest.fixture
-def vae_dir(tiny_vae_run, tmp_path):
-    """A copy of the tiny autoencoder, to be changed."""
-    return Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
-
-
 def moments(rows, layout):
     """Name of a grid: means and variances, (positions of all rows, channels), float64."""
     rows = rows.with_format("numpy")
@@ -86,7 +80,8 @@ def test_whitened_samples_have_zero_mean_and_unit_variance():
         assert (by_channel.std(0) - 1).abs().max() < 0.03
 
 
-def test_the_digest_is_the_weights(vae_dir, tmp_path):
+def test_the_digest_is_the_weights(tiny_vae_run, tmp_path):
+    vae_dir = Path(shutil.copytree(tiny_vae_run.output_dir / "autoencoder", tmp_path / "autoencoder"))
     first = weights_sha256(vae_dir)
     assert first == weights_sha256(Path(shutil.copytree(vae_dir, tmp_path / "copy")))
     (vae_dir / "config.json").write_text("{}")  # no weights
