@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -42,3 +42,8 @@ def run_in_processes(count: int, function: Callable[..., None], *arguments: Any)
     finally:
         for child in children:
             child.kill()
+
+
+def command_in_processes(count: int, main: Callable[[Sequence[str]], object], words: Sequence[str]) -> None:
+    """`main(words)` in each."""
+    run_in_processes(count, lambda _: main(words))

@@ -18,7 +18,7 @@ from eval.clips import Clips
 from eval.real_clips import ClipDraw, RealClips
 from tests.builders.commands import run, words_of
 from tests.builders.forked import files_below
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from tests.builders.results import accuracy_result, generated_record
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.records import AccuracyResult, wilson_interval
@@ -57,10 +57,6 @@ def test_memory_does_not_grow_with_the_number_of_clips(
     assert len(list((tmp_path / "real").glob("*.gif"))) == 8
 
 
-def in_process(_: int, words: list[str]) -> None:
-    main(words)
-
-
 def test_two_processes_judge_as_one(
     few_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +75,7 @@ def test_two_processes_judge_as_one(
     for count in (1, 2):
         out = tmp_path / str(count)
         words = words_of("accuracy", **flags, real_gifs=out / "real", out=out / "accuracy.json")
-        run_in_processes(count, in_process, words)
+        command_in_processes(count, main, words)
         written.append(files_below(out))
     assert written[0] == written[1] and len(written[0]) == 3
     result = AccuracyResult.read(tmp_path / "1" / "accuracy.json")

@@ -14,7 +14,7 @@ from eval.__main__ import main
 from eval.nearest import SIZE, Nearest, Thumbnails
 from eval.real_clips import RealClips
 from tests.builders.clips import refused, run, save_autoencoder, words_of
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from tests.builders.results import generated_record
 from vidtwin_gen.data.writing import write_video
 
@@ -48,10 +48,6 @@ def write_generated(folder: Path, clips: torch.Tensor) -> Path:
     return folder / "clips.safetensors"
 
 
-def in_process(_: int, words: list[str]) -> None:
-    main(words)
-
-
 def test_copies_are_found_whatever_their_brightness_and_side(data: Path, tmp_path: Path) -> None:
     train = RealClips.of_split(data, SHAPE, "train")
     copied = train.each_once(10)
@@ -62,7 +58,7 @@ def test_copies_are_found_whatever_their_brightness_and_side(data: Path, tmp_pat
     flags = {"data": data, "generated": clips, "vae": save_autoencoder(tmp_path / "vae")}
     out, shared, picture = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "pairs.png"
     record = run("nearest", out, **flags, picture=picture, num_pairs=2)
-    run_in_processes(2, in_process, words_of("nearest", **flags, out=shared))
+    command_in_processes(2, main, words_of("nearest", **flags, out=shared))
     assert shared.read_bytes() == out.read_bytes() and picture.stat().st_size
     closest = record["closest"][:10]
     names = ["/".join(Path(train.paths[draw.row]).parts[-2:]) for draw in copied]

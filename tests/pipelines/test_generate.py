@@ -19,7 +19,7 @@ from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.training_record import card
 from tests.builders.forked import files_below
 from tests.builders.pipelines import build_pipeline, generate
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from tests.builders.scripts import contents
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.partial_folder import partial_folder
@@ -238,12 +238,8 @@ def test_an_interrupted_generation_goes_on(folder, tmp_path, monkeypatch, capsys
 def test_two_processes_generate_what_one_does(folder, tmp_path):
     options = ["--num_videos_per_class", "2", "--batch_size", "3", "--format", "gif"]
     main(command(folder, tmp_path / "one", *options))
-    run_in_processes(2, in_process, command(folder, tmp_path / "two", *options))
+    command_in_processes(2, main, command(folder, tmp_path / "two", *options))
     assert files_below(tmp_path / "two") == files_below(tmp_path / "one")
-
-
-def in_process(rank, argv):
-    main(argv)
 
 
 def test_the_tensors_are_the_videos_rounded(pipe, folder, tmp_path):

@@ -18,7 +18,7 @@ from pipelines.noise_levels import add_noise, set_timesteps
 from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
 from tests.builders.pipelines import build_pipeline, generate, seeded
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
@@ -327,12 +327,8 @@ def test_two_processes_edit_as_one(saved, tmp_path):
     options = ["--video", str(saved / "clip.mp4"), "--keep", "dynamics", "--class_labels", "0", "2", "1"]
     options += ["--num_videos_per_class", "1", "--format", "gif", "--batch_size", "1"]
     main(command("edit", saved, tmp_path / "one", *options))
-    run_in_processes(2, in_process, command("edit", saved, tmp_path / "two", *options))
+    command_in_processes(2, main, command("edit", saved, tmp_path / "two", *options))
     assert files_below(tmp_path / "two") == files_below(tmp_path / "one")
-
-
-def in_process(_, argv):
-    main(argv)
 
 
 def test_the_mix_command(saved, tmp_path):

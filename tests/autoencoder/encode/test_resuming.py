@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.builders.folders import contents
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes, run_in_processes
 from tests.builders.runs import encode, encode_command
 from vidtwin_gen import __main__ as commands
 from vidtwin_gen.data.latent_dataset import load_latents
@@ -99,15 +99,11 @@ def test_after_a_kill_the_same_command_goes_on(killed, videos, vae_dir, tmp_path
 
 def test_processes_share_the_files(killed, videos, vae_dir, tmp_path):
     """Also of a folder that one process has begun.."""
-    run_in_processes(2, in_process, encode_command(vae_dir, videos, killed))
+    command_in_processes(2, commands.main, encode_command(vae_dir, videos, killed))
     (tmp_path / "whole").mkdir()
     commands.main(encode_command(vae_dir, videos, tmp_path / "whole/killed"))
     shared, alone = contents(killed), contents(tmp_path / "whole/killed")
     assert list(shared.values()) == list(alone.values())
-
-
-def in_process(rank, argv):
-    commands.main(argv)
 
 
 def test_too_many_bad_videos_for_one_process_end_all(videos, vae_dir, tmp_path):

@@ -17,7 +17,7 @@ from eval.real_clips import RealClips
 from pipelines.generate import read_counts
 from tests.builders.clips import SHAPE, add_protocol, refused, run, save_autoencoder, words_of
 from tests.builders.extractors import FilterResponses
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 
 
 def test_a_video_that_turns_bad_costs_no_other_clip(
@@ -51,16 +51,12 @@ def test_a_bad_video_among_the_other_clips_may_leave_too_few_for_them(
     assert floor["fvd"] is None and "too few videos" in floor["reason"]
 
 
-def in_process(_: int, words: list[str]) -> None:
-    main(words)
-
-
 def test_two_processes_measure_one_reference(extractor: FilterResponses, data: Path, tmp_path: Path) -> None:
     flags = {"data": data, "split": "all", "protocol": "quick-6", "batch_size": 1}
     flags |= {"num_frames": 4, "height": 16, "width": 16}
     alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
     run("reference", alone, **flags)
-    run_in_processes(2, in_process, words_of("reference", **flags, out=shared))
+    command_in_processes(2, main, words_of("reference", **flags, out=shared))
     assert shared.read_bytes() == alone.read_bytes()
 
 

@@ -8,12 +8,8 @@ from eval.__main__ import main
 from eval.fvd.sensitivity import DISTORTIONS
 from tests.builders.clips import drifting_clips, run, words_of
 from tests.builders.extractors import FilterResponses
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from vidtwin_gen.data.writing import write_video
-
-
-def in_process(_: int, words: list[str]) -> None:
-    main(words)
 
 
 def test_no_more_frames_are_moved_than_there_are() -> None:
@@ -30,7 +26,7 @@ def test_every_distortion_grows_with_its_strength(extractor: FilterResponses, tm
     flags = {"data": tmp_path, "split": "all", "num_clips": 8, "num_frames": 16, "height": 12, "width": 16}
     out, figure, shared = tmp_path / "s.json", tmp_path / "s.png", tmp_path / "shared.json"
     record = run("sensitivity", out, **flags, batch_size=1, figure=figure)
-    run_in_processes(2, in_process, words_of("sensitivity", **flags, batch_size=1, out=shared))
+    command_in_processes(2, main, words_of("sensitivity", **flags, batch_size=1, out=shared))
     assert shared.read_bytes() == out.read_bytes()
     assert record["identical"] < 1e-4 and figure.stat().st_size
     for name, curve in record["distortions"].items():

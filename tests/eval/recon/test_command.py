@@ -20,7 +20,7 @@ from eval.real_clips import RealClips
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install
-from tests.builders.processes import run_in_processes
+from tests.builders.processes import command_in_processes
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.video import read_clip
 from vidtwin_gen.data.writing import write_video
@@ -293,10 +293,6 @@ def test_a_number_is_of_one_autoencoder(vae_dir, videos, tmp_path):
     assert values[0] != values[1]
 
 
-def in_process(_, words):
-    main(words)
-
-
 @pytest.mark.parametrize("verb", ["recon", "diagnose"])
 def test_two_processes_write_what_one_writes(verb, vae_dir, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "load_extractor", lambda *_, **__: Colours())
@@ -304,7 +300,7 @@ def test_two_processes_write_what_one_writes(verb, vae_dir, videos, tmp_path, mo
     for count in (1, 2):
         words = ["--vae", vae_dir, "--videos", videos, "--no-lpips", "--fvd", "--batch_size", 1]
         words += ["--out", tmp_path / f"{count}.json"]
-        run_in_processes(count, in_process, [verb, *map(str, words)])
+        command_in_processes(count, main, [verb, *map(str, words)])
         written.append((tmp_path / f"{count}.json").read_bytes())
     assert written[0] == written[1] and b'"fvd"' in written[0]
 
