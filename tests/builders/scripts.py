@@ -26,8 +26,3 @@ def checkpoints(output_dir: Path) -> list[str]:
     """Their names in the order of their steps, unfinished ones too."""
     names = [path.name for path in output_dir.glob("*checkpoint-*")]
     return sorted(names, key=lambda name: int(name.split("-")[-1]))
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Of every file."""
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -17,10 +17,10 @@ from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import class_ids, clip_generator, frame_rate, sample, sampling_command
 from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.training_record import card
+from tests.builders.folders import contents
 from tests.builders.forked import files_below
 from tests.builders.pipelines import build_pipeline, generate
 from tests.builders.processes import command_in_processes
-from tests.builders.scripts import contents
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.partial_folder import partial_folder
 from vidtwin_gen.records import GeneratedRecord

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from diffusers import AutoModel, DiffusionPipeline
 
-from tests.builders.scripts import contents
+from tests.builders.folders import contents
 from vidtwin_gen.__main__ import main
 from vidtwin_gen.weights import weights_sha256
 
@@ -18,7 +18,7 @@ def export(checkpoint, out, *flags):
 
 def below(folder):
     """Its files; a model that was loaded says from where."""
-    files = {path.relative_to(folder).as_posix(): data for path, data in contents(folder).items()}
+    files = contents(folder)
     configs = {name: json.loads(data) for name, data in files.items() if name.endswith("config.json")}
     return files | {name: config | {"_name_or_path": ""} for name, config in configs.items()}
 

@@ -13,8 +13,9 @@ from diffusers import AutoModel
 
 import train_dit
 import train_vae
+from tests.builders.folders import contents
 from tests.builders.forked import Started
-from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, contents, metrics
+from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.files import owned_folder
 from vidtwin_gen.training.checkpoints import find_checkpoint
 from vidtwin_gen.weights import weights_sha256
@@ -119,7 +120,7 @@ def test_a_finished_run_is_left_as_it_is(script, run, copied):
 
     shutil.rmtree(export)  # killed before it was written
     SCRIPTS[script].main(run.argv(copied))
-    assert contents(copied) == {path: data for path, data in before.items() if path.name != "note.txt"}
+    assert contents(copied) == {name: data for name, data in before.items() if Path(name).name != "note.txt"}
 
 
 def damage(path, how):
