@@ -26,18 +26,6 @@ from vidtwin_gen.partial_folder import partial_folder
 from vidtwin_gen.records import GeneratedRecord
 
 
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "pipeline"
-    build_pipeline().save_pretrained(path)
-    return path
-
-
 def command(folder, out, *options):
     steps = ["--num_inference_steps", "2", "--device", "cpu"]
     return ["generate", "--pipeline", str(folder), "--out", str(out), *steps, *options]

@@ -10,11 +10,6 @@ from pipelines.guidance import guide, inside_interval
 from tests.builders.pipelines import build_pipeline, generate, seeded, steps_of
 
 
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
 def batches_of(pipe, **options):
     """How large a batch each call of the transformer is for one clip."""
     batches = []

@@ -26,11 +26,6 @@ from vidtwin_gen.latents import LatentGrid, LatentLayout
 ONE_GRID = LatentLayout((LatentGrid("video", ("time", "height", "width"), (2, 4, 4), 3),))
 
 
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
 @pytest.fixture(scope="module")
 def video():
     return torch.rand(1, 8, 3, 16, 16, generator=seeded(9)[0])

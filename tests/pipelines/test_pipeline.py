@@ -11,22 +11,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteSche
 
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.builders.pipelines import NAMES, build_pipeline, generate, seeded
+from tests.builders.pipelines import NAMES, generate, seeded
 from vidtwin_gen.models.transformer import LatentTransformer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "pipeline"
-    build_pipeline().save_pretrained(path)
-    return path
 
 
 def test_output_types(pipe):

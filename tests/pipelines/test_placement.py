@@ -24,21 +24,9 @@ from tests.builders.pipelines import NAMES, build_pipeline, generate, seeded
 from vidtwin_gen.models.transformer import LatentTransformer
 
 
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
 @pytest.fixture(scope="module")
 def expected():
     return generate(build_pipeline())
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("placement") / "pipeline"
-    build_pipeline().save_pretrained(path)
-    return path
 
 
 def load(folder, **options):

@@ -15,22 +15,10 @@ from diffusers import AutoModel, DiffusionPipeline, FlowMatchHeunDiscreteSchedul
 import vidtwin_gen
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from tests.builders.pipelines import NAMES, build_pipeline, generate
+from tests.builders.pipelines import NAMES, generate
 from vidtwin_gen.models.transformer import LatentTransformer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def pipe():
-    return build_pipeline()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "pipeline"
-    build_pipeline().save_pretrained(path)
-    return path
 
 
 def test_the_saved_format(folder):
