@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 
 import diffusers
 import pytest
@@ -196,15 +195,11 @@ def test_ours_is_called_as_it_is(tiny_latents):
 
 
 @pytest.fixture(scope="module")
-def wan_run(synthetic_root, tmp_path_factory):
-    """A folder with a few videos, a Wan autoencoder, its latents, and a run of train_dit on them."""
+def wan_run(few_videos, tmp_path_factory):
+    """A folder with a Wan autoencoder, its latents of few videos, and a run of train_dit on them."""
     out = tmp_path_factory.mktemp("wan")
-    for name in ("PulsingRing", "SpinningBar"):
-        (out / "data" / name).mkdir(parents=True)
-        for path in sorted((synthetic_root / name).iterdir())[:10]:
-            shutil.copy(path, out / "data" / name)
     build_of("AutoencoderKLWan").save_pretrained(out / "vae")
-    encode = ["encode", "--vae", out / "vae", "--data", out / "data", "--stride", 2, "--num_workers", 0]
+    encode = ["encode", "--vae", out / "vae", "--data", few_videos, "--stride", 2, "--num_workers", 0]
     size = ["--num_frames", 5, "--height", 16, "--width", 16]
     vidtwin_gen([str(word) for word in [*encode, *size, "--out", out / "latents"]])
     flags = {"vae": out / "vae", "latents": out / "latents", "output_dir": out / "dit"}
@@ -281,13 +276,13 @@ def test_a_compiled_model_is_the_class_inside_it():
     assert torch.equal(adapter.encode(compiled, clips).mean, adapter.encode(vae, clips).mean)
 
 
-def test_commands_take_it(wan_run, tmp_path, capsys):
+def test_commands_take_it(wan_run, few_videos, tmp_path, capsys):
     generate = ["generate", "--pipeline", wan_run / "dit/pipeline", "--out", tmp_path / "generated"]
     generate += ["--num_videos_per_class", 1, "--num_inference_steps", 2, "--format", "gif"]
     pipelines([str(word) for word in generate])
     assert load_file(tmp_path / "generated/clips.safetensors")["frames"].shape == (2, 5, 16, 16, 3)
 
-    recon = ["recon", "--vae", wan_run / "vae", "--data", wan_run / "data", "--stride", 2, "--num_clips", 2]
+    recon = ["recon", "--vae", wan_run / "vae", "--data", few_videos, "--stride", 2, "--num_clips", 2]
     recon += ["--out", tmp_path / "recon.json", "--no-lpips"]
     evaluate([str(word) for word in [*recon, "--num_frames", 5, "--height", 16, "--width", 16]])
     record = json.loads((tmp_path / "recon.json").read_text())
@@ -300,8 +295,10 @@ def test_commands_take_it(wan_run, tmp_path, capsys):
     assert "takes clips of more than one size: give --height --width" in capsys.readouterr().err
 
 
-def test_encode_needs_a_size_where_there_is_none_and_takes_no_other(wan_run, tiny_latents, tmp_path, capsys):
-    encode = ["encode", "--data", wan_run / "data", "--stride", 2, "--out", tmp_path / "latents"]
+def test_encode_needs_a_size_where_there_is_none_and_takes_no_other(
+    wan_run, few_videos, tiny_latents, tmp_path, capsys
+):
+    encode = ["encode", "--data", few_videos, "--stride", 2, "--out", tmp_path / "latents"]
     for flags, complaint in (
         (["--vae", wan_run / "vae"], "of more than one size: give --num_frames --height --width"),
         (
