@@ -20,7 +20,7 @@ from eval.fvd.features import FeatureExtractor
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.data.decoding.guarded import VideoError
-from vidtwin_gen.devices import processes, refuse
+from vidtwin_gen.devices import processes, refuse, worker_context
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,13 @@ class Extraction:
         mine = range(self.state.process_index, len(keys), self.state.num_processes)
         todo = [index for index in mine if any(keys[index] not in view.store for view in views)]
         errors: dict[int, str] = {}
+        num_workers = min(self.num_workers, len(todo))
         loader = DataLoader(
             Subset(clips, todo),
             batch_size=self.batch_size,
-            num_workers=min(self.num_workers, len(todo)),
+            num_workers=num_workers,
             collate_fn=list,
+            multiprocessing_context=worker_context(num_workers),
         )
         with ExitStack() as flushed:
             for view in views:

@@ -23,6 +23,12 @@ def processes() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
 
 
+def worker_context(num_workers: int) -> str | None:
+    """How a DataLoader starts so many workers: on Linux by fork, Python's own way up to 3.13. A signal to all
+    processes also reaches the fork server of later ones, which dies of it and ends the workers."""
+    return "fork" if num_workers and sys.platform == "linux" else None
+
+
 def by_the_first(action: Callable[[], T]) -> T:
     """What one process does, or sees on the disk, for all, while the others wait; all get the result, which
     is pickled. Where it fails it says why, and the others end with it."""

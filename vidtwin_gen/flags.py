@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import io
 import math
 import os
 import re
@@ -133,6 +134,8 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     1; Ctrl-C and SIGTERM with one and status 130 or 143, also where a library makes another error of it, or
     none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
     name = program or Path(sys.argv[0]).name
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr: what a terminal can't show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     with RaisingSignals(name) as signals:
         try:
             yield

@@ -33,7 +33,15 @@ from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import common_frame_rate, frame_rates
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes, shared, told_once
+from vidtwin_gen.devices import (
+    by_the_first,
+    find_device,
+    find_dtype,
+    processes,
+    shared,
+    told_once,
+    worker_context,
+)
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
@@ -183,7 +191,11 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     }
     batch_sampler = [batch for of_file in batches.values() for batch in of_file]
     loader = DataLoader(
-        reader, batch_sampler=batch_sampler, num_workers=flags.num_workers, collate_fn=collate
+        reader,
+        batch_sampler=batch_sampler,
+        num_workers=flags.num_workers,
+        collate_fn=collate,
+        multiprocessing_context=worker_context(flags.num_workers),
     )
     done = (num_windows - sum(len(files[name]) for name in missing)) // state.num_processes
     with tqdm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -99,6 +100,7 @@ def _in_fresh_process(device: str, function: Callable[..., Any], *arguments: Any
     context.set_forkserver_preload(PRELOAD)
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
+            check_started(pool)
             return pool.submit(function, *arguments).result()
     except RuntimeError as error:
         # a CPU's allocator has no class of its own for it
@@ -108,6 +110,17 @@ def _in_fresh_process(device: str, function: Callable[..., Any], *arguments: Any
         raise ValueError(
             f"{device} ran out of memory while measuring ({type(error).__name__}): take a smaller size, "
             "batch or tokenizer, or gradient checkpointing"
+        ) from None
+
+
+def check_started(pool: ProcessPoolExecutor) -> None:
+    """Raises ValueError where its process has not started, which is no want of memory."""
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise ValueError(
+            "no process can be started from here, see above: run `python -m eval cost`, or put what a script "
+            'does under `if __name__ == "__main__":`'
         ) from None
 
 

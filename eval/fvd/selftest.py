@@ -69,7 +69,7 @@ def i3d_checks(
     for name, value in (("black", 0), ("white", 255)):
         logits = extractor(_constant(value, 16))
         yield _near(f"I3D, 16 {name} frames", logits, pinned[f"i3d_{name}"][None], I3D_TOLERANCE)
-    black, white = (extractor(_constant(value, 30)).double() for value in (0, 255))
+    black, white = (extractor(_constant(value, 30)).cpu().double() for value in (0, 255))
     distance = (black - white).square().sum().item()
     yield Check(
         "I3D, 30 black against 30 white frames",
@@ -128,7 +128,7 @@ def _coarse(frames: torch.Tensor) -> torch.Tensor:
 def _near(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> Check:
     if found.shape != expected.shape:
         return Check(name, False, f"shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
-    error = (found.double().cpu() - expected.double()).abs().max().item()
+    error = (found.cpu().double() - expected.double()).abs().max().item()
     # a NaN is at no distance from anything
     return Check(name, error <= tolerance, f"off by {error:.1e}, at most {tolerance:g}")
 

@@ -113,7 +113,7 @@ class Subject:
 
         def of_batch(clips: Clips) -> torch.Tensor:
             parts = {"origin": clips.origin, **measure(clips.frames[0])}
-            return torch.cat([parts[name].double().cpu() for name in sizes], dim=1)  # (B, D)
+            return torch.cat([parts[name].cpu().double() for name in sizes], dim=1)  # (B, D)
 
         extraction = Extraction(self.flags)
         views = {"clip": View(FeatureStore(extraction.folder, about), of_batch)}

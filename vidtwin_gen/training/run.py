@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader, Dataset
 
-from vidtwin_gen.devices import by_the_first
+from vidtwin_gen.devices import by_the_first, worker_context
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
@@ -158,6 +158,7 @@ class Run:
             num_workers=self.config.dataloader_num_workers,
             collate_fn=collate_fn,
             worker_init_fn=self.workers,
+            multiprocessing_context=worker_context(self.config.dataloader_num_workers),
             pin_memory=self.accelerator.device.type == "cuda",
         )
         return self.accelerator.prepare(loader)

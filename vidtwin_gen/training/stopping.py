@@ -24,8 +24,9 @@ _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Inside, the three signals call `handler`."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    """Inside, the three signals call `handler`; only the main thread gets signals, and may say so."""
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

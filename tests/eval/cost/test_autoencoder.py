@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from eval.__main__ import main
 from eval.cost import measured_step
 from eval.cost.autoencoder import SMALL, Workload, autoencoder_cost, count, make_passes
 from eval.cost.dit import count_flops
-from eval.cost.measured_step import measure_peaks
+from eval.cost.measured_step import check_started, measure_peaks
 from eval.cost.timing import interleaved, ratios, spread
 from tests.builders.autoencoders import (
     TINY_AUTOENCODER,
@@ -114,6 +116,15 @@ def test_where_no_peak_is_told_the_rest_is_measured(
     encode = json.loads(out.read_text())["encode"]
     assert encode["peak_memory_bytes"] is None and encode["frames_per_second"] > 0
     assert "memory not measured here" in capsys.readouterr().out
+
+
+def test_a_process_that_does_not_start_is_no_want_of_memory() -> None:
+    told = "no process can be started from here.*python -m eval cost"
+    with (
+        ProcessPoolExecutor(1, initializer=os._exit, initargs=(1,)) as pool,
+        pytest.raises(ValueError, match=told),
+    ):
+        check_started(pool)
 
 
 def test_memory_is_the_models_and_not_the_process_that_asks(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.training.stopping import SIGNALS, handled_by
 from vidtwin_gen.weights import weights_sha256
@@ -49,6 +50,42 @@ def test_a_signal_ends_the_step_and_saves_it(script, name, status, run, tmp_path
     )
     del stopped
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own way starts the workers")
+@pytest.mark.parametrize("script", ["train_vae"])
+def test_a_signal_to_every_process_loses_no_step_where_python_has_a_fork_server(script, run, tmp_path):
+    """As from Python 3.14 on; the server would die of the signal, and its workers amid a step."""
+    output_dir = tmp_path / "run"
+    options = {"checkpointing_steps": 100, "dataloader_num_workers": 1, "gradient_accumulation_steps": 16}
+    started = Started(
+        SCRIPTS[script].main,
+        run.argv(output_dir, **options),
+        tmp_path,
+        prepare=lambda: multiprocessing.set_start_method("forkserver", force=True),
+    )
+    log = output_dir / "metrics.jsonl"
+    while started.is_running() and not (log.exists() and log.read_text()):
+        time.sleep(0.01)
+    started.send(signal.SIGTERM)
+    ended = started.wait()
+    assert (ended.status, ended.traceback) == (143, False), ended.said
+    assert len(checkpoints(output_dir)) == 1
+
+
+def test_handlers_are_left_to_the_main_thread():
+    """A training may run in another one, as in a notebook's, and then gets no signals."""
+    seen = []
+
+    def work():
+        with handled_by(print):
+            seen.append([signal.getsignal(number) for number in SIGNALS])
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
 
 
 def test_what_handled_signals_before_does_so_afterwards():
