@@ -112,6 +112,12 @@ def test_what_a_file_of_counts_says_is_part_of_the_command_and_not_where_it_lies
     assert commands[0] == commands[1] != commands[2]
 
 
+def test_every_clip_has_noise_of_its_own():
+    clips = [(seed, label, number) for seed in (0, 1) for label in (0, 1) for number in (0, 1)]
+    noise = torch.stack([torch.randn(4, generator=clip_generator(*clip)) for clip in clips])
+    assert len(noise.unique(dim=0)) == len(clips)
+
+
 def test_internal_guidance_by_the_command(tmp_path, capsys):
     pipe = build_pipeline(internal_layer=1)
     pipe.save_pretrained(tmp_path / "pipeline")

@@ -147,6 +147,16 @@ def test_own_split_keeps_groups_together_and_is_independent(tmp_path):
     assert len(part) > 0
 
 
+def test_own_split_of_a_class_is_its_own(tmp_path):
+    """Also where all classes number their videos alike."""
+    index = build_index(touch(tmp_path, *(f"{c}/{k}.mp4" for c in "AB" for k in range(40))), split="all")
+    tests = [
+        {Path(row["path"]).stem for row in index if row["class_name"] == c and row["split"] == "test"}
+        for c in "AB"
+    ]
+    assert all(tests) and tests[0] != tests[1]
+
+
 @pytest.mark.parametrize("names", [("walk", "Walk"), ("x" * 240,)], ids=["case", "length"])
 def test_class_names_are_judged_before_anything_is_trained(names, tmp_path):
     for name in names:

@@ -14,7 +14,7 @@ from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding.guarded import UnreadableVideoError, VideoError, VideoTooShortError
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import cover, from_uint8, to_uint8
-from vidtwin_gen.data.video import common_frame_rate, frame_indices, frame_rates, read_clip
+from vidtwin_gen.data.video import common_frame_rate, frame_indices, frame_rates, nearest_frames, read_clip
 from vidtwin_gen.data.writing import filmstrip, tile, write_gif, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -78,12 +78,18 @@ def test_resampling_does_not_drift():
 
 def test_starts():
     assert frame_indices(20, 25, 4, stride=3, start="center") == [5, 8, 11, 14]
+    assert frame_indices(21, 25, 4, stride=3, start="center")[0] == 5  # of two middles the earlier
     assert frame_indices(20, 25, 4, start=16) == [16, 17, 18, 19]
     generator = torch.Generator().manual_seed(0)
     starts = {frame_indices(20, 25, 4, stride=5, generator=generator)[0] for _ in range(200)}
     assert starts == {0, 1, 2, 3, 4}
     with pytest.raises(VideoTooShortError, match=r"from frame 17.*the video has 20"):
         frame_indices(20, 25, 4, start=17)
+
+
+def test_of_two_frames_as_near_the_later_is_taken():
+    times = np.array([0.0, 1.0, 2.0, 4.0])
+    assert nearest_frames(times, np.array([0.49, 0.5, 1.5, 3.0, 9.0])).tolist() == [0, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
