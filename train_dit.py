@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     inputs = {"latents": latents_sha256(config.latents), "vae": metadata["autoencoder_sha256"]}
     if config.init_from:
-        inputs["init_from"] = load_initial_weights(transformer, config, "transformer")
+        names = metadata["class_names"]
+        inputs["init_from"] = load_initial_weights(transformer, config, "transformer", names)
     dataset = LatentDataset(rows["train"], seed=config.seed, features=bool(heads))
     config.count_epochs(len(dataset), accelerator.num_processes)
     prepare_model(transformer, config, accelerator)

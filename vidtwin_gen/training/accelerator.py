@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.models.modeling_utils import ModelMixin
 
+from vidtwin_gen.data.names import folded
+from vidtwin_gen.devices import processes
 from vidtwin_gen.files import read_json
 from vidtwin_gen.training.checkpoints import recorded_digest
 from vidtwin_gen.training.config import TrainingConfig
@@ -20,6 +24,8 @@ from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
 from vidtwin_gen.training.hub import repo_id
 from vidtwin_gen.training.trackers import check_tracker
 from vidtwin_gen.weights import weights_sha256
+
+logger = logging.getLogger(__name__)
 
 WHITENING = ("latents_mean", "latents_std")  # in an autoencoder's config, of the latents that it had
 
@@ -87,10 +93,13 @@ def allow_tf32(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def load_initial_weights(model: ModelMixin, config: TrainingConfig, name: str) -> str:
+def load_initial_weights(
+    model: ModelMixin, config: TrainingConfig, name: str, class_names: Sequence[str] = ()
+) -> str:
     """Gives the model the weights of `--init_from`: its own saved folder, one that holds it as `name` (a
     pipeline, a run), or a checkpoint, of which it is the average. Returns their digest. They may be gone once
-    the run has a checkpoint, whose weights take their place.
+    the run has a checkpoint, whose weights take their place. Where a pipeline says that its classes are not
+    `class_names`, a warning does.
 
     Raises:
         ValueError: there are none, or they are of another class or size.
@@ -113,8 +122,24 @@ def load_initial_weights(model: ModelMixin, config: TrainingConfig, name: str) -
     ]
     if differences:
         raise ValueError(f"--init_from {source} is another model ({', '.join(differences)}): use its flags")
+    if class_names and processes().is_main_process:
+        _warn_of_other_classes(source, folder.parent / "model_index.json", class_names)
     model.load_state_dict(type(model).from_pretrained(folder).state_dict())
     return weights_sha256(folder)
+
+
+def _warn_of_other_classes(source: str, index: Path, class_names: Sequence[str]) -> None:
+    """That the embedding of a class starts from another class's, by the names in a pipeline's index."""
+    names = read_json(index, "").get("class_names") if index.is_file() else None
+    there = sorted(names, key=names.__getitem__) if isinstance(names, dict) else names or class_names
+    pairs = zip(class_names, there, strict=True)
+    others = [(here, before) for here, before in pairs if folded(here) != folded(before)]
+    if others:
+        logger.warning(
+            f"--init_from {source} has other classes, or has them in another order: the embedding of "
+            f"{others[0][0]!r} starts from that of {others[0][1]!r}, and {len(others)} of {len(there)} start "
+            "so. If they are to be the same, encode the classes that it has, in its order"
+        )
 
 
 def check_compiler() -> None:

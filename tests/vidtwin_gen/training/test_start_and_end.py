@@ -1,5 +1,6 @@
 """Where a run begins, at random or trained weights, and where it ends, as planned, later or earlier."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -89,6 +90,22 @@ def test_a_run_starts_from_trained_weights(script, run, tmp_path):
         SCRIPTS[script].main(run.argv(tmp_path / "wide", **SHORT, init_from=model, hidden_size=32))
     with pytest.raises(ValueError, match="--init_from .*nowhere holds no config.json"):
         SCRIPTS[script].main(run.argv(tmp_path / "none", **SHORT, init_from=tmp_path / "nowhere"))
+
+
+def test_other_classes_of_the_weights_are_told(tiny_dit_run, tiny_latents, tmp_path, caplog):
+    """Whose embeddings start from those of their numbers."""
+    first, second, *names = tiny_latents.metadata["class_names"]
+    pipeline = Path(shutil.copytree(tiny_dit_run.output_dir / "pipeline", tmp_path / "pipeline"))
+    index = json.loads((pipeline / "model_index.json").read_text())
+    told = f"embedding of {first!r} starts from that of {second!r}, and 2 of {len(names) + 2} start so"
+    saved = [{first.upper(): 0, second: 1}, {second: 0, first: 1}]
+    for number, (head, warnings) in enumerate(zip(saved, ([], [told]), strict=True)):
+        rest = {name: label for label, name in enumerate(names, 2)}
+        (pipeline / "model_index.json").write_text(json.dumps(index | {"class_names": head | rest}))
+        caplog.clear()
+        SCRIPTS["train_dit"].main(tiny_dit_run.argv(tmp_path / str(number), **SHORT, init_from=pipeline))
+        found = [record.getMessage() for record in caplog.records if "--init_from" in record.getMessage()]
+        assert len(found) == len(warnings) and all(map(str.__contains__, found, warnings))
 
 
 def test_weights_that_a_run_began_with_may_be_gone_when_it_resumes(script, run, tmp_path):
