@@ -37,6 +37,7 @@ def pattern(size: str = "160x120", frames: int = 60) -> list[str]:
 
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p")
 X265 = ("-c:v", "libx265", "-pix_fmt", "yuv420p", "-x265-params")
+TEN_BITS = ("-pix_fmt", "yuv420p10le")
 B_FRAMES = ("-bf", "2", "-g", "15")
 CUT = ("-ss", "0.9")  # without encoding again: frames before it stay in the file, for others' sake
 
@@ -60,6 +61,7 @@ ENCODINGS: dict[str, tuple[str, Sequence[str], tuple[Sequence[str], str] | None]
     "x265, open GOPs, in mkv": (".mkv", [*X265, "log-level=0", "-g", "15"], None),
     "x265, open GOPs, cut": (".mp4", [*X265, "log-level=0", "-g", "15"], (CUT, ".mp4")),
     "x265, closed GOPs": (".mp4", [*X265, "log-level=0:open-gop=0", "-g", "15"], None),
+    "x265, 10 bits": (".mp4", [*X265, "log-level=0:open-gop=0", "-g", "15", *TEN_BITS], None),
     "MPEG-4 in avi": (".avi", ["-c:v", "mpeg4", "-g", "15", "-q:v", "3", "-vtag", "XVID"], None),
     "MPEG-4, B-frames, in avi": (".avi", ["-c:v", "mpeg4", *B_FRAMES, "-q:v", "3", "-vtag", "DX50"], None),
     "MPEG-4, B-frames, in mp4": (".mp4", ["-c:v", "mpeg4", *B_FRAMES, "-q:v", "3"], None),
@@ -71,6 +73,7 @@ ENCODINGS: dict[str, tuple[str, Sequence[str], tuple[Sequence[str], str] | None]
     "MPEG-2 in ts": (".ts", ["-c:v", "mpeg2video", *B_FRAMES, "-q:v", "3"], None),
     "VP8": (".webm", ["-c:v", "libvpx", "-g", "15", "-b:v", "300k", "-deadline", "realtime"], None),
     "VP9": (".webm", ["-c:v", "libvpx-vp9", "-g", "15", "-b:v", "300k", "-deadline", "realtime"], None),
+    "VP9, 10 bits": (".webm", ["-c:v", "libvpx-vp9", "-g", "15", "-deadline", "realtime", *TEN_BITS], None),
     "AV1": (".mp4", ["-c:v", "libsvtav1", "-g", "15", "-preset", "12", "-pix_fmt", "yuv420p"], None),
     "Motion JPEG": (".avi", ["-c:v", "mjpeg", "-q:v", "3"], None),
     "WMV": (".wmv", ["-c:v", "wmv2", "-g", "15", "-q:v", "3"], None),

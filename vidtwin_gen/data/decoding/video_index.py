@@ -204,6 +204,7 @@ def _read_index(path: FilePath) -> VideoIndex:
         and num_announced in (0, len(rows))  # decord makes room for what is announced, or aborts
         and shape == (first.height, first.width)
         and display_matrix(first) is None
+        and all(part.bits <= 8 for part in first.format.components)  # of more decord makes other RGB
         and bool(packets.shown.all())
         and packets.closed,
     )

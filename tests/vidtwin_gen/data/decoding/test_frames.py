@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.codecs import encode, pattern
+from benchmarks.codecs import ENCODINGS, decode_in_order, encode, pattern
 from benchmarks.codecs import ffmpeg as run_ffmpeg
 from tests.builders.videos import ffmpeg, frame_numbers, numbered_frames
-from vidtwin_gen.data.decoding.guarded import UnreadableVideoError
+from vidtwin_gen.data.decoding.guarded import UnreadableVideoError, codec_name
 from vidtwin_gen.data.decoding.video_index import distrust_seeking, video_index
 from vidtwin_gen.data.video import frame_indices, read_clip, read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
@@ -94,6 +94,20 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path):
     absurd = encode("x264", [*pattern("64x48", 8), "-vf", "setsar=20"], tmp_path)
     with pytest.raises(UnreadableVideoError, match="20 times as wide as high"):
         video_index(absurd)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("x265, 10 bits", "yuv420p10le"), ("VP9, 10 bits", "yuv420p10le"), ("x265, 10 bits", "yuv420p12le")],
+)
+def test_pixels_of_more_than_8_bits_become_what_ffmpeg_makes_of_them(name, pixels, tmp_path, monkeypatch):
+    suffix, words, _ = ENCODINGS[name]
+    monkeypatch.setitem(ENCODINGS, name, (suffix, [*words, "-pix_fmt", pixels], None))
+    path = encode(name, pattern("64x48", 20), tmp_path)
+    if path is None:
+        pytest.skip(f"this ffmpeg has no encoder for {name}")
+    assert codec_name(path).endswith(pixels) and not video_index(path).seekable
+    assert np.array_equal(read_frames(path, 6, start=9).frames, decode_in_order(path, 48, 64)[9:15])
 
 
 @pytest.mark.parametrize("table", [b"stts", b"stsz"])
