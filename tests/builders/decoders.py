@@ -1,4 +1,5 @@
-"""Decoders that a file's name makes abort or wait for ever; a process that decodes finds them here."""
+"""Decoders that a file's name makes abort or wait for ever, and slow ones; a process that decodes
+finds them here."""
 
 from __future__ import annotations
 
@@ -7,14 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+from av.packet import Packet
 
-from vidtwin_gen.data.decoding.frames import by_decord
-from vidtwin_gen.data.decoding.guarded import FilePath
+from vidtwin_gen.data.decoding.frames import _in_order, by_decord
+from vidtwin_gen.data.decoding.guarded import FilePath, each_packet
 from vidtwin_gen.data.decoding.video_index import VideoIndex, _read_index
 
 ABORTS, HANGS = "aborts", "hangs"
+SLOW_S = 0.07  # for a packet
 
 
 def _fail(path: FilePath) -> None:
@@ -32,6 +36,22 @@ def index_or_fail(path: FilePath) -> VideoIndex:
 def decord_or_fail(path: FilePath, *args: Any) -> np.ndarray:
     _fail(path)
     return by_decord(path, *args)
+
+
+def _slow_packets(*args: Any) -> Iterator[Packet]:
+    for packet in each_packet(*args):
+        time.sleep(SLOW_S)
+        yield packet
+
+
+def index_slowly(path: FilePath) -> VideoIndex:
+    with patch("vidtwin_gen.data.decoding.video_index.each_packet", _slow_packets):
+        return _read_index(path)
+
+
+def in_order_slowly(*args: Any) -> np.ndarray:
+    with patch("vidtwin_gen.data.decoding.frames.each_packet", _slow_packets):
+        return _in_order(*args)
 
 
 def megabytes(told: Path, count: int) -> Iterator[bytes]:

@@ -20,9 +20,11 @@ from vidtwin_gen.data.decoding.guarded import (
     DecoderLostError,
     FilePath,
     UnreadableVideoError,
+    each_packet,
     guarded,
     opened,
 )
+from vidtwin_gen.data.decoding.process import tell_progress
 from vidtwin_gen.data.decoding.video_index import VideoIndex, display_matrix, distrust_seeking
 from vidtwin_gen.flags import Decoder
 
@@ -98,6 +100,7 @@ def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.n
             raise OtherFramesError(path, "decord sees other frames in it")
         frames: list[np.ndarray] = []
         for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
+            tell_progress()
             again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
             frames.append(frames[-1] if again else _pixels(reader[number]))
     except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
@@ -171,7 +174,7 @@ def _numbered(path: FilePath, index: VideoIndex, begin: int) -> Iterator[tuple[i
 
 def _undamaged(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """The frames up to the first that is damaged: others refer to it."""
-    for packet in container.demux(stream):
+    for packet in each_packet(container, stream):
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:

@@ -9,15 +9,17 @@ from typing import Any, TypeVar, cast
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vidtwin_gen.data.decoding.process import DecoderDiedError, decoder_process
+from vidtwin_gen.data.decoding.process import DecoderDiedError, decoder_process, tell_progress
 
 FilePath = str | os.PathLike[str]
 Result = TypeVar("Result")
 
-# A clip takes milliseconds to decode. decord can spin for ever in native code on a damaged file (dmlc/decord
-# issues 269, 373, 375), and a training run must not stop there.
+# Without progress: a clip takes milliseconds to decode, all frames of a long video minutes. decord can spin
+# for ever in native code on a damaged file (dmlc/decord issues 269, 373, 375), and a training run must not
+# stop there.
 DECODE_TIMEOUT_S = 60.0
 # ffmpeg's containers of video. A playlist is none: it names other files, and a stranger who uploads one to
 # the studio would be shown them.
@@ -45,7 +47,7 @@ class UnreadableVideoError(VideoError):
 
 
 class DecoderLostError(UnreadableVideoError):
-    """The decoder ended its process, twice, or did not end within DECODE_TIMEOUT_S."""
+    """The decoder ended its process, twice, or came no further for DECODE_TIMEOUT_S."""
 
 
 class VideoTooShortError(VideoError):
@@ -53,8 +55,8 @@ class VideoTooShortError(VideoError):
 
 
 def guarded(path: FilePath, read: Callable[..., Result], *args: Any) -> Result:
-    """`read(*args)` in a process that decodes, within DECODE_TIMEOUT_S. Raises the VideoError that explains
-    why there is no result, and else what `read` raised."""
+    """`read(*args)` in a process that decodes, which has DECODE_TIMEOUT_S from one `tell_progress` to the
+    next. Raises the VideoError that explains why there is no result, and else what `read` raised."""
     _check(path)
     try:
         try:
@@ -66,7 +68,7 @@ def guarded(path: FilePath, read: Callable[..., Result], *args: Any) -> Result:
 
 
 def guarded_each(path: FilePath, read: Callable[..., Iterator[Result]], *args: Any) -> Iterator[Result]:
-    """What `read(*args)` yields, likewise, each within DECODE_TIMEOUT_S and a few ahead of what is taken."""
+    """What `read(*args)` yields, likewise, a few ahead of what is taken."""
     _check(path)
     with decoder_process() as process:
         try:
@@ -87,7 +89,7 @@ def _check(path: FilePath) -> None:
 def _lost(path: FilePath, error: DecoderDiedError | TimeoutError) -> DecoderLostError:
     seen = f"decoding it ended the decoder's process ({error})"
     if isinstance(error, TimeoutError):
-        seen = f"decoding did not end in {DECODE_TIMEOUT_S:g} s"
+        seen = f"decoding came no further for {DECODE_TIMEOUT_S:g} s"
     return DecoderLostError(path, f"{seen}; re-encode the file or remove it")
 
 
@@ -137,6 +139,13 @@ def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
             )
         stream.codec_context.thread_count = 1  # the loader's workers are the parallelism
         yield container, stream
+
+
+def each_packet(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """All of the stream, in the order of the file. Each is progress."""
+    for packet in container.demux(stream):
+        tell_progress()
+        yield packet
 
 
 def codec_name(path: FilePath) -> str:

@@ -18,10 +18,12 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+PROGRESS_S = 0.2  # between two words of it
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to all of a job: whoever asked decides
 
 
@@ -86,14 +88,16 @@ class DecoderProcess:
         ahead of what is taken. The function is found by its name in its module, as pickle finds functions.
 
         Raises:
-            DecoderDiedError: the process ended. TimeoutError: nothing came for so many seconds.
+            DecoderDiedError: the process ended. TimeoutError: nothing came for so many seconds, neither a
+                result nor word of progress.
             Exception: what the function raised.
         """
         self.is_idle = False
         try:
             self.channel.send((_working_folder(), function, args))
-            while (answer := self.channel.receive(timeout))[0] == "result":
-                yield answer[1]
+            while (answer := self.channel.receive(timeout))[0] in ("result", "progress"):
+                if answer[0] == "result":
+                    yield answer[1]
         except (EOFError, BrokenPipeError):
             status = self._popen.wait()
             how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
@@ -155,12 +159,29 @@ atexit.register(end_idle)
 os.register_at_fork(after_in_child=_forked)
 
 
+_asking: Channel | None = None  # in a process that decodes, to whoever asks
+_told = 0.0
+
+
+def tell_progress() -> None:
+    """Called at each packet or frame: whoever waits for a result begins to wait anew."""
+    global _told
+    if _asking is None or time.monotonic() - _told < PROGRESS_S:
+        return
+    _told = time.monotonic()
+    try:
+        _asking.send(("progress",))
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(0)
+
+
 def main(descriptor: int) -> None:
     """Answers calls until whoever asks is gone, and ends then, in the middle of one, too."""
+    global _asking
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel = Channel(socket.socket(fileno=descriptor))
+    _asking = channel = Channel(socket.socket(fileno=descriptor))
     calls: queue.SimpleQueue[tuple[str | None, Callable[..., Iterator[Any]], tuple[Any, ...]]]
     calls = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, calls), daemon=True).start()
@@ -187,4 +208,5 @@ def _listen(channel: Channel, calls: queue.SimpleQueue[Any]) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["vidtwin_gen.data.decoding.process"] = sys.modules[__name__]  # one, whoever imports it
     main(int(sys.argv[1]))

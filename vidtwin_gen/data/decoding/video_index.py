@@ -19,6 +19,7 @@ from vidtwin_gen.data.decoding.guarded import (
     DecoderLostError,
     FilePath,
     UnreadableVideoError,
+    each_packet,
     guarded,
     opened,
 )
@@ -158,7 +159,7 @@ def _read_index(path: FilePath) -> VideoIndex:
         codec, kind = stream.codec.canonical_name, container.format.name.split(",")[0]
         extradata = stream.codec_context.extradata or b""
         damaged = False
-        for packet in container.demux(stream):
+        for packet in each_packet(container, stream):
             if packet.dts is not None or packet.size:  # the last one is empty
                 start = packet.is_keyframe and (codec != "h264" or _has_idr(bytes(packet), extradata))
                 shown = packet.size > 0 and not packet.is_discard  # an edit list hides what is before a cut
@@ -222,7 +223,7 @@ def _counted(path: FilePath, index: VideoIndex) -> VideoIndex:
     """The index with what only decoding all of the file tells: how many frames there are, and when."""
     with opened(path) as (container, stream):
         times, whole = [], 0
-        for frame in chain.from_iterable(map(decoded, container.demux(stream))):
+        for frame in chain.from_iterable(map(decoded, each_packet(container, stream))):
             times.append(frame.pts)
             whole = whole if frame.is_corrupt else len(times)
     del times[whole:]  # of a file that ends early the last one may be half there

@@ -6,17 +6,19 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 from torch.utils.data import DataLoader
 
+from benchmarks.codecs import encode, pattern
 from tests.builders import decoders
 from tests.builders.videos import frame_numbers, numbered_frames
 from vidtwin_gen.data.decoding import frames, guarded, video_index
 from vidtwin_gen.data.decoding.guarded import DecoderLostError
 from vidtwin_gen.data.decoding.process import DecoderDiedError, decoder_process, end_idle
 from vidtwin_gen.data.ucf101 import build_index
-from vidtwin_gen.data.video import read_clip
+from vidtwin_gen.data.video import read_clip, read_frames
 from vidtwin_gen.data.video_dataset import VideoDataset, collate
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video
@@ -46,7 +48,7 @@ def test_a_file_that_aborts_or_hangs_the_decoder_costs_that_file(tmp_path, monke
     assert set(reasons) == bad
     for row, reason in reasons.items():
         aborts = decoders.ABORTS in names[row]
-        seen = "ended the decoder's process (SIGABRT)" if aborts else "did not end in 5 s"
+        seen = "ended the decoder's process (SIGABRT)" if aborts else "came no further for 5 s"
         assert names[row] in reason and seen in reason
 
 
@@ -59,6 +61,20 @@ def test_where_random_access_fails_so_the_file_is_read_in_order(tmp_path, monkey
     assert video_index.video_index(path).seekable
     assert frame_numbers(read_clip(path, 3, size=32, start=5)) == [5, 6, 7]
     assert not video_index.video_index(path).seekable
+
+
+def test_a_long_video_may_take_longer_than_the_limit_as_long_as_decoding_goes_on(tmp_path, monkeypatch):
+    """To count the frames of a .ts, and to read its last ones, is to decode all of it."""
+    path = encode("x264 in ts", pattern("64x48", 30), tmp_path)
+    expected = read_frames(path, 2, start=28).frames
+    monkeypatch.setattr(guarded, "DECODE_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(video_index, "_read_index", decoders.index_slowly)
+    monkeypatch.setattr(frames, "_in_order", decoders.in_order_slowly)
+    begin = time.monotonic()
+    os.utime(path, (0, 0))  # so that it is looked at again
+    assert video_index.video_index(path).num_frames == 30
+    assert np.array_equal(read_frames(path, 2, start=28).frames, expected)
+    assert time.monotonic() - begin > 3 * 30 * decoders.SLOW_S > 4 * 1.5  # two passes and the reading
 
 
 def test_a_path_is_relative_to_the_folder_that_the_caller_works_in_now(tmp_path, monkeypatch):
