@@ -46,6 +46,11 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         )
         for split in ("train", "test")
     )
+    if len(train.class_names) < 2:
+        raise ValueError(
+            f"--data {flags.data} has one class, {train.class_names[0]}, as which any clip is recognised: "
+            "name data of two or more, or compare by `python -m eval fvd`"
+        )
     labels = torch.tensor([train.label(name) for name in generated.names])
     train.tell_other_rate(generated)
     flags.out.parent.mkdir(parents=True, exist_ok=True)

@@ -176,11 +176,16 @@ def demo_stages(out: Path, preset: str, own_data: str | None) -> list[Stage]:
 
 def fitted(size: DemoSize, data: str) -> DemoSize:
     """With clips enough of each class for the FVD, where there are few classes; and no more for it than there
-    are real ones, two of a video. Raises ValueError as `video_folder` and `build_index`."""
+    are real ones, two of a video. Raises ValueError as `video_folder` and `build_index`, and for one class,
+    whose accuracy could not be measured."""
     from vidtwin_gen.data.ucf101 import build_index
     from vidtwin_gen.unpack.cached import video_folder
 
     videos = Counter(build_index(video_folder(data), split="train")["label"])
+    if len(videos) < 2:
+        raise ValueError(
+            f"--data {data} has one class, and the demo measures class accuracy: name two or more"
+        )
     fvd_clips = max(2, min(size.fvd_clips, 2 * min(videos.values()) * len(videos)))
     least = math.ceil(fvd_clips / len(videos))
     return replace(

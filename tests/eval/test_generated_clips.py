@@ -144,10 +144,10 @@ def test_videos_of_a_clips_frames_are_read_whole(
         read_generated(file, 12, generated_stride=1)
 
     data = tmp_path / "data"
-    (data / "Left").mkdir(parents=True)
     for number in range(12):
         clip = drifting_clips(1, number, (24, 16, 24))[0]
-        write_video(data / "Left" / f"v_Left_g{number}_c01.mp4", clip, fps=16)
+        for name in ("Left", "Right"):
+            write_video(data / name / f"v_{name}_g{number}_c01.mp4", clip, fps=16)
     out, flags = tmp_path / "eval.json", {"data": data, "stride": 2, "generated": tmp_path / "set"}
     record = run("accuracy", **flags, generated_stride=1, num_steps=1, out=out)
     assert record["frame_rate"] == "stride 2, of generated videos stride 1"
@@ -196,3 +196,16 @@ def test_accuracy_is_of_videos_with_classes(
     assert "h264" in record["note"]
     said = refused(capsys, "accuracy", tmp_path / "flat.json", data=data, generated=videos / "Left")
     assert "nothing says the classes" in said and "<class>/<video>" in said
+
+
+def test_accuracy_among_one_class_means_nothing(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, generated = tmp_path / "data", tmp_path / "generated"
+    for number in range(9):
+        (data / "Left").mkdir(parents=True, exist_ok=True)
+        (data / "Left" / f"v_Left_g{number}_c01.mp4").symlink_to(videos / "Left/0.mp4")
+    generated.mkdir()
+    (generated / "Left").symlink_to(videos / "Left")
+    said = refused(capsys, "accuracy", tmp_path / "out.json", data=data, generated=generated, num_steps=1)
+    assert f"--data {data} has one class, Left" in said and "two or more" in said

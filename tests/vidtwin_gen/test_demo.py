@@ -208,3 +208,11 @@ def test_the_numbers_are_told_with_their_spread(tmp_path: Path) -> None:
         assert demo.numbers(tmp_path).startswith(
             f"class accuracy 75.0% (60.0% to 86.0%) of 64 generated clips; {told}\n"
         )
+
+
+def test_own_videos_of_one_class_are_refused_before_any_training(few_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "PulsingRing").symlink_to(few_videos / "PulsingRing")
+    with pytest.raises(ValueError, match=r"--data .*data has one class.*name two or more"):
+        demo.demo_stages(tmp_path / "out", "cpu", own_data=str(tmp_path / "data"))
+    assert demo.demo_stages(tmp_path / "out", "cpu", own_data=str(few_videos))
