@@ -51,7 +51,8 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
             f"--data {flags.data} has one class, {train.class_names[0]}, as which any clip is recognised: "
             "name data of two or more, or compare by `python -m eval fvd`"
         )
-    labels = torch.tensor([train.label(name) for name in generated.names])
+    generated = generated.named_as(train.class_names)
+    labels = torch.tensor([train.label(name) for name in generated.names or ()])
     train.tell_other_rate(generated)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median_low
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from eval.clips import Clips, find_videos, prepare
 from eval.flags import AccuracyFlags, Codec, NearestFlags, Resize
 from vidtwin_gen.data.decoding.guarded import VideoError, VideoTooShortError, codec_name, guarded
+from vidtwin_gen.data.names import names_of_files
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.devices import by_the_first
@@ -76,6 +77,14 @@ class GeneratedClips:
     def note(self) -> str | None:
         """What a result of these clips says of their codec."""
         return CODEC_NOTE.format(codec=self.codec) if self.videos else None
+
+    def named_as(self, class_names: Sequence[str]) -> GeneratedClips:
+        """The same clips; of folders that are called as `generate` calls those of these classes, the classes
+        are these."""
+        if self.names is None or not self.videos:
+            return self
+        found = names_of_files(set(self.names), class_names)
+        return replace(self, names=[found.get(name, name) for name in self.names]) if found else self
 
     def clip(self, index: int) -> torch.Tensor:
         """(F, H, W, C) uint8. Raises VideoError as `read_frames`."""

@@ -43,6 +43,8 @@ def measure_fvd(flags: FVDFlags) -> None:
     settings = settings_of(flags, generated[0], known)
     check_sets(settings.protocol, generated)
     real = settings.real_clips(flags.data) if flags.data else None
+    classes = real.class_names if real else sorted(set(known.names if known else ()))
+    generated = [clips.named_as(classes) for clips in generated]
     if known is not None:
         names = known.names
     elif real is not None:

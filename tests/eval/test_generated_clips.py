@@ -16,6 +16,8 @@ from eval.generated_clips import GeneratedClips, read_generated
 from eval.real_clips import RealClips
 from tests.builders.clips import drifting_clips
 from tests.builders.commands import refused, run
+from tests.builders.extractors import FilterResponses, install
+from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.writing import write_video
 
@@ -196,6 +198,31 @@ def test_accuracy_is_of_videos_with_classes(
     assert "h264" in record["note"]
     said = refused(capsys, "accuracy", tmp_path / "flat.json", data=data, generated=videos / "Left")
     assert "nothing says the classes" in said and "<class>/<video>" in said
+
+
+def test_classes_whose_folders_are_called_as_generate_calls_them(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, generated = tmp_path / "data", tmp_path / "generated"
+    names = ["cleaning & drying", "massaging person's head"]
+    generated.mkdir()
+    for name, file, source in zip(names, file_names(names), ("Left", "Right"), strict=True):
+        (data / name).mkdir(parents=True)
+        for number in range(9):
+            (data / name / f"{number}.mp4").symlink_to(videos / source / "0.mp4")
+        (generated / file).symlink_to(videos / source)
+    assert read_generated(generated).names == [file for file in file_names(names) for _ in range(2)]
+    flags = {"generated": generated, "num_frames": 4}
+    record = run("accuracy", tmp_path / "accuracy.json", data=data, num_steps=1, **flags)
+    assert record["class_names"] == names and list(map(sum, record["generated"]["confusion"])) == [2, 2]
+
+    install(monkeypatch, FilterResponses())
+    reference = tmp_path / "reference.safetensors"
+    size = {"num_frames": 4, "height": 16, "width": 24}
+    run("reference", reference, data=data, split="all", protocol="quick-4", no_floors=True, **size)
+    for real in ({"data": data, "split": "all"}, {"reference": reference}):
+        record = run("fvd", tmp_path / "fvd.json", no_floors=True, **real, **flags)
+        assert record["num_generated"] == 4 and record["fvd"] > 0
 
 
 def test_accuracy_among_one_class_means_nothing(

@@ -6,10 +6,13 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 MOST_BYTES = 200  # of a name; file systems end at 255, and a number and a suffix follow
 UNSAFE = re.compile(r"[^\w .,()+-]")
+MOST_KEPT = 60  # characters of a name that is changed
+NUMBER = re.compile(r"_\d{3,}_*\Z")  # of its class, after it
 
 
 def check_class_names(names: Sequence[str]) -> None:
@@ -41,13 +44,33 @@ def file_names(names: Sequence[str]) -> list[str]:
     have is "_", and a name that was changed ends in the number of its class."""
     used: dict[str, str] = {}
     for label, name in enumerate(names):
-        plain = UNSAFE.sub("_", name).strip(" .")
+        plain = _plain(name)
         if plain != name or len(name.encode()) > MOST_BYTES:
-            plain = f"{plain[:60]}_{label:03d}"
+            plain = f"{plain[:MOST_KEPT]}_{label:03d}"
         while folded(plain) in used:
             plain += "_"
         used[folded(plain)] = plain
     return list(used.values())
+
+
+def names_of_files(files: Collection[str], names: Sequence[str]) -> dict[str, str]:
+    """Of those of these different files that are not called as a class, the class of which `file_names` made
+    the name, whatever its number. A file is left out where no class or several would do, or where the class
+    has another file."""
+    known, there = ({folded(name) for name in group} for group in (names, files))
+    by_plain: dict[str, list[str]] = {}
+    for name in names:
+        if (plain := _plain(name)) != name and folded(name) not in there:
+            by_plain.setdefault(folded(plain[:MOST_KEPT]), []).append(name)
+    found = {
+        file: by_plain.get(folded(NUMBER.sub("", file)), []) for file in files if folded(file) not in known
+    }
+    count = Counter(name for of_file in found.values() for name in of_file)
+    return {file: of_file[0] for file, of_file in found.items() if len(of_file) == 1 == count[of_file[0]]}
+
+
+def _plain(name: str) -> str:
+    return UNSAFE.sub("_", name).strip(" .")
 
 
 def folded(name: str) -> str:

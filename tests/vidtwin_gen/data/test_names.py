@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidtwin_gen.data.names import MOST_BYTES, check_class_names, file_names, markdown
+from vidtwin_gen.data.names import MOST_BYTES, check_class_names, file_names, markdown, names_of_files
 
 
 def test_ordinary_names_are_the_names_of_their_files():
@@ -33,6 +33,31 @@ def test_files_of_any_class_lie_where_they_should_and_are_different(tmp_path):
         file.touch()
         assert file.parent == tmp_path and Path(name).name == name and len(name.encode()) <= MOST_BYTES
     assert len({name.casefold() for name in made}) == len(names) == len(list(tmp_path.iterdir()))
+
+
+def test_files_of_classes_are_known_again():
+    names = ["massaging person's head", "Walk", "cleaning & drying", "?" + "x" * 100, "v_001"]
+    changed = {file: name for file, name in zip(file_names(names), names, strict=True) if file != name}
+    assert names_of_files(file_names(names), names) == changed and len(changed) == 3
+    assert names_of_files(["WALK", "Massaging person_s head_017", "stranger_001"], names) == {
+        "Massaging person_s head_017": names[0]  # its number in other data
+    }
+    assert names_of_files(["massaging person_s head"], names) == {"massaging person_s head": names[0]}
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a_b_000"], ["a'b", "a:b"]),
+        (["a_b_000", "a_b_001"], ["a'b", "c"]),
+        (["a_b_000", "a'b"], ["a'b", "c"]),
+        (["a_b_001"], ["a'b", "a_b_001"]),
+        (["a_b_000"], ["a_b", "c"]),
+    ],
+    ids=str,
+)
+def test_a_file_that_may_be_of_several_classes_is_of_none(files, names):
+    assert names_of_files(files, names) == {}
 
 
 @pytest.mark.parametrize(
