@@ -140,7 +140,7 @@ def check_rows(
             name: batch[name].flatten().to_numpy().reshape(len(batch), -1).astype(np.float32)
             for name in ("mean", "logvar")
         }
-        labels = batch["label"].fill_null(-1).to_numpy(zero_copy_only=False)
+        labels = batch["label"].cast(pa.int64(), safe=False).fill_null(-1).to_numpy(zero_copy_only=False)
         known = (labels >= 0) & (labels < len(names))
         right = known & (
             names[np.where(known, labels, 0)] == batch["class_name"].to_numpy(zero_copy_only=False)

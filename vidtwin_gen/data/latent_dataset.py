@@ -156,13 +156,13 @@ class _Column:
         self.starts = np.cumsum([0, *map(len, self.chunks)])[:-1]
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
-        """(B,) numbers of rows -> (B, ...); floating point numbers as float32."""
+        """(B,) numbers of rows -> (B, ...); floating point numbers as float32, whole ones as int64."""
         chunks = np.searchsorted(self.starts, rows, side="right") - 1
         taken = np.empty((len(rows), *self.chunks[0].shape[1:]), self.chunks[0].dtype)
         for i, (chunk, row) in enumerate(zip(chunks, rows - self.starts[chunks], strict=True)):
             taken[i] = self.chunks[chunk][row]
         values = torch.from_numpy(taken)
-        return values.float() if values.is_floating_point() else values
+        return values.float() if values.is_floating_point() else values.long()
 
 
 def _array(chunk: pyarrow.Array) -> np.ndarray:

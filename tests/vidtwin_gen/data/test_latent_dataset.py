@@ -247,6 +247,16 @@ def test_columns_of_another_type_are_named(copied):
         load_latents(copied)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "uint8", "uint16", "uint64"])
+def test_labels_of_any_whole_number_type_are_read_as_int64(copied, tiny_latents, kind):
+    for path in (copied / "data").iterdir():
+        rewrite(path, lambda _: {"label": pa.type_for_alias(kind)})
+    rows, expected = (load_latents(path)[0]["train"] for path in (copied, tiny_latents.latents_dir))
+    assert rows.features["label"].dtype == kind
+    labels, right = (LatentDataset(of).__getitems__(range(150))["label"] for of in (rows, expected))
+    assert labels.dtype == torch.int64 and torch.equal(labels, right)
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
