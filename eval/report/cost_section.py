@@ -55,8 +55,8 @@ class ShownRow:
 
 
 def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Section:
-    """Tables over all runs, one for each transformer, and bars for each of its patch sizes, written to
-    `folder`.
+    """Tables over all runs, one for each transformer, and bars for each size of its clips and of its patches,
+    written to `folder`.
 
     Args:
         baseline: what a tokenizer's name contains, of which the bars are multiples; by default VidTwin's.
@@ -78,16 +78,20 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
         )
     for i, alike in enumerate(_grouped(rows, SETUP), 1):
         section.body += _tables(alike)
-        for compared in _grouped(alike, ("patch_size",)):
+        for compared in _grouped(alike, ("clip_shape", "patch_size")):
             if len(compared) < 2:
                 continue
-            patch, at = _words(compared[0].row.patch_size), _baseline(compared, baseline)
-            path = folder / f"cost_{i}_patch_{''.join(c for c in patch if c.isalnum())}.png"
+            clip, patch = _words(compared[0].row.clip_shape), _words(compared[0].row.patch_size)
+            path = folder / f"cost_{i}_clip_{_plain(clip)}_patch_{_plain(patch)}.png"
+            at = _baseline(compared, baseline)
             bars = [
                 (shown.name, {title: getattr(shown.row, name) for title, name in BARS.items()})
                 for shown in compared
             ]
-            caption = f"Patch {patch}, in multiples of what {compared[at].name} takes; shorter is cheaper"
+            caption = (
+                f"Clips of {clip}, patch {patch}, in multiples of what {compared[at].name} takes; "
+                "shorter is cheaper"
+            )
             section.body.append(plotted(path, caption, partial(draw_cost, bars, at)))
     crossovers = [str(crossover) for run in runs for crossover in (run.cost and run.cost.crossovers) or ()]
     section.body += [f"{line}." for line in dict.fromkeys(crossovers)]
@@ -241,6 +245,10 @@ def _baseline(rows: Sequence[ShownRow], wanted: str) -> int:
             if name and name.lower() in shown.row.tokenizer.lower():
                 return at
     return 0
+
+
+def _plain(words: str) -> str:
+    return "".join(c for c in words if c.isalnum())
 
 
 def _words(value: Any) -> str:
