@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from vidtwin_gen.files import replacing_file
 
@@ -15,6 +16,15 @@ COLOURS = ("#3b6ea5", "#c06c3e", "#5b8c5a", "#8a5a8c", "#9a8a3a", "#5a8a8c", "#a
 def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", labelsize=8)
+
+
+def log_x(axes: Any, ratio: float = 1.0) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each power of ten; where the largest value is
+    100 times the smallest or more (`ratio`), at the powers alone."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 100 else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def write_figure(path: Path, figure: Figure, dpi: int = 110) -> None:

@@ -90,7 +90,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             ]
             caption = (
                 f"Clips of {clip}, patch {patch}, in multiples of what {compared[at].name} takes; "
-                "shorter is cheaper"
+                "further left is cheaper"
             )
             section.body.append(plotted(path, caption, partial(draw_cost, bars, at)))
     crossovers = [str(crossover) for run in runs for crossover in (run.cost and run.cost.crossovers) or ()]

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.figures import COLOURS, tidy, write_figure
+from eval.figures import COLOURS, log_x, tidy, write_figure
 from eval.report.pictures import Picture, PictureRow
 
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
@@ -73,8 +73,9 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow
 
 
 def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, narrow: bool) -> Figure:
-    """Bars of what each labelled row takes, relative to the row at `baseline`; a panel for each quantity. A
-    quantity that the baseline lacks, or has none of, is left out."""
+    """Bars of what each labelled row takes, relative to the row at `baseline`; a panel for each quantity.
+    Dots where the axis is logarithmic: the length of a bar says nothing there. A quantity that the baseline
+    lacks, or has none of, is left out."""
     reference = rows[baseline][1]
     quantities = [name for name, value in reference.items() if value]
     names = [fill(label, 18) if narrow else label for label, _ in rows]
@@ -84,12 +85,17 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
     for axes, name in zip(panels, quantities, strict=True):
         lengths = [values.get(name, math.nan) / reference[name] for _, values in rows]
         colours = [COLOURS[1] if row == baseline else COLOURS[0] for row in places]
-        bars = axes.barh(places, lengths, 0.72, color=colours)
-        texts = ["" if math.isnan(length) else f"{length:.3g}×" for length in lengths]
-        axes.bar_label(bars, texts, fontsize=8, padding=3)
         known = [length for length in lengths if length > 0]
-        if max(known) / min(known) > LOG_FROM:
-            axes.set_xscale("log")
+        if (ratio := max(known) / min(known)) > LOG_FROM:
+            log_x(axes, ratio)
+            axes.scatter(lengths, places, color=colours)
+            axes.grid(axis="y", alpha=0.3)
+        else:
+            axes.barh(places, lengths, 0.72, color=colours)
+        for place, length in enumerate(lengths):
+            if not math.isnan(length):
+                to_the_right = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+                axes.annotate(f"{length:.3g}×", (length, place), fontsize=8, **to_the_right)
         axes.axvline(1, color=COLOURS[1], linewidth=0.8)
         axes.margins(x=0.18)
         axes.set_title(name, fontsize=9)
@@ -123,8 +129,8 @@ def draw_quality(panels: Sequence[Panel], narrow: bool) -> Figure:
                 floor = f"{label}, real against real"
                 axes.axhline(panel.floors[label], color=colour, linewidth=1.2, linestyle=":", label=floor)
         costs = [cost for _, cost, _ in panel.points]
-        if max(costs) / min(costs) > 3:
-            axes.set_xscale("log")
+        if (ratio := max(costs) / min(costs)) > 3:
+            log_x(axes, ratio)
         else:
             axes.set_xlim(0, 1.2 * max(costs))
         axes.set_ylim(0, 1.15 * max(distance for _, _, distance in panel.points))

@@ -11,9 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from eval.figures import COLOURS, tidy
+from eval.figures import COLOURS, log_x, tidy
 from eval.report.figures import grid, plotted
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.study.curves import (
@@ -229,10 +228,8 @@ def draw_sampling(record: Mapping[str, Any], narrow: bool) -> Figure:
 def _panels(label: str, narrow: bool) -> tuple[Figure, list[Any]]:
     figure, panels = grid(len(PLOTTED), 2, (5, 4), narrow)
     for axes, measure in zip(panels, PLOTTED, strict=True):
-        axes.set(xscale="log", xlabel=label, ylabel=MEASURES[measure])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel=label, ylabel=MEASURES[measure])
+        log_x(axes)
         axes.grid(alpha=0.3)
         tidy(axes)
     return figure, panels
