@@ -161,7 +161,8 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
                 place = (number.quantity, number.key, json.dumps(counted))
                 title = f"{number.quantity}: {comparison.name(number)}"
                 axis = f"GFLOPs, forward, {patch}, batch {row.batch_size}"
-                panel = Panel(title, axis, number.quantity.split(",")[0], [], floors[number.key])
+                floor = floors[number.key] if number.quantity == GENERATED else {}
+                panel = Panel(title, axis, number.quantity.split(",")[0], [], floor)
                 point = (run.name, row.forward_flops / 1e9, number.value)
                 panels.setdefault(place, panel).points.append(point)
     return [panels[place] for place in sorted(panels)]

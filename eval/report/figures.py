@@ -107,8 +107,8 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
 
 @dataclass(frozen=True)
 class Panel:
-    """Quality against cost under one protocol: (label, cost, distance) for each point, and by label the
-    distance of real clips from real ones, below which nothing can be expected."""
+    """Quality against cost under one protocol: (label, cost, distance) for each point, and of generated clips
+    by label the distance of real clips from real ones, below which nothing can be expected."""
 
     title: str
     cost_axis: str

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 from matplotlib.figure import Figure
 
-from eval.report.cost_section import cost_section
+from eval.report.comparison import compare
+from eval.report.cost_section import cost_section, quality_panels
 from eval.report.figures import draw_cost
 from eval.report.pictures import Picture, PictureRow
 from eval.report.runs import read_runs
-from tests.builders.results import ROW
+from tests.builders.results import ROW, fvd_result
 from vidtwin_gen.records import CostResult, CostRow
 
 OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 (scaled)", num_tokens=300)
@@ -75,3 +76,13 @@ def test_a_logarithmic_cost_is_dots_over_numbers_that_can_be_read(narrow, least)
     for labels in tick_labels(figure):
         assert len(labels) >= 2 and not overlapping(labels)
         assert all(float(label.get_text()) >= 0 for label in labels)  # no powers of ten in mathematical type
+
+
+def test_real_clips_are_a_floor_of_generated_ones_alone(tmp_path):
+    """Reconstructions are compared with the clips that they are of, and may be nearer than others are."""
+    floors = {"real": {"fvd": 47.0}, "reconstructions": {"fvd": 31.0}}
+    fvd_result(50.0, floors=floors).write(tmp_path / "run/eval/fvd.json")
+    write_cost(tmp_path / "run", ROW)
+    runs = read_runs([tmp_path / "run"])
+    panels = {panel.quality_axis: panel.floors for panel in quality_panels(compare(runs), runs)}
+    assert panels == {"FVD": {"run": 47.0}, "rFVD": {}}
