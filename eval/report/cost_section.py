@@ -20,7 +20,7 @@ from eval.report.comparison import (
     cost_protocol,
     own_rows,
 )
-from eval.report.figures import Panel, draw_cost, draw_quality, plotted
+from eval.report.figures import Panel, draw_cost, draw_quality, in_full, plotted, short_names
 from eval.report.page import Section, Table
 from eval.report.published import PublishedGroup
 from eval.report.runs import Run, not_here
@@ -51,7 +51,11 @@ class ShownRow:
 
     @property
     def name(self) -> str:
-        return self.row.tokenizer + (f", {self.run}" if self.run else "")
+        return self.called(self.run)
+
+    def called(self, run: str) -> str:
+        """Its name where the run has this one."""
+        return self.row.tokenizer + (f", {run}" if run else "")
 
 
 def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Section:
@@ -65,6 +69,7 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
         ValueError: no row is called so.
     """
     section = Section("Cost")
+    short = {"": ""} | short_names([run.name for run in runs])
     rows = _all_rows(runs)
     names = sorted({shown.row.tokenizer for shown in rows})
     if baseline and not any(baseline.lower() in name.lower() for name in names):
@@ -84,15 +89,15 @@ def cost_section(runs: Sequence[Run], folder: Path, baseline: str = "") -> Secti
             clip, patch = _words(compared[0].row.clip_shape), _words(compared[0].row.patch_size)
             path = folder / f"cost_{i}_clip_{_plain(clip)}_patch_{_plain(patch)}.png"
             at = _baseline(compared, baseline)
-            bars = [
-                (shown.name, {title: getattr(shown.row, name) for title, name in BARS.items()})
-                for shown in compared
-            ]
+            labels = [shown.called(short[shown.run]) for shown in compared]
+            bars = [{title: getattr(shown.row, name) for title, name in BARS.items()} for shown in compared]
             caption = (
                 f"Clips of {clip}, patch {patch}, in multiples of what {compared[at].name} takes; "
-                "further left is cheaper"
+                f"further left is cheaper{in_full(short, (shown.run for shown in compared))}"
             )
-            section.body.append(plotted(path, caption, partial(draw_cost, bars, at)))
+            section.body.append(
+                plotted(path, caption, partial(draw_cost, list(zip(labels, bars, strict=True)), at))
+            )
     crossovers = [str(crossover) for run in runs for crossover in (run.cost and run.cost.crossovers) or ()]
     section.body += [f"{line}." for line in dict.fromkeys(crossovers)]
     unpublished = {
@@ -137,8 +142,10 @@ def quality_section(
         (ours, "quality.png", "Distance against forward FLOPs of one pass; dotted: real against real clips"),
         (theirs, "quality_published.png", "Published, UCF-101: one transformer on many tokenizers"),
     ):
-        caption = f"{caption}. Panels do not compare"
-        section.body.append(plotted(folder / name, caption, partial(draw_quality, panels)))
+        labels = [label for panel in panels for label, _, _ in panel.points]
+        short = short_names([run.name for run in runs] if panels is ours else labels)
+        caption = f"{caption}. Panels do not compare{in_full(short, labels)}"
+        section.body.append(plotted(folder / name, caption, partial(draw_quality, panels, short)))
     return section
 
 

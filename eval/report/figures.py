@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import count, cycle, product
+from os.path import commonprefix
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -19,8 +20,31 @@ from eval.report.pictures import Picture, PictureRow
 COUNTERS = {"step", "samples", "epoch", "seconds", "time", "ms"}
 MAX_CURVES = 8
 LOG_FROM = 20  # a ratio of the largest to the smallest from which an axis is logarithmic
+LONGEST = 24  # characters of a run's name in a plot
 NARROW_WIDTH = 3.4  # inches: letters of 8 points are 11 pixels high where a phone shows it 350 wide
+LINE, LETTER = 0.14, 0.08  # inches that a line of 8 points, and a wide letter of it, take
 NARROW_DPI = 180  # a phone has two or three dots in a pixel
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Each name as a plot shows it: of those of more than `LONGEST` characters the part where they begin to
+    differ, and where that is another's already, with a number."""
+    long = [name for name in names if len(name) > LONGEST]
+    begin = max(0, len(commonprefix(long)) - LONGEST // 3) if len(long) > 1 else 0
+    short = {name: name for name in names if name not in long}
+    for name in long:
+        cut = "…" * (begin > 0) + name[begin : begin + LONGEST] + "…" * (begin + LONGEST < len(name))
+        shown, numbers = cut, count(2)
+        while shown in short.values():
+            shown = f"{cut} ({next(numbers)})"
+        short[name] = shown
+    return short
+
+
+def in_full(short: Mapping[str, str], drawn: Iterable[str]) -> str:
+    """For the caption of a plot: what the shortened ones of these names stand for."""
+    cut = [f"{short[name]} is {name}" for name in dict.fromkeys(drawn) if short[name] != name]
+    return f". {'; '.join(cut)}" if cut else ""
 
 
 def plotted(path: Path, caption: str, draw: Callable[[bool], Figure]) -> PictureRow:
@@ -67,8 +91,7 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow
             Line2D([], [], color=colour, label=label)
             for colour, label in zip(cycle(COLOURS), logs, strict=False)
         ]
-        ncols = 1 if narrow else 4
-        figure.legend(handles=marks, loc="outside lower center", ncols=ncols, fontsize=8, frameon=False)
+        _legend(figure, marks, narrow)
     return figure
 
 
@@ -78,8 +101,9 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
     lacks, or has none of, is left out."""
     reference = rows[baseline][1]
     quantities = [name for name, value in reference.items() if value]
-    names = [fill(label, 18) if narrow else label for label, _ in rows]
-    size = 9 / min(2, len(quantities)), 0.5 + (0.36 if narrow else 0.24) * len(rows)
+    names = [fill(label, 18 if narrow else 36) for label, _ in rows]
+    lines = 1 + max(name.count("\n") for name in names)
+    size = 9 / min(2, len(quantities)), 0.5 + (0.1 + LINE * lines) * len(rows)
     figure, panels = grid(len(quantities), 2, size, narrow, margin=0.3, sharey=True)
     places = range(len(rows))
     for axes, name in zip(panels, quantities, strict=True):
@@ -117,29 +141,42 @@ class Panel:
     floors: Mapping[str, float]
 
 
-def draw_quality(panels: Sequence[Panel], narrow: bool) -> Figure:
-    """A panel for each protocol, whose axes are its own: nothing is to be read across panels."""
+def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool) -> Figure:
+    """A panel for each protocol, whose axes are its own: nothing is to be read across panels. A label, whose
+    name in the legend is in `short`, looks alike in all of them."""
     figure, places = grid(len(panels), 2, (4.9, 2.9), narrow)
-    loc, anchor = ("upper center", (0.5, -0.35)) if narrow else ("upper left", (1.0, 1.0))
-    ncols = 2 if narrow else 1
+    labels = dict.fromkeys(label for panel in panels for label, _, _ in panel.points)
+    marks = {
+        label: Line2D([], [], color=colour, marker=marker, linestyle="", label=short[label])
+        for label, (marker, colour) in zip(labels, cycle(product("os^Dv", COLOURS)), strict=False)
+    }
     for axes, panel in zip(places, panels, strict=True):
-        for (label, cost, distance), colour in zip(panel.points, cycle(COLOURS), strict=False):
-            axes.plot([cost], [distance], "o", color=colour, markersize=6, label=label)
+        for label, cost, distance in panel.points:
+            mark = marks[label]
+            axes.plot([cost], [distance], color=mark.get_color(), marker=mark.get_marker(), markersize=6)
             if label in panel.floors:
-                floor = f"{label}, real against real"
-                axes.axhline(panel.floors[label], color=colour, linewidth=1.2, linestyle=":", label=floor)
+                axes.axhline(panel.floors[label], color=mark.get_color(), linewidth=1.2, linestyle=":")
         costs = [cost for _, cost, _ in panel.points]
         if (ratio := max(costs) / min(costs)) > 3:
             log_x(axes, ratio)
         else:
             axes.set_xlim(0, 1.2 * max(costs))
         axes.set_ylim(0, 1.15 * max(distance for _, _, distance in panel.points))
-        axes.legend(loc=loc, bbox_to_anchor=anchor, ncols=ncols, fontsize=8, frameon=False)
-        axes.set_title(fill(panel.title, 40) if narrow else panel.title, fontsize=9)
-        axes.set_xlabel(panel.cost_axis, fontsize=8)
+        axes.set_title(fill(panel.title, 40 if narrow else 60), fontsize=9)
+        axes.set_xlabel(fill(panel.cost_axis, 40 if narrow else 60), fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)
         tidy(axes)
+    _legend(figure, list(marks.values()), narrow)
     return figure
+
+
+def _legend(figure: Figure, marks: Sequence[Line2D], narrow: bool) -> None:
+    """Below all panels, with room of its own."""
+    width, height = figure.get_size_inches()
+    longest = max(len(str(mark.get_label())) for mark in marks)
+    ncols = 1 if narrow else max(1, min(len(marks), int(width / (0.6 + LETTER * longest))))
+    figure.set_size_inches(width, height + 0.15 + 1.2 * LINE * -(-len(marks) // ncols))
+    figure.legend(handles=marks, loc="outside lower center", ncols=ncols, fontsize=8, frameon=False)
 
 
 def grid(

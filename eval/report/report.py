@@ -22,7 +22,7 @@ from eval.report.comparison import (
     protocol_table,
 )
 from eval.report.cost_section import cost_section, quality_section
-from eval.report.figures import draw_curves, plotted
+from eval.report.figures import draw_curves, in_full, plotted, short_names
 from eval.report.flags import ReportFlags
 from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
@@ -137,11 +137,14 @@ def generated_clips(runs: Sequence[Run]) -> Section:
 
 def loss_curves(runs: Sequence[Run], folder: Path) -> Section:
     section = Section("Training")
+    short = short_names([run.name for run in runs])
     for stage, title in STAGES.items():
-        logs = {run.name: run.logs[stage] for run in runs if run.logs[stage]}
+        drawn = [run.name for run in runs if run.logs[stage]]
+        logs = {short[run.name]: run.logs[stage] for run in runs if run.logs[stage]}
         section.body += [not_here(run, runs, f"{stage}/metrics.jsonl") for run in runs if not run.logs[stage]]
         if logs:
             caption = f"{title}: what {'its log holds' if len(runs) == 1 else 'the logs hold'}, over steps"
+            caption += in_full(short, drawn) if len(drawn) > 1 else ""
             draw = partial(draw_curves, logs, title)
             section.body.append(plotted(folder / f"{stage}_loss.png", caption, draw))
     if len(runs) > 1:

@@ -8,13 +8,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from eval.report.comparison import compare
-from eval.report.cost_section import cost_section, quality_panels
-from eval.report.figures import draw_cost
+from eval.report.cost_section import cost_section, quality_panels, quality_section
+from eval.report.figures import LONGEST, Panel, draw_cost, draw_curves, draw_quality, short_names
 from eval.report.pictures import Picture, PictureRow
+from eval.report.published import published_groups
+from eval.report.report import loss_curves
 from eval.report.runs import read_runs
 from tests.builders.results import ROW, fvd_result
 from vidtwin_gen.records import CostResult, CostRow
 
+LONG_NAMES = [f"ucf101-10_lightning-dit-w240_muon-x0-shift2_seed{i}_guidance_4_again" for i in range(9)]
 OTHER_ROW = dataclasses.replace(ROW, tokenizer="MAGVIT-v2 (scaled)", num_tokens=300)
 
 
@@ -31,6 +34,18 @@ def overlapping(texts) -> list[tuple[str, str]]:
         for other, its_box in boxes[:i]
         if box.overlaps(its_box)
     ]
+
+
+def is_whole(figure: Figure) -> bool:
+    """Whether nothing is cut at the figure's edges, and nothing lies over a panel but what is drawn there."""
+    figure.draw_without_rendering()
+    (legend,) = figure.legends or (None,)
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + ([legend.get_window_extent()] if legend else [])
+    lies_over = any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+    width, height = figure.bbox.size
+    inside = all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    panels = [axes.get_window_extent().size / figure.dpi for axes in figure.axes]
+    return inside and not lies_over and all(w > 1 and h > 0.5 for w, h in panels)
 
 
 def tick_labels(figure: Figure) -> list[list]:
@@ -86,3 +101,49 @@ def test_real_clips_are_a_floor_of_generated_ones_alone(tmp_path):
     runs = read_runs([tmp_path / "run"])
     panels = {panel.quality_axis: panel.floors for panel in quality_panels(compare(runs), runs)}
     assert panels == {"FVD": {"run": 47.0}, "rFVD": {}}
+
+
+def test_shortened_names_are_distinct_and_short_names_stay():
+    names = ["demo", *LONG_NAMES, "a" * 60, "a" * 59 + "b", f"{'a' * LONGEST}…"]
+    short = short_names(names)
+    assert list(short_names(["demo", "real"]).values()) == ["demo", "real"] and short["demo"] == "demo"
+    assert len(set(short.values())) == len(names)
+    assert max(map(len, short.values())) <= LONGEST + len("…… (9)")
+    assert "seed1" in short_names(LONG_NAMES)[LONG_NAMES[1]]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_the_plots_whole(narrow):
+    short = short_names(LONG_NAMES)
+    points = [(name, float(i), 10.0 * i) for i, name in enumerate(LONG_NAMES, 1)]
+    axis = "GFLOPs, forward, patch structure 8×1×1, dynamics_x 16×1, dynamics_y 16×1, batch 1"
+    panels = [Panel(f"FVD, generated: F{i}", axis, "FVD", points, {}) for i in (1, 2)]
+    rows = [(f"VidTwin (this run's latents), {name}", {"tokens": 1, "FLOPs": 2}) for name in short.values()]
+    logs = {name: [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}] for name in short.values()}
+    for figure in (
+        draw_quality(panels, short, narrow),
+        draw_quality(panels[:1], short, narrow),
+        draw_cost(rows, 0, narrow),
+        draw_curves(logs, "Stage 1", narrow),
+    ):
+        assert is_whole(figure)
+        for axes in figure.axes:
+            assert not overlapping(axes.get_yticklabels())
+    colours = [[line.get_color() for line in axes.lines] for axes in draw_quality(panels, short, narrow).axes]
+    assert colours[0] == colours[1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_captions_have_the_names_in_full(tmp_path):
+    for name in LONG_NAMES[:2]:
+        fvd_result(50.0).write(tmp_path / name / "eval/fvd.json")
+        write_cost(tmp_path / name, ROW, OTHER_ROW)
+        (tmp_path / name / "vae").mkdir()
+        (tmp_path / name / "vae/metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    runs = read_runs([tmp_path / name for name in LONG_NAMES[:2]])
+    (quality, _) = plots(quality_section(compare(runs), runs, published_groups(), tmp_path))
+    (curves,) = plots(loss_curves(runs, tmp_path))
+    for plot in (quality, curves):
+        for name, shown in short_names(LONG_NAMES[:2]).items():
+            assert f"{shown} is {name}" in plot.caption
