@@ -49,7 +49,8 @@ COST_FIELDS = ("size", "clip_shape", "patch_size", "batch_size", "attention", "g
 class Measured:
     """A number of a run, as it is shown, and what it depends on besides the run.
 
-    kind: one of `KINDS`; the protocols of each are numbered for themselves.
+    kind: one of `KINDS`; the protocols of each are numbered for themselves. std: over seeds, where several
+    were measured.
     """
 
     quantity: str
@@ -57,6 +58,7 @@ class Measured:
     text: str
     kind: str
     protocol: Mapping[str, Any]
+    std: float | None = None
 
     @property
     def key(self) -> str:
@@ -208,7 +210,7 @@ def _distance(
     text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
     text += f" ± {record['std']:.1f}" if several else ""
     flag = ", rank-deficient" if record["rank_deficient"] else ""
-    yield Measured(quantity, value, f"{text}{size}{flag}", "F", protocol)
+    yield Measured(quantity, value, f"{text}{size}{flag}", "F", protocol, record.get("std"))
     if kvd is not None:
         text = f"{kvd_text(kvd, record.get('kvd_std'))}{size}"
         yield Measured(KERNEL[quantity], kvd, text, "F", protocol)

@@ -34,6 +34,10 @@ BARS = {
     "FLOPs of a training step": "training_flops",
     "memory in training": "peak_bytes",
 }
+QUALITY = (
+    "Distance against forward FLOPs of one pass; bars: standard deviation over seeds of generation, where "
+    "several were measured; dotted: real against real clips"
+)
 FURTHER = ("measured", "figure_5")  # fields that only some rows have, and that become columns
 SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
 # of a setup, besides the transformer's sizes: what differs in these is not compared
@@ -139,7 +143,7 @@ def quality_section(
         section.body.append("No run has both a distance and a cost (`eval/fvd.json`, `eval/cost.json`).")
         return section
     for panels, name, caption in (
-        (ours, "quality.png", "Distance against forward FLOPs of one pass; dotted: real against real clips"),
+        (ours, "quality.png", QUALITY),
         (theirs, "quality_published.png", "Published, UCF-101: one transformer on many tokenizers"),
     ):
         labels = [label for panel in panels for label, _, _ in panel.points]
@@ -170,8 +174,11 @@ def quality_panels(comparison: Comparison, runs: Sequence[Run]) -> list[Panel]:
                 axis = f"GFLOPs, forward, {patch}, batch {row.batch_size}"
                 floor = floors[number.key] if number.quantity == GENERATED else {}
                 panel = Panel(title, axis, number.quantity.split(",")[0], [], floor)
+                panel = panels.setdefault(place, panel)
                 point = (run.name, row.forward_flops / 1e9, number.value)
-                panels.setdefault(place, panel).points.append(point)
+                panel.points.append(point)
+                if number.std is not None:
+                    panel.spreads[point] = number.std
     return [panels[place] for place in sorted(panels)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, cycle, product
 from os.path import commonprefix
 from pathlib import Path
@@ -132,13 +132,15 @@ def draw_cost(rows: Sequence[tuple[str, Mapping[str, float]]], baseline: int, na
 @dataclass(frozen=True)
 class Panel:
     """Quality against cost under one protocol: (label, cost, distance) for each point, and of generated clips
-    by label the distance of real clips from real ones, below which nothing can be expected."""
+    by label the distance of real clips from real ones, below which nothing can be expected. spreads: the
+    standard deviation of a point's distance, where it is known."""
 
     title: str
     cost_axis: str
     quality_axis: str
     points: list[tuple[str, float, float]]
     floors: Mapping[str, float]
+    spreads: dict[tuple[str, float, float], float] = field(default_factory=dict)
 
 
 def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool) -> Figure:
@@ -151,9 +153,11 @@ def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool
         for label, (marker, colour) in zip(labels, cycle(product("os^Dv", COLOURS)), strict=False)
     }
     for axes, panel in zip(places, panels, strict=True):
-        for label, cost, distance in panel.points:
-            mark = marks[label]
-            axes.plot([cost], [distance], color=mark.get_color(), marker=mark.get_marker(), markersize=6)
+        for point in panel.points:
+            label, cost, distance = point
+            mark, spread = marks[label], panel.spreads.get(point)
+            look = {"color": mark.get_color(), "marker": mark.get_marker(), "markersize": 6, "capsize": 3}
+            axes.errorbar([cost], [distance], None if spread is None else [spread], **look)
             if label in panel.floors:
                 axes.axhline(panel.floors[label], color=mark.get_color(), linewidth=1.2, linestyle=":")
         costs = [cost for _, cost, _ in panel.points]
@@ -161,7 +165,7 @@ def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool
             log_x(axes, ratio)
         else:
             axes.set_xlim(0, 1.2 * max(costs))
-        axes.set_ylim(0, 1.15 * max(distance for _, _, distance in panel.points))
+        axes.set_ylim(0, 1.15 * max(point[2] + panel.spreads.get(point, 0) for point in panel.points))
         axes.set_title(fill(panel.title, 40 if narrow else 60), fontsize=9)
         axes.set_xlabel(fill(panel.cost_axis, 40 if narrow else 60), fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)

@@ -147,3 +147,16 @@ def test_captions_have_the_names_in_full(tmp_path):
     for plot in (quality, curves):
         for name, shown in short_names(LONG_NAMES[:2]).items():
             assert f"{shown} is {name}" in plot.caption
+
+
+def test_a_distance_over_several_seeds_has_its_spread(tmp_path):
+    for name, spread in (("several", {"std": 6.5, "num_seeds": 2}), ("one", {})):
+        fvd_result(50.0, **spread).write(tmp_path / name / "eval/fvd.json")
+        write_cost(tmp_path / name, ROW)
+    runs = read_runs([tmp_path / "several", tmp_path / "one"])
+    panels = quality_panels(compare(runs), runs)
+    (axes,) = draw_quality(panels, short_names(["several", "one"]), narrow=False).axes
+    bars = [bar.get_segments()[0] for container in axes.containers for bar in container.lines[2]]
+    assert [list(bar[:, 1]) for bar in bars] == [[43.5, 56.5]] and axes.get_ylim()[1] > 56.5
+    section = quality_section(compare(runs), runs, published_groups(), tmp_path)
+    assert "standard deviation over seeds" in plots(section)[0].caption
