@@ -125,12 +125,12 @@ def generated_clips(runs: Sequence[Run]) -> Section:
     count = max(1, of_class // len(runs))
     for class_name in classes:
         row = [
-            Picture(path, "generated" if len(runs) == 1 else run.name, first=number == 0)
+            Picture(path, "generated" if len(runs) == 1 else f"generated, {run.name}", first=number == 0)
             for run in runs
             for number, path in enumerate(clips[run.name].get(class_name, ())[:count])
         ]
         real = [path for run in runs if (path := run.real_clip(class_name))]
-        row += [Picture(path, "real", first=True) for path in real[:1]]
+        row += [Picture(path, "real video", first=True) for path in real[:1]]
         section.body.append(PictureRow(row, class_name))
     return section
 

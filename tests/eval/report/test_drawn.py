@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from eval.report.comparison import compare
@@ -12,9 +13,10 @@ from eval.report.cost_section import cost_section, quality_panels, quality_secti
 from eval.report.figures import LONGEST, Panel, draw_cost, draw_curves, draw_quality, short_names
 from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups
-from eval.report.report import loss_curves
+from eval.report.report import generated_clips, loss_curves
 from eval.report.runs import read_runs
 from tests.builders.results import ROW, fvd_result
+from vidtwin_gen.data.writing import write_gif
 from vidtwin_gen.records import CostResult, CostRow
 
 LONG_NAMES = [f"ucf101-10_lightning-dit-w240_muon-x0-shift2_seed{i}_guidance_4_again" for i in range(9)]
@@ -160,3 +162,13 @@ def test_a_distance_over_several_seeds_has_its_spread(tmp_path):
     assert [list(bar[:, 1]) for bar in bars] == [[43.5, 56.5]] and axes.get_ylim()[1] > 56.5
     section = quality_section(compare(runs), runs, published_groups(), tmp_path)
     assert "standard deviation over seeds" in plots(section)[0].caption
+
+
+def test_clips_of_a_run_called_real_are_told_from_real_ones(tmp_path):
+    clip = torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
+    for name in ("real", "demo"):
+        for path in ("generated/Ball/Ball_0000.gif", "eval/real/Ball.gif"):
+            write_gif(tmp_path / name / path, clip, fps=8)
+    section = generated_clips(read_runs([tmp_path / "real", tmp_path / "demo"]))
+    captions = [picture.caption for picture in plots(section)]
+    assert captions == ["generated, real", "generated, demo", "real video"]

@@ -68,7 +68,7 @@ def test_every_class_is_shown_before_anything_else(tmp_path: Path) -> None:
     rows = [part for part in section.body if isinstance(part, pictures.PictureRow)]
     assert [row.label for row in rows] == names
     captions = [[picture.caption for picture in row.pictures] for row in rows]
-    assert captions == [[*["generated"] * 3, "real"]] * 20
+    assert captions == [[*["generated"] * 3, "real video"]] * 20
     both = [pictures.Picture(run / "eval/recon.gif", "", 4), *(p for row in rows for p in row.pictures)]
     full, _ = pictures.embed(both)
     size = max(len(full[picture.path].address) for picture in both[1:])
