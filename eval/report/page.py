@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 
@@ -44,7 +45,7 @@ def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
         lines += [f"## {section.title}", ""]
         for part in section.body:
             if isinstance(part, str):
-                lines.append(part)
+                lines.append(_markdown_text(part))
             elif isinstance(part, Table):
                 lines += [part.caption, ""] if part.caption else []
                 lines.append(_markdown_row(part.header))
@@ -89,8 +90,15 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(markdown, cells))} |"
 
 
+def _markdown_text(text: str) -> str:
+    """A paragraph in one line, its `code` as it is and no HTML in the rest, which may be a run's name."""
+    pieces = text.split("`")
+    plain = (piece if i % 2 else html.escape(piece, quote=False) for i, piece in enumerate(pieces))
+    return " ".join("`".join(plain).split())
+
+
 def _link(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix().replace(" ", "%20")
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def _inline(text: str) -> str:

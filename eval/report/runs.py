@@ -156,8 +156,8 @@ def read_run(folder: str | Path, name: str) -> Run:
 
 
 def prefix(run: Run, runs: Sequence[Run]) -> str:
-    """What a sentence about one of several runs begins with."""
-    return f"{run.name}: " if len(runs) > 1 else ""
+    """What a sentence about one of several runs begins with; a backtick of its name would begin code."""
+    return f"{run.name.replace('`', chr(39))}: " if len(runs) > 1 else ""
 
 
 def not_here(run: Run, runs: Sequence[Run], piece: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from eval.report.cost_section import cost_section, quality_panels, quality_secti
 from eval.report.figures import LONGEST, Panel, draw_cost, draw_curves, draw_quality, short_names
 from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups
-from eval.report.report import generated_clips, loss_curves
+from eval.report.report import generated_clips, loss_curves, write_report
 from eval.report.runs import read_runs
 from tests.builders.results import ROW, fvd_result
 from vidtwin_gen.data.writing import write_gif
@@ -172,3 +174,19 @@ def test_clips_of_a_run_called_real_are_told_from_real_ones(tmp_path):
     section = generated_clips(read_runs([tmp_path / "real", tmp_path / "demo"]))
     captions = [picture.caption for picture in plots(section)]
     assert captions == ["generated, real", "generated, demo", "real video"]
+
+
+def test_markdown_has_no_html_of_a_name_and_finds_pictures_under_any(tmp_path):
+    name = "a) 50% #1 <img src=x> & `b"
+    clip = torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
+    write_gif(tmp_path / name / "eval/recon.gif", clip, fps=8)
+    write_gif(tmp_path / "other" / "eval/recon.gif", clip, fps=8)
+    text = write_report([tmp_path / name, tmp_path / "other"]).with_suffix(".md").read_text()
+    assert "<img" not in text
+    command = "`python -m pipelines generate --pipeline … --out … --format gif`"
+    missing = "Not here: a) 50% #1 &lt;img src=x&gt; &amp; 'b: generated/&lt;Class&gt;/"
+    (line,) = [line for line in text.splitlines() if line.startswith(missing)]
+    assert line.endswith(f"It is written by {command}.")
+    links = re.findall(r"!\[.*?\]\(([^)\s]+)\)", text)
+    assert len(links) == 2 and all((tmp_path / "report" / unquote(link)).is_file() for link in links)
+    assert not any(set(link) & set("()#<> ") for link in links)
