@@ -39,6 +39,13 @@ QUALITY = (
     "several were measured; dotted: real against real clips"
 )
 FURTHER = ("measured", "figure_5")  # fields that only some rows have, and that become columns
+HEADS = {  # of columns of the paper's counter
+    "figure 5 num parameters": "Figure 5's parameters",
+    "figure 5 num tokens padded": "Figure 5's tokens, last patches padded",
+    "figure 5 num tokens floored": "Figure 5's tokens, last patches left out",
+    "figure 5 macs padded": "Figure 5's multiply-adds, last patches padded",
+    "figure 5 macs floored": "Figure 5's multiply-adds, last patches left out",
+}
 SIZES = ("num_layers", "hidden_size", "num_heads", "conditioning")
 # of a setup, besides the transformer's sizes: what differs in these is not compared
 SETUP = (*SIZES, *(name for name in COST_FIELDS if name not in ("clip_shape", "patch_size")))
@@ -231,7 +238,11 @@ def _tables(rows: Sequence[ShownRow]) -> list[Table]:
             for shown, cells in zip(rows, further, strict=True)
         ]
         tables.append(
-            Table(("latents", *names), more, "the same, measured and as the paper's Figure 5 counts")
+            Table(
+                ("latents", *(HEADS.get(name, name) for name in names)),
+                more,
+                "the same, measured and as the paper's Figure 5 counts",
+            )
         )
     return tables
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from eval.report.comparison import compare
 from eval.report.cost_section import cost_section, quality_panels, quality_section
 from eval.report.figures import LONGEST, Panel, draw_cost, draw_curves, draw_quality, short_names
+from eval.report.page import Table
 from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups
 from eval.report.report import generated_clips, loss_curves, write_report
@@ -190,3 +191,13 @@ def test_markdown_has_no_html_of_a_name_and_finds_pictures_under_any(tmp_path):
     links = re.findall(r"!\[.*?\]\(([^)\s]+)\)", text)
     assert len(links) == 2 and all((tmp_path / "report" / unquote(link)).is_file() for link in links)
     assert not any(set(link) & set("()#<> ") for link in links)
+
+
+def test_columns_of_the_papers_counter_have_plain_heads(tmp_path):
+    both = {"padded": 12, "floored": 8}
+    figure_5 = {"num_parameters": 12610560, "num_tokens": both, "macs": both}
+    write_cost(tmp_path / "run", dataclasses.replace(ROW, figure_5=figure_5))
+    section = cost_section(read_runs([tmp_path / "run"]), tmp_path)
+    _, table = (part for part in section.body if isinstance(part, Table))
+    assert len(table.header) == 6 and all(head.startswith("Figure 5's ") for head in table.header[1:])
+    assert not any("macs" in head or "floored" in head for head in table.header)

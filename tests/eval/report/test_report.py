@@ -141,7 +141,8 @@ def test_cost_columns_and_results_that_only_some_runs_have_are_shown(tmp_path: P
     ).write(tmp_path / "eval/sensitivity.json")
     Image.new("RGB", (8, 8)).save(tmp_path / "eval/sensitivity_curves.png")
     text = write_report(tmp_path).with_suffix(".md").read_text()
-    assert "| measured peak (MiB) | measured seconds forward | figure 5 macs padded |" in text
+    counted = "Figure 5's multiply-adds, last patches padded"
+    assert f"| measured peak (MiB) | measured seconds forward | {counted} |" in text
     assert "| 2.0 | 0.25 | 161 |" in text and "| – | – | – |" in text
     assert "Video-LaViT (the shape of its latents; its repository)" in text
     assert "| 8 real clips against themselves | 0.5, rank-deficient |" in text
