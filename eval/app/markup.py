@@ -37,6 +37,9 @@ STYLE = """
 footer { display: none !important; }
 """
 
+# a video that begins by itself stands still for visitors who asked for little motion
+UNLESS_REDUCED = "if (matchMedia('(prefers-reduced-motion: reduce)').matches) this.pause()"
+
 
 def state(progress: Progress, unit: str = "step") -> str:
     """How far a work is."""
@@ -56,7 +59,7 @@ def said(text: str, role: str = "status") -> str:
 
 
 def gallery(clips: Sequence[Clip]) -> str:
-    """Looping side by side, each with its files and the Python that makes it."""
+    """Looping side by side, with controls, each with its files and the Python that makes it."""
     return f'<div class="clips">{"".join(map(_figure, clips))}</div>'
 
 
@@ -68,8 +71,9 @@ def _figure(clip: Clip) -> str:
         f'<a download="{name}.{suffix}" href="{url}">{suffix}</a>' for suffix, url in urls.items()
     )
     code = f"<details><summary>Python</summary><pre>{escape(clip.code)}</pre></details>" if clip.code else ""
+    video = f'src="{urls["mp4"]}" aria-label="{title}" autoplay loop muted playsinline controls'
     return (
-        f'<figure><video src="{urls["mp4"]}" aria-label="{title}" autoplay loop muted playsinline></video>'
+        f'<figure><video {video} onloadeddata="{UNLESS_REDUCED}"></video>'
         f"<figcaption>{title} · {links}</figcaption>{code}</figure>"
     )
 

@@ -73,8 +73,8 @@ def visitor(browser, address):
     """Makes pages, each of another visitor, that ask no other machine for anything and meet no error."""
     contexts, requested, errors = [], [], []
 
-    def new_page():
-        contexts.append(browser.new_context())
+    def new_page(**options):
+        contexts.append(browser.new_context(**options))
         contexts[-1].set_default_timeout(WAIT_MS)
         page = contexts[-1].new_page()
         page.on("request", lambda request: requested.append(request.url))
@@ -125,6 +125,21 @@ def test_a_generated_clip_plays_and_can_be_had(page):
     assert page.get_by_role("link", name="gif").first.get_attribute("download").endswith(".gif")
     page.get_by_text("Python").locator("visible=true").first.click()
     assert "clip_generator(0, 0, 0)" in page.locator("pre:visible").inner_text()
+
+
+def test_a_clip_can_be_paused_and_does_not_move_where_motion_is_unwanted(visitor):
+    for motion, moves in (("no-preference", True), ("reduce", False)):
+        page = visitor(reduced_motion=motion)
+        fill(page, "Number of clips", 1)
+        press(page, "Generate")
+        assert "1 clip" in state(page, "clip")
+        video = page.locator("video:visible")
+        assert video.get_attribute("controls") is not None
+        page.wait_for_function("video => video.readyState == 4", arg=video.element_handle())
+        page.wait_for_timeout(500)
+        assert video.evaluate("video => !video.paused && video.currentTime > 0") == moves
+        video.evaluate("video => video.play()")
+        assert not video.evaluate("video => video.paused")
 
 
 def test_a_run_is_stopped(page):
