@@ -91,7 +91,7 @@ def draw_curves(logs: Mapping[str, Sequence[dict[str, Any]]], title: str, narrow
             Line2D([], [], color=colour, label=label)
             for colour, label in zip(cycle(COLOURS), logs, strict=False)
         ]
-        _legend(figure, marks, narrow)
+        legend_below(figure, marks, narrow)
     return figure
 
 
@@ -170,12 +170,12 @@ def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool
         axes.set_xlabel(fill(panel.cost_axis, 40 if narrow else 60), fontsize=8)
         axes.set_ylabel(panel.quality_axis, fontsize=8)
         tidy(axes)
-    _legend(figure, list(marks.values()), narrow)
+    legend_below(figure, list(marks.values()), narrow)
     return figure
 
 
-def _legend(figure: Figure, marks: Sequence[Line2D], narrow: bool) -> None:
-    """Below all panels, with room of its own."""
+def legend_below(figure: Figure, marks: Sequence[Line2D], narrow: bool) -> None:
+    """The legend of all panels, with room of its own."""
     width, height = figure.get_size_inches()
     longest = max(len(str(mark.get_label())) for mark in marks)
     ncols = 1 if narrow else max(1, min(len(marks), int(width / (0.6 + LETTER * longest))))

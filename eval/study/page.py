@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eval.figures import COLOURS, log_x, tidy
-from eval.report.figures import grid, plotted
+from eval.report.figures import grid, legend_below, plotted
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.study.curves import (
     cell,
@@ -205,12 +205,13 @@ def draw_training(record: Mapping[str, Any], narrow: bool) -> Figure:
             axis.plot(spent, means, "o-", color=colour, label=name)
             for seed in seeds:
                 axis.plot(spent, [seed[step] for step in steps], ".", color=colour, alpha=0.5)
-    axes[0].legend()
+    legend_below(figure, axes[0].get_legend_handles_labels()[0], narrow)
     return figure
 
 
 def draw_sampling(record: Mapping[str, Any], narrow: bool) -> Figure:
-    """Quality over the FLOPs of a clip, after equal steps of training."""
+    """Quality over the FLOPs of a clip, after equal steps of training: the mean of each point's seeds, and
+    the seeds."""
     figure, axes = _panels("GFLOPs of a clip", narrow)
     study = record["study"]
     counts = sorted({study["num_inference_steps"], *study["more_inference_steps"]})
@@ -221,7 +222,9 @@ def draw_sampling(record: Mapping[str, Any], narrow: bool) -> Figure:
             known = [(x, [y for y in ys if y is not None]) for x, ys in zip(spent, seeds, strict=True)]
             means = [(x, fmean(ys)) for x, ys in known if ys]
             axis.plot(*zip(*means, strict=True), "o-", color=colour, label=name)
-    axes[0].legend()
+            each = [(x, y) for x, ys in known for y in ys]
+            axis.plot(*zip(*each, strict=True), ".", color=colour, alpha=0.5)
+    legend_below(figure, axes[0].get_legend_handles_labels()[0], narrow)
     return figure
 
 
