@@ -33,11 +33,21 @@ PLOTTED = ("accuracy", "kvd")
 
 def write_page(out: Path, record: Mapping[str, Any]) -> None:
     """`study.md`, `study.html`, and `training.png` and `sampling.png`, wide and narrow, in its folder."""
-    plots = [
-        plotted(out / "training.png", "quality over training FLOPs", partial(draw_training, record)),
-        plotted(out / "sampling.png", "quality over sampling FLOPs", partial(draw_sampling, record)),
-    ]
     study, real = record["study"], record["real"]
+    what = f"{' and '.join(MEASURES[name] for name in PLOTTED)} of {', '.join(record['rows'])} over"
+    every = "large points joined by lines are means, small ones the seeds"
+    plots = [
+        plotted(
+            out / "training.png",
+            f"{what} the TFLOPs of stage 2, at each point of its training: {every}",
+            partial(draw_training, record),
+        ),
+        plotted(
+            out / "sampling.png",
+            f"{what} the GFLOPs of sampling a clip, after equal steps of training: {every}",
+            partial(draw_sampling, record),
+        ),
+    ]
     frames = "×".join(str(study[name]) for name in ("num_frames", "height", "width"))
     about = (
         f"Clips of {frames}, {study['num_clips']} or a few more generated at each point, guidance "
@@ -121,9 +131,13 @@ def autoencoders(record: Mapping[str, Any]) -> Table:
         cells = [cell([quality.get(measure)], count) for measure, count in digits.items()]
         rows.append([name, *cells, cell([unpaired["fvd"]], 0), cell([unpaired["kvd"]], 3)])
     header = ["row", "PSNR, dB", "SSIM", "LPIPS", "rFVD", "tFVD", "FVD of reconstructions, unpaired", "KVD"]
-    study, counts = record["study"], sorted({row["num_reconstructed"] for row in record["rows"].values()})
+    study = record["study"]
+    counts = sorted({row.get("num_reconstructed", 0) for row in record["rows"].values()})
+    of = (
+        f"{' or '.join(map(str, counts))} held-out clips" if all(counts) else "held-out clips, N not recorded"
+    )
     caption = (
-        f"Of {' or '.join(map(str, counts))} held-out clips, each of another video; unpaired, of "
+        f"Of {of}, each of another video; unpaired, of "
         f"{study['num_fvd_clips'] or study['num_clips']}, from as many training clips."
     )
     return Table(header, rows, caption)
