@@ -3,6 +3,9 @@
 import argparse
 import importlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,20 @@ from eval.cost.flags import CostFlags
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import DiTConfig
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_VIDEOS = """
+import importlib, runpy, sys
+for name in ("av", "datasets", "decord", "imageio", "imageio_ffmpeg", "torchcodec"):
+    sys.modules[name] = None  # as if it were not installed
+importlib.import_module("benchmarks.gpu.speed")
+sys.argv = ["benchmarks.gpu", "speed", "--help"]
+runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_speed_needs_no_library_that_reads_videos():
+    subprocess.run([sys.executable, "-c", WITHOUT_VIDEOS], cwd=ROOT, check=True, timeout=240)
 
 
 @pytest.mark.slow
