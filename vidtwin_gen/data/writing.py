@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import imageio_ffmpeg
 import numpy as np
 import torch
 from PIL import Image
@@ -50,6 +49,8 @@ def video_writer(
         ValueError: an odd size or another suffix.
         OSError: ffmpeg stopped.
     """
+    import imageio_ffmpeg  # which GIFs and grids of clips, all that a training writes, do without
+
     height, width = size
     suffix = Path(path).suffix.lower()
     if suffix not in (".mp4", ".avi"):
