@@ -37,7 +37,7 @@ class Sizes:
         default_factory=lambda: {name: SIZES[name] for name in ("S", "B", "XL")}
     )
     training: dict[str, tuple[int, int]] = field(
-        default_factory=lambda: {"B": (64, 128), "S": (128, 256), "XL": (16, 64)}
+        default_factory=lambda: {"B": (64, 128), "XL": (16, 64), "S": (128, 256)}
     )
     beside: dict[str, tuple[int, int]] = field(
         default_factory=lambda: {"B": (32, 16), "S": (64, 16), "XL": (16, 8)}

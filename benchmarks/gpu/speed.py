@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,79 +18,101 @@ LPIPS_FRAMES = 96  # of a batch of 6 clips
 
 
 def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
-    """All rows; those that say most come first."""
+    """All rows; those that say most come first: compiled as the presets train, sampling, then the parts."""
     rows.run("matmul bf16", lambda: matrix_product(sizes, device, torch.bfloat16))
     rows.run("copy", lambda: copy_rate(sizes, device))
     ceiling = rows.rows.get("matmul bf16", {}).get("flops_per_second", math.nan)
-
-    for name, (plain, checkpointed) in sizes.training.items():
-        make = partial(make_dit, sizes.layout, sizes.dits[name])
-        for batch, options in (
-            (plain, {}),
-            (plain, {"compiled": True}),
-            (checkpointed, {"checkpointing": True}),
-            (checkpointed, {"checkpointing": True, "compiled": True}),
-            (checkpointed, {}),
-            (checkpointed, {"compiled": True}),
-        ):
-            if options.get("compiled") and not sizes.compiled:
-                continue
-            if name != "B" and batch == checkpointed and not options.get("compiled"):
-                continue
-            told = " ".join(["", *options])
-            rows.run(
-                f"DiT-{name} training, batch {batch}{told}",
-                partial(dit_training, make, batch, device, ceiling, sizes.repeats, **options),
-            )
-        if name == "B":
-            measure_autoencoder(rows, sizes, device, ceiling)
-        train, sample = sizes.beside[name]
-        for compiled in (False, True) if sizes.compiled else (False,):
-            told = " compiled" if compiled else ""
-            rows.run(
-                f"DiT-{name} beside diffusers' DiT, sampling, batch {sample}{told}",
-                partial(beside_sampling, sizes, name, sample, device, ceiling, compiled),
-            )
-            rows.run(
-                f"DiT-{name} beside diffusers' DiT, training, batch {train}{told}",
-                partial(beside_training, sizes, name, train, device, ceiling, compiled),
-            )
-    rows.run("matmul float32", lambda: matrix_product(sizes, device, torch.float32))
-
-
-def measure_autoencoder(rows: Rows, sizes: Sizes, device: torch.device, ceiling: float) -> None:
-    """The base autoencoder: encode, decode, its training step with and without its networks, and where the
-    time of a step goes."""
     flops = autoencoder_flops(sizes)
-    measure = partial(autoencoder_training, sizes, flops["training"], device, ceiling)
+    speed = Speed(rows, sizes, device, ceiling)
+    step = partial(speed.autoencoder_training, flops["training"])
+    others = [name for name in sizes.training if name != "B"]
+
+    step("whole loss compiled", whole=True, compiled=True)
+    step("whole loss compiled, its networks too", whole=True, compiled=True, networks_compiled=True)
+    speed.dit_beside("B", compiled=True)
+    speed.dit_beside("B")
     for name in ("encode", "decode"):
         rows.run(f"autoencoder {name}", partial(autoencoder_pass, name, sizes, flops[name], device, ceiling))
-    rows.run("autoencoder training, whole loss", partial(measure, whole=True))
-    rows.run("autoencoder training, L1 and KL", measure)
-    rows.run("autoencoder training, L1 and KL checkpointing", partial(measure, checkpointing=True))
-    rows.run(
-        "autoencoder training, whole loss checkpointing", partial(measure, whole=True, checkpointing=True)
-    )
-    if sizes.compiled:
-        rows.run("autoencoder training, L1 and KL compiled", partial(measure, compiled=True))
-        rows.run("autoencoder training, whole loss compiled", partial(measure, whole=True, compiled=True))
-        rows.run(
-            "autoencoder training, whole loss compiled, its networks too",
-            partial(measure, whole=True, compiled=True, networks_compiled=True),
-        )
-        rows.run(
-            "autoencoder training, whole loss compiled, LPIPS in float32",
-            partial(measure, whole=True, compiled=True, lpips_autocast=False),
-        )
-    frames = LPIPS_FRAMES if device.type == "cuda" else 1
-    for told, options in (
-        ("float32", {"in_bf16": False}),
-        ("autocast", {}),
-        ("autocast channels_last", {"channels_last": True}),
-        ("autocast compiled", {"compiled": True}),
-    ):
-        if options.get("compiled") and not sizes.compiled:
-            continue
-        rows.run(f"LPIPS forward and backward {told}", partial(lpips_pass, sizes, frames, device, **options))
-    rows.run("autoencoder training, L1 and KL: kernels", partial(measure, kernels=True))
-    rows.run("autoencoder training, whole loss: kernels", partial(measure, whole=True, kernels=True))
+    for name in others:
+        speed.dit_training(name, compiled=True)
+        speed.dit_beside(name, compiled=True)
+    speed.lpips()
+    step("L1 and KL compiled", compiled=True)
+    step("whole loss compiled, LPIPS in float32", whole=True, compiled=True, lpips_autocast=False)
+    speed.dit_training("B", compiled=True)
+
+    step("whole loss", whole=True)
+    step("L1 and KL")
+    for name in ("B", *others):
+        speed.dit_training(name)
+    for name in others:
+        speed.dit_beside(name)
+    step("L1 and KL checkpointing", checkpointing=True)
+    step("whole loss checkpointing", whole=True, checkpointing=True)
+    rows.run("matmul float32", lambda: matrix_product(sizes, device, torch.float32))
+    step("L1 and KL: kernels", kernels=True)
+    step("whole loss: kernels", whole=True, kernels=True)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Rows of what has several; those with compiled blocks only where `sizes` asks for them.
+
+    Args:
+        ceiling: FLOP/s of a large matrix product.
+    """
+
+    rows: Rows
+    sizes: Sizes
+    device: torch.device
+    ceiling: float
+
+    def autoencoder_training(self, flops: int, told: str, **options: bool) -> None:
+        """A row of the base autoencoder's training step, which has these FLOPs."""
+        if self.sizes.compiled or not options.get("compiled"):
+            measure = partial(autoencoder_training, self.sizes, flops, self.device, self.ceiling, **options)
+            self.rows.run(f"autoencoder training, {told}", measure)
+
+    def dit_training(self, name: str, *, compiled: bool = False) -> None:
+        """Training steps of a DiT. Where blocks are not compiled, checkpointing and the larger batch are of B
+        alone."""
+        if compiled and not self.sizes.compiled:
+            return
+        plain, checkpointed = self.sizes.training[name]
+        make = partial(make_dit, self.sizes.layout, self.sizes.dits[name])
+        for batch, checkpointing in ((plain, False), (checkpointed, True), (checkpointed, False)):
+            if not compiled and name != "B" and batch == checkpointed:
+                continue
+            told = " checkpointing" * checkpointing + " compiled" * compiled
+            options = {"checkpointing": checkpointing, "compiled": compiled}
+            self.rows.run(
+                f"DiT-{name} training, batch {batch}{told}",
+                partial(dit_training, make, batch, self.device, self.ceiling, self.sizes.repeats, **options),
+            )
+
+    def dit_beside(self, name: str, *, compiled: bool = False) -> None:
+        """Sampling and training of a DiT in turns with diffusers'."""
+        if compiled and not self.sizes.compiled:
+            return
+        train, sample = self.sizes.beside[name]
+        for told, batch, measure in (
+            ("sampling", sample, beside_sampling),
+            ("training", train, beside_training),
+        ):
+            self.rows.run(
+                f"DiT-{name} beside diffusers' DiT, {told}, batch {batch}{' compiled' * compiled}",
+                partial(measure, self.sizes, name, batch, self.device, self.ceiling, compiled),
+            )
+
+    def lpips(self) -> None:
+        """The perceptual term alone."""
+        frames = LPIPS_FRAMES if self.device.type == "cuda" else 1
+        for told, options in (
+            ("float32", {"in_bf16": False}),
+            ("autocast", {}),
+            ("autocast channels_last", {"channels_last": True}),
+            ("autocast compiled", {"compiled": True}),
+        ):
+            if self.sizes.compiled or not options.get("compiled"):
+                measure = partial(lpips_pass, self.sizes, frames, self.device, **options)
+                self.rows.run(f"LPIPS forward and backward {told}", measure)

@@ -1,6 +1,7 @@
 """benchmarks/gpu as far as it can be rehearsed without a GPU."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -15,6 +16,8 @@ from benchmarks.gpu import smoke
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.commands import CommandError, run_command
 from benchmarks.gpu.rows import Rows
+from benchmarks.gpu.sizes import TINY, Sizes
+from benchmarks.gpu.speed import measure_speed
 from eval.cost.flags import CostFlags
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.config import parse_config
@@ -48,6 +51,32 @@ def test_speed_is_measured_row_by_row(tmp_path, monkeypatch):
     before = (tmp_path / "speed.json").stat().st_mtime_ns, rows
     main(arguments)  # nothing is left to measure
     assert json.loads((tmp_path / "speed.json").read_text())["rows"] == before[1]
+
+
+def test_what_was_never_measured_comes_first(tmp_path):
+    """Of a card's rows; profiles, and what is not compiled or computes twice, come last."""
+    rows = Rows(tmp_path / "speed.json", torch.device("cpu"), seconds=-1)
+    measure_speed(rows, dataclasses.replace(Sizes(), autoencoder=TINY.autoencoder), rows.device)
+    whole = "autoencoder training, whole loss compiled"
+    assert rows.left_out[:4] == ["matmul bf16", "copy", whole, f"{whole}, its networks too"]
+    found = iter(rows.left_out[4:])
+    for told in (
+        "DiT-B beside diffusers' DiT, sampling, batch 16 compiled",
+        "DiT-B beside diffusers' DiT, training, batch 32 compiled",
+        "DiT-B beside diffusers' DiT, sampling, batch 16",
+        "autoencoder encode",
+        "autoencoder decode",
+        "DiT-XL training, batch 16 compiled",
+        "DiT-S training, batch 128 compiled",
+        "LPIPS forward and backward autocast compiled",
+        "DiT-B training, batch 64 compiled",
+        "autoencoder training, whole loss",
+        "DiT-B training, batch 64",
+        "autoencoder training, L1 and KL checkpointing",
+        "autoencoder training, whole loss: kernels",
+    ):
+        assert told in found, told  # behind the one before
+    assert len(set(rows.left_out)) == len(rows.left_out) == 45
 
 
 def test_an_error_is_a_row_and_is_tried_again(tmp_path):
