@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
 
 TOLD_LINES = 6  # of a log, where a command failed
 
@@ -21,19 +26,39 @@ class CommandError(RuntimeError):
 def run_command(
     program: str, arguments: Sequence[object], log: Path, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """`python -m program arguments`; what it printed is appended to `log`.
+    """`python -m program arguments`; what it printed is appended to `log`. Signals go on to it, once each, as
+    its session is its own: a training saves a checkpoint before it ends.
 
     Raises:
         CommandError: it failed.
+        SystemExit: a signal came; the command has ended.
     """
     words = [str(argument) for argument in arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with open(log, "a", encoding="utf-8") as file:
-        command = [sys.executable, "-m", program, *words]
-        code = subprocess.run(
-            command, stdout=file, stderr=file, env={**os.environ, **(environment or {})}, check=False
-        ).returncode
+        child = subprocess.Popen(
+            [sys.executable, "-m", program, *words],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
+        )
+        came = 0
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            nonlocal came
+            came = number
+            child.send_signal(number)
+
+        with handled_by(pass_on):
+            code = child.wait()
+    if came:
+        print(
+            f"{program} was ended by {signal.Signals(came).name}; the same command goes on", file=sys.stderr
+        )
+        sys.exit(status_of(came))
     if code:
         told = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD_LINES:])
         raise CommandError(f"{program} ended with status {code}: {told[-350:]}")

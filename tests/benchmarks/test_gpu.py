@@ -4,8 +4,11 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,49 @@ def test_no_row_is_begun_after_the_end(tmp_path):
 def test_a_failed_command_tells_its_last_lines(tmp_path):
     with pytest.raises(CommandError, match="json.tool ended with status"):
         run_command("json.tool", [tmp_path / "absent.json"], tmp_path / "log")
+
+
+STAND_IN = """if True:  # of a training: takes a while to end
+    import time
+    from vidtwin_gen.training.stopping import StopSignal, handled_by
+    stop = StopSignal()
+    with handled_by(stop):
+        print("trains", flush=True)
+        while not stop.number:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        print("saved", flush=True)
+        raise SystemExit(128 + stop.number)"""
+PART = """if True:
+    import sys, torch
+    from pathlib import Path
+    from benchmarks.gpu.commands import run_command
+    from benchmarks.gpu.rows import Rows
+    folder = Path(sys.argv[1])
+    rows = Rows(folder / "part.json", torch.device("cpu"), 600)
+    rows.run("first", dict)
+    rows.run("training", lambda: run_command("train_stand_in", [], folder / "log"))
+    rows.run("next", dict)"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_part_that_is_stopped_waits_for_its_training(name, tmp_path):
+    """To the whole group, as a terminal does: the training gets the signal once."""
+    (tmp_path / "train_stand_in.py").write_text(STAND_IN)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    log, number = tmp_path / "log", getattr(signal, name)
+    with subprocess.Popen(
+        [sys.executable, "-c", PART, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+    ) as part:
+        while not (log.exists() and "trains" in log.read_text()):
+            assert part.poll() is None
+            time.sleep(0.01)
+        os.killpg(part.pid, number)
+        assert part.wait(60) == 128 + number
+    assert log.read_text().splitlines() == ["trains", "saved"]
+    assert list(json.loads((tmp_path / "part.json").read_text())["rows"]) == ["first"]
 
 
 def test_what_it_needs_is_named(tmp_path, capsys):
