@@ -36,7 +36,8 @@ def run_command(
     words = [str(argument) for argument in arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with open(log, "a", encoding="utf-8") as file:
+    with open(log, "ab") as file:
+        begin = file.tell()  # of what it prints: several rows may share a log
         child = subprocess.Popen(
             [sys.executable, "-m", program, *words],
             stdout=file,
@@ -60,7 +61,8 @@ def run_command(
         )
         sys.exit(status_of(came))
     if code:
-        told = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD_LINES:])
+        printed = log.read_bytes()[begin:].decode(errors="replace")
+        told = " | ".join(printed.splitlines()[-TOLD_LINES:])
         raise CommandError(f"{program} ended with status {code}: {told[-350:]}")
     return {
         "command": shlex.join(["python", "-m", program, *words]),

@@ -136,8 +136,13 @@ def test_no_row_is_begun_after_the_end(tmp_path):
 
 
 def test_a_failed_command_tells_its_last_lines(tmp_path):
+    log = tmp_path / "log"
     with pytest.raises(CommandError, match="json.tool ended with status"):
-        run_command("json.tool", [tmp_path / "absent.json"], tmp_path / "log")
+        run_command("json.tool", [tmp_path / "absent.json"], log)
+    with pytest.raises(CommandError) as failed:
+        run_command("no_such_command", [], log)  # it shares the log of the command before
+    assert "No module named no_such_command" in str(failed.value)
+    assert "json.tool" in log.read_text() and "json.tool" not in str(failed.value)
 
 
 STAND_IN = """if True:  # of a training: takes a while to end
