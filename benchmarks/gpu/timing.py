@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from benchmarks.gpu.sizes import Sizes
 from eval.cost.timing import spread, square_product
@@ -81,13 +82,19 @@ def kernel_times(step: Step, device: torch.device, most: int = 14) -> dict[str, 
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    events = [event for event in profile.key_averages() if event.self_device_time_total]
+    return kernel_table(profile.key_averages(), most)
+
+
+def kernel_table(averages: Sequence[FunctionEventAvg], most: int) -> dict[str, Any]:
+    """Of a profile's events by name: the `most` kernels and operations that take longest on the device, and
+    all its milliseconds. An annotation, such as that of an optimizer's step, spans kernels and is none."""
+    events = [event for event in averages if event.self_device_time_total and not event.is_user_annotation]
     events.sort(key=lambda event: -event.self_device_time_total)
     kernels = [event for event in events if event.device_type.name == "CUDA"]
     operations = [event for event in events if event.device_type.name != "CUDA"]
     told = {
         name: [
-            {"name": event.key[:90], "ms": event.self_device_time_total / 1000, "calls": event.count}
+            {"name": str(event.key)[:90], "ms": event.self_device_time_total / 1000, "calls": event.count}
             for event in of_kind[:most]
         ]
         for name, of_kind in (("kernels", kernels), ("operations", operations))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd.profiler_util import DeviceType, FunctionEvent, FunctionEventAvg
 
 from autoencoder.training_config import VAEConfig
 from benchmarks.gpu import smoke
@@ -21,6 +22,7 @@ from benchmarks.gpu.commands import CommandError, run_command
 from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.sizes import TINY, Sizes
 from benchmarks.gpu.speed import measure_speed
+from benchmarks.gpu.timing import kernel_table
 from eval.cost.flags import CostFlags
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.config import parse_config
@@ -143,6 +145,17 @@ def test_a_failed_command_tells_its_last_lines(tmp_path):
         run_command("no_such_command", [], log)  # it shares the log of the command before
     assert "No module named no_such_command" in str(failed.value)
     assert "json.tool" in log.read_text() and "json.tool" not in str(failed.value)
+
+
+def test_the_milliseconds_of_kernels_are_counted_once():
+    """An optimizer's annotation lies over the kernels of its step, as an event of the device."""
+
+    def average(name, annotation):
+        kinds = {"device_type": DeviceType.CUDA, "use_device": "cuda", "is_user_annotation": annotation}
+        return FunctionEventAvg().add(FunctionEvent(0, name, 0, 0, 2400, **kinds))
+
+    found = kernel_table([average("adam", False), average("Optimizer.step#AdamW.step", True)], 14)
+    assert [kernel["name"] for kernel in found["kernels"]] == ["adam"] and found["all_ms"] == 2.4
 
 
 STAND_IN = """if True:  # of a training: takes a while to end
