@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ LONGEST_REASON = 400  # characters of an error that a row keeps
 
 class Rows:
     """Rows by name in a JSON file, beside the machine's description. A row that stands is not measured
-    again, one that failed is; none is begun after `seconds` from now, so that a part ends in time.
+    again, one that failed is; none is begun after `seconds` from now, so that a part ends in time. Each has
+    the versions and the commit that made it; the machine is the last one's.
 
     Args:
         settings: what all rows depend on besides, as JSON.
@@ -45,6 +48,7 @@ class Rows:
             if changed := changed_flags(before, now):
                 raise ValueError(f"{path} has rows of another run ({changed}): name another --out")
         self.record |= {"machine": here, "settings": dict(settings or {})}
+        self.made_by = {name: here[name] for name in ("torch", "triton") if name in here} | commit()
         self.left_out: list[str] = []
 
     @property
@@ -63,7 +67,7 @@ class Rows:
             row = dict(measure())
         except Exception as error:  # the rows after it are still to be had
             row = {"error": f"{type(error).__name__}: {error}"[:LONGEST_REASON]}
-        row["took_seconds"] = round(time.monotonic() - start, 1)
+        row |= {"took_seconds": round(time.monotonic() - start, 1), **self.made_by}
         self.rows[name] = row
         self.write()
         print(f"{name}: {json.dumps(row)}", flush=True)
@@ -81,3 +85,17 @@ class Rows:
         print(f"wrote {self.path}: {len(self.rows)} rows, {len(failed)} failed {failed}")
         if self.left_out:
             print(f"no time was left for {self.left_out}: the same command goes on with them")
+
+
+def commit() -> dict[str, str]:
+    """Of this code, with `-dirty` where tracked files have changed since; empty outside of a checkout."""
+    if not which("git"):
+        return {}
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {} if told.returncode else {"commit": told.stdout.strip()}

@@ -111,6 +111,23 @@ def test_rows_of_a_rehearsal_or_of_another_device_do_not_count(tmp_path):
         Rows(path, device, 60, {"tiny": True})
 
 
+def test_a_row_says_which_versions_and_which_commit_made_it(tmp_path):
+    path, device = tmp_path / "part.json", torch.device("cpu")
+    Rows(path, device, 60).run("first", lambda: {"value": 1})
+    record = json.loads(path.read_text())
+    assert record["rows"]["first"]["torch"] == record["machine"]["torch"]
+    if (ROOT / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+        assert head.startswith(record["rows"]["first"]["commit"].removesuffix("-dirty"))
+    record["rows"]["first"] |= {"torch": "2.9.0", "commit": "0123456"}
+    path.write_text(json.dumps(record))
+    again = Rows(path, device, 60)
+    again.run("second", lambda: {"value": 2})
+    rows = json.loads(path.read_text())["rows"]
+    assert (rows["first"]["torch"], rows["first"]["commit"]) == ("2.9.0", "0123456")
+    assert rows["second"]["torch"] == record["machine"]["torch"]
+
+
 def test_the_commands_of_the_smoke_test_take_their_flags(tmp_path, monkeypatch):
     """Those, too, that a rehearsal leaves out."""
     given = []
