@@ -84,26 +84,52 @@ def autoencoder_training(
     lpips_autocast: bool = True,
     kernels: bool = False,
 ) -> dict[str, Any]:
-    """A step of stage 1 in bf16 as train_vae makes it, with L1 and KL, or with LPIPS and GAN as well (LPIPS'
-    weights are random, which costs the same). `networks_compiled`: these two as well, as train_vae does not
-    yet. `mfu` counts the autoencoder's FLOPs alone; `flops_of_all` are
-    those of the whole step, the networks and what is computed again included."""
+    """`training_step` with L1 and KL, or with LPIPS and GAN as well (LPIPS' weights are random, which costs
+    the same). `networks_compiled`: these two as well, as train_vae does not yet. `mfu` counts the
+    autoencoder's FLOPs alone; `flops_of_all` also those of the networks and what is computed again."""
     torch._dynamo.reset()
     model = make_autoencoder(sizes, device).train()
     if checkpointing:
         model.enable_gradient_checkpointing()
     if compiled:
         compile_blocks(model)
-    clips = random_clips(model, sizes.clips, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
     discriminator = PatchDiscriminator().to(device) if whole else None
-    discriminator_optimizer = (
-        torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
-    )
     if networks_compiled and lpips is not None and discriminator is not None:
         lpips.compile()
         discriminator.compile()
+    step = training_step(
+        model, random_clips(model, sizes.clips, device), lpips, discriminator, lpips_autocast
+    )
+    if kernels:
+        return kernel_times(step, device)
+    row: dict[str, Any] = {"batch_size": sizes.clips}
+    row |= measured(step, sizes.repeats, device, flops=flops, ceiling=ceiling)
+    if not compiled:
+        row["flops_of_all"] = count_flops(step)
+        row["of_matmul_rate"] = row["flops_of_all"] / row["seconds"]["median"] / ceiling
+    if not compiled and not whole:
+        row["predicted_peak_bytes"] = predicted_autoencoder_peak(sizes, device, checkpointing)
+        if device.type == "cuda":
+            row["predicted_over_measured"] = row["predicted_peak_bytes"] / row["peak_memory_bytes"]
+    return row
+
+
+def training_step(
+    model: AutoencoderVidTwin,
+    clips: torch.Tensor,
+    lpips: LPIPS | None,
+    discriminator: PatchDiscriminator | None,
+    lpips_autocast: bool = True,
+) -> Step:
+    """A step of stage 1 in bf16 with the losses of train_vae's. That one is not called, because its module
+    imports what reads videos; it also clips gradients, waits in each optimizer for whether they are finite,
+    and has the EMA and the log to do."""
+    device = clips.device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    discriminator_optimizer = (
+        torch.optim.AdamW(discriminator.parameters(), lr=1e-4, fused=True) if discriminator else None
+    )
 
     def step() -> None:
         with autocast(device):
@@ -117,7 +143,7 @@ def autoencoder_training(
                 1e-3,
                 lpips=lpips,
                 lpips_weight=0.05,
-                one_backward=whole,
+                one_backward=discriminator is not None,
             )
         loss = losses["loss"]
         if discriminator is not None and discriminator_optimizer is not None:
@@ -135,18 +161,7 @@ def autoencoder_training(
         loss.backward()
         optimizer.step()
 
-    if kernels:
-        return kernel_times(step, device)
-    row: dict[str, Any] = {"batch_size": sizes.clips}
-    row |= measured(step, sizes.repeats, device, flops=flops, ceiling=ceiling)
-    if not compiled:
-        row["flops_of_all"] = count_flops(step)
-        row["of_matmul_rate"] = row["flops_of_all"] / row["seconds"]["median"] / ceiling
-    if not compiled and not whole:
-        row["predicted_peak_bytes"] = predicted_autoencoder_peak(sizes, device, checkpointing)
-        if device.type == "cuda":
-            row["predicted_over_measured"] = row["predicted_peak_bytes"] / row["peak_memory_bytes"]
-    return row
+    return step
 
 
 def predicted_autoencoder_peak(sizes: Sizes, device: torch.device, checkpointing: bool) -> int:
