@@ -18,6 +18,7 @@ from benchmarks.gpu.timing import (
     Step,
     autocast,
     compile_blocks,
+    counting_what_is_compiled,
     kernel_times,
     measured,
     onto,
@@ -71,6 +72,7 @@ def autoencoder_pass(
     return row | {"batch_size": sizes.clips, "frames_per_second": frames / row["seconds"]["median"]}
 
 
+@counting_what_is_compiled
 def autoencoder_training(
     sizes: Sizes,
     flops: int,
@@ -86,28 +88,26 @@ def autoencoder_training(
 ) -> dict[str, Any]:
     """`training_step` with L1 and KL, or with LPIPS and GAN as well (LPIPS' weights are random, which costs
     the same). `networks_compiled`: these two as well, as train_vae does not yet. `mfu` counts the
-    autoencoder's FLOPs alone; `flops_of_all` also those of the networks and what is computed again."""
-    torch._dynamo.reset()
+    autoencoder's FLOPs alone; `flops_of_all` also those of the networks and what is computed again, counted
+    before anything is compiled."""
     model = make_autoencoder(sizes, device).train()
     if checkpointing:
         model.enable_gradient_checkpointing()
-    if compiled:
-        compile_blocks(model)
     lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
     discriminator = PatchDiscriminator().to(device) if whole else None
-    if networks_compiled and lpips is not None and discriminator is not None:
-        lpips.compile()
-        discriminator.compile()
     step = training_step(
         model, random_clips(model, sizes.clips, device), lpips, discriminator, lpips_autocast
     )
     if kernels:
         return kernel_times(step, device)
-    row: dict[str, Any] = {"batch_size": sizes.clips}
+    row: dict[str, Any] = {"batch_size": sizes.clips, "flops_of_all": count_flops(step)}
+    if compiled:
+        compile_blocks(model)
+    if networks_compiled and lpips is not None and discriminator is not None:
+        lpips.compile()
+        discriminator.compile()
     row |= measured(step, sizes.repeats, device, flops=flops, ceiling=ceiling)
-    if not compiled:
-        row["flops_of_all"] = count_flops(step)
-        row["of_matmul_rate"] = row["flops_of_all"] / row["seconds"]["median"] / ceiling
+    row["of_matmul_rate"] = row["flops_of_all"] / row["seconds"]["median"] / ceiling
     if not compiled and not whole:
         row["predicted_peak_bytes"] = predicted_autoencoder_peak(sizes, device, checkpointing)
         if device.type == "cuda":
@@ -184,6 +184,7 @@ class Reconstruction(nn.Module):
         return self.model(sample, sample_posterior=True, return_dict=False)[0]
 
 
+@counting_what_is_compiled
 def lpips_pass(
     sizes: Sizes,
     frames: int,
@@ -195,7 +196,6 @@ def lpips_pass(
 ) -> dict[str, Any]:
     """The perceptual term alone on the frames of a batch: its forward and backward pass, as train_vae has it
     on a GPU, the original's half without a graph."""
-    torch._dynamo.reset()
     network = LPIPS().to(device).eval().requires_grad_(False)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

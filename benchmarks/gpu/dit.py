@@ -12,7 +12,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.gpu.sizes import Sizes
-from benchmarks.gpu.timing import Autocast, Step, autocast, compile_blocks, measured, onto, timed
+from benchmarks.gpu.timing import (
+    Autocast,
+    Step,
+    autocast,
+    compile_blocks,
+    counting_what_is_compiled,
+    measured,
+    onto,
+    timed,
+)
 from benchmarks.transformer_speed import reference_dit
 from eval.cost.dit import Prediction, count_step
 from eval.cost.measured_step import fill_zeros
@@ -95,6 +104,7 @@ def sampling_step(model: nn.Module, latents: torch.Tensor) -> Step:
     return step
 
 
+@counting_what_is_compiled
 def dit_training(
     make: Callable[[], LatentTransformer],
     batch: int,
@@ -106,7 +116,6 @@ def dit_training(
     compiled: bool = False,
 ) -> dict[str, Any]:
     """A training step; its FLOPs are the model's, without what checkpointing computes again."""
-    torch._dynamo.reset()
     model = make().to(device)
     elements = model.layout.num_elements
     if checkpointing:
@@ -171,19 +180,19 @@ def _beside(
     }
 
 
+@counting_what_is_compiled
 def beside_training(
-    sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, compiled: bool
+    sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, *, compiled: bool
 ) -> dict[str, Any]:
-    torch._dynamo.reset()
     models, make = _two(sizes, name, batch, device)
     _, flops = dit_flops(make, (sizes.square.num_elements,), batch)
     return _beside(models, training_step, sizes.repeats // 2 + 1, device, flops, ceiling, compiled)
 
 
+@counting_what_is_compiled
 def beside_sampling(
-    sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, compiled: bool
+    sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, *, compiled: bool
 ) -> dict[str, Any]:
-    torch._dynamo.reset()
     models, make = _two(sizes, name, batch, device)
     flops, _ = dit_flops(make, (sizes.square.num_elements,), 2 * batch)
     return _beside(models, sampling_step, sizes.repeats, device, flops, ceiling, compiled)

@@ -101,7 +101,7 @@ class Speed:
         ):
             self.rows.run(
                 f"DiT-{name} beside diffusers' DiT, {told}, batch {batch}{' compiled' * compiled}",
-                partial(measure, self.sizes, name, batch, self.device, self.ceiling, compiled),
+                partial(measure, self.sizes, name, batch, self.device, self.ceiling, compiled=compiled),
             )
 
     def lpips(self) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import nn
+from torch._dynamo.convert_frame import FRAME_COMPILE_COUNTER
+from torch._dynamo.utils import counters
 from torch.autograd.profiler_util import FunctionEventAvg
 
 from benchmarks.gpu.sizes import Sizes
 from eval.cost.timing import spread, square_product
 
 Step = Callable[[], object]
+P = ParamSpec("P")
 
 
 def timed(step: Step, repeats: int, device: torch.device, warm_up: int = 3) -> list[float]:
@@ -138,3 +142,26 @@ def compile_blocks(model: Any) -> None:
     else:
         for block in model.transformer_blocks:
             block.compile()
+
+
+def counting_what_is_compiled(measure: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
+    """`measure` with nothing compiled before. A row that was to be compiled says what came of it: how many
+    frames were, of how many, how often their graphs broke, and how often one was compiled again."""
+
+    @wraps(measure)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        torch._dynamo.reset()
+        counters.clear()
+        row = measure(*args, **kwargs)
+        return row | {"compiled": compilations()} if kwargs.get("compiled") else row
+
+    return counted
+
+
+def compilations() -> dict[str, int]:
+    return {
+        "frames_ok": counters["frames"]["ok"],
+        "frames": counters["frames"]["total"],
+        "graph_breaks": counters["graph_break"].total(),
+        "recompiles": FRAME_COMPILE_COUNTER.total() - len(FRAME_COMPILE_COUNTER),
+    }

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from torch.autograd.profiler_util import DeviceType, FunctionEvent, FunctionEven
 from autoencoder.training_config import VAEConfig
 from benchmarks.gpu import smoke
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.autoencoder import autoencoder_training
 from benchmarks.gpu.commands import CommandError, run_command
+from benchmarks.gpu.dit import beside_sampling, dit_training, make_dit
 from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.sizes import TINY, Sizes
 from benchmarks.gpu.speed import measure_speed
-from benchmarks.gpu.timing import kernel_table
+from benchmarks.gpu.timing import counting_what_is_compiled, kernel_table
 from eval.cost.flags import CostFlags
 from vidtwin_gen.flags import add_flags
 from vidtwin_gen.training.config import parse_config
@@ -173,6 +176,40 @@ def test_the_milliseconds_of_kernels_are_counted_once():
 
     found = kernel_table([average("adam", False), average("Optimizer.step#AdamW.step", True)], 14)
     assert [kernel["name"] for kernel in found["kernels"]] == ["adam"] and found["all_ms"] == 2.4
+
+
+def test_a_row_says_what_was_compiled():
+    @counting_what_is_compiled
+    def measure(*, compiled):
+        def function(x):
+            torch._dynamo.graph_break()
+            return x + 1
+
+        call = torch.compile(function, backend="eager") if compiled else function
+        for dtype in (torch.float32, torch.float64):
+            call(torch.ones(2, dtype=dtype))
+        return {"value": 1}
+
+    assert measure(compiled=False) == {"value": 1}
+    for _ in range(2):  # nothing of the rows before counts
+        counts = measure(compiled=True)["compiled"]
+        assert counts.pop("graph_breaks") == 1 and counts.pop("recompiles") >= 1
+        assert counts["frames"] == counts["frames_ok"] > 1
+
+
+def test_a_compiled_row_has_its_rate_too():
+    """FLOPs are counted before: what is compiled shows none."""
+    device = torch.device("cpu")
+    make = partial(make_dit, TINY.layout, TINY.dits["B"])
+    with torch.compiler.set_stance("force_eager"):  # a CPU's compiler takes a minute
+        whole = autoencoder_training(TINY, 1, device, 1e9, whole=True, compiled=True, networks_compiled=True)
+        dit = dit_training(make, 1, device, 1e9, 1, compiled=True)
+        beside = beside_sampling(TINY, "B", 1, device, 1e9, compiled=True)
+    eager = autoencoder_training(TINY, 1, device, 1e9, whole=True)
+    assert whole["flops_of_all"] == eager["flops_of_all"] and whole["of_matmul_rate"] > 0
+    assert "compiled" not in eager
+    for row in (whole, dit, beside):
+        assert row["compiled"] == {"frames_ok": 0, "frames": 0, "graph_breaks": 0, "recompiles": 0}
 
 
 STAND_IN = """if True:  # of a training: takes a while to end
