@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from benchmarks.gpu.attention import temporal_attention
 from benchmarks.gpu.autoencoder import autoencoder_flops, autoencoder_pass, autoencoder_training, lpips_pass
 from benchmarks.gpu.dit import beside_sampling, beside_training, dit_training, make_dit
 from benchmarks.gpu.rows import Rows
@@ -37,6 +38,7 @@ def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
         speed.dit_training(name, compiled=True)
         speed.dit_beside(name, compiled=True)
     speed.lpips()
+    rows.run("attention along time, by kernel", partial(temporal_attention, sizes, device))
     step("L1 and KL compiled", compiled=True)
     step("whole loss compiled, LPIPS in float32", whole=True, compiled=True, lpips_autocast=False)
     speed.dit_training("B", compiled=True)

@@ -19,6 +19,7 @@ from torch.autograd.profiler_util import DeviceType, FunctionEvent, FunctionEven
 from autoencoder.training_config import VAEConfig
 from benchmarks.gpu import smoke
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.attention import temporal_attention
 from benchmarks.gpu.autoencoder import autoencoder_training
 from benchmarks.gpu.commands import CommandError, run_command
 from benchmarks.gpu.dit import beside_sampling, dit_training, make_dit
@@ -77,6 +78,7 @@ def test_what_was_never_measured_comes_first(tmp_path):
         "DiT-XL training, batch 16 compiled",
         "DiT-S training, batch 128 compiled",
         "LPIPS forward and backward autocast compiled",
+        "attention along time, by kernel",
         "DiT-B training, batch 64 compiled",
         "autoencoder training, whole loss",
         "DiT-B training, batch 64",
@@ -84,7 +86,7 @@ def test_what_was_never_measured_comes_first(tmp_path):
         "autoencoder training, whole loss: kernels",
     ):
         assert told in found, told  # behind the one before
-    assert len(set(rows.left_out)) == len(rows.left_out) == 45
+    assert len(set(rows.left_out)) == len(rows.left_out) == 46
 
 
 def test_an_error_is_a_row_and_is_tried_again(tmp_path):
@@ -176,6 +178,15 @@ def test_the_milliseconds_of_kernels_are_counted_once():
 
     found = kernel_table([average("adam", False), average("Optimizer.step#AdamW.step", True)], 14)
     assert [kernel["name"] for kernel in found["kernels"]] == ["adam"] and found["all_ms"] == 2.4
+
+
+def test_attention_along_time_is_measured_by_kernel():
+    """At the base model's shape; what has no kernel here says so."""
+    found = temporal_attention(dataclasses.replace(Sizes(), repeats=1), torch.device("cpu"))
+    seconds = found["seconds"]
+    assert found["num_sequences"] * found["num_heads"] == 14112 and found["length"] == 16
+    assert min(seconds[name]["median"] for name in ("torch's choice", "flash", "math")) > 0
+    assert "kernel" in seconds["cuDNN"]["error"] and "kernel" in seconds["efficient"]["error"]
 
 
 def test_a_row_says_what_was_compiled():
