@@ -144,13 +144,16 @@ class Panel:
 
 
 def draw_quality(panels: Sequence[Panel], short: Mapping[str, str], narrow: bool) -> Figure:
-    """A panel for each protocol, whose axes are its own: nothing is to be read across panels. A label, whose
-    name in the legend is in `short`, looks alike in all of them."""
+    """A panel for each protocol, whose axes are its own: nothing is to be read across panels. `short` has the
+    name in the legend of each label, in the order that gives it one look in all panels."""
     figure, places = grid(len(panels), 2, (4.9, 2.9), narrow)
-    labels = dict.fromkeys(label for panel in panels for label, _, _ in panel.points)
+    drawn = {label for panel in panels for label, _, _ in panel.points}
     marks = {
-        label: Line2D([], [], color=colour, marker=marker, linestyle="", label=short[label])
-        for label, (marker, colour) in zip(labels, cycle(product("os^Dv", COLOURS)), strict=False)
+        label: Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
+        for (label, name), (marker, colour) in zip(
+            short.items(), cycle(product("os^Dv", COLOURS)), strict=False
+        )
+        if label in drawn
     }
     for axes, panel in zip(places, panels, strict=True):
         for point in panel.points:
