@@ -16,6 +16,7 @@ from vidtwin_gen.files import read_json
 
 INSTALL = "pip install 'gradio>=6.28,<7'"
 MOST_UPLOADED = "100mb"
+MOST_KNOWN = 200  # visitors of whom gradio remembers what it showed them last
 WANTED = "name with --pipeline the folder of a saved pipeline"
 
 
@@ -47,6 +48,7 @@ def run(flags: AppFlags) -> None:
             server_port=flags.port,
             share=flags.share,
             max_file_size=MOST_UPLOADED,
+            state_session_capacity=MOST_KNOWN,
             prevent_thread_lock=True,
             ssr_mode=False,
             quiet=True,

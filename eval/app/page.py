@@ -29,6 +29,8 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 VISITORS = 8  # whose work waits for its turn
 Fields = Sequence[gr.components.Component]
 Answer = Iterator[tuple[Any, Any]]  # what is said, and what is shown
+# Not gr.skip(), after which gradio keeps each gallery of a visitor in a block of its own, for ever.
+NOTHING = ""
 
 
 def make_page(studio: Studio) -> gr.Blocks:
@@ -182,14 +184,14 @@ def when_clicked(
         try:
             for answer in work(*values):
                 if clicks:
-                    yield markup.said("stopped"), gr.skip()
+                    yield markup.said("stopped"), NOTHING
                     return
                 yield answer
         except ValueError as error:
-            yield markup.said(str(error), "alert"), gr.skip()
+            yield markup.said(str(error), "alert"), NOTHING
         except Exception:
             traceback.print_exc()  # for whoever runs the studio
-            yield markup.said("this failed, and not by your doing; try other values", "alert"), gr.skip()
+            yield markup.said("this failed, and not by your doing; try other values", "alert"), NOTHING
 
     button.click(answers, [stop, *inputs], outputs, concurrency_limit=VISITORS, **HIDDEN)
 
@@ -197,11 +199,11 @@ def when_clicked(
 def answer(job: Job[Shown]) -> Answer:
     """A job's steps, and its clips in the end."""
     start = time.monotonic()
-    yield markup.state((0, 1)), gr.skip()  # reading a video comes before the first step
+    yield markup.state((0, 1)), NOTHING  # reading a video comes before the first step
     with closing(job):
         while True:
             try:
-                yield markup.state(next(job)), gr.skip()
+                yield markup.state(next(job)), NOTHING
             except StopIteration as end:
                 clips, text = end.value
                 break

@@ -210,3 +210,35 @@ def test_the_command_refuses_in_one_line(capsys, monkeypatch, tmp_path):
     assert "model_index.json" in refused("--pipeline", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "name another" in refused("--port", str(taken.getsockname()[1]))
+
+
+def test_gradio_keeps_one_gallery_of_a_visitor(studio, tmp_path, monkeypatch):
+    """A studio runs for weeks."""
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[test]'")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    import httpx
+
+    from eval.app.page import LOOK, make_page
+
+    page = make_page(studio)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, ssr_mode=False, quiet=True, **LOOK
+    )
+    try:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            config = client.get("config").json()
+            labels = {part["id"]: part["props"].get("label") for part in config["components"]}
+            generate = next(fn for fn in config["dependencies"] if "Class" in map(labels.get, fn["inputs"]))
+            call = {"fn_index": generate["id"], "session_hash": "visitor", "data": [None, NAMES[0]]}
+            call["data"] += [1, 2, 0, 1, 1, next(iter(studio.schedulers)), 0, 1]
+            kept, last = [], ""
+            for _ in range(3):
+                client.post("gradio_api/queue/join", json=call).raise_for_status()
+                with client.stream(
+                    "GET", "gradio_api/queue/data", params={"session_hash": "visitor"}
+                ) as said:
+                    last = max((line for line in said.iter_lines()), key=len)
+                kept.append(len(page.app.state_holder.session_data["visitor"].config_values))
+    finally:
+        page.close(verbose=False)
+    assert "<video" in last and len(set(kept)) == 1
