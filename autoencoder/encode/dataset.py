@@ -174,9 +174,13 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
-    of_split = [name for name in folder.files if name.startswith(f"{DATA}/{rows.split}-")]
     with told_once():
-        if others := [name for name in of_split if name not in files]:
+        if others := [
+            name
+            for name, file in folder.files.items()
+            if file["split"] == rows.split
+            and (name not in files or not _holds(file, files[name], len(rows.index), len(rows.mirrorings)))
+        ]:
             raise ValueError(
                 f"{folder.path} holds {others[0]}, of a version that divided clips otherwise: remove it, or "
                 "name another --out"
@@ -208,7 +212,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         stream = iter(loader)
 
         def encode_file(name: str) -> None:
-            _encode_file(folder, name, rows, islice(stream, len(batches[name])), bad_videos, bar)
+            _encode_file(folder, name, files[name], rows, islice(stream, len(batches[name])), bad_videos, bar)
 
         for _ in shared(missing, encode_file):
             pass
@@ -220,6 +224,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
 def _encode_file(
     folder: PartialFolder,
     name: str,
+    draws: range,
     rows: RowEncoder,
     batches: Iterable[Mapping[str, Any]],
     bad_videos: BadVideos,
@@ -232,8 +237,18 @@ def _encode_file(
         encoded += rows.encode(batch)
         skipped += batch["skipped"]
         bar.update(len(batch["index"]))
-    about = {"split": rows.split, "num_rows": len(encoded), "skipped": skipped}
+    about: dict[str, Any] = {"split": rows.split, "draws": [draws.start, draws.stop]}
+    about |= {"num_rows": len(encoded), "skipped": skipped}
     _add(folder, name, rows.table(encoded), about)
+
+
+def _holds(file: Mapping[str, Any], draws: range, num_videos: int, rows_per_draw: int) -> bool:
+    """Whether a finished file is of these draws. Those of earlier versions do not say it, but for how many
+    rows they have."""
+    if "draws" in file:
+        return list(file["draws"]) == [draws.start, draws.stop]
+    bad = {row for row, _ in file["skipped"]}
+    return file["num_rows"] == rows_per_draw * sum(draw % num_videos not in bad for draw in draws)
 
 
 def _bad_videos(

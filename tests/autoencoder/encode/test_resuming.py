@@ -50,6 +50,35 @@ def test_files_of_another_plan_are_refused(killed, videos, vae_dir, capsys):
     assert stray.exists() and not killed.exists()
 
 
+@pytest.mark.parametrize("says_draws", [True, False])
+def test_a_file_of_other_draws_is_refused_under_the_name_of_one_of_ours(
+    says_draws, killed, videos, vae_dir, capsys
+):
+    """As versions that divided clips otherwise had it, which did not say which draws."""
+    log = killed.with_name("killed.partial") / "added-0.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    if says_draws:
+        lines[0][1]["draws"][1] += 1
+    else:
+        for _, about in lines:
+            about.pop("draws")
+        lines[0][1]["num_rows"] += 1
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(SystemExit):
+        commands.main(encode_command(vae_dir, videos, killed))
+    assert f"holds {lines[0][0]}, of a version that divided clips otherwise" in capsys.readouterr().err
+
+
+def test_what_an_earlier_version_finished_goes_on(killed, videos, vae_dir, capsys):
+    log = killed.with_name("killed.partial") / "added-0.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for _, about in lines:
+        about.pop("draws")
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    commands.main(encode_command(vae_dir, videos, killed))
+    assert len(load_latents(killed)[0]["train"]) > 0
+
+
 def test_after_a_kill_the_same_command_goes_on(killed, videos, vae_dir, tmp_path, capsys):
     partial = tmp_path / "killed.partial"
     (partial / "data/train-00000-of-00002.parquet").write_text("of another command, or never put on record")
