@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import json
 import logging
 import os
@@ -114,7 +115,11 @@ def load_initial_weights(
             f"--init_from {source} holds no config.json, nor does {name}/ in it: name a saved model, a "
             "pipeline, or a checkpoint"
         )
-    saved, own = read_json(folder / "config.json", ""), json.loads(model.to_json_string())
+    # as diffusers reads it: an argument may be younger than the file
+    arguments = inspect.signature(type(model)).parameters.values()
+    defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
+    saved = json.loads(json.dumps(defaults)) | read_json(folder / "config.json", "")
+    own = json.loads(model.to_json_string())
     differences = [
         f"{key} is {saved.get(key)!r} there, {value!r} here"
         for key, value in own.items()

@@ -92,6 +92,19 @@ def test_a_run_starts_from_trained_weights(script, run, tmp_path):
         SCRIPTS[script].main(run.argv(tmp_path / "none", **SHORT, init_from=tmp_path / "nowhere"))
 
 
+def test_weights_from_before_an_argument_of_the_model_are_taken(tiny_dit_run, tmp_path):
+    """Which has its default there, as diffusers reads them."""
+    model = Path(shutil.copytree(tiny_dit_run.output_dir / "pipeline" / "transformer", tmp_path / "saved"))
+    config = json.loads((model / "config.json").read_text())
+    for name in ("block_type", "predicts_x0"):
+        config.pop(name)
+    (model / "config.json").write_text(json.dumps(config))
+    argv = tiny_dit_run.argv(tmp_path / "run", **SHORT, init_from=model)
+    SCRIPTS["train_dit"].main(argv)
+    with pytest.raises(ValueError, match="block_type is 'dit' there, 'lightning' here"):
+        SCRIPTS["train_dit"].main([*argv, "--block_type", "lightning", "--output_dir", str(tmp_path / "b")])
+
+
 def test_other_classes_of_the_weights_are_told(tiny_dit_run, tiny_latents, tmp_path, caplog):
     """Whose embeddings start from those of their numbers."""
     first, second, *names = tiny_latents.metadata["class_names"]
