@@ -240,6 +240,14 @@ def run_stages(out: Path, preset: str, own_data: str | None) -> None:
     memory = PeakMemory()
     memory.start()
     stages = demo_stages(out, preset, own_data)
+    for stage in stages:
+        words = [str(word).replace(str(out), "OUT") for word in stage.arguments]
+        before = record.setdefault("commands", {}).setdefault(stage.name, words)
+        if before != words and not all(stage.is_done for stage in stages):
+            raise ValueError(
+                f"--out {out} holds a demo of another version, whose {stage.name} is another command: finish "
+                "it with that version, or name another --out"
+            )
     for number, stage in enumerate(stages, 1):
         title = f"== stage {number} of {len(stages)}: {stage.title}"
         if stage.is_done:

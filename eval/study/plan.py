@@ -200,12 +200,16 @@ def dit_config(study: Study, row: StudyRow) -> DiTConfig:
     return parse_config(DiTConfig, PRESETS, [*dit_flags(study, row), *places])
 
 
+def vae_config(study: Study, row: StudyRow) -> VAEConfig:
+    places = ["--data", "unused", "--output_dir", "unused"]
+    return parse_config(VAEConfig, VAE_PRESETS, [*vae_flags(study, row), *places])
+
+
 def cost_of(study: Study, row: StudyRow, num_classes: int) -> RowCost:
     """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part; flags of
     the trainings that are none end the program."""
     if row.is_trained:
-        places = ["--data", "unused", "--output_dir", "unused"]
-        parse_config(VAEConfig, VAE_PRESETS, [*vae_flags(study, row), *places])
+        vae_config(study, row)
     with init_empty_weights():
         empty = build_video_autoencoder(row.config)
         layout = latent_layout(empty, *study.shape)

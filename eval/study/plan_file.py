@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from autoencoder.trainable import source_sha256
-from eval.study.plan import Study, StudyRow
+from eval.study.plan import Study, StudyRow, dit_config, vae_config
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
-from vidtwin_gen.files import file_sha256
+from vidtwin_gen.files import changed_flags, file_sha256
+from vidtwin_gen.training.config import FREE_ON_RESUME, PLACES, TrainingConfig
 from vidtwin_gen.unpack.cached import video_folder
 
 PLAN = "plan.json"
@@ -86,6 +87,34 @@ def check_sources(
                 "together: put it back as it was, or name another --out"
             )
     return {**digests, **known}
+
+
+def check_trainings(path: Path, before: Mapping[str, Any], plan: Study) -> dict[str, dict[str, Any]]:
+    """By row what decides what its trainings learn, as flags and presets have it now. Raises ValueError where
+    plan.json has it otherwise: a preset may be another one in another version."""
+    known, now = before.get("trainings", {}), dict[str, dict[str, Any]]()
+    for name, row in plan.rows.items():
+        configs = {"train_vae": vae_config(plan, row)} if row.is_trained else {}
+        now[name] = {
+            stage: _learned(config)
+            for stage, config in (*configs.items(), ("train_dit", dit_config(plan, row)))
+        }
+        for stage, values in now[name].items():
+            earlier = values | known.get(name, {}).get(stage, {})  # a flag may be younger
+            if changed := changed_flags(earlier, earlier | values):
+                raise ValueError(
+                    f"row {name}: {stage} is not what it was when {path} was written ({changed}), and rows "
+                    "would not be trained alike: go on with the version of then, or name another --out"
+                )
+    return {**known, **now}
+
+
+def _learned(config: TrainingConfig) -> dict[str, Any]:
+    left_out = FREE_ON_RESUME | PLACES | {"seed"}
+    values: dict[str, Any] = json.loads(
+        json.dumps({name: value for name, value in config.public().items() if name not in left_out})
+    )
+    return values
 
 
 def _begins(values: list[Any], beginning: list[Any]) -> bool:

@@ -27,7 +27,7 @@ from eval.study.plan import (
     read_study,
     vae_flags,
 )
-from eval.study.plan_file import PLAN, as_json, check_sources, extended, sources_of
+from eval.study.plan_file import PLAN, as_json, check_sources, check_trainings, extended, sources_of
 from eval.study.stages import do, generated, once
 from vidtwin_gen.data.synthetic import CLASSES
 from vidtwin_gen.data.ucf101 import build_index
@@ -87,6 +87,7 @@ def _planned(plan: Study, flags: StudyFlags) -> tuple[dict[str, Any], dict[str, 
     now = extended(path, before, plan, some_rows=bool(flags.rows))
     if before or not flags.dry_run:
         now["sha256"] = check_sources(path, before, plan, sources_of(plan))
+        now["trainings"] = check_trainings(path, before, plan)
     num_classes = len(_class_names(plan))
     files = {name: out / name / "cost.json" for name in plan.rows}
     # keep their cost, which another version may count otherwise

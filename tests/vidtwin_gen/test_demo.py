@@ -119,6 +119,20 @@ def test_a_few_classes_of_ones_own_have_clips_enough_for_the_fvd(
     assert words[words.index("--num_samples") + 1] == fvd_clips <= per_class * classes
 
 
+def test_a_demo_of_another_version_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Whose presets may have changed: its two seeds would be sampled differently."""
+    stages = demo.demo_stages(tmp_path, "demo", None)
+    commands = {
+        stage.name: [str(word).replace(str(tmp_path), "OUT") for word in stage.arguments] for stage in stages
+    }
+    commands["generation"][-1] = "another"
+    record = {"preset": "demo", "data": None, "stages": {}, "peak_memory_mb": 0, "commands": commands}
+    (tmp_path / "demo.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit):
+        program.main(["demo", "--out", str(tmp_path)])
+    assert "a demo of another version, whose generation is another command" in capsys.readouterr().err
+
+
 STAND_IN = """if True:  # of a training: says what it got, and ends as a training does
     import signal, sys, time
     from vidtwin_gen.training.stopping import StopSignal, handled_by, status_of

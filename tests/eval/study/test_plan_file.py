@@ -7,7 +7,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.study.plan import read_study
-from eval.study.plan_file import PLAN, as_json, check_sources, extended, sources_of
+from eval.study.plan_file import PLAN, as_json, check_sources, check_trainings, extended, sources_of
 from tests.builders.autoencoders import build_of
 from vidtwin_gen.files import write_json
 
@@ -79,6 +79,22 @@ def test_weights_a_class_and_videos_that_have_changed_are_refused(write, tmp_pat
 
     del digests["wan"]  # as if the row were new
     assert check_sources(path, before, study, sources_of(study))["wan"] == sources_of(study)["wan"]
+
+
+def test_a_preset_that_is_another_one_now_is_refused(write, tmp_path):
+    """As after an upgrade: rows that are still to be trained would be trained otherwise."""
+    path, study = tmp_path / "plan.json", read_study(write())
+    before = as_json(study)
+    before["trainings"] = check_trainings(path, before, study)
+    assert set(before["trainings"]["ours"]) == {"train_vae", "train_dit"}
+    assert set(before["trainings"]["wan"]) == {"train_dit"}
+    assert check_trainings(path, before, study) == before["trainings"]
+    younger = before["trainings"]["wan"]["train_dit"]
+    rate = younger.pop("learning_rate")  # a flag that plan.json is older than
+    assert check_trainings(path, before, study)["wan"]["train_dit"]["learning_rate"] == rate
+    younger["learning_rate"] = 2 * rate
+    with pytest.raises(ValueError, match=r"row wan: train_dit is not .*--learning_rate was .*another --out"):
+        check_trainings(path, before, study)
 
 
 def test_the_command_compares_and_a_dry_run_writes_nothing(write, tmp_path, capsys):
