@@ -26,6 +26,13 @@ from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import file_sha256
 
+SAMPLING = (
+    "scheduler",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_interval",
+    "internal_guidance_scale",
+)
 ANEW = "write both files anew, with `python -m pipelines generate` or as docs/latents.md shows"
 CODEC_NOTE = (
     "the generated clips were decoded from videos ({codec}). A lossy codec smooths detail and adds blocks, "
@@ -45,6 +52,7 @@ class GeneratedClips:
             a window is taken that its name and `window_seed` choose, at `rate` (stride, fps).
         codec: of the videos. fps: of the clips, by most of the videos; of a file by its record, where that
             says so.
+        sampling: how they were sampled but for the seed, as far as the record says so.
     """
 
     path: Path
@@ -57,6 +65,7 @@ class GeneratedClips:
     window_seed: int = 0
     codec: str = "none"
     fps: float | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.videos if self.frames is None else self.frames)
@@ -156,6 +165,9 @@ def _of_file(path: Path) -> GeneratedClips:
         record = json.loads(beside.read_text(encoding="utf-8"))
         names = dict(zip(record["class_labels"], record["class_names"], strict=True))
         seed, fps = record.get("seed"), record.get("fps")
+        sampling = {name: record[name] for name in SAMPLING if name in record}
+        if (digest := record.get("command", {}).get("pipeline")) is not None:
+            sampling["pipeline"] = digest
         reading = path
         tensors = load_file(path)
         frames, labels = tensors["frames"], tensors["labels"]
@@ -175,7 +187,7 @@ def _of_file(path: Path) -> GeneratedClips:
     _, num_frames, height, width, _ = frames.shape
     asked = [names[label] for label in labels.tolist()]
     fps = float(fps) if isinstance(fps, (int, float)) and 0 < fps < math.inf else None
-    return GeneratedClips(path, (num_frames, height, width), asked, seed, frames, fps=fps)
+    return GeneratedClips(path, (num_frames, height, width), asked, seed, frames, fps=fps, sampling=sampling)
 
 
 def _of_videos(

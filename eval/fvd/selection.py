@@ -182,8 +182,8 @@ def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str
 
 
 def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> None:
-    """Raises ValueError where files hold clips of several sizes, or the same clips twice, or too few for the
-    protocol, or are videos of another kind than it has them go through."""
+    """Raises ValueError where files hold clips of several sizes or samplings, or the same clips twice, or too
+    few for the protocol, or are videos of another kind than it has them go through."""
     first, files = generated[0], dict[str, Path]()
     for clips in generated:
         if (clips.shape, clips.codec) != (first.shape, first.codec):
@@ -191,6 +191,15 @@ def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> N
             raise ValueError(
                 f"--generated {first.path} holds clips of {one} (frames, height, width) and {clips.path} of "
                 f"{other}: seeds of one generator have one size and one codec"
+            )
+        if differences := [
+            f"{name} {value} and {clips.sampling[name]}"
+            for name, value in first.sampling.items()
+            if clips.sampling.get(name, value) != value
+        ]:
+            raise ValueError(
+                f"--generated {first.path} and {clips.path} were sampled differently "
+                f"({'; '.join(differences)}): seeds of one generator differ in nothing else"
             )
         same = files.setdefault(clips.sha256, clips.path)
         if same is not clips.path:

@@ -221,6 +221,19 @@ def test_sets_that_cannot_be_compared_are_refused(
     assert extractor.num_seen == 0
 
 
+def test_seeds_that_were_sampled_differently_are_refused(
+    extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [write_generated(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for path, scale, digest in zip(sets, (3.0, 2.5), ("aa", "bb"), strict=True):
+        record = json.loads(path.with_name("generated.json").read_text())
+        record |= {"guidance_scale": scale, "num_inference_steps": 25, "command": {"pipeline": digest}}
+        path.with_name("generated.json").write_text(json.dumps(record))
+    said = refused(capsys, "fvd", tmp_path / "fvd.json", data=data, split="all", generated=sets)
+    assert "sampled differently (guidance_scale 3.0 and 2.5; pipeline aa and bb)" in said
+    assert extractor.num_seen == 0
+
+
 def test_videos_of_any_generator_are_measured(
     extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
