@@ -32,8 +32,9 @@ def label_ids(
         labels = [class_labels]  # a single id
     if not labels:
         raise ValueError("class_labels is empty; pass at least one class name or id")
+    ids = {folded(known): index for index, known in enumerate(class_names or ())}
     return [
-        _id_of_name(label, num_classes, class_names)
+        _id_of_name(label, num_classes, class_names, ids)
         if isinstance(label, str)
         else _checked_id(label, num_classes)
         for label in labels
@@ -65,12 +66,14 @@ def names_in_order(class_names: Sequence[str] | Mapping[str, int] | None) -> lis
     return list(class_names)
 
 
-def _id_of_name(name: str, num_classes: int, class_names: Sequence[str] | None) -> int:
+def _id_of_name(
+    name: str, num_classes: int, class_names: Sequence[str] | None, ids: Mapping[str, int]
+) -> int:
+    """`ids`: by folded name."""
     if class_names is None:
         raise ValueError(
             f"this pipeline has no class names; pass an id from 0 to {num_classes - 1}, got {name!r}"
         )
-    ids = {folded(known): index for index, known in enumerate(class_names)}
     if folded(name) not in ids:
         nearest = difflib.get_close_matches(folded(name), ids, n=3, cutoff=0.0)
         names = ", ".join(repr(class_names[ids[match]]) for match in nearest)

@@ -87,8 +87,9 @@ def _keep_finished(path: Path, command: dict[str, Any]) -> Files:
         else:
             print(f"{file} is not as it was when it was finished, and made again")
     write_json(path / RECORD, {"command": command, "files": finished})
+    kept = {*finished, RECORD, LOCK, OWNER}
     for file in (file for file in path.rglob("*") if file.is_file()):
-        if file.relative_to(path).as_posix() not in (*finished, RECORD, LOCK, OWNER):
+        if file.relative_to(path).as_posix() not in kept:
             file.unlink()
     return finished
 

@@ -100,6 +100,8 @@ class TrainingConfig:
         for name in ("seed", "dataloader_num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"--seed must be below 2**32, got {self.seed}")
         if self.num_train_epochs < 0:
             raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
         if self.profile < 0:

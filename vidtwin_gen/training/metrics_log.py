@@ -37,7 +37,9 @@ class MetricsLog:
         if config.report_to != "none":
             # TensorBoard drops what it has past the checkpoint
             purge = {"tensorboard": {"purge_step": step + 1}} if step else {}
-            accelerator.init_trackers(config.tracker_project_name, config.public(), init_kwargs=purge)
+            # it has the flags already, and would show a run for each time that they come
+            flags = None if step and config.report_to == "tensorboard" else config.public()
+            accelerator.init_trackers(config.tracker_project_name, flags, init_kwargs=purge)
         by_the_first(lambda: self._drop_lines_after(step))
         self.bar = tqdm(
             total=config.max_train_steps,

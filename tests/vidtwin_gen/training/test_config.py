@@ -56,6 +56,7 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
         ([], "--output_dir is required"),
         (["--output_dir", "run", "--max_train_steps", "0"], "--max_train_steps must be at least 1, got 0"),
         (["--output_dir", "run", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["--output_dir", "run", "--seed", "4294967296"], "--seed must be below 2**32, got 4294967296"),
         (["--output_dir", "run", "--dataloader_num_workers", "-1"], "--dataloader_num_workers must be 0 or"),
         (["--output_dir", "run", "--mixed_precision", "int8"], "is no, bf16 or fp16, got 'int8'"),
         (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),

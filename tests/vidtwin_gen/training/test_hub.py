@@ -72,9 +72,11 @@ def test_tensorboard_has_each_step_once_after_a_kill(tiny_dit_run, tmp_path):
     run = tmp_path / "run"
     argv = tiny_dit_run.argv(run, **SHORT | {"max_train_steps": 4}, report_to="tensorboard")
     train_dit.main(argv)
+    folders = {path for path in (run / "train_dit").iterdir() if path.is_dir()}  # of the flags, shown as runs
     for name in ("checkpoint-4", "pipeline"):  # as if it had been killed after step 4, before it was saved
         shutil.rmtree(run / name)
     train_dit.main(argv)
+    assert {path for path in (run / "train_dit").iterdir() if path.is_dir()} == folders
     assert [event.step for event in read_events(run / "train_dit").Scalars("loss")] == [1, 2, 3, 4]
 
 

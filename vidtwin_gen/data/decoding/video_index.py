@@ -33,7 +33,7 @@ SAME_GAP = 2.5e-3  # seconds
 # Pixels less off square than this are an encoder's rounding (4096:4083 in some of UCF-101's files).
 SQUARE = 0.02
 MAX_ASPECT = 10  # 3 to 4 are seen in anamorphic video; the frame is made as wide
-MAX_KNOWN = 10_000  # files, of some kilobytes each
+MAX_KNOWN = 64 * 2**20  # bytes, of the indices that a process remembers
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class VideoIndex:
         gaps = np.diff(times)
         return times if len(gaps) and np.ptp(gaps) > SAME_GAP else None
 
+    @property
+    def nbytes(self) -> int:
+        """What remembering it takes, about."""
+        return 1000 + 36 * len(self.starts) + (0 if self.stamps is None else self.stamps.nbytes)
+
     def start_before(self, frame: int) -> int:
         """The last of `starts` that is not after `frame`."""
         return self.starts[bisect_right(self.starts, frame) - 1]
@@ -77,6 +82,7 @@ class VideoIndex:
 
 _Key = tuple[str, int, int]
 _known: dict[_Key, VideoIndex | DecoderLostError] = {}
+_known_bytes = 0
 
 
 def video_index(path: FilePath) -> VideoIndex:
@@ -88,6 +94,7 @@ def video_index(path: FilePath) -> VideoIndex:
     Raises:
         UnreadableVideoError: no video that can be decoded.
     """
+    global _known_bytes
     key = _key(path)
     known = _known.get(key)
     if known is None:
@@ -95,8 +102,10 @@ def video_index(path: FilePath) -> VideoIndex:
             known = _rated(guarded(path, _read_index, path))
         except DecoderLostError as error:
             known = error
-        if len(_known) >= MAX_KNOWN:
+        _known_bytes += getattr(known, "nbytes", 1000)
+        if _known_bytes > MAX_KNOWN:
             _known.clear()
+            _known_bytes = 0
         _known[key] = known
     if isinstance(known, DecoderLostError):
         raise known
