@@ -43,6 +43,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_speed_needs_no_library_that_reads_videos():
     subprocess.run([sys.executable, "-c", WITHOUT_VIDEOS], cwd=ROOT, check=True, timeout=240)
 
@@ -246,6 +247,7 @@ PART = """if True:
     rows.run("next", dict)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_part_that_is_stopped_waits_for_its_training(name, tmp_path):
     """To the whole group, as a terminal does: the training gets the signal once."""

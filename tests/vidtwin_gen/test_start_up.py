@@ -80,6 +80,7 @@ def test_a_training_script_answers_before_it_imports_torch(script):
     subprocess.run([sys.executable, "-c", look, script, *lines], cwd=ROOT, check=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_stage_2_needs_no_library_of_videos():
     """It reads latents and writes GIFs."""
     without = "import sys; sys.modules |= dict.fromkeys(['av', 'decord', 'imageio', 'imageio_ffmpeg'])"
