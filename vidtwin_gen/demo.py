@@ -7,8 +7,6 @@ import math
 import os
 import platform
 import shlex
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,9 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -26,7 +22,7 @@ import psutil
 from vidtwin_gen.files import owned_folder, read_json, write_json
 from vidtwin_gen.flags import flag
 from vidtwin_gen.records import AccuracyResult, FVDResult, kvd_text
-from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
+from vidtwin_gen.training.stopping import run_child, status_of
 
 NUM_INFERENCE_STEPS = 25
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "moving-shapes"  # of a checkout
@@ -295,8 +291,7 @@ def numbers(results: Path) -> str:
 
 
 def run_stage(stage: Stage) -> None:
-    """Training in a process of its own, whose memory goes with it; the rest in this one. Signals go on to the
-    training, once each, as its session is its own; it ends when this process dies.
+    """Training in a process of its own, whose memory goes with it; the rest in this one.
 
     Raises:
         SystemExit: the training failed or was ended, with its status.
@@ -307,21 +302,7 @@ def run_stage(stage: Stage) -> None:
         importlib.import_module(f"{stage.program}.__main__").main(argv)
         return
     command = [sys.executable, "-m", stage.program, *argv]
-    child = subprocess.Popen(
-        command,
-        env={**TRAINING_ENVIRONMENT, **os.environ},
-        start_new_session=True,
-        preexec_fn=partial(end_with_parent, signal.SIGTERM),
-    )
-    came = 0
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = number
-        child.send_signal(number)
-
-    with handled_by(pass_on):
-        code = child.wait()
+    code, came = run_child(command, env={**TRAINING_ENVIRONMENT, **os.environ})
     if code or came:  # it may have been past its last step
         status = code if code > 0 else status_of(-code or came)
         print(

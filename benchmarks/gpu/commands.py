@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from vidtwin_gen.training.stopping import end_with_parent, handled_by, status_of
+from vidtwin_gen.training.stopping import run_child, status_of
 
 TOLD_LINES = 6  # of a log, where a command failed
 
@@ -26,8 +23,7 @@ class CommandError(RuntimeError):
 def run_command(
     program: str, arguments: Sequence[object], log: Path, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """`python -m program arguments`; what it printed is appended to `log`. Signals go on to it, once each, as
-    its session is its own: a training saves a checkpoint before it ends.
+    """`python -m program arguments`; what it printed is appended to `log`.
 
     Raises:
         CommandError: it failed.
@@ -38,23 +34,12 @@ def run_command(
     start = time.monotonic()
     with open(log, "ab") as file:
         begin = file.tell()  # of what it prints: several rows may share a log
-        child = subprocess.Popen(
+        code, came = run_child(
             [sys.executable, "-m", program, *words],
             stdout=file,
             stderr=file,
             env={**os.environ, **(environment or {})},
-            start_new_session=True,
-            preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )
-        came = 0
-
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            nonlocal came
-            came = number
-            child.send_signal(number)
-
-        with handled_by(pass_on):
-            code = child.wait()
     if came:
         print(
             f"{program} was ended by {signal.Signals(came).name}; the same command goes on", file=sys.stderr

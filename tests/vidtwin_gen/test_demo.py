@@ -27,6 +27,7 @@ from vidtwin_gen import __main__ as program
 from vidtwin_gen import demo
 from vidtwin_gen.data import synthetic
 from vidtwin_gen.files import owned_folder
+from vidtwin_gen.training import stopping
 
 SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
 
@@ -60,7 +61,7 @@ def test_the_demo_ends_in_a_report(
         def wait(self) -> int:
             return 0
 
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(Popen=TrainHere))
+    monkeypatch.setattr(stopping, "subprocess", SimpleNamespace(Popen=TrainHere))
     out = tmp_path / "demo"
     program.main(["data", "--out", str(out / "data"), "--clips_per_group", "1"])
     program.main(["demo", "--out", str(out)])
