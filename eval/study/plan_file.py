@@ -94,11 +94,10 @@ def check_trainings(path: Path, before: Mapping[str, Any], plan: Study) -> dict[
     plan.json has it otherwise: a preset may be another one in another version."""
     known, now = before.get("trainings", {}), dict[str, dict[str, Any]]()
     for name, row in plan.rows.items():
-        configs = {"train_vae": vae_config(plan, row)} if row.is_trained else {}
-        now[name] = {
-            stage: _learned(config)
-            for stage, config in (*configs.items(), ("train_dit", dit_config(plan, row)))
-        }
+        configs: dict[str, TrainingConfig] = {"train_dit": dit_config(plan, row)}
+        if row.is_trained:
+            configs["train_vae"] = vae_config(plan, row)
+        now[name] = {stage: _learned(config) for stage, config in configs.items()}
         for stage, values in now[name].items():
             earlier = values | known.get(name, {}).get(stage, {})  # a flag may be younger
             if changed := changed_flags(earlier, earlier | values):

@@ -158,7 +158,7 @@ def _read(rows: Iterable[Any], name: str) -> Iterator[Any]:
 
 
 def _class_name(label: Any, feature: Any, where: str) -> str:
-    """ "" without one."""
+    """Empty where the row has none."""
     if label is None or label == -1:
         return ""
     if not isinstance(label, str | int):
