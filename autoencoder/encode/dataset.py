@@ -5,25 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 from diffusers.models.modeling_utils import ModelMixin
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from autoencoder import adapter
 from autoencoder.encode.card import write_card
 from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import ClipEncoder, RowEncoder, Split
+from autoencoder.encode.split_files import encode_split
 from autoencoder.encode.video_encoder import VideoEncoder
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
@@ -32,16 +28,7 @@ from vidtwin_gen.data.latent_dataset import DATA, METADATA
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import common_frame_rate, frame_rates
-from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import (
-    by_the_first,
-    find_device,
-    find_dtype,
-    processes,
-    shared,
-    told_once,
-    worker_context,
-)
+from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes
 from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
@@ -52,9 +39,6 @@ from vidtwin_gen.weights import weights_sha256
 logger = logging.getLogger(__name__)
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-FILES = 16  # that a small split is divided into at most
-WINDOWS = 16  # of which a file of it has a multiple
-ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 
 def encode(flags: EncodeFlags) -> None:
@@ -86,9 +70,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
     test videos give their centre. Which windows depends on `seed` and the window's number alone. The
     statistics are those of the training rows, as stored.
 
-    Until all is done the finished files (see `plan_files`) stand in `<out>.partial`: the same call goes on
-    with what is missing, and ends with the same bytes as one that nothing interrupted; one that is done
-    already is left as it is.
+    Until all is done the finished files stand in `<out>.partial`: the same call goes on with what is missing,
+    and ends with the same bytes as one that nothing interrupted; one that is done already is left as it is.
     `batch_size`, `num_workers` and `max_bad_fraction` may differ then; `decoder` too, with which of MPEG-4
     part 2 the latents are nearly the same.
 
@@ -154,128 +137,6 @@ def _finish(
     write_card(folder.path, metadata, **names, decode=encoder.decode_example)
 
 
-def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
-    """Writes the files of one split that `folder` has not yet, of several processes each its share; returns
-    the bad videos that all have met. No batch spans two files, so that a file's rows are the same to the last
-    bit, whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do, and
-    where `folder` has files of an encoding that was planned otherwise."""
-    train, state = rows.split == "train", processes()
-    num_frames, *size = rows.encoder.clip_size
-    reader = VideoDataset(
-        rows.index,
-        num_frames,
-        (size[0], size[1]),
-        stride=_stride(flags),
-        fps=flags.fps,
-        shuffle=False,
-        start="random" if train else "center",
-        seed=flags.seed,
-        decoder=flags.decoder,
-    )
-    num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
-    files = plan_files(rows.split, num_windows, flags.windows_per_file)
-    with told_once():
-        if others := [
-            name
-            for name, file in folder.files.items()
-            if file["split"] == rows.split
-            and (name not in files or not _holds(file, files[name], len(rows.index), len(rows.mirrorings)))
-        ]:
-            raise ValueError(
-                f"{folder.path} holds {others[0]}, of a version that divided clips otherwise: remove it, or "
-                "name another --out"
-            )
-        bad_videos = _bad_videos(folder, files, len(rows.index), flags)
-    missing = [name for name in files if name not in folder.files]
-    batches = {
-        name: [
-            list(files[name][i : i + flags.batch_size]) for i in range(0, len(files[name]), flags.batch_size)
-        ]
-        for name in missing[state.process_index :: state.num_processes]  # as `shared` deals them
-    }
-    batch_sampler = [batch for of_file in batches.values() for batch in of_file]
-    loader = DataLoader(
-        reader,
-        batch_sampler=batch_sampler,
-        num_workers=flags.num_workers,
-        collate_fn=collate,
-        multiprocessing_context=worker_context(flags.num_workers),
-    )
-    done = (num_windows - sum(len(files[name]) for name in missing)) // state.num_processes
-    with tqdm(
-        total=done + sum(map(len, batch_sampler)),
-        initial=done,
-        desc=f"encoding {rows.split} clips",
-        unit="window",
-        disable=not state.is_main_process,
-    ) as bar:
-        stream = iter(loader)
-
-        def encode_file(name: str) -> None:
-            _encode_file(folder, name, files[name], rows, islice(stream, len(batches[name])), bad_videos, bar)
-
-        for _ in shared(missing, encode_file):
-            pass
-    folder.gather()
-    with told_once():
-        return _bad_videos(folder, files, len(rows.index), flags)
-
-
-def _encode_file(
-    folder: PartialFolder,
-    name: str,
-    draws: range,
-    rows: RowEncoder,
-    batches: Iterable[Mapping[str, Any]],
-    bad_videos: BadVideos,
-    bar: tqdm,
-) -> None:
-    encoded: list[dict[str, Any]] = []
-    skipped: list[tuple[int, str]] = []
-    for batch in batches:
-        bad_videos.update(batch)
-        encoded += rows.encode(batch)
-        skipped += batch["skipped"]
-        bar.update(len(batch["index"]))
-    about: dict[str, Any] = {"split": rows.split, "draws": [draws.start, draws.stop]}
-    about |= {"num_rows": len(encoded), "skipped": skipped}
-    _add(folder, name, rows.table(encoded), about)
-
-
-def _holds(file: Mapping[str, Any], draws: range, num_videos: int, rows_per_draw: int) -> bool:
-    """Whether a finished file is of these draws. Those of earlier versions do not say it, but for how many
-    rows they have."""
-    if "draws" in file:
-        return list(file["draws"]) == [draws.start, draws.stop]
-    bad = {row for row, _ in file["skipped"]}
-    return file["num_rows"] == rows_per_draw * sum(draw % num_videos not in bad for draw in draws)
-
-
-def _bad_videos(
-    folder: PartialFolder, files: Mapping[str, range], num_videos: int, flags: EncodeFlags
-) -> BadVideos:
-    """Those that the finished files met."""
-    bad_videos = BadVideos(num_videos, flags.max_bad_fraction)
-    for name in (name for name in files if name in folder.files):
-        seen = [draw % num_videos for draw in files[name]]
-        bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})
-    return bad_videos
-
-
-def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[str, range]:
-    """The files of a split, by their path in the folder, and the draws whose windows stand in each: so many
-    at most, and fewer where a small split would be too few files for several processes to share. How many
-    processes there are does not matter."""
-    windows_per_file = min(windows_per_file, WINDOWS * math.ceil(num_windows / (WINDOWS * FILES)))
-    count = math.ceil(num_windows / windows_per_file)
-    return {
-        f"{DATA}/{split}-{number:05d}-of-{count:05d}.parquet": range(
-            number * windows_per_file, min((number + 1) * windows_per_file, num_windows)
-        )
-        for number in range(count)
-    }
-
-
 def _check(flags: EncodeFlags) -> None:
     for name in ("windows_per_video", "windows_per_file", "batch_size"):
         number = getattr(flags, name)
@@ -291,14 +152,10 @@ def _name(place: str) -> str:
     return path.resolve().name if path.exists() else place
 
 
-def _stride(flags: EncodeFlags) -> int | None:
-    return 1 if flags.stride is None and flags.fps is None else flags.stride
-
-
 def _settings(flags: EncodeFlags) -> dict[str, Any]:
     """The flags that rows depend on, autoencoder and videos apart."""
     names = ("fold", "stride", "fps", "windows_per_video", "flip", "dtype", "windows_per_file", "seed")
-    settings = {name: getattr(flags, name) for name in names} | {"stride": _stride(flags)}
+    settings = {name: getattr(flags, name) for name in names} | {"stride": flags.frame_stride}
     return settings | dtype_record(flags.vae_dtype, "vae_dtype")
 
 
@@ -335,7 +192,7 @@ def _frame_rate(index: datasets.Dataset, flags: EncodeFlags) -> float:
     """Of the clips; by a stride of the commonest of the videos' rates."""
     if flags.fps is not None:
         return flags.fps
-    return common_frame_rate(column(index, "path")) / (_stride(flags) or 1)
+    return common_frame_rate(column(index, "path")) / (flags.frame_stride or 1)
 
 
 def _warn_of_rates(index: datasets.Dataset, fps: float) -> None:
@@ -375,21 +232,6 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
             for name, file in files.items()
         },
     }
-
-
-def _add(folder: PartialFolder, name: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-    """Of floats the first bytes compress, when they stand together, and hardly anything else does; written as
-    a dictionary they would grow."""
-    latents = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    with folder.adding(name, about) as path:
-        pq.write_table(
-            table,
-            path,
-            row_group_size=ROW_GROUP,
-            compression="zstd",
-            use_dictionary=[name for name in table.column_names if name not in latents],
-            use_byte_stream_split=[f"{name}.list.element" for name in latents],
-        )
 
 
 def _digest(index: datasets.Dataset, root: Path) -> str:

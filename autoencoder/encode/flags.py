@@ -57,3 +57,8 @@ class EncodeFlags:
     seed: int = flag("of the random windows", 0, type=whole)
     device: str | None = flag(DEVICE)
     vae_dtype: str = dtype_flag("the autoencoder")
+
+    @property
+    def frame_stride(self) -> int | None:
+        """1 where neither flag is given, none by `fps`."""
+        return 1 if self.stride is None and self.fps is None else self.stride

@@ -11,7 +11,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from autoencoder.encode.dataset import _bad_videos, encode_dataset, plan_files
+from autoencoder.encode.dataset import encode_dataset
+from autoencoder.encode.split_files import _bad_videos, plan_files
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.trained import load_inputs
 from tests.builders.folders import contents
@@ -173,7 +174,7 @@ def test_a_file_whose_videos_are_all_bad_is_none(split, videos, vae_dir, tmp_pat
     last = Path(build_index(videos, split=split)["path"][-1])
     last.write_bytes(b"")
     options = {"windows_per_file": 1, "max_bad_fraction": 0.4}
-    monkeypatch.setattr("autoencoder.encode.dataset.WINDOWS", 1)
+    monkeypatch.setattr("autoencoder.encode.split_files.WINDOWS", 1)
     metadata = encode(vae_dir, videos, tmp_path / "latents", **options)
     assert all(file["num_rows"] == 1 for file in metadata["files"].values())
     assert {f"data/{path.name}" for path in (tmp_path / "latents/data").iterdir()} == {*metadata["files"]}
