@@ -38,7 +38,6 @@ from pipelines.trained import load_inputs, make_pipeline
 from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256
 from vidtwin_gen.data.pixels import from_diffusers
-from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
@@ -296,7 +295,7 @@ def sample_classes(pipeline: VidTwinPipeline, config: DiTConfig, step: int, acce
         return
     clips = from_diffusers(torch.as_tensor(output[0]).cpu())
     names = [pipeline.config.class_names[label] for label in labels]
-    save_samples(config.output_dir, step, accelerator, clips, names, clips, min(pipeline.config.fps, GIF_FPS))
+    save_samples(config.output_dir, step, accelerator, clips, names, clips, pipeline.config.fps)
 
 
 if __name__ == "__main__":

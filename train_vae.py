@@ -43,7 +43,6 @@ from autoencoder.trainable import autoencoder_to_train, return_posterior, source
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.draws import BatchDraw
 from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
@@ -204,6 +203,8 @@ def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None
     except MissingWeightsError as error:
         if config.lpips_weight:
             raise ValueError(f"{error}; or train without it: --lpips_weight 0") from None
+        if config.lpips_weights:
+            raise ValueError(str(error)) from None
         accelerator.print(f"validation leaves LPIPS out: {error}")
         return None
 
@@ -279,7 +280,7 @@ def show_parts(
         rows.transpose(0, 1).flatten(0, 1),
         ["original", *parts] * rows.shape[1],
         rows.flatten(0, 1),
-        min(fps, GIF_FPS),
+        fps,
         columns=rows.shape[1],
     )
 

@@ -9,6 +9,11 @@ from autoencoder.adapter import decode, is_ours
 from vidtwin_gen.latents import LatentLayout
 
 
+def part_names(vae: ModelMixin, layout: LatentLayout) -> tuple[str, ...]:
+    """The keys of `decode_parts`."""
+    return ("both", "structure", "dynamics") if is_ours(vae) and len(layout.grids) > 1 else ("both",)
+
+
 def decode_parts(vae: ModelMixin, z: torch.Tensor, layout: LatentLayout) -> dict[str, torch.Tensor]:
     """Flat latents (B, L) -> name: (B, C, F, H, W), around [-1, 1], in the order in which they are shown.
 
@@ -16,9 +21,8 @@ def decode_parts(vae: ModelMixin, z: torch.Tensor, layout: LatentLayout) -> dict
     2412.17726, Figure 3); a model without Dynamics, and one of another class, has `both` only.
     """
     decoded = {"both": decode(vae, z, layout)}
-    if is_ours(vae) and len(layout.grids) > 1:
-        decoded["structure"] = vae.decode_structure(z).sample
-        decoded["dynamics"] = vae.decode_dynamics(z).sample
+    for part in part_names(vae, layout)[1:]:
+        decoded[part] = getattr(vae, f"decode_{part}")(z).sample
     return decoded
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from autoencoder.weight_shapes import check_shapes
 from vidtwin_gen.data.names import some
+from vidtwin_gen.files import first_line
 from vidtwin_gen.models.checks import check_finite
 
 Model = TypeVar("Model", bound=ModelMixin)
@@ -236,7 +237,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                     raise OSError(f"{damaged} in it is not as it was written")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle that is damaged raises whatever its bytes happen to ask for
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"{path} can't be read as a checkpoint: {reason}") from None
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if (

@@ -17,7 +17,7 @@ from autoencoder.flags import ReconstructFlags, ReenactFlags, VideoFlags
 from autoencoder.loading import load_autoencoder
 from autoencoder.losses.perceptual import LPIPS, load_lpips
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from autoencoder.parts import decode_parts, join_parts
+from autoencoder.parts import decode_parts, join_parts, part_names
 from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import gif_rate, tile, video_writer, write_gif
@@ -25,6 +25,7 @@ from vidtwin_gen.devices import find_device, find_dtype
 from vidtwin_gen.files import write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.quality import SSIM_WINDOWS, psnr, ssim
+from vidtwin_gen.records.autoencoder import PART_TITLES
 from vidtwin_gen.weights import MissingWeightsError
 
 GIF_FRAMES = 100  # each costs a third of a second to write
@@ -74,7 +75,8 @@ def reconstruct(flags: ReconstructFlags) -> None:
         f"compression rate {rate:.3%}: {vae.layout.num_elements:,} numbers for each window "
         f"of {video.num_frames} frames"
     )
-    print(f"wrote {written}: original, both, Structure only, Dynamics only; {video.fps:.5g} frames a second")
+    columns = ", ".join(["original", *(PART_TITLES[part] for part in part_names(vae, vae.layout))])
+    print(f"wrote {written}: {columns}; {video.fps:.5g} frames a second")
 
 
 @torch.inference_mode()
@@ -82,6 +84,8 @@ def reenact(flags: ReenactFlags) -> None:
     """Two videos, and each one's Structure with the other's Dynamics, over the shorter length."""
     device = find_device(flags.device)
     vae = load_autoencoder(flags.vae, find_dtype(flags.dtype, device)).to(device)
+    if "dynamics" not in part_names(vae, vae.layout):
+        raise ValueError(f"{flags.vae} has no Dynamics that two videos could exchange; name another --vae")
     first, second = [_windows(path, vae, flags) for path in (flags.a, flags.b)]
     if not math.isclose(first.fps, second.fps, rel_tol=SAME_RATE):
         raise ValueError(

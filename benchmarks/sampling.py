@@ -148,7 +148,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in record["samplings"]:
-        passes = row["num_inference_steps"] * (1 if row["guidance_scale"] == 1 else 2)
+        passes = row["num_inference_steps"] * (2 if row["guidance_scale"] > 1 else 1)
         quality = [cell([100 * row["accuracy"]], 1), cell([row.get("fvd")], 0), cell([row.get("kvd")], 1)]
         cells = [f"{row['guidance_scale']:g}", str(row["num_inference_steps"]), str(passes), *quality]
         lines.append(f"| {' | '.join(cells)} |")

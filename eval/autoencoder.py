@@ -12,7 +12,7 @@ from autoencoder import adapter
 from autoencoder.adapter import ClipSize
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.posterior import FlatGaussian
-from autoencoder.parts import decode_parts
+from autoencoder.parts import decode_parts, part_names
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
 from vidtwin_gen.devices import find_dtype
 from vidtwin_gen.latents import LatentLayout
@@ -70,8 +70,9 @@ class MeasuredAutoencoder:
         return adapter.decode(self.vae, latents.to(self.device, self.vae.dtype), self.layout).float()
 
     @property
-    def has_parts(self) -> bool:
-        return adapter.is_ours(self.vae)
+    def parts(self) -> tuple[str, ...]:
+        """The keys of `decode_parts`."""
+        return part_names(self.vae, self.layout)
 
     def decode_parts(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """`both` is the reconstruction; ours also decodes each part alone."""

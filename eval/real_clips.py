@@ -21,7 +21,6 @@ from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.names import folded
 from vidtwin_gen.data.ucf101 import build_index, column
 from vidtwin_gen.data.video import common_frame_rate, is_other_speed, read_frames
-from vidtwin_gen.data.writing import GIF_FPS
 from vidtwin_gen.devices import processes
 from vidtwin_gen.unpack.cached import video_folder
 
@@ -113,11 +112,6 @@ class RealClips:
     def frame_rate(self) -> float:
         """Of the clips, by most of the videos."""
         return self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
-
-    @property
-    def gif_fps(self) -> float:
-        """The clips' frame rate, or the most that a GIF plays."""
-        return min(self.frame_rate, GIF_FPS)
 
     def tell_other_rate(self, generated: GeneratedClips) -> None:
         """Says so where generated clips show their frames much faster or slower than these do."""

@@ -13,6 +13,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from tqdm.auto import tqdm
 
+from vidtwin_gen.files import first_line
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -112,7 +114,7 @@ def find_device(name: str | None) -> torch.device:
     try:
         return processes().device if name == "cuda" else torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"--device {name}: {first_line(error)}") from None
 
 
 def find_dtype(name: str, device: torch.device, flag: str = "dtype") -> torch.dtype:
@@ -123,6 +125,6 @@ def find_dtype(name: str, device: torch.device, flag: str = "dtype") -> torch.dt
         clip = torch.zeros(1, 8, 4, 8, 8, device=device, dtype=dtype)
         F.linear(F.conv3d(clip, clip[:, :, :1, :3, :3]), clip[0, :, 0, 0, :6])
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"--{flag} {name}: {device} can't compute in it ({reason}); name another") from None
     return dtype

@@ -343,10 +343,15 @@ def loading(what: str | Path, way_out: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each library refuses in ways of its own, some of them by accident
-        reason = (str(error).strip().splitlines() or [""])[0]
-        if not isinstance(error, ValueError):
+        reason = first_line(error)
+        if not isinstance(error, ValueError) and str(error):
             reason = f"{type(error).__name__}: {reason}"
         raise ValueError(f"{what} can't be loaded, {reason}; {way_out}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def file_sha256(*paths: str | Path) -> str:

@@ -23,7 +23,7 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 
-from vidtwin_gen.files import file_sha256
+from vidtwin_gen.files import file_sha256, first_line
 
 # Of the cache folder; left out, it is `vidtwin-gen` in the folder that the hub's own tools keep, HF_HOME.
 CACHE_VARIABLE = "VIDTWIN_GEN_CACHE"
@@ -147,7 +147,7 @@ class PublishedWeights:
         try:
             return Path(_cached_or_fetched(self.hub.repo, self.hub.file, self.hub.revision))
         except Exception as error:  # of the hub's own classes, of httpx and of the disk
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = first_line(error.__cause__ or error)
             raise MissingWeightsError(self._ways_out(f" (now {type(error).__name__}: {reason})")) from error
 
     @property
@@ -218,7 +218,7 @@ def _fetched_folder(name: str) -> Path:
         others = ["*.fp16.*", *([] if below else ["*/*"])]
         snapshot_download(repo, revision=root.name, allow_patterns=kept, ignore_patterns=others)
     except Exception as error:  # of the hub's own classes, of httpx and of the disk
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         raise ValueError(
             f"{name} is no folder, and no {below}config.json of {repo} came from the hub or its cache "
             f"({type(error).__name__}: {reason}); correct the path or the name (of a pipeline: "

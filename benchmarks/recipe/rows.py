@@ -25,7 +25,7 @@ class Sampling:
     @property
     def passes(self) -> int:
         """Of the network in a step."""
-        return 2 if self.guidance_scale != 1 else 1
+        return 2 if self.guidance_scale > 1 else 1
 
 
 GUIDED = (Sampling(), Sampling(4.0, fvd=True))

@@ -15,7 +15,7 @@ from eval.app.jobs import WAITING, Progress
 from eval.app.studio import Clip
 from eval.cost.table import sentences
 from vidtwin_gen.data.names import file_names
-from vidtwin_gen.data.writing import gif_rate, write_gif, write_video
+from vidtwin_gen.data.writing import write_gif, write_video
 from vidtwin_gen.records import CostRow
 
 STYLE = """
@@ -82,8 +82,7 @@ def _encoded(clip: Clip, suffix: str) -> str:
     with TemporaryDirectory() as folder:
         file = Path(folder, f"clip.{suffix}")
         if suffix == "gif":
-            every, rate = gif_rate(clip.fps)
-            write_gif(file, clip.frames[::every], rate)
+            write_gif(file, clip.frames, clip.fps)
         else:
             odd = [(0, 0), *((0, side % 2) for side in clip.frames.shape[1:3]), (0, 0)]
             write_video(file, np.pad(clip.frames, odd, mode="edge"), clip.fps)

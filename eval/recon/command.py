@@ -20,7 +20,6 @@ from vidtwin_gen.devices import processes
 from vidtwin_gen.files import replacing_file
 from vidtwin_gen.quality import SSIM_WINDOWS, lpips_per_frame, psnr_per_frame, ssim_per_frame, summarize
 from vidtwin_gen.records import ReconResult, kvd_text
-from vidtwin_gen.records.autoencoder import PART_TITLES
 
 # (B, C, F, H, W) twice -> (B, F); LPIPS, which needs a network, stands beside them
 METRICS = {"psnr": psnr_per_frame, "ssim": ssim_per_frame}
@@ -46,7 +45,7 @@ def measure_recon(flags: ReconFlags) -> None:
             values["reconstructed"] = extractor(to_uint8(decoded["both"]).cpu())
         return values
 
-    num_frames, parts = autoencoder.shape[0], [*PART_TITLES] if autoencoder.has_parts else ["both"]
+    num_frames, parts = autoencoder.shape[0], autoencoder.parts
     sizes = {f"{part} {metric}": num_frames for part in parts for metric in METRICS}
     if network is not None:
         sizes |= {f"{part} lpips": num_frames for part in (parts if flags.lpips else ["both"])}
@@ -99,7 +98,7 @@ def per_clip_rows(
 
 
 def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> None:
-    """A GIF with a row per kind (original, both, Structure only, Dynamics only) and a column per clip; a PNG
+    """A GIF with a row per kind (original, reconstruction, each part alone) and a column per clip; a PNG
     with the kinds of each clip under one another, time to the right."""
     autoencoder, by_clip = subject.autoencoder, []
     for frames in subject.read(draws).split(subject.flags.batch_size):
@@ -107,7 +106,9 @@ def write_pictures(path: Path, subject: Subject, draws: Sequence[ClipDraw]) -> N
         decoded = autoencoder.decode_parts(autoencoder.encode(pixels).mode())
         by_clip.append(torch.stack([pixels, *decoded.values()], dim=1).clamp(-1, 1).cpu())
     kinds = torch.cat(by_clip)  # (N, kinds, C, F, H, W)
-    write_gif(path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), subject.real.gif_fps)
+    write_gif(
+        path, tile(list(kinds.transpose(0, 1).flatten(0, 1)), columns=len(draws)), subject.real.frame_rate
+    )
     write_png(path.with_suffix(".png"), filmstrip(list(kinds.flatten(0, 1))))
 
 

@@ -30,6 +30,7 @@ from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups, published_section
 from eval.report.runs import STAGES, Run, not_here, prefix, read_runs
 from vidtwin_gen.files import write_text
+from vidtwin_gen.records.autoencoder import PART_TITLES
 
 GIFS_PER_CLASS = 4  # of one run; several share them
 MAX_GIFS = 80  # of all classes, but one of each at least
@@ -100,9 +101,12 @@ def reconstructions(runs: Sequence[Run]) -> Section:
     section = Section("Reconstructions")
     for run in runs:
         gif = run.folder / "eval" / "recon.gif"
-        caption = "Rows: original; reconstruction; from Structure alone; from Dynamics alone"
+        kinds = ["original", *PART_TITLES.values()]
+        if run.recon is not None and run.recon.structure is None:  # an autoencoder without parts
+            kinds = kinds[:2]
         if gif.is_file():
-            section.body.append(PictureRow([Picture(gif, f"{prefix(run, runs)}{caption}", 4)]))
+            caption = f"{prefix(run, runs)}Rows: {'; '.join(kinds)}"
+            section.body.append(PictureRow([Picture(gif, caption, len(kinds))]))
         else:
             section.body.append(not_here(run, runs, "eval/recon.gif"))
     return section

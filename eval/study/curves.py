@@ -27,7 +27,7 @@ def training_flops(row: Mapping[str, Any], steps: int) -> int:
 
 def sampling_flops(row: Mapping[str, Any], num_inference_steps: int, guidance_scale: float) -> int:
     """Of a clip."""
-    passes = 1 if guidance_scale == 1 else 2
+    passes = 2 if guidance_scale > 1 else 1
     return num_inference_steps * passes * row["cost"]["dit_forward_flops"]
 
 

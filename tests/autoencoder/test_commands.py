@@ -256,6 +256,18 @@ def test_a_video_with_its_own_dynamics_is_its_reconstruction(files, model, tmp_p
     assert_panel(tmp_path / "ten_ten_reenactment.mp4", [decoded[name] for name in shown])
 
 
+def test_an_autoencoder_without_dynamics_has_two_columns_and_exchanges_nothing(files, tmp_path, capsys):
+    build_autoencoder(dynamics_type="none").save_pretrained(tmp_path / "vae")
+    words = ["--vae", tmp_path / "vae", "--out", tmp_path / "out"]
+    run("reconstruct", files / "ten.mp4", *words)
+    assert "ten_reconstruction.gif: original, reconstruction; " in capsys.readouterr().out
+    assert video_index(tmp_path / "out" / "ten_reconstruction.mp4").width == 2 * 16 + 2
+    with pytest.raises(SystemExit) as stop:
+        run("reenact", files / "ten.mp4", files / "seven.mp4", *words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and str(tmp_path / "vae") in error and "no Dynamics" in error
+
+
 def test_join_parts_takes_each_part_from_its_side(model):
     first, second = torch.randn(2, 2, model.layout.num_elements)
     joined = model.layout.split(join_parts(model.layout, first, second))

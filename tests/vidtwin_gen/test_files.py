@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from vidtwin_gen.files import (
     check_new,
     file_sha256,
+    first_line,
+    loading,
     new_folder,
     new_or_same_folder,
     owned_folder,
@@ -331,6 +333,16 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="the file system has no locks") as refusal, owned_folder(tmp_path, ""):
         pass
     assert refusal.value.filename == str(tmp_path / ".lock") and not (tmp_path / ".owner.json").exists()
+
+
+def test_an_error_that_says_nothing_is_told_by_its_class():
+    assert first_line(TimeoutError()) == "TimeoutError"
+    assert first_line(ValueError("\nthe first\nthe second")) == "the first"
+    with (
+        pytest.raises(ValueError, match=r"a\.bin can't be loaded, MemoryError; copy it"),
+        loading("a.bin", "copy it"),
+    ):
+        raise MemoryError
 
 
 def test_a_folder_has_one_owner_until_it_ends(tmp_path):

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from vidtwin_gen.data.latent_checks import check_metadata, check_rows, check_schema
 from vidtwin_gen.draws import EpochOrder
-from vidtwin_gen.files import file_sha256, read_json, writing
+from vidtwin_gen.files import file_sha256, first_line, read_json, writing
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import RECORD
 
@@ -61,7 +61,7 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         with writing(cache or datasets.config.HF_DATASETS_CACHE):
             rows = datasets.Dataset.from_parquet(data_files, cache_dir=cache)  # type: ignore[arg-type]
     except datasets.exceptions.DatasetGenerationError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise ValueError(f"{path / DATA} can't be unpacked: {reason}; {DAMAGED}") from None
     for split, names in by_split.items():
         numbers = [(path / name, files[name]["num_rows"]) for name in names]

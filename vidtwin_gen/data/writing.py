@@ -102,15 +102,16 @@ def write_gif(path: str | Path, clip: torch.Tensor | np.ndarray, fps: float) -> 
     """Write a looping GIF from float (C, F, H, W) in [-1, 1] or uint8 (F, H, W, C).
 
     GIF counts time in hundredths of a second; delays alternate (3, 3, 4 ... for 30 fps) so that the speed is
-    right on average.
+    right on average. Above GIF_FPS it has every second frame, or every third, ..., see `gif_rate`.
 
     Raises:
-        ValueError: more than GIF_FPS, or not a clip.
+        ValueError: `fps` is not above 0, or not a clip.
     """
-    if not 0 < fps <= GIF_FPS:
-        raise ValueError(f"{path}: a GIF plays at most {GIF_FPS} fps, got {fps}; drop frames or write .mp4")
-    images = [Image.fromarray(frame) for frame in _frames(clip)]
-    ticks = [round(k * 100 / fps) for k in range(len(images) + 1)]
+    if not 0 < fps < math.inf:
+        raise ValueError(f"{path}: frames a second must be above 0, got {fps}")
+    every, rate = gif_rate(fps)
+    images = [Image.fromarray(frame) for frame in _frames(clip)[::every]]
+    ticks = [round(k * 100 / rate) for k in range(len(images) + 1)]
     delays = [10 * (end - begin) for begin, end in zip(ticks[:-1], ticks[1:], strict=True)]
     whole = BytesIO()  # takes seconds to make; whoever is stopped meanwhile leaves no file behind
     images[0].save(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import snapshot_download
 
-from vidtwin_gen.files import file_sha256
+from vidtwin_gen.files import file_sha256, first_line
 from vidtwin_gen.weights import HUB_TIMEOUT_S, MissingWeightsError
 
 # VideoMAE has an image processor, V-JEPA 2 a video processor
@@ -50,7 +50,7 @@ def find_pretrained(name: str, revision: str | None = None, *, example: str) -> 
             name, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S
         )
     except Exception as error:  # of the hub's own classes, of httpx and of the disk
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise MissingWeightsError(
             f"the model {name} (revision {revision or 'main'}) is not on this machine and the hub did not "
             f"give it ({type(error).__name__}: {reason}): correct the name, let this machine reach the hub, "

@@ -17,6 +17,7 @@ from eval.clips import find_videos
 from eval.fvd import networks
 from eval.fvd.distance import FeatureSet, distances
 from eval.real_clips import RealClips
+from eval.report.report import write_report
 from tests.builders.autoencoders import TRAINED_AUTOENCODER, build_autoencoder
 from tests.builders.commands import run
 from tests.builders.extractors import FilterResponses, install
@@ -239,6 +240,19 @@ def test_files_are_found_at_any_depth_and_once(videos):
     found = find_videos([videos / "deep", videos, videos / "notes.txt"])
     assert [path.name for path in found[:3]] == ["c.mp4", "d.mp4", "e.mp4"]
     assert len(found) == len(set(found)) == 8 and found[-1].name == "notes.txt"  # named: taken at its word
+
+
+def test_an_autoencoder_without_dynamics_is_measured_as_a_whole(videos, tmp_path):
+    build_autoencoder(dynamics_type="none").save_pretrained(tmp_path / "vae")
+    gif = tmp_path / "eval" / "recon.gif"
+    flags = {"vae": tmp_path / "vae", "videos": videos, "no-lpips": True, "gif": gif}
+    record = run("recon", tmp_path / "eval" / "recon.json", **flags)
+    assert record["both"]["psnr"]["num_clips"] == 5
+    assert not {"structure", "dynamics"} & set(record)
+    with Image.open(gif) as grid:
+        assert grid.height == 2 * 18 - 2  # the original above its reconstruction
+    report = write_report([tmp_path]).read_text()
+    assert "Rows: original; reconstruction<" in report
 
 
 def test_links_to_folders_are_followed_and_may_go_round(videos, tmp_path):

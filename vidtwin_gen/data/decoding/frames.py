@@ -26,6 +26,7 @@ from vidtwin_gen.data.decoding.guarded import (
 )
 from vidtwin_gen.data.decoding.process import tell_progress
 from vidtwin_gen.data.decoding.video_index import VideoIndex, display_matrix, distrust_seeking
+from vidtwin_gen.files import first_line
 from vidtwin_gen.flags import Decoder
 
 try:
@@ -129,7 +130,7 @@ def _import_torchcodec() -> Any:
     try:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:  # no such package, or no libraries of ffmpeg
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"--decoder torchcodec can't be loaded ({reason}): pip install the torchcodec that goes with "
             "this torch, and ffmpeg's shared libraries, or take --decoder pyav"
