@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderVidTok
+from diffusers import AutoencoderKLHunyuanVideo15, AutoencoderVidTok
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 
@@ -118,6 +118,7 @@ def requested_size(
 
 def encode(vae: ModelMixin, clips: torch.Tensor) -> FlatGaussian:
     """Clips (B, C, F, H, W) in [-1, 1] -> the raw posterior over flat latents (B, L)."""
+    _slice_batches(vae)
     posterior = vae.encode(_padded(vae, clips)).latent_dist
     if is_ours(vae):
         return posterior
@@ -162,8 +163,15 @@ def _padded(vae: ModelMixin, clips: torch.Tensor) -> torch.Tensor:
     return clips
 
 
+def _slice_batches(vae: ModelMixin) -> None:
+    """Of HunyuanVideo 1.5, whose attention has a mask that fits a batch of one clip."""
+    if isinstance(_uncompiled(vae), AutoencoderKLHunyuanVideo15):
+        _uncompiled(vae).enable_slicing()
+
+
 def _decoded(vae: ModelMixin, latents: torch.Tensor) -> torch.Tensor:
     """(B, c, f, h, w) -> (B, C, F, H, W); VidTok returns the tensor itself."""
+    _slice_batches(vae)
     output = vae.decode(latents)
     return output if isinstance(output, torch.Tensor) else output.sample
 

@@ -149,6 +149,8 @@ def _objection(model_class: Any, config: Mapping[str, Any]) -> str | None:
         return f"whose decode needs {', '.join(needed)} beside the latent"
     if any(config.get("decoder_inject_noise") or ()):  # LTX
         return "whose decoder draws noise, so that a latent would not say which clip it is"
+    if issubclass(model_class, diffusers.AutoencoderKLAllegro):
+        return "which encodes in tiles alone, and decodes to frames before channels"
     try:
         with init_empty_weights():
             model = model_class.from_config(config)

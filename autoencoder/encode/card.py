@@ -203,6 +203,8 @@ def command_line(about: Mapping[str, Any], vae: str, data: str, out: str) -> str
         for name in ("num_frames", "height", "width"):
             words += [f"--{name}", str(about[name])]
     words += ["--flip"] if about["flip"] else []
+    if about["bad_videos"] and "max_bad_fraction" in about:  # of which earlier versions said nothing
+        words += ["--max_bad_fraction", str(about["max_bad_fraction"])]
     words += ["--vae_dtype", about["vae_dtype"]] if "vae_dtype" in about else []
     if features := about.get("features"):
         words += ["--features", features["encoder"].split("@")[0]]

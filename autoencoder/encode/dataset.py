@@ -24,7 +24,7 @@ from autoencoder.encode.video_encoder import VideoEncoder
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.loading import load_video_autoencoder
 from vidtwin_gen.data.latent_checks import classes_without_rows
-from vidtwin_gen.data.latent_dataset import DATA, METADATA
+from vidtwin_gen.data.latent_dataset import DAMAGED, DATA, METADATA, check_latents
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import common_frame_rate, frame_rates
@@ -98,7 +98,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         video_encoder = VideoEncoder(flags.features, size[0], flags.features_grid, vae.device)
     about = _describe(encoder, video_encoder, index, root, flags)
     if done := by_the_first(
-        lambda: _written(flags) if is_done(flags.out, METADATA, about["command"]) else None
+        lambda: check_latents(flags.out) if is_done(flags.out, METADATA, about["command"]) else None
     ):
         return done
     if flags.fps is None and processes().is_main_process:
@@ -114,11 +114,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
             if bad.reasons
         ]
         by_the_first(lambda: _finish(folder, encoder, about, complaints, flags))
-    return by_the_first(lambda: _written(flags))
-
-
-def _written(flags: EncodeFlags) -> dict[str, Any]:
-    return read_json(Path(flags.out) / METADATA, "encode again")
+    return by_the_first(lambda: read_json(Path(flags.out) / METADATA, DAMAGED))
 
 
 def _finish(
@@ -132,6 +128,7 @@ def _finish(
     for name in (name for name, file in folder.files.items() if not file["num_rows"]):
         (folder.path / name).unlink(missing_ok=True)  # all bad; `datasets` reads no empty file
     metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
+    metadata |= {"max_bad_fraction": flags.max_bad_fraction}
     write_json(folder.path / METADATA, metadata)
     names = {"vae": _name(flags.vae), "data": _name(flags.data)}
     write_card(folder.path, metadata, **names, decode=encoder.decode_example)

@@ -41,6 +41,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         start="random" if train else "center",
         seed=flags.seed,
         decoder=flags.decoder,
+        substitutes=False,
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
@@ -154,7 +155,7 @@ def _bad_videos(
     folder: PartialFolder, files: Mapping[str, range], num_videos: int, flags: EncodeFlags
 ) -> BadVideos:
     """Those that the finished files met."""
-    bad_videos = BadVideos(num_videos, flags.max_bad_fraction)
+    bad_videos = BadVideos(num_videos, flags.max_bad_fraction, of_all=True)
     for name in (name for name in files if name in folder.files):
         seen = [draw % num_videos for draw in files[name]]
         bad_videos.update({"index": seen, "skipped": folder.files[name]["skipped"]})

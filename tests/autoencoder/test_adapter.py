@@ -41,6 +41,10 @@ def native(vae, clips):
     """The class's own calls: the posterior's mean and log-variance, and what its mean is decoded to."""
     if isinstance(vae, diffusers.AutoencoderVidTok):  # as its forward does before it encodes
         clips = torch.cat([clips[:, :, :1]] * (vae.temporal_compression_ratio - 1) + [clips], dim=2)
+    if isinstance(vae, diffusers.AutoencoderKLHunyuanVideo15) and len(clips) > 1:  # takes one clip at a time
+        return tuple(
+            torch.cat(parts) for parts in zip(*(native(vae, clip[None]) for clip in clips), strict=True)
+        )
     posterior = vae.encode(clips).latent_dist
     decoded = vae.decode(posterior.mean)
     return posterior.mean, posterior.logvar, decoded if torch.is_tensor(decoded) else decoded.sample
@@ -121,6 +125,7 @@ def test_odd_sides_and_other_layouts_are_refused():
         ("AutoencoderKL", {"block_out_channels": [8], "norm_num_groups": 4}, "does not work on videos"),
         ("AutoencoderKLTemporalDecoder", {"layers_per_block": 1}, "decode needs num_frames beside"),
         ("AutoencoderKLLTXVideo", {**LTX, "timestep_conditioning": True}, "decode needs temb beside"),
+        ("AutoencoderKLAllegro", {}, "encodes in tiles alone"),
         ("AutoencoderKLLTXVideo", {**LTX, "decoder_inject_noise": [True] * 5}, "decoder draws noise"),
         ("AutoencoderKLWan", {**WAN_CONFIG, "base_dim": "wide"}, "whose sizes do not go"),
         ("UNet2DModel", {}, "no autoencoder of diffusers"),

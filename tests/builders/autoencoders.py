@@ -95,6 +95,12 @@ AUTOENCODERS: dict[str, tuple[dict[str, Any], int, int, tuple[int, int, int]]] =
         6,
         (2, 2, 2),
     ),
+    "AutoencoderKLHunyuanVideo15": (
+        {"latent_channels": 4, "block_out_channels": (8,) * 5, "layers_per_block": 1},
+        5,
+        6,
+        (2, 1, 1),
+    ),
     "AutoencoderKLMochi": (
         {
             "latent_channels": 4,

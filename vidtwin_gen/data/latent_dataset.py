@@ -22,7 +22,7 @@ from vidtwin_gen.partial_folder import RECORD
 METADATA = "latents.json"
 DATA = "data"  # the folder of the parquet files
 CACHE = ".cache/huggingface/datasets"  # below .cache/huggingface huggingface_hub uploads nothing
-DAMAGED = "copy the whole folder again, or encode again"
+DAMAGED = "copy the whole folder again, or remove it and encode again"
 
 
 def latents_sha256(path: str | Path) -> str:
@@ -42,10 +42,8 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
             rows of a split.
     """
     path = Path(path)
-    metadata = _read_metadata(path)
+    metadata = check_latents(path)
     files: Mapping[str, Mapping[str, int]] = metadata["files"]
-    for name, about in files.items():
-        _check_file(path / name, about, metadata)
     by_split = {}
     for split in ("train", "test"):
         of_split = [name for name in files if name.startswith(f"{DATA}/{split}-")]
@@ -70,6 +68,16 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         except ValueError as error:
             raise ValueError(f"{error}; {DAMAGED}") from None
     return dict(rows), metadata
+
+
+def check_latents(path: str | Path) -> dict[str, Any]:
+    """The metadata of a folder of latents whose files are all there, as they were written. Raises ValueError
+    as `load_latents`."""
+    path = Path(path)
+    metadata = _read_metadata(path)
+    for name, about in metadata["files"].items():
+        _check_file(path / name, about, metadata)
+    return metadata
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

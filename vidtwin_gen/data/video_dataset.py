@@ -29,7 +29,7 @@ class Sample(TypedDict):
     first frame in the file.
 
     `skipped` holds (row, reason) of the bad files met on the way; `substitute` says that there were any, so
-    that the clip stands in for another one.
+    that the clip stands in for another one, or is blank.
     """
 
     video: torch.Tensor
@@ -50,7 +50,8 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
     `len` clips are the index in order: the reader for encoding and evaluation.
 
     A bad file (VideoError) is replaced by the next good one of its epoch and reported in the sample; see
-    `Sample` and `BadVideos`.
+    `Sample` and `BadVideos`. Without `substitutes` a blank clip stands in its place, for a reader that leaves
+    it out: however many neighbours are bad, none is read twice.
 
     Args:
         index: from `build_index`.
@@ -73,6 +74,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         flip: bool = False,
         seed: int = 0,
         decoder: Decoder = "auto",
+        substitutes: bool = True,
     ) -> None:
         if not len(index):
             raise ValueError("the index holds no videos")
@@ -81,7 +83,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         self._videos: pyarrow.Table = index.select_columns(["path", "label"]).with_format("arrow")[:]
         self.num_frames, self.size = num_frames, size
         self.window: dict[str, Any] = {"fps": fps, "stride": stride, "start": start, "decoder": decoder}
-        self.flip, self.seed = flip, seed
+        self.flip, self.seed, self.substitutes = flip, seed, substitutes
         self.order = EpochOrder(len(index), shuffle=shuffle, seed=seed)
 
     def __len__(self) -> int:
@@ -103,7 +105,9 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
                 video, start = self._read(row, position)
             except VideoError as error:
                 skipped.append((row, str(error)))
-                continue
+                if self.substitutes:
+                    continue
+                video, start = self._blank(), 0
             return {
                 "video": video,
                 "label": self._videos["label"][row].as_py(),
@@ -122,6 +126,10 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         frames, start, _ = read_frames(path, self.num_frames, generator=generator, **self.window)
         video = cover(from_uint8(torch.from_numpy(frames)), self.size)
         return video.flip(-1) if mirrored else video, start
+
+    def _blank(self) -> torch.Tensor:
+        sides = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return torch.zeros(3, self.num_frames, *sides)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -142,11 +150,14 @@ class BadVideos:
         num_videos: length of the data set.
         max_fraction: of the distinct files met, how many may be bad. Judged from 100 files on, or from all
             of a smaller set.
+        of_all: how many of the whole set may be bad instead, for a loop in the order of the index, whose
+            first files tell nothing of the rest.
     """
 
-    def __init__(self, num_videos: int, max_fraction: float = 0.05) -> None:
+    def __init__(self, num_videos: int, max_fraction: float = 0.05, *, of_all: bool = False) -> None:
         self.num_videos = num_videos
         self.max_fraction = max_fraction
+        self.of_all = of_all
         self.reasons: dict[int, str] = {}
         self._seen: set[int] = set()
 
@@ -154,8 +165,8 @@ class BadVideos:
         """Take in a batch of `collate`. Raises ValueError when too many files are bad."""
         self.reasons.update(batch["skipped"])
         self._seen.update(batch["index"], self.reasons)
-        enough = len(self._seen) >= min(100, self.num_videos)
-        if enough and len(self.reasons) > self.max_fraction * len(self._seen):
+        judged = self.num_videos if self.of_all else len(self._seen)
+        if judged >= min(100, self.num_videos) and len(self.reasons) > self.max_fraction * judged:
             raise ValueError(
                 f"too many bad files (limit {self.max_fraction:.0%}, --max_bad_fraction sets another): "
                 f"{self.summary()}"

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -224,6 +225,26 @@ def test_a_class_that_is_gone_is_told_and_not_trained_on(videos, vae_dir, tmp_pa
     with pytest.raises(ValueError, match="no training rows of PulsingRing.*--allow_empty_classes"):
         load_inputs(DiTConfig(**config))
     load_inputs(DiTConfig(**config, allow_empty_classes=True))
+
+
+def test_neighbours_that_are_bad_are_left_out_however_many_they_are(videos, vae_dir, tmp_path):
+    """More than a training would try in a row, and among the first hundred more than their share of all."""
+    (videos / "Empty").mkdir()
+    for number in range(140):
+        (videos / "Empty" / f"{number}.avi").touch()
+    numbers = {split: len(build_index(videos, split=split)) for split in ("train", "test")}
+    with pytest.raises(ValueError, match=r"too many bad files \(limit 5%"):
+        encode(vae_dir, videos, tmp_path / "latents")
+    metadata = encode(vae_dir, videos, tmp_path / "latents", max_bad_fraction=0.95)
+    assert sum(metadata["num_rows"].values()) == sum(numbers.values()) - 140 == 20
+    assert "--max_bad_fraction 0.95" in (tmp_path / "latents" / "README.md").read_text()
+
+
+def test_a_finished_folder_that_misses_a_file_is_not_called_whole(tiny_latents, synthetic_root, tmp_path):
+    folder = Path(shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents"))
+    next(folder.glob("data/test-*")).unlink()
+    with pytest.raises(ValueError, match=r"test-00\d+-of-.* is missing; .*remove it and encode again"):
+        encode(tiny_latents.vae_dir, synthetic_root, folder)
 
 
 def test_too_many_bad_videos_stop_it(videos, vae_dir, tmp_path):

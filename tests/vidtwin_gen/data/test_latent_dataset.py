@@ -183,7 +183,9 @@ def zeros(begin, end):
 def test_damaged_files_are_named(copied, damage, told):
     path = copied / "data/train-00000-of-00009.parquet"
     damage(path)
-    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+    with pytest.raises(
+        ValueError, match=f"{told}.*copy the whole folder again, or remove it and encode again"
+    ):
         load_latents(copied)
 
 
@@ -279,7 +281,9 @@ def test_labels_of_any_whole_number_type_are_read_as_int64(copied, tiny_latents,
 def test_what_latents_json_says_is_checked(copied, values, told):
     about = json.loads((copied / "latents.json").read_text())
     (copied / "latents.json").write_text(json.dumps(about | values))
-    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+    with pytest.raises(
+        ValueError, match=f"{told}.*copy the whole folder again, or remove it and encode again"
+    ):
         load_latents(copied)
 
 
@@ -298,7 +302,9 @@ def test_what_latents_json_says_of_features_is_checked(featured_latents, tmp_pat
     about = json.loads((copied / "latents.json").read_text())
     about["features"] |= values
     (copied / "latents.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=f"{told}.*copy the whole folder again, or encode again"):
+    with pytest.raises(
+        ValueError, match=f"{told}.*copy the whole folder again, or remove it and encode again"
+    ):
         load_latents(copied)
 
 
