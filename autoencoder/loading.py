@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
-from autoencoder.weight_shapes import check_shapes, stored_shapes, weight_files
 from vidtwin_gen.data.names import some
 from vidtwin_gen.files import loading, read_json
 from vidtwin_gen.weights import model_folder
 
 CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+COPY = "copy the whole folder that save_pretrained wrote, config.json and weights"
 WANTED = (
     "name the folder of a saved AutoencoderVidTwin, the one that train_vae writes or a pipeline's vae/, or a "
     "released checkpoint, a .ckpt or .safetensors file"
@@ -48,33 +49,31 @@ def load_autoencoder(path: str | Path, dtype: torch.dtype = torch.float32) -> Au
 def load_folder(folder: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderVidTwin:
     """What `save_pretrained` wrote, in evaluation mode, with weights of this type.
 
-    Of the weights only the names and shapes are read before `from_pretrained`, whose own errors would name
-    neither the file nor a way out, and which goes on where tensors are missing.
-
     Raises:
         ValueError: no such folder, a model of another class, sizes that the architecture cannot take, or
             weights that are missing, truncated or of another architecture.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG, WANTED)
-    name = config.get("_class_name")
+    name = read_json(folder / CONFIG, WANTED).get("_class_name")
     if name != AutoencoderVidTwin.__name__:
         raise ValueError(f"{folder / CONFIG} is of {name}, not of an AutoencoderVidTwin; {WANTED}")
-    try:
-        with init_empty_weights():
-            model = AutoencoderVidTwin.from_config(config)
-    except (ValueError, TypeError) as error:  # a size that does not fit the others, or is no number
-        raise ValueError(f"{folder / CONFIG}: {error}; it should be as it was saved") from None
-    found: dict[str, Sequence[int]] = {}
-    for path in weight_files(folder):
-        found |= stored_shapes(path)
-    try:
-        check_shapes(found, {key: value.shape for key, value in model.state_dict().items()})
-    except ValueError as error:
-        raise ValueError(
-            f"{folder}: the weights do not fit {CONFIG}: {error}; keep the two files that were saved together"
-        ) from None
-    return AutoencoderVidTwin.from_pretrained(folder, dtype=dtype).eval()
+    _check_weight_files(folder)
+    with loading(folder, COPY):
+        return AutoencoderVidTwin.from_pretrained(folder, dtype=dtype).eval()
+
+
+def _check_weight_files(folder: Path) -> None:
+    """Raises ValueError where weights are missing, the one file or, of a very large model, one of its parts:
+    diffusers would look for a pickle then."""
+    index = folder / f"{WEIGHTS}.index.json"
+    names = set(read_json(index, COPY)["weight_map"].values()) if index.is_file() else {WEIGHTS}
+    for name in sorted(names):
+        if not (folder / name).is_file():
+            others = sorted(file.name for file in folder.glob("diffusion_pytorch_model*"))
+            way_out = COPY
+            if others and not index.is_file():
+                way_out = f"there is {some(others)}: save it anew, without variant and as safetensors"
+            raise ValueError(f"{folder / name} is missing; {way_out}")
 
 
 def load_video_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float32) -> ModelMixin:

@@ -16,10 +16,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
-from autoencoder.weight_shapes import check_shapes
 from vidtwin_gen.data.names import some
 from vidtwin_gen.files import first_line
-from vidtwin_gen.models.checks import check_finite
+from vidtwin_gen.models.checks import check_finite, check_tensors
 
 Model = TypeVar("Model", bound=ModelMixin)
 
@@ -213,11 +212,8 @@ def load_released(
         config = infer_config(state_dict, num_heads=num_heads, qformer_heads=qformer_heads)
         with init_empty_weights():  # but for the positional tables, which are computed
             model = model_class(**config)
-        live = {key: value.shape for key, value in state_dict.items() if not DROPPED.fullmatch(key)}
-        expected = to_released_state_dict(model.state_dict())
-        check_shapes(live, {key: value.shape for key, value in expected.items()})
-        if whole := [key for key, value in converted.items() if not value.is_floating_point()]:
-            raise ValueError(f"tensors are whole numbers: {some(whole)}")
+        live = {key: value for key, value in state_dict.items() if not DROPPED.fullmatch(key)}
+        check_tensors(live, to_released_state_dict(model.state_dict()))
         check_finite(converted.items(), "its weights")
     except (ValueError, RuntimeError) as error:  # of torch for a tensor without dimensions
         raise ValueError(f"{path}: {error}") from None

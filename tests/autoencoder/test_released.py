@@ -160,7 +160,7 @@ def changed(name, change):
         (with_("conv_in.weight", 8), r"conv_in.weight has shape \[8\], expected 4 dimensions"),
         (
             changed("motion_head.bias", torch.Tensor.int),
-            "tensors are whole numbers: dynamics_encoder.head.bias",
+            "tensors are whole numbers: motion_head.bias",
         ),
         (
             changed("motion_head.bias", lambda bias: bias / 0),

@@ -48,7 +48,7 @@ def refusal(folder, capsys):
         (lambda tensor: {TENSOR: tensor * float("nan")}, f"{TENSOR} holds NaN or infinity"),
         (lambda tensor: {TENSOR: tensor.int()}, f"whole numbers: {TENSOR}"),
         (lambda tensor: {"stranger": tensor.clone()}, "unknown: stranger"),
-        (lambda tensor: {TENSOR: tensor[:2]}, "size"),
+        (lambda tensor: {TENSOR: tensor[:2]}, f"of another shape: {TENSOR} [2,"),
     ],
     ids=["not finite", "whole numbers", "left over", "another shape"],
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
 import torch
-from safetensors import safe_open
+from diffusers.models.model_loading_utils import load_state_dict
 
 from vidtwin_gen.records.json_types import check_type
 
@@ -57,9 +57,31 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> Non
             )
 
 
+def check_tensors(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Whether a checkpoint has the tensors of a model, no others, of the same shapes and of floating point.
+    Raises ValueError with the names of those that it has not, or that are otherwise."""
+    both = [name for name in expected if name in found]
+    for kind, names in (
+        ("missing", [name for name in expected if name not in found]),
+        ("unknown", [name for name in found if name not in expected]),
+        (
+            "of another shape",
+            [
+                f"{name} {list(found[name].shape)}, expected {list(expected[name].shape)}"
+                for name in both
+                if found[name].shape != expected[name].shape
+            ],
+        ),
+        ("whole numbers", [name for name in both if not found[name].is_floating_point()]),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ValueError(f"{len(names)} tensors are {kind}: {', '.join(names[:5])}{more}")
+
+
 class CheckedWeights:
-    """For a `ModelMixin`: `from_pretrained` refuses weights that are missing, left over, not of floating
-    point, or not finite, with a ValueError that names the tensor.
+    """For a `ModelMixin`: `from_pretrained` refuses weights that are missing, left over, of another shape,
+    not of floating point, or not finite, with a ValueError that names the tensor.
 
     diffusers itself fills in what is missing, leaves out what is left over, and casts whole numbers; with
     `ignore_mismatched_sizes=True` it still does.
@@ -69,28 +91,15 @@ class CheckedWeights:
     def _load_pretrained_model(
         cls, model: Any, state_dict: Any, files: Any, path: Any, loaded_keys: Any, **options: Any
     ) -> Any:
+        checked = not options.get("ignore_mismatched_sizes")
+        if checked and options.get("hf_quantizer") is None:  # whose tensors are its own
+            parts = [state_dict] if state_dict is not None else map(load_state_dict, files)
+            found = {name: tensor for part in parts for name, tensor in part.items()}
+            try:
+                check_tensors(found, model.state_dict())
+            except ValueError as error:
+                raise ValueError(f"{path}: the weights do not fit config.json: {error}") from None
         result = super()._load_pretrained_model(model, state_dict, files, path, loaded_keys, **options)  # type: ignore[misc]
-        if options.get("ignore_mismatched_sizes"):
-            return result
-        if options.get("hf_quantizer") is None:  # whose tensors are its own
-            _, missing, unexpected, *_ = result
-            for kind, names in (
-                ("missing", missing),
-                ("unknown", unexpected),
-                ("whole numbers", _whole(files)),
-            ):
-                if names:
-                    raise ValueError(f"{path}: tensors are {kind}: {', '.join(sorted(names)[:5])}")
-        check_finite(model.state_dict().items(), str(path))
+        if checked:
+            check_finite(model.state_dict().items(), str(path))
         return result
-
-
-def _whole(files: Iterable[Any] | None) -> list[str]:
-    """Tensors in these files that are not of floating point, from their headers."""
-    found = []
-    for path in files or ():
-        if str(path).endswith(".safetensors"):
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                found += [name for name in names if "F" not in file.get_slice(name).get_dtype()]
-    return found
