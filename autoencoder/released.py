@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from vidtwin_gen.data.names import some
 from vidtwin_gen.files import first_line
+from vidtwin_gen.flags import is_hub_id
 from vidtwin_gen.models.checks import check_finite, check_tensors
 
 Model = TypeVar("Model", bound=ModelMixin)
@@ -253,11 +254,7 @@ def _find(path_or_repo_id: str | Path, hub_options: dict[str, Any]) -> Path:
     if path.is_file():
         return path
     name = str(path_or_repo_id)
-    if (
-        path.suffix in (".ckpt", ".safetensors")
-        or path.is_dir()
-        or not re.fullmatch(r"[\w.-]+/[\w.-]+", name)
-    ):
+    if path.suffix in (".ckpt", ".safetensors") or not is_hub_id(name):
         raise ValueError(
             f"{name} is no file; expected a .ckpt, a .safetensors or the name of a hub repository"
         )

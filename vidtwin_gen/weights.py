@@ -3,10 +3,10 @@ and the digest of a saved model."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import pickle
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,7 @@ from huggingface_hub import (
 )
 
 from vidtwin_gen.files import file_sha256, first_line
+from vidtwin_gen.flags import is_hub_id
 
 # Of the cache folder; left out, it is `vidtwin-gen` in the folder that the hub's own tools keep, HF_HOME.
 CACHE_VARIABLE = "VIDTWIN_GEN_CACHE"
@@ -200,29 +201,43 @@ def model_folder(name: str | Path) -> Path:
     Raises:
         ValueError: neither the cache nor the hub has such a model.
     """
-    # owner/ that is a folder here: a path with a slip, of which the hub has nothing
-    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", str(name))
-    if Path(name).exists() or not is_name or Path(str(name).split("/")[0]).exists():
+    if Path(name).exists() or not is_hub_id("/".join(str(name).split("/")[:2])):
         return Path(name)
-    return _fetched_folder(str(name))
+    return hub_folder(
+        str(name), ("*.safetensors", "*.safetensors.index.json"), "OWNER/NAME/vae of a pipeline"
+    )
 
 
 @lru_cache
-def _fetched_folder(name: str) -> Path:
-    """Asked once a process."""
+def hub_folder(name: str, files: tuple[str, ...], example: str, revision: str | None = None) -> Path:
+    """A model's folder in the cache of the hub's tools, into which it is fetched where it isn't there; the
+    hub is asked once a process.
+
+    Args:
+        name: owner/name, or owner/name/subfolder.
+        files: patterns of those that are wanted beside config.json. example: of a name, for the message.
+
+    Raises:
+        MissingWeightsError: neither the cache nor the hub has it.
+    """
     repo, below = "/".join(name.split("/")[:2]), "".join(f"{part}/" for part in name.split("/")[2:])
     try:
-        config = _cached_or_fetched(repo, f"{below}config.json")  # first: a pipeline has none, and gigabytes
+        # first: a pipeline has none, and gigabytes
+        config = _cached_or_fetched(repo, f"{below}config.json", revision)
         root = Path(config).parents[below.count("/")]  # is named by its commit
-        kept = [f"{below}config.json", f"{below}*.safetensors", f"{below}*.safetensors.index.json"]
-        others = ["*.fp16.*", *([] if below else ["*/*"])]
-        snapshot_download(repo, revision=root.name, allow_patterns=kept, ignore_patterns=others)
+        snapshot_download(
+            repo,
+            revision=root.name,
+            allow_patterns=[f"{below}{file}" for file in ("config.json", *files)],
+            ignore_patterns=["*.fp16.*", *([] if below else ["*/*"])],
+            etag_timeout=HUB_TIMEOUT_S,
+        )
     except Exception as error:  # of the hub's own classes, of httpx and of the disk
         reason = first_line(error)
-        raise ValueError(
-            f"{name} is no folder, and no {below}config.json of {repo} came from the hub or its cache "
-            f"({type(error).__name__}: {reason}); correct the path or the name (of a pipeline: "
-            f"OWNER/NAME/vae), or, without a network, run `hf download {repo} --include '{below}*'` where "
+        raise MissingWeightsError(
+            f"{name} is no folder, and no {below}config.json of {repo} (revision {revision or 'main'}) came "
+            f"from the hub or its cache ({type(error).__name__}: {reason}); correct the path or the name, "
+            f"e.g. {example}, or, without a network, run `hf download {repo} --include '{below}*'` where "
             "there is one and copy its cache (HF_HOME) here, which HF_HUB_OFFLINE=1 reads"
         ) from error
     return root / below
@@ -236,6 +251,23 @@ def weights_sha256(model: str | Path) -> str:
     if not files:
         raise ValueError(f"{model}: no .safetensors file; expected a folder written by save_pretrained")
     return file_sha256(*([path for path in files if path.name.count(".") == 1] or files))
+
+
+def weights_digest(folder: Path) -> str:
+    """The digest of a published model. Of one file it is that of `weights_sha256`. Of several it is the sha256
+    of the lines "<sha256>  <name>" by name, which whoever names it with --weights_sha256 can make with
+    sha256sum; folders of latents keep the other one. Raises ValueError where there is no file."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"{folder} has no weights in safetensors; other formats can run code when they are read. Load "
+            "the model where it is trusted and write it with save_pretrained"
+        )
+    digests = [file_sha256(file) for file in files]
+    if len(files) == 1:
+        return digests[0]
+    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class _NumpyUnpickler(pickle.Unpickler):

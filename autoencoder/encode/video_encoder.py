@@ -16,8 +16,8 @@ from vidtwin_gen.models.pretrained import (
     find_pretrained,
     load_frozen,
     model_type,
-    weights_digest,
 )
+from vidtwin_gen.weights import weights_digest
 
 EXAMPLE = "facebook/vjepa2-vitl-fpc64-256"
 

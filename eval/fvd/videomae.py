@@ -16,9 +16,8 @@ from vidtwin_gen.models.pretrained import (
     find_pretrained,
     load_frozen,
     model_type,
-    weights_digest,
 )
-from vidtwin_gen.weights import MissingWeightsError
+from vidtwin_gen.weights import MissingWeightsError, weights_digest
 
 VARIABLE = "VIDTWIN_GEN_VIDEOMAE"
 EXAMPLE = "MCG-NJU/videomae-base-finetuned-ssv2"

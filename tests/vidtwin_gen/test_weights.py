@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from autoencoder.loading import load_video_autoencoder
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from tests.builders.hub import running_hub
 from vidtwin_gen import __main__ as program
+from vidtwin_gen.models.pretrained import find_pretrained
 from vidtwin_gen.weights import (
     HubFile,
     MissingWeightsError,
@@ -222,5 +224,9 @@ def test_an_autoencoder_has_a_name_on_the_hub(tiny_latents, synthetic_root, tmp_
 def test_a_path_is_no_name_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    for path in ("runs/vae", "/nowhere/vae", "./runs/vae", "../runs/vae", "~/vae", "vae"):
+    for path in ("runs/vae", "/nowhere/vae", "./runs/vae", "../runs/vae", "../modle", "~/vae", "vae"):
         assert model_folder(path) == Path(path)
+        with pytest.raises(MissingWeightsError, match="no name of a model on the hub"):
+            find_pretrained(path, example="owner/name")
+        with pytest.raises(ValueError, match="is no file; expected"):
+            AutoencoderVidTwin.from_released(path)

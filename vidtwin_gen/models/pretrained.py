@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import snapshot_download
-
-from vidtwin_gen.files import file_sha256, first_line
-from vidtwin_gen.weights import HUB_TIMEOUT_S, MissingWeightsError
+from vidtwin_gen.flags import is_hub_id
+from vidtwin_gen.weights import MissingWeightsError, hub_folder
 
 # VideoMAE has an image processor, V-JEPA 2 a video processor
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -42,37 +38,10 @@ def find_pretrained(name: str, revision: str | None = None, *, example: str) -> 
     """
     if Path(name).is_dir():
         return Path(name), Path(name).resolve().name
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_hub_id(name):
         raise MissingWeightsError(f"{name} is no folder, and no name of a model on the hub, e.g. {example}")
-    try:
-        patterns = ["config.json", *PROCESSORS, "*.safetensors"]
-        fetched = snapshot_download(
-            name, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S
-        )
-    except Exception as error:  # of the hub's own classes, of httpx and of the disk
-        reason = first_line(error.__cause__ or error)
-        raise MissingWeightsError(
-            f"the model {name} (revision {revision or 'main'}) is not on this machine and the hub did not "
-            f"give it ({type(error).__name__}: {reason}): correct the name, let this machine reach the hub, "
-            "or name a folder that holds the model"
-        ) from error
-    return Path(fetched), f"{name}@{Path(fetched).name}"  # the cache keeps a commit in a folder of its name
-
-
-def weights_digest(folder: Path) -> str:
-    """The sha256 of the folder's one safetensors file; of several, that of the lines "<sha256>  <name>" by
-    name, as sha256sum prints them. Raises ValueError where there is none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"{folder} has no weights in safetensors; other formats can run code when they are read. Load "
-            "the model where it is trusted and write it with save_pretrained"
-        )
-    digests = [file_sha256(file) for file in files]
-    if len(files) == 1:
-        return digests[0]
-    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    folder = hub_folder(name, (*PROCESSORS, "*.safetensors"), example, revision)
+    return folder, f"{name}@{folder.name}"  # the cache keeps a commit in a folder of its name
 
 
 def model_type(folder: Path, known: Collection[str], *, example: str) -> str:

@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from eval.fvd.networks import load_extractor
-from eval.fvd.videomae import weights_digest
 from tests.builders.hub import running_hub
-from vidtwin_gen.weights import MissingWeightsError
+from vidtwin_gen.weights import MissingWeightsError, weights_digest
 
 SIZES = {
     "image_size": 16,
@@ -145,5 +144,5 @@ def test_a_model_that_is_not_here_is_asked_for(monkeypatch):
     with pytest.raises(MissingWeightsError, match="no/such/folder is no folder"):
         load_extractor("videomae")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(MissingWeightsError, match=r"model user/none \(revision v2\) is not on this machine"):
+    with pytest.raises(MissingWeightsError, match=r"of user/none \(revision v2\) came from the hub"):
         load_extractor("videomae", "user/none", revision="v2")
