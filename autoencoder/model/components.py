@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from autoencoder.model.ablations import (
@@ -29,3 +31,10 @@ DYNAMICS: dict[str, Pair | None] = {
     "qformer": (QueryDynamicsEncoder, QueryDynamicsDecoder),
     "none": None,
 }
+
+
+def check_types(config: Any) -> None:
+    """Raises ValueError for a type of Structure or Dynamics that there is not."""
+    for name, choices in (("structure_type", STRUCTURE), ("dynamics_type", DYNAMICS)):
+        if config[name] not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}; got {config[name]!r}")

@@ -10,12 +10,9 @@ from typing import Any
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.checks import check_table
 
-STRUCTURE_TYPES = ("qformer", "convolution", "frame_qformer")
-DYNAMICS_TYPES = ("average", "qformer", "none")
-
 
 def check_config(config: Any) -> None:
-    """Raises ValueError for sizes that the architecture cannot take and for types that there are not."""
+    """Raises ValueError for sizes that the architecture cannot take."""
     if config.height % config.patch_size or config.width % config.patch_size:
         raise ValueError(
             f"height and width must be multiples of patch_size={config.patch_size}, got "
@@ -31,9 +28,6 @@ def check_config(config: Any) -> None:
             f"query_hidden_size={config.query_hidden_size} must be a multiple of "
             f"qformer_heads={config.qformer_heads}"
         )
-    for name, choices in (("structure_type", STRUCTURE_TYPES), ("dynamics_type", DYNAMICS_TYPES)):
-        if config[name] not in choices:
-            raise ValueError(f"{name} is one of {', '.join(choices)}; got {config[name]!r}")
 
 
 def token_grid(config: Any) -> tuple[int, int]:

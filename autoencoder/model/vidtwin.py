@@ -17,7 +17,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from autoencoder.model import tiling
-from autoencoder.model.components import DYNAMICS, STRUCTURE
+from autoencoder.model.components import DYNAMICS, STRUCTURE, check_types
 from autoencoder.model.layout import check_config, latent_layout
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
@@ -114,6 +114,7 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         config = self.config
         check_arguments(AutoencoderVidTwin, config)
         check_config(config)
+        check_types(config)
         self.layout = latent_layout(config)
         self.layout.check_whitening(latents_mean, latents_std)
         self.patch_embed = PatchEmbed(config)

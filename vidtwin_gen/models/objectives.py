@@ -1,5 +1,5 @@
-"""The names of the training objectives, of what a network predicts and of the weightings of the loss;
-`diffusion` computes them."""
+"""The choices of stage 2 by name: training objectives, what the network predicts and the weightings of the
+loss, which `diffusion` computes; where the class comes into the transformer, and its blocks."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ from typing import Literal
 Objective = Literal["flow", "paper"]
 Prediction = Literal["velocity", "x0"]
 LossWeighting = Literal["element", "grid"]
+Conditioning = Literal["adaln", "cross_attention"]
+BlockType = Literal["dit", "lightning"]

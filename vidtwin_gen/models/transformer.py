@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,11 @@ from torch import nn
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments, check_table
 from vidtwin_gen.models.layers import Attention, AttnProcessor
+from vidtwin_gen.models.objectives import BlockType, Conditioning
 from vidtwin_gen.models.parametrization import NUM_TRAIN_TIMESTEPS, PREDICTION_TYPES, velocity_from_x0
 from vidtwin_gen.models.positions import LatentPositions, RotaryPositions
 
 TIME_CHANNELS = 256  # frequencies of the timestep, as in DiT
-CONDITIONINGS = ("adaln", "cross_attention")
-BLOCK_TYPES = ("dit", "lightning")
 UNFIT_CACHES = {  # found by trying all that diffusers 0.42 has
     "FasterCacheConfig": "fails where guidance begins or ends within a call",
     "SeaCacheConfig": "needs a raw_vision_callback, without which it saves nothing",
@@ -137,9 +136,9 @@ class LatentTransformerOutput(Transformer2DModelOutput):
 def check_config(config: Any) -> None:
     """Raises ValueError for sizes that do not fit together and for types that there are not."""
     for name, choices in (
-        ("conditioning", CONDITIONINGS),
+        ("conditioning", get_args(Conditioning)),
         ("prediction_type", tuple(PREDICTION_TYPES.values())),
-        ("block_type", BLOCK_TYPES),
+        ("block_type", get_args(BlockType)),
     ):
         if config[name] not in choices:
             raise ValueError(f"{name} is one of {choices}, got {config[name]!r}")

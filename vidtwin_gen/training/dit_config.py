@@ -6,14 +6,11 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from vidtwin_gen.models.objectives import LossWeighting, Objective, Prediction
+from vidtwin_gen.models.objectives import BlockType, Conditioning, LossWeighting, Objective, Prediction
 from vidtwin_gen.models.sizes import SIZES
 from vidtwin_gen.training.config import TrainingConfig, flag
-
-Conditioning = Literal["adaln", "cross_attention"]
-BlockType = Literal["dit", "lightning"]
 
 
 @dataclass

@@ -13,7 +13,6 @@ import train_dit
 import train_vae
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.files import write_json
-from vidtwin_gen.models.transformer import CONDITIONINGS
 from vidtwin_gen.training.config import (
     FREE_ON_RESUME,
     METRICS,
@@ -24,7 +23,6 @@ from vidtwin_gen.training.config import (
     model_arguments,
     parse_config,
 )
-from vidtwin_gen.training.dit_config import Conditioning
 
 PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
 
@@ -71,7 +69,6 @@ def test_a_wrong_value_is_one_line(argv, message, capsys):
 
 
 def test_the_flags_offer_what_there_is():
-    assert get_args(Conditioning) == CONDITIONINGS
     known = {schedule.value for schedule in SchedulerType}
     assert set(get_args(Schedule)) == known - {"piecewise_constant"}  # which needs rules, no flag
 
