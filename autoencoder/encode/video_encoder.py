@@ -16,6 +16,7 @@ from vidtwin_gen.models.pretrained import (
     find_pretrained,
     load_frozen,
     model_type,
+    pair,
 )
 from vidtwin_gen.weights import weights_digest
 
@@ -77,7 +78,7 @@ class VideoEncoder:
                 f"--features {name} takes clips of {config.num_frames} frames, got {num_frames}: encode such "
                 f"clips, or name a V-JEPA 2, which takes any number, e.g. {EXAMPLE}"
             )
-        self.size, patch = _pair(getattr(config, kind.side)), _pair(config.patch_size)
+        self.size, patch = pair(getattr(config, kind.side)), pair(config.patch_size)
         self.padding = -num_frames % config.tubelet_size
         time = (num_frames + self.padding) // config.tubelet_size
         self.tokens = (time, self.size[0] // patch[0], self.size[1] // patch[1])
@@ -103,7 +104,3 @@ class VideoEncoder:
         """What latents.json says of the features."""
         sizes = {"grid": list(self.grid), "dim": self.dim}
         return {"encoder": self.name, "encoder_sha256": self.weights_sha256, **sizes}
-
-
-def _pair(side: int | Sequence[int]) -> tuple[int, int]:
-    return (side, side) if isinstance(side, int) else (side[0], side[1])

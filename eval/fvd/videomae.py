@@ -16,6 +16,7 @@ from vidtwin_gen.models.pretrained import (
     find_pretrained,
     load_frozen,
     model_type,
+    pair,
 )
 from vidtwin_gen.weights import MissingWeightsError, weights_digest
 
@@ -53,8 +54,7 @@ class VideoMAEFeatures:
         model = model.to(self.device)
         self.backbone = model.videomae if classifies else model
         self.norm = model.fc_norm if classifies else None
-        size = config.image_size
-        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.size = pair(config.image_size)
         self.scale, self.mean, self.std = colours(folder) or Colours()
         self.name = f"videomae {model_id}"
         self.dim = config.hidden_size

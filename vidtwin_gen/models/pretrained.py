@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ def load_frozen(model_class: Any, folder: Path) -> Any:
             "VideoMAE models transformers before 5.19 leaves out biases)"
         )
     return model.eval().requires_grad_(False).float()
+
+
+def pair(side: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width as a config has them, one number where they are the same."""
+    return (side, side) if isinstance(side, int) else (side[0], side[1])
 
 
 def colours(folder: Path) -> Colours | None:
