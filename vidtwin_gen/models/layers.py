@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb, get_1d_sincos_pos_embed_from_grid
+from diffusers.models.embeddings import (
+    apply_rotary_emb,
+    get_1d_sincos_pos_embed_from_grid,
+    get_2d_sincos_pos_embed_from_grid,
+)
 from einops import rearrange
 from torch import nn
 
@@ -146,6 +150,5 @@ def sincos_1d(dim: int, length: int) -> torch.Tensor:
 
 def sincos_2d(dim: int, height: int, width: int) -> torch.Tensor:
     """(height * width, dim) table, row-major: half of the channels is the column, half the row."""
-    rows = sincos_1d(dim // 2, height).repeat_interleave(width, dim=0)
-    columns = sincos_1d(dim // 2, width).repeat(height, 1)
-    return torch.cat([columns, rows], dim=-1)
+    grid = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
+    return get_2d_sincos_pos_embed_from_grid(dim, torch.stack(grid)).float()
