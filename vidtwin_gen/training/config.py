@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -54,7 +54,7 @@ class TrainingConfig:
     use_8bit_adam: bool = flag("AdamW of bitsandbytes, whose moments take a byte a weight each", False)
     max_grad_norm: float = flag("gradients are scaled down to this norm; 0: they are not", 1.0)
     max_skipped_steps: int = flag("steps in a row lost to NaN or infinity at which the run stops", 20)
-    mixed_precision: str = flag("no, bf16 or fp16", "no")
+    mixed_precision: Literal["no", "bf16", "fp16"] = flag("what autocast computes in; no: float32", "no")
     deterministic: bool = flag("on a GPU the same numbers again, slower; a CPU gives them anyway", False)
     allow_tf32: bool = flag(
         "float32 products of a GPU in TF32, faster and less exact, as with bf16; no CPU's", False
@@ -97,6 +97,11 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name, hint in get_type_hints(type(self)).items():  # of a command line the parser has checked it
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(
+                    f"--{name} is one of {', '.join(get_args(hint))}, got {getattr(self, name)!r}"
+                )
         for name in ("seed", "dataloader_num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be 0 or more, got {getattr(self, name)}")
@@ -108,12 +113,6 @@ class TrainingConfig:
             raise ValueError(f"--profile is a number of steps, 0 for no trace, got {self.profile}")
         if not self.max_grad_norm >= 0:
             raise ValueError(f"--max_grad_norm is a norm, 0 to leave gradients, got {self.max_grad_norm}")
-        if self.lr_scheduler not in get_args(Schedule):
-            raise ValueError(
-                f"--lr_scheduler is one of {', '.join(get_args(Schedule))}, got {self.lr_scheduler!r}"
-            )
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"--mixed_precision is no, bf16 or fp16, got {self.mixed_precision!r}")
         if self.optimizer == "muon" and self.mixed_precision == "fp16":
             raise ValueError("--optimizer muon does not go with --mixed_precision fp16: take bf16")
         if self.hub_token and self.report_to not in ("none", "tensorboard"):

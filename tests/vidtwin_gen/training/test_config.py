@@ -56,7 +56,7 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
         (["--output_dir", "run", "--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--output_dir", "run", "--seed", "4294967296"], "--seed must be below 2**32, got 4294967296"),
         (["--output_dir", "run", "--dataloader_num_workers", "-1"], "--dataloader_num_workers must be 0 or"),
-        (["--output_dir", "run", "--mixed_precision", "int8"], "is no, bf16 or fp16, got 'int8'"),
+        (["--output_dir", "run", "--mixed_precision", "int8"], "precision: invalid choice: 'int8'"),
         (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
     ],
 )
@@ -66,6 +66,12 @@ def test_a_wrong_value_is_one_line(argv, message, capsys):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["lr_scheduler", "optimizer", "mixed_precision"])
+def test_a_wrong_choice_in_python_is_told(name):
+    with pytest.raises(ValueError, match=f"--{name} is one of .*, got 'another'"):
+        Config(output_dir="run", **{name: "another"})
 
 
 def test_the_flags_offer_what_there_is():
