@@ -7,7 +7,7 @@ from torch import nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Frames (N, C, H, W) in [-1, 1] -> logits (N, 1, h, w), positive for what looks real.
+    """Frames (N, 3, H, W) in [-1, 1] -> logits (N, 1, h, w), positive for what looks real.
 
     The released model's discriminator with one change: it normalises groups of channels within a frame, where
     that one has batch normalisation. So the verdict on a frame does not depend on which other frames, of the
@@ -21,7 +21,7 @@ class PatchDiscriminator(nn.Module):
         ValueError: channels of a layer that 32 groups do not divide.
     """
 
-    def __init__(self, in_channels: int = 3, base_channels: int = 64, num_layers: int = 3) -> None:
+    def __init__(self, base_channels: int = 64, num_layers: int = 3) -> None:
         super().__init__()
         self.min_size = 3 * 2**num_layers
         channels = [base_channels * min(2**i, 8) for i in range(num_layers + 1)]
@@ -30,9 +30,7 @@ class PatchDiscriminator(nn.Module):
                 f"the discriminator's channels would be {channels}, and from 33 on they are normalised in 32 "
                 "groups: take a power of 2 or a multiple of 16 as --discriminator_channels"
             )
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, base_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)
-        )
+        self.layers = nn.Sequential(nn.Conv2d(3, base_channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
         for i in range(num_layers):
             stride = 2 if i < num_layers - 1 else 1
             self.layers.extend(

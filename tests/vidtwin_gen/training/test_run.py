@@ -303,7 +303,7 @@ def test_the_discriminator_begins_when_it_is_told_and_the_log_variance_learns(ti
     assert lines[0]["logvar"] == 0 and trained["logvar"] < 0
     assert lines[-1]["logvar"] == pytest.approx(trained["logvar"].item(), abs=2e-3)
     torch.manual_seed(0)
-    assert started.keys() == PatchDiscriminator(3, 4, 2).state_dict().keys()
+    assert started.keys() == PatchDiscriminator(4, 2).state_dict().keys()
 
 
 def test_the_terms_of_the_loss_add_up(tiny_vae_run, tmp_path):
