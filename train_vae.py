@@ -232,7 +232,7 @@ def validate(
     loader = DataLoader(dataset, batch_size=config.train_batch_size, sampler=share, collate_fn=collate)
     names = ("val_psnr", "val_ssim", *(["val_lpips"] if lpips else []), "count")
     sums = {name: torch.zeros((), device=accelerator.device) for name in names}
-    shown = not accelerator.is_main_process
+    to_show = accelerator.is_main_process
     for batch in loader:
         bad_videos.update(batch)
         clips = batch["video"][~batch["substitute"]].to(accelerator.device)
@@ -241,8 +241,8 @@ def validate(
         with accelerator.autocast():
             latents = encode(vae, clips).mode()
             decoded = decode(vae, latents, layout).float()
-            if not shown:
-                shown = True
+            if to_show:
+                to_show = False
                 fps = config.fps or common_frame_rate(list(dataset.paths())) / config.stride
                 show_parts(vae, layout, clips[:4], latents[:4], fps, config, accelerator, step)
         sums["val_psnr"] += psnr(decoded, clips).sum()
