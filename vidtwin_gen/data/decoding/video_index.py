@@ -161,7 +161,26 @@ def _rated(index: VideoIndex) -> VideoIndex:
     return replace(index, fps=float(1 / gap))
 
 
-def _read_index(path: FilePath) -> VideoIndex:
+@dataclass(frozen=True)
+class _Scan:
+    """What the header says and all packets together. `rows`: the fields of `_Packets`, one of each packet;
+    `first`: the frame that a decoder gives first; `damaged`: a packet is marked as such."""
+
+    codec: str
+    kind: str  # of the container
+    rows: list[tuple[int | None, int, bool, bool, bool]]
+    first: VideoFrame
+    damaged: bool
+    num_announced: int
+    num_listed: int
+    fps: float
+    aspect: float
+    time_base: float
+
+
+def _scan(path: FilePath) -> _Scan:
+    """Reads every packet and decodes up to the first frame. Raises UnreadableVideoError where there is
+    none."""
     rows: list[tuple[int | None, int, bool, bool, bool]] = []
     first: VideoFrame | None = None
     with opened(path) as (container, stream):
@@ -177,44 +196,68 @@ def _read_index(path: FilePath) -> VideoIndex:
                 rows.append((packet.pts, packet.size, packet.is_keyframe, start, shown))
                 damaged |= packet.is_corrupt
             first = first or next(iter(decoded(packet)), None)
-        num_announced, num_listed = stream.frames, len(stream.index_entries)
-        rate, aspect = stream.average_rate or stream.guessed_rate, float(stream.sample_aspect_ratio or 1)
-        time_base = float(stream.time_base or 1)
-    if first is None:
-        reason = f"holds no frame of {codec} that can be decoded, truncated or not a video; fetch it again"
-        raise UnreadableVideoError(path, reason)
-    if kind == "mov" and (damaged or len(rows) < num_listed):
-        seen = f"its table lists {num_listed} frames, {len(rows) - damaged} are there"
+        if first is None:
+            reason = (
+                f"holds no frame of {codec} that can be decoded, truncated or not a video; fetch it again"
+            )
+            raise UnreadableVideoError(path, reason)
+        return _Scan(
+            codec,
+            kind,
+            rows,
+            first,
+            damaged,
+            num_announced=stream.frames,
+            num_listed=len(stream.index_entries),
+            fps=float(stream.average_rate or stream.guessed_rate or "nan"),
+            aspect=float(stream.sample_aspect_ratio or 1),
+            time_base=float(stream.time_base or 1),
+        )
+
+
+def _refuse_broken(path: FilePath, scan: _Scan) -> None:
+    """Raises UnreadableVideoError where frames that the header lists are not there, or pixels are of a shape
+    that no camera has."""
+    if scan.kind == "mov" and (scan.damaged or len(scan.rows) < scan.num_listed):
+        seen = f"its table lists {scan.num_listed} frames, {len(scan.rows) - scan.damaged} are there"
         reason = f"cannot be decoded, truncated or not a video ({seen}); fetch it again"
         raise UnreadableVideoError(path, reason)
-    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
-        reason = f"its pixels are {aspect:g} times as wide as high; correct it: ffmpeg -i IN -vf setsar=1 OUT"
+    if not 1 / MAX_ASPECT <= scan.aspect <= MAX_ASPECT:
+        reason = (
+            f"its pixels are {scan.aspect:g} times as wide as high; correct it: ffmpeg -i IN -vf setsar=1 OUT"
+        )
         raise UnreadableVideoError(path, reason)
-    height, width = shape = shown_shape(first, aspect)
-    index = VideoIndex(0, float(rate or "nan"), height, width, None, time_base, (0,), seekable=False)
-    if damaged or kind not in TRUE_TIMES or any(row[0] is None for row in rows):
+
+
+def _read_index(path: FilePath) -> VideoIndex:
+    """From the packets alone where they tell all of it, else by decoding the whole file."""
+    scan = _scan(path)
+    _refuse_broken(path, scan)
+    height, width = shape = shown_shape(scan.first, scan.aspect)
+    index = VideoIndex(0, scan.fps, height, width, None, scan.time_base, (0,), seekable=False)
+    if scan.damaged or scan.kind not in TRUE_TIMES or any(row[0] is None for row in scan.rows):
         return _counted(path, index)
-    packets = _Packets(*map(np.array, zip(*rows, strict=True)))
+    packets = _Packets(*map(np.array, zip(*scan.rows, strict=True)))
     stamps = np.sort(packets.stamps[packets.shown])
     if (np.diff(stamps) <= 0).any() or not packets.keys[0] or stamps[0] < packets.stamps[0]:
         return _counted(path, index)
-    if kind == "avi" and packets.reordered:
+    if scan.kind == "avi" and packets.reordered:
         return _counted(path, index)
     starts = np.searchsorted(stamps, packets.stamps[packets.starts & packets.shown])
     index = replace(
         index, num_frames=len(stamps), stamps=stamps, starts=(0, *np.unique(starts[starts > 0]).tolist())
     )
-    if codec == "mpeg4" and (packets.reordered or packets.sizes.min() <= NO_PICTURE):
+    if scan.codec == "mpeg4" and (packets.reordered or packets.sizes.min() <= NO_PICTURE):
         counted = _counted(path, index)
         one_to_one = counted.stamps is not None and np.array_equal(counted.stamps, stamps)
         return index if one_to_one else replace(counted, starts=(0,))
     return replace(
         index,
-        seekable=codec != "av1"
-        and num_announced in (0, len(rows))  # decord makes room for what is announced, or aborts
-        and shape == (first.height, first.width)
-        and display_matrix(first) is None
-        and all(part.bits <= 8 for part in first.format.components)  # of more decord makes other RGB
+        seekable=scan.codec != "av1"
+        and scan.num_announced in (0, len(scan.rows))  # decord makes room for what is announced, or aborts
+        and shape == (scan.first.height, scan.first.width)
+        and display_matrix(scan.first) is None
+        and all(part.bits <= 8 for part in scan.first.format.components)  # of more decord makes other RGB
         and bool(packets.shown.all())
         and packets.closed,
     )
