@@ -35,7 +35,7 @@ def token_grid(config: Any) -> tuple[int, int]:
     return config.height // config.patch_size, config.width // config.patch_size
 
 
-def latent_layout(config: Any) -> LatentLayout:
+def vidtwin_layout(config: Any) -> LatentLayout:
     """Structure's grid first, then those of Dynamics."""
     structure = halve(token_grid(config), config.structure_down_blocks)
     rows, columns = halve(token_grid(config), config.dynamics_down_blocks)

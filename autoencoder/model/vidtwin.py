@@ -18,7 +18,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from autoencoder.model import tiling
 from autoencoder.model.components import DYNAMICS, STRUCTURE, check_types
-from autoencoder.model.layout import check_config, latent_layout
+from autoencoder.model.layout import check_config, vidtwin_layout
 from autoencoder.model.posterior import FlatGaussian
 from autoencoder.model.trunk import PatchEmbed, PatchOutput, SpaceTimeTrunk
 from vidtwin_gen.models.checks import CheckedWeights, check_arguments
@@ -115,7 +115,7 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         check_arguments(AutoencoderVidTwin, config)
         check_config(config)
         check_types(config)
-        self.layout = latent_layout(config)
+        self.layout = vidtwin_layout(config)
         self.layout.check_whitening(latents_mean, latents_std)
         self.patch_embed = PatchEmbed(config)
         self.encoder = SpaceTimeTrunk(config)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from autoencoder.model.layout import latent_layout
+from autoencoder.model.layout import vidtwin_layout
 from autoencoder.model.presets import SETTINGS, preset
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.tokenizers import find, magvit_v2
@@ -39,7 +39,7 @@ def _crossover(name: str, config: Mapping[str, Any], patch_size: int) -> Crossov
     step = math.lcm(config["patch_size"], 8)
     num_tokens = {}
     for side in range(step, LARGEST + 1, step):
-        ours = latent_layout(SimpleNamespace(**{**config, "height": side, "width": side}))
+        ours = vidtwin_layout(SimpleNamespace(**{**config, "height": side, "width": side}))
         theirs = magvit_v2(config["num_frames"], side, side).layout
         num_tokens[side] = [layout.num_tokens(patch_size) for layout in (ours, theirs)]
     dearer = [side for side, (ours, theirs) in num_tokens.items() if ours >= theirs]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autoencoder.model.layout import latent_layout
+from autoencoder.model.layout import vidtwin_layout
 from eval.cost.crossover import PRESETS, crossovers, published_configs
 from eval.cost.dit import count_flops, example
 from eval.cost.tokenizers import find, magvit_v2
@@ -29,7 +29,7 @@ def flops(layout: LatentLayout, patch_size: int, **sizes: Any) -> int:
 def test_a_preset_has_the_published_latents() -> None:
     for name in PRESETS:
         (tokenizer,) = find([name])
-        assert latent_layout(SimpleNamespace(**CONFIGS[tokenizer.name])) == tokenizer.layout
+        assert vidtwin_layout(SimpleNamespace(**CONFIGS[tokenizer.name])) == tokenizer.layout
 
 
 def test_the_crossover_is_where_the_counted_flops_cross() -> None:
@@ -40,7 +40,7 @@ def test_the_crossover_is_where_the_counted_flops_cross() -> None:
         sizes = {"hidden_size": width, "num_layers": 1, "num_heads": 2}
         for side in (80, 96):
             config = SimpleNamespace(**CONFIGS[SETTING_1] | {"height": side, "width": side})
-            ours = flops(latent_layout(config), 2, **sizes)
+            ours = flops(vidtwin_layout(config), 2, **sizes)
             assert (ours < flops(magvit_v2(16, side, side).layout, 2, **sizes)) == (side == 96)
 
 
