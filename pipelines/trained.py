@@ -25,7 +25,7 @@ from vidtwin_gen.files import new_or_same_folder, read_json
 from vidtwin_gen.models.parametrization import noise_shift
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, saved_progress
-from vidtwin_gen.training.config import RECORD
+from vidtwin_gen.training.config import RUN_RECORD
 from vidtwin_gen.training.dit_config import DiTConfig
 from vidtwin_gen.weights import weights_sha256
 
@@ -92,7 +92,7 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     folder = checkpoint / kinds[0] if flags.no_ema or not average.is_dir() else average
     if kinds == ["autoencoder"]:
         return load_video_autoencoder(folder)
-    record = read_json(checkpoint.parent / RECORD, "the checkpoint has to be in the folder of its run")
+    record = read_json(checkpoint.parent / RUN_RECORD, "the checkpoint has to be in the folder of its run")
     progress = saved_progress(checkpoint)
     names = {field.name for field in dataclasses.fields(DiTConfig)}
     known = {name: value for name, value in record.items() if name in names}

@@ -25,10 +25,10 @@ from vidtwin_gen.files import (
     write_json,
 )
 
-RECORD = "partial.json"  # the command, and what was finished when the folder was opened
+PARTIAL_RECORD = "partial.json"  # the command, and what was finished when the folder was opened
 ADDED = "added-*.jsonl"  # what each process has finished since, a line a file
 Files = dict[str, dict[str, Any]]
-OURS = (RECORD, LOCK, OWNER, "partial.lock")  # the last of earlier versions
+OURS = (PARTIAL_RECORD, LOCK, OWNER, "partial.lock")  # the last of earlier versions
 
 
 @contextmanager
@@ -57,9 +57,9 @@ def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator
     """The folder, owned, with nothing in it but the finished files, which it gives."""
     check_new(out)
     others = [file.name for file in path.glob("*") if file.name not in OURS]
-    if others and not (path / RECORD).is_file():
+    if others and not (path / PARTIAL_RECORD).is_file():
         raise ValueError(
-            f"{path} holds {some(others)} and no {RECORD}, so it is not a command's to continue: "
+            f"{path} holds {some(others)} and no {PARTIAL_RECORD}, so it is not a command's to continue: "
             "move it away, or name another --out"
         )
     with owned_folder(path, "name another --out"):
@@ -69,7 +69,9 @@ def _opened(out: str | Path, path: Path, command: Mapping[str, Any]) -> Iterator
 
 def _keep_finished(path: Path, command: dict[str, Any]) -> Files:
     """Puts what is finished on record, and removes whatever else a killed process has left."""
-    record = read_json(path / RECORD, "remove the folder") if (path / RECORD).is_file() else {}
+    record = (
+        read_json(path / PARTIAL_RECORD, "remove the folder") if (path / PARTIAL_RECORD).is_file() else {}
+    )
     files: Files = record.get("files", {})
     for log in sorted(path.glob(ADDED)):
         files |= dict(_whole_lines(log))
@@ -86,8 +88,8 @@ def _keep_finished(path: Path, command: dict[str, Any]) -> Files:
             finished[name] = about
         else:
             print(f"{file} is not as it was when it was finished, and made again")
-    write_json(path / RECORD, {"command": command, "files": finished})
-    kept = {*finished, RECORD, LOCK, OWNER}
+    write_json(path / PARTIAL_RECORD, {"command": command, "files": finished})
+    kept = {*finished, PARTIAL_RECORD, LOCK, OWNER}
     for file in (file for file in path.rglob("*") if file.is_file()):
         if file.relative_to(path).as_posix() not in kept:
             file.unlink()
@@ -104,7 +106,7 @@ def _whole_lines(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _finish(path: Path, final: Path) -> None:
     check_new(final)
     rename_owned(path, final)
-    for record in (*final.glob(ADDED), final / RECORD):  # until here the folder continues from them
+    for record in (*final.glob(ADDED), final / PARTIAL_RECORD):  # until here the folder continues from them
         record.unlink()
 
 

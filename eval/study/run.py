@@ -34,7 +34,7 @@ from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.demo import Stage
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import file_lock, make_folder, owned_folder, read_json, read_log, write_json
-from vidtwin_gen.training.config import METRICS, RECORD
+from vidtwin_gen.training.config import METRICS, RUN_RECORD
 from vidtwin_gen.unpack.cached import video_folder
 
 RESULT = "study.json"
@@ -179,7 +179,7 @@ class Bench:
         if row.is_trained:
             train = [*vae_flags(plan, row), "--data", self.data, "--output_dir", vae.parent]
             do(Stage(f"{name}, the autoencoder", vae, "train_vae", train))
-            run = read_json(vae.parent / RECORD, "")
+            run = read_json(vae.parent / RUN_RECORD, "")
             clips = run["train_batch_size"] * run["gradient_accumulation_steps"] * run["max_train_steps"]
             spent = clips * cost.autoencoder_training_flops
         measured: dict[str, Any] = {}

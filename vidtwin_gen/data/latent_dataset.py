@@ -17,7 +17,7 @@ from vidtwin_gen.data.latent_checks import check_metadata, check_rows, check_sch
 from vidtwin_gen.draws import EpochOrder
 from vidtwin_gen.files import file_sha256, first_line, read_json, writing
 from vidtwin_gen.latents import LatentLayout
-from vidtwin_gen.partial_folder import RECORD
+from vidtwin_gen.partial_folder import PARTIAL_RECORD
 
 METADATA = "latents.json"
 DATA = "data"  # the folder of the parquet files
@@ -82,8 +82,8 @@ def check_latents(path: str | Path) -> dict[str, Any]:
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     if not (path / METADATA).is_file():
-        partial = path if (path / RECORD).is_file() else path.with_name(f"{path.name}.partial")
-        if (partial / RECORD).is_file():
+        partial = path if (path / PARTIAL_RECORD).is_file() else path.with_name(f"{path.name}.partial")
+        if (partial / PARTIAL_RECORD).is_file():
             raise ValueError(
                 f"{partial} is an unfinished encoding: repeat the command that began it, which goes on "
                 "with it and gives the folder its name when all is there"

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from vidtwin_gen.devices import all_or_none, by_the_first
 from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
-from vidtwin_gen.training.config import RECORD, TrainingConfig, same_place
+from vidtwin_gen.training.config import RUN_RECORD, TrainingConfig, same_place
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -161,9 +161,9 @@ def recorded_digest(config: TrainingConfig, name: str) -> str:
     """Of what the flag `name` named when the run in its folder began; "" where none has a checkpoint, or it
     named something else."""
     folder = Path(config.output_dir)
-    if not _checkpoints(folder) or not (folder / RECORD).is_file():
+    if not _checkpoints(folder) or not (folder / RUN_RECORD).is_file():
         return ""
-    record = read_json(folder / RECORD, "name another --output_dir")
+    record = read_json(folder / RUN_RECORD, "name another --output_dir")
     is_same = same_place(record.get(name, ""), getattr(config, name))
     return record.get(f"{name} (sha256)", "") if is_same else ""
 

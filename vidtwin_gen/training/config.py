@@ -17,7 +17,7 @@ from vidtwin_gen.files import read_json
 from vidtwin_gen.flags import OneLineErrors, user_errors
 
 Preset = Mapping[str, Any]
-METRICS, RECORD = "metrics.jsonl", "run.json"
+METRICS, RUN_RECORD = "metrics.jsonl", "run.json"
 END, RESUME = "max_train_steps", "resume_from_checkpoint"
 EXPORTED = "exported_step"  # of what was exported last, None before
 Schedule = Literal[  # those of diffusers that these flags say all of
@@ -214,7 +214,7 @@ def checked_record(
         ValueError: without `resume_anyway`, a flag that decides what is learned has another value than when
             the run began, or names something whose content has changed.
     """
-    path = output_dir / RECORD
+    path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
     if not (path.exists() and (output_dir / METRICS).exists()):
         return values

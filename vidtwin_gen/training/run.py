@@ -19,7 +19,7 @@ from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
-from vidtwin_gen.training.config import END, EXPORTED, RECORD, RESUME, TrainingConfig, checked_record
+from vidtwin_gen.training.config import END, EXPORTED, RESUME, RUN_RECORD, TrainingConfig, checked_record
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
@@ -114,7 +114,7 @@ class Run:
     def _wanted_checkpoint(self) -> str:
         """As the flag says; but a run that went back to a checkpoint by its name goes on when the command is
         repeated, from where it was stopped."""
-        wanted, path = self.config.resume_from_checkpoint, self.output_dir / RECORD
+        wanted, path = self.config.resume_from_checkpoint, self.output_dir / RUN_RECORD
         if wanted in ("latest", "none") or not path.is_file():
             return wanted
         if read_json(path, "name another --output_dir").get(RESUME) != wanted:
@@ -127,7 +127,7 @@ class Run:
 
     def _write_record(self, record: dict[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
-        path = self.output_dir / RECORD
+        path = self.output_dir / RUN_RECORD
         end = self.config.max_train_steps
         before = read_json(path, "")[END] if self.step and path.is_file() else end
         if before != end:
@@ -288,7 +288,7 @@ class Run:
                     check_finite(model.state_dict().items(), f"{folder} is not written")
                     with replacing_folder(folder) as partial:
                         result(model).save_pretrained(partial)
-                    path = self.output_dir / RECORD
+                    path = self.output_dir / RUN_RECORD
                     write_json(path, read_json(path, "") | {EXPORTED: self.step})
                     print(f"wrote {folder}")
         self.accelerator.end_training()
