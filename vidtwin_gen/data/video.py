@@ -86,7 +86,7 @@ def frame_indices(
     first = start if isinstance(start, int) else 0
     if first < 0 or not (isinstance(start, int) or start in ("random", "center")):
         raise ValueError(f"start must be 'random', 'center' or a frame from 0 on, got {start!r}")
-    step = sampling_step(video_fps, fps=fps, stride=stride, path=path)
+    step = frame_step(video_fps, fps=fps, stride=stride, path=path)
     offsets = [math.floor(k * step + 0.5) for k in range(num_frames)]
     last_start = num_total - 1 - offsets[-1]
     spans = f"{offsets[-1] + 1}, the video has {num_total}"
@@ -116,7 +116,7 @@ def nearest_frames(times: np.ndarray, instants: np.ndarray) -> np.ndarray:
     return np.searchsorted((times[:-1] + times[1:]) / 2, instants, side="right")
 
 
-def sampling_step(video_fps: float, *, fps: float | None, stride: int | None, path: FilePath) -> float:
+def frame_step(video_fps: float, *, fps: float | None, stride: int | None, path: FilePath) -> float:
     """How many of a video's frames lie between two that are taken: `stride`, 1 when neither is given, or
     video_fps / fps. `path` names the video in an error.
 

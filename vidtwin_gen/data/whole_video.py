@@ -13,7 +13,7 @@ from vidtwin_gen.data.decoding.frames import frames_at
 from vidtwin_gen.data.decoding.guarded import FilePath, UnreadableVideoError, VideoTooShortError, guarded_each
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.pixels import cover, from_uint8
-from vidtwin_gen.data.video import nearest_frames, sampling_step
+from vidtwin_gen.data.video import frame_step, nearest_frames
 
 
 class VideoWindows:
@@ -49,7 +49,7 @@ class VideoWindows:
         rate, total, times = self.info.fps, self.info.num_frames, self.info.times
         if not (math.isfinite(rate) and rate > 0):
             raise UnreadableVideoError(path, f"its frame rate reads {rate}; re-encode it")
-        step = sampling_step(rate, fps=fps, stride=stride, path=path)
+        step = frame_step(rate, fps=fps, stride=stride, path=path)
         self.fps = fps if fps is not None else rate / step
         if fps is not None and times is not None:
             instants = np.arange(math.ceil((times[-1] + 0.5 / rate) * fps)) / fps
