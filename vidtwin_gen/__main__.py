@@ -69,7 +69,8 @@ VERBS = {
 }
 
 
-# Where only this program is on the path. The first word is a program, or a verb that only one program has.
+# An installation puts this one program on the path, so it runs the others too: `vidtwin-gen eval fvd …`; a
+# verb of `pipelines` needs no program name.
 PROGRAMS = {
     "train-vae": "train_vae:main",
     "train-dit": "train_dit:main",

@@ -30,8 +30,7 @@ FIRST_CLASS = "BouncingBall"
 # OpenMP threads spin briefly while idle. Unlimited spinning takes the data worker's core; none makes a step
 # of small operations take 1.5 times as long.
 TRAINING_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
-# About, of each stage of the preset `demo` on two cores: only their proportions
-# count, for the time that is left.
+# Rough seconds of each stage of the preset `demo` on two cores; only their ratios matter, for the time left.
 SECONDS = {
     "a first clip": 15,
     "data": 12,

@@ -15,7 +15,7 @@ Draw = Callable[[Distribution], torch.Tensor]  # numbers of a distribution, for 
 
 
 def hash64(*words: object) -> int:
-    """64 bits, the same on every machine and in every process, which `hash` is not."""
+    """64 bits, the same on every machine and in every process, as those of `hash` are not."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, words)).encode()).digest()[:8], "big")
 
 
@@ -48,10 +48,11 @@ class EpochOrder:
 
 @dataclass(frozen=True)
 class BatchDraw:
-    """A `Draw` for some rows of a batch: those of `distribution(batch_size, shared)`, the same numbers for a
-    sample however a batch is cut into parts.
+    """A `Draw` for some rows of a batch: those of `distribution(batch_size, shared)`, so that a sample gets
+    the same numbers however the batch is divided into parts.
 
-    `shared` has to be seeded alike for every part; `generator` is the part's own, for what need not be so.
+    `shared` has to be seeded alike for every part; `generator` is the part's own, for draws that may depend
+    on the parts.
     """
 
     generator: torch.Generator
@@ -64,7 +65,7 @@ class BatchDraw:
 
 
 class SampleDraw:
-    """A `Draw` for samples each of which has a generator of its own; gives numbers on `device`."""
+    """A `Draw` for samples that have a generator each; its numbers are on `device`."""
 
     def __init__(self, generators: Iterable[torch.Generator], device: torch.device) -> None:
         self.generators, self.device = list(generators), device

@@ -72,8 +72,8 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
 
     Until all is done the finished files stand in `<out>.partial`: the same call goes on with what is missing,
     and ends with the same bytes as one that nothing interrupted; one that is done already is left as it is.
-    `batch_size`, `num_workers` and `max_bad_fraction` may differ then; `decoder` too, with which of MPEG-4
-    part 2 the latents are nearly the same.
+    A resumed call may change `batch_size`, `num_workers`, `max_bad_fraction` and `decoder`; decoders differ
+    slightly on MPEG-4 part 2, so such latents are then only nearly the same.
 
     Args:
         vae: what `flags.vae` holds, on its device, with weights of `flags.vae_dtype`.
@@ -126,7 +126,9 @@ def _finish(
 ) -> None:
     """Adds latents.json and the card to the files of both splits."""
     for name in (name for name, file in folder.files.items() if not file["num_rows"]):
-        (folder.path / name).unlink(missing_ok=True)  # all bad; `datasets` reads no empty file
+        (folder.path / name).unlink(
+            missing_ok=True
+        )  # all its videos are bad; `datasets` can't read an empty file
     metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
     metadata |= {"max_bad_fraction": flags.max_bad_fraction}
     write_json(folder.path / METADATA, metadata)
@@ -150,7 +152,7 @@ def _name(place: str) -> str:
 
 
 def _settings(flags: EncodeFlags) -> dict[str, Any]:
-    """The flags that rows depend on, autoencoder and videos apart."""
+    """The flags that the rows depend on, without those that name the autoencoder and the videos."""
     names = ("fold", "stride", "fps", "windows_per_video", "flip", "dtype", "windows_per_file", "seed")
     settings = {name: getattr(flags, name) for name in names} | {"stride": flags.frame_stride}
     return settings | dtype_record(flags.vae_dtype, "vae_dtype")
@@ -193,7 +195,7 @@ def _frame_rate(index: datasets.Dataset, flags: EncodeFlags) -> float:
 
 
 def _warn_of_rates(index: datasets.Dataset, fps: float) -> None:
-    """That a stride makes clips of different speeds, where the videos' rates differ."""
+    """Logs that a stride makes clips of different speeds, where the videos' frame rates differ."""
     rates = frame_rates(column(index, "path"))
     if len(rates) > 1:
         known = sum(rates.values())
@@ -205,7 +207,7 @@ def _warn_of_rates(index: datasets.Dataset, fps: float) -> None:
 
 
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
-    """The whitening statistics of the training rows, and counts."""
+    """The whitening statistics of the training rows, and the number, size and digest of the files."""
     files = {name: file for name, file in sorted(folder.files.items()) if file["num_rows"]}
     train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
     if not train:
@@ -232,7 +234,7 @@ def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
 
 
 def _digest(index: datasets.Dataset, root: Path) -> str:
-    """Which videos, classes and splits an index holds, as 16 hexadecimal digits; by name and size of file."""
+    """16 hexadecimal digits that say which videos, by name and size, classes and splits an index holds."""
     digest = hashlib.sha256(json.dumps(index.features["label"].names).encode())
     paths, labels, splits = (column(index, name) for name in ("path", "label", "split"))
     for path, label, split, size in zip(paths, labels, splits, file_sizes(paths), strict=True):

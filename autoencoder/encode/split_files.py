@@ -19,15 +19,15 @@ from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.devices import processes, shared, told_once, worker_context
 from vidtwin_gen.partial_folder import PartialFolder
 
-FILES = 16  # that a small split is divided into at most
-WINDOWS = 16  # of which a file of it has a multiple
+FILES = 16  # a small split has at most so many files
+WINDOWS = 16  # and in each a multiple of so many windows
 ROW_GROUP = 128  # rows that a reader of parquet has in memory at a time
 
 
 def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) -> BadVideos:
-    """Writes the files of one split that `folder` has not yet, of several processes each its share; returns
-    the bad videos that all have met. No batch spans two files, so that a file's rows are the same to the last
-    bit, whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do, and
+    """Writes the files of one split that `folder` lacks, each process its share of them; returns the bad
+    videos that all have met. No batch spans two files, so a file's rows are the same to the last bit
+    whichever process encodes it. Raises ValueError as `BadVideos.update` and `RowEncoder.encode` do, and
     where `folder` has files of an encoding that was planned otherwise."""
     train, state = rows.split == "train", processes()
     num_frames, *size = rows.encoder.clip_size
@@ -93,9 +93,9 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
 
 
 def plan_files(split: Split, num_windows: int, windows_per_file: int) -> dict[str, range]:
-    """The files of a split, by their path in the folder, and the draws whose windows stand in each: so many
-    at most, and fewer where a small split would be too few files for several processes to share. How many
-    processes there are does not matter."""
+    """The files of a split, by their path in the folder, and the draws whose windows stand in each:
+    `windows_per_file` windows each, fewer for a small split, so that several processes have files to share;
+    independent of how many processes there are."""
     windows_per_file = min(windows_per_file, WINDOWS * math.ceil(num_windows / (WINDOWS * FILES)))
     count = math.ceil(num_windows / windows_per_file)
     return {
@@ -128,8 +128,8 @@ def _encode_file(
 
 
 def _add(folder: PartialFolder, name: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-    """Of floats the first bytes compress, when they stand together, and hardly anything else does; written as
-    a dictionary they would grow."""
+    """Byte-stream split puts the first bytes of all floats together, the only ones that compress well;
+    dictionary encoding would make these columns larger."""
     latents = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
     with folder.adding(name, about) as path:
         pq.write_table(
@@ -143,8 +143,8 @@ def _add(folder: PartialFolder, name: str, table: pa.Table, about: Mapping[str, 
 
 
 def _holds(file: Mapping[str, Any], draws: range, num_videos: int, rows_per_draw: int) -> bool:
-    """Whether a finished file is of these draws. Those of earlier versions do not say it, but for how many
-    rows they have."""
+    """Whether a finished file is of these draws. Records of earlier versions do not name the draws; there the
+    number of rows has to agree."""
     if "draws" in file:
         return list(file["draws"]) == [draws.start, draws.stop]
     bad = {row for row, _ in file["skipped"]}
@@ -154,7 +154,7 @@ def _holds(file: Mapping[str, Any], draws: range, num_videos: int, rows_per_draw
 def _bad_videos(
     folder: PartialFolder, files: Mapping[str, range], num_videos: int, flags: EncodeFlags
 ) -> BadVideos:
-    """Those that the finished files met."""
+    """Those that were met while the finished files were encoded."""
     bad_videos = BadVideos(num_videos, flags.max_bad_fraction, of_all=True)
     for name in (name for name in files if name in folder.files):
         seen = [draw % num_videos for draw in files[name]]

@@ -17,17 +17,18 @@ from vidtwin_gen.files import file_sha256, loading, read_json, replacing_folder,
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of what an index holds
-MANY = 50_000  # videos, from which on looking for them takes seconds
-AT_REST_S = 2.0  # a folder that changed this lately may change again at what its clock calls the same time
+VERSION = 2  # of the format of an index
+MANY = 50_000  # videos; to look for more takes seconds
+# Seconds: file systems round times, so a folder changed more recently may change again and keep its time.
+AT_REST_S = 2.0
 WARNINGS = "warnings.json"
 
 
 class IndexCache:
-    """Of the folder `root`, in the cache of datasets (`HF_DATASETS_CACHE`).
+    """The indices of the folder `root`, kept in the cache of datasets (`HF_DATASETS_CACHE`).
 
-    The key is when each folder of a class last changed, which it does when a file in it comes, goes or is
-    renamed, and what the split's lists hold. What is in a file is no part of an index.
+    Their key is made of the times at which the classes' folders last changed, which a file that is added,
+    removed or renamed moves, and of the split's lists. What a file contains is no part of an index.
 
     Args:
         lists: folders of the official lists and of classInd.txt, where there may be one.
@@ -58,7 +59,7 @@ class IndexCache:
         return kept, read_json(self.folder / WARNINGS, "remove the folder")["warnings"]
 
     def write(self, indices: Mapping[Any, datasets.Dataset], warnings: Sequence[str]) -> None:
-        """Where it can: without room, or beside another process that writes it, the next call tries again."""
+        """If it can: without room, or while another process writes the same, the next call tries again."""
         if not self.at_rest:
             return
         try:

@@ -133,7 +133,7 @@ def init_blend(module: nn.Module) -> None:
 
 def init_interpolation(module: nn.Module) -> None:
     """For linear layers along an axis of non-negative inputs: each output is interpolated between the inputs
-    nearest to its place. See `init_blend`, beside which this one knows where an output lies."""
+    nearest to its place. Unlike `init_blend`, it uses where each output lies."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             at_inputs = torch.eye(layer.in_features)[None]

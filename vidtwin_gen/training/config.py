@@ -19,8 +19,8 @@ from vidtwin_gen.flags import OneLineErrors, user_errors
 Preset = Mapping[str, Any]
 METRICS, RUN_RECORD = "metrics.jsonl", "run.json"
 END, RESUME = "max_train_steps", "resume_from_checkpoint"
-EXPORTED = "exported_step"  # of what was exported last, None before
-Schedule = Literal[  # those of diffusers that these flags say all of
+EXPORTED = "exported_step"  # at which the model was exported last, None before
+Schedule = Literal[  # diffusers' schedules that need no settings beyond these flags
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
 

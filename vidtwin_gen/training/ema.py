@@ -1,4 +1,4 @@
-"""The EMA of the weights: how the model takes it for a while, and how a checkpoint holds both."""
+"""The EMA of the weights: how a model uses it for a while, and how a checkpoint holds both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EMA(EMAModel):
         return {name: value for name, value in super().state_dict().items() if name != "shadow_params"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also of the file of earlier versions, with whole weights in it. The decay stays the flag's."""
+        """Also takes the state of earlier versions, which holds whole weights. The decay stays the flag's."""
         super().load_state_dict(state_dict | {"shadow_params": None, "decay": self.decay})
         if "shadow_params" in state_dict:
             self.set_weights(state_dict["shadow_params"])
@@ -44,8 +44,8 @@ class EMA(EMAModel):
 
 
 def make_ema(model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> EMA:
-    """Of the model's weights as they are. On a GPU all of them are averaged by a few kernels, which round the
-    last bit otherwise than one by one does on a CPU."""
+    """The average of the model's weights, which starts as they are. On a GPU they are averaged all at once
+    (foreach), which rounds the last bit differently from one by one."""
     at_once = accelerator.device.type != "cpu" and not is_sharded(accelerator)
     return EMA(model.parameters(), decay=config.ema_decay, foreach=at_once)
 
@@ -69,8 +69,8 @@ def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
 
 
 class ModelFolders:
-    """Makes accelerate save `<name>/` and `<name>_ema/`, which `from_pretrained` loads, in place of a file of
-    its own; a sharded model's shards, which its optimizer belongs to, are saved beside them.
+    """Makes accelerate save `<name>/` and `<name>_ema/`, which `from_pretrained` loads, in place of its own
+    file of weights. Of a sharded model the shards are saved beside them, for its optimizer's state.
 
     Args:
         model: the first that accelerate has prepared. ema: its average, None where there is none.
@@ -93,8 +93,8 @@ class ModelFolders:
         del weights[:1]
 
     def load(self, models: list[torch.nn.Module], checkpoint: str) -> None:
-        """A hook of `Accelerator.load_state`. In a checkpoint of earlier versions accelerate's file and the
-        EMA's have the weights."""
+        """A hook of `Accelerator.load_state`. A checkpoint of earlier versions has no such folders; there the
+        weights are in accelerate's file and in the EMA's state."""
         folder = Path(checkpoint) / self.name
         if not folder.is_dir():
             return

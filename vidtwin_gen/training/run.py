@@ -102,9 +102,9 @@ class Run:
         for optimizer in optimizers:
             optimizer.apply_flags()
         self.had_steps_left = self.step < config.max_train_steps
-        if self.had_steps_left:  # what is there is of an earlier end
+        if self.had_steps_left:  # an export in the folder is of an earlier end
             record[EXPORTED] = None
-        self.is_to_export = EXPORTED in record and record[EXPORTED] != self.step  # versions before have none
+        self.is_to_export = EXPORTED in record and record[EXPORTED] != self.step  # 0.1.0 did not record it
         if accelerator.is_main_process:
             self._write_record(record | {RESUME: config.resume_from_checkpoint})
         self.num_passes = self.step * config.gradient_accumulation_steps

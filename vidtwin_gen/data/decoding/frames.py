@@ -34,11 +34,11 @@ try:
 except ImportError:  # there are wheels for x86-64 alone
     decord = None
 else:
-    # What ffmpeg would print of a damaged file says neither which file it is nor what to do; the errors do.
+    # ffmpeg's messages about a damaged file name neither the file nor a remedy; our errors name both.
     decord.logging.set_level(decord.logging.QUIET)
 
 ByRandomAccess = Callable[[FilePath, VideoIndex, Sequence[int]], np.ndarray]
-TICK = Fraction(1, 1000)  # a filter wants to know how long, which matters to none here
+TICK = Fraction(1, 1000)  # a filter needs a time base; any will do here
 
 
 class OtherFramesError(UnreadableVideoError):
@@ -50,8 +50,8 @@ def read_frames_at(
 ) -> np.ndarray:
     """uint8 (F, H, W, C): the frame at each of `numbers`, which do not decrease.
 
-    Where random access fails PyAV decides: a frame is damaged only if a decode in order finds it so. A frame
-    that ffmpeg decodes in part and marks is damaged to PyAV alone: decord hands it over.
+    Where random access fails, PyAV decides: a frame is damaged only if a decode in order finds it so. A frame
+    that ffmpeg decodes in part and marks as corrupt is damaged for PyAV alone; decord returns it.
 
     Raises:
         UnreadableVideoError: one of them cannot be decoded.
@@ -93,8 +93,8 @@ def random_access(decoder: Decoder) -> ByRandomAccess | None:
 
 def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
     try:
-        # One thread: the loader's workers are the parallelism. fault_tol: by default decord fills in for a
-        # frame that it cannot decode with a neighbour and says nothing; this little lets it replace none.
+        # One thread: the loader's workers are the parallelism. fault_tol: by default decord silently replaces
+        # a frame that it cannot decode by a neighbour; with so small a share it replaces none.
         reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
         times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
         if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
@@ -102,7 +102,7 @@ def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.n
         frames: list[np.ndarray] = []
         for i, number in enumerate(numbers):  # one by one costs what get_batch costs, which also hangs
             tell_progress()
-            again = i > 0 and number == numbers[i - 1]  # where the target rate is above the video's own
+            again = i > 0 and number == numbers[i - 1]  # if the target rate is above the video's own
             frames.append(frames[-1] if again else _pixels(reader[number]))
     except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
         raise RuntimeError(str(error)) from error
@@ -110,8 +110,8 @@ def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.n
 
 
 def _pixels(frame: Any) -> np.ndarray:
-    """uint8 (H, W, C). At a few small widths (8, 16, 24, 48) decord takes the padding that ffmpeg puts at the
-    end of each line for further channels."""
+    """uint8 (H, W, C). At a few small widths (8, 16, 24, 48) decord mistakes the padding that ffmpeg puts at
+    the end of each line for more channels."""
     height, width = frame.shape[:2]
     lines = frame.asnumpy().reshape(height, -1)[:, : 3 * width]
     return lines.reshape(height, width, 3)
@@ -174,7 +174,7 @@ def _numbered(path: FilePath, index: VideoIndex, begin: int) -> Iterator[tuple[i
 
 
 def _undamaged(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """The frames up to the first that is damaged: others refer to it."""
+    """The frames up to the first that is damaged; later ones may refer to it."""
     for packet in each_packet(container, stream):
         try:
             frames = packet.decode()
