@@ -84,7 +84,7 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     if not kinds:
         raise ValueError(
             f"{checkpoint} holds neither autoencoder/ nor transformer/: name a checkpoint-<step> of "
-            "train_vae.py or train_dit.py; one of version 0.1 gets them when its run resumes"
+            "train_vae.py or train_dit.py; a checkpoint written by 0.1.0 gets them when its run resumes"
         )
     if damage := damage_of(checkpoint):
         raise ValueError(f"{checkpoint} is damaged, {damage}: name another checkpoint")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vidtwin_gen.latents import LatentGrid, LatentLayout
     from vidtwin_gen.models.transformer import LatentTransformer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoencoderVidTwin",

@@ -6,20 +6,23 @@ import re
 from configparser import ConfigParser
 
 import yaml
+from packaging.version import Version
 
 import vidtwin_gen
 from tests.docs.pages import ROOT, read
 
 
-def test_the_citation_is_of_this_version() -> None:
+def test_the_citation_is_of_the_newest_release_and_what_comes_after_it_says_so() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     citation = yaml.safe_load(read("CITATION.cff"))
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    assert (citation["cff-version"], citation["version"]) == ("1.2.0", vidtwin_gen.__version__)
-    assert citation["license"] == setup["metadata"]["license"]
-    (date,) = re.findall(rf"^## {re.escape(citation['version'])} - (.+)$", read("CHANGELOG.md"), re.MULTILINE)
-    assert date == str(citation["date-released"])
+    assert citation["cff-version"] == "1.2.0" and citation["license"] == setup["metadata"]["license"]
+    changes = read("CHANGELOG.md")
+    releases = re.findall(r"^## (\d\S*) - (.+)$", changes, re.MULTILINE)
+    assert (citation["version"], str(citation["date-released"])) == releases[0]
+    ours, released = Version(vidtwin_gen.__version__), Version(citation["version"])
+    assert ours > released and ours.is_devrelease if "\n## Unreleased\n" in changes else ours == released
 
 
 def test_pre_commit_runs_the_linters_of_make_test() -> None:
