@@ -19,7 +19,7 @@ ROUNDING = 1e-3  # by how much resizing and half precision may leave [0, 1]
 LATENT_PARTS = ("structure", "dynamics")  # the names of their grids begin so
 
 
-def kept_grids(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]:
+def grids_to_keep(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ...]:
     """The grids to keep, by their names in layout order.
 
     Args:
@@ -46,8 +46,8 @@ def kept_grids(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str, ..
 
 
 def keep_mask(layout: LatentLayout, keep: str | Sequence[str]) -> torch.Tensor:
-    """(L,) bool, true where the latent of a given clip is kept. Raises ValueError as `kept_grids`."""
-    names = kept_grids(layout, keep)
+    """(L,) bool, true where the latent of a given clip is kept. Raises ValueError as `grids_to_keep`."""
+    names = grids_to_keep(layout, keep)
     return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
 
 

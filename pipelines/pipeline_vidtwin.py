@@ -29,7 +29,7 @@ from pipelines.guidance import (
     inside_interval,
     rehearse,
 )
-from pipelines.inpainting import KnownRegion, in_unit_range, keep_mask, kept_grids, repeat_for_videos
+from pipelines.inpainting import KnownRegion, grids_to_keep, in_unit_range, keep_mask, repeat_for_videos
 from pipelines.labels import ClassLabel, check_class_count, label_ids, names_in_order
 from pipelines.noise_levels import model_timestep, noise_level, set_timesteps
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
@@ -333,7 +333,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         Raises:
             ValueError: latents of another length, or without these parts.
         """
-        kept_grids(self.transformer.layout, "structure")
+        grids_to_keep(self.transformer.layout, "structure")
         return join_parts(self.transformer.layout, structure_of, dynamics_of)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from diffusers import (
 from PIL import Image
 
 from pipelines.__main__ import main
-from pipelines.inpainting import KnownRegion, keep_mask, kept_grids
+from pipelines.inpainting import KnownRegion, grids_to_keep, keep_mask
 from pipelines.noise_levels import add_noise, set_timesteps
 from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
@@ -33,9 +33,9 @@ def video():
 
 def test_parts_are_names_of_grids(pipe):
     layout = pipe.vae.layout
-    assert kept_grids(layout, "structure") == ("structure",)
-    assert kept_grids(layout, "dynamics") == layout.names[1:] and len(layout.names) == 3
-    assert kept_grids(layout, [layout.names[2], "structure"]) == ("structure", layout.names[2])
+    assert grids_to_keep(layout, "structure") == ("structure",)
+    assert grids_to_keep(layout, "dynamics") == layout.names[1:] and len(layout.names) == 3
+    assert grids_to_keep(layout, [layout.names[2], "structure"]) == ("structure", layout.names[2])
     mask = keep_mask(layout, "dynamics")
     parts = layout.split(mask[None])
     assert [bool(part.all()) for part in parts.values()] == [False, True, True]
@@ -67,7 +67,7 @@ def test_what_cannot_be_kept_is_refused(pipe, arguments, message):
 
 def test_a_latent_of_one_grid_has_no_parts():
     with pytest.raises(ValueError, match="one grid, 'video'"):
-        kept_grids(ONE_GRID, "structure")
+        grids_to_keep(ONE_GRID, "structure")
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,9 @@ class DataWorkers:
     def __call__(self, worker: int) -> None:
         end_with_parent()
         for number in SIGNALS:
-            signal.signal(number, self._end_if_told)
+            signal.signal(number, self._on_signal)
 
-    def _end_if_told(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._may_end.value:
             os._exit(0)
 
