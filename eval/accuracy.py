@@ -53,7 +53,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         )
     generated = generated.named_as(train.class_names)
     labels = torch.tensor([train.label(name) for name in generated.names or ()])
-    train.tell_other_rate(generated)
+    train.warn_of_other_rate(generated)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     train_names = train.even_names(flags.num_clips)
     model, num_train = shared_classifier(train, train_names, flags)

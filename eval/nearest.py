@@ -100,7 +100,7 @@ def measure_nearest(flags: NearestFlags) -> None:
     train, test = (
         RealClips.of_split(flags.data, generated.shape, split, **reading) for split in ("train", "test")
     )
-    train.tell_other_rate(generated)
+    train.warn_of_other_rate(generated)
     if test.num_videos < FEWEST_HELD_OUT:
         raise ValueError(
             f"--data {flags.data} has {test.num_videos} held-out videos, and {FEWEST_HELD_OUT} or more say "

@@ -113,8 +113,8 @@ class RealClips:
         """Of the clips, by most of the videos."""
         return self.fps if self.fps is not None else common_frame_rate(self.paths) / (self.stride or 1)
 
-    def tell_other_rate(self, generated: GeneratedClips) -> None:
-        """Says so where generated clips show their frames much faster or slower than these do."""
+    def warn_of_other_rate(self, generated: GeneratedClips) -> None:
+        """Prints a warning where generated clips show their frames much faster or slower than these do."""
         if generated.fps is None or not is_other_speed(self.frame_rate, generated.fps):
             return
         taken = f"--fps {self.fps:g}" if self.fps is not None else f"--stride {self.stride or 1}"

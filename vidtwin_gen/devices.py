@@ -58,8 +58,9 @@ def refuse(reason: str) -> NoReturn:
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
-    """For what every process does and fails in alike: a ValueError in it ends all, and one tells it."""
+def one_error() -> Iterator[None]:
+    """For what every process does and fails in alike: a ValueError in it ends all, and the first process
+    alone raises it."""
     try:
         yield
     except ValueError as error:

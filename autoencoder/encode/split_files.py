@@ -16,7 +16,7 @@ from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import RowEncoder, Split
 from vidtwin_gen.data.latent_dataset import DATA
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import processes, shared, told_once, worker_context
+from vidtwin_gen.devices import one_error, processes, shared, worker_context
 from vidtwin_gen.partial_folder import PartialFolder
 
 FILES = 16  # a small split has at most so many files
@@ -45,7 +45,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
     )
     num_windows = len(rows.index) * (flags.windows_per_video if train else 1)
     files = plan_files(rows.split, num_windows, flags.windows_per_file)
-    with told_once():
+    with one_error():
         if others := [
             name
             for name, file in folder.files.items()
@@ -88,7 +88,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         for _ in shared(missing, encode_file):
             pass
     folder.gather()
-    with told_once():
+    with one_error():
         return _bad_videos(folder, files, len(rows.index), flags)
 
 

@@ -52,7 +52,7 @@ def measure_fvd(flags: FVDFlags) -> None:
     else:
         raise ValueError("give the real videos, --data, or their statistics, --reference")
     if real is not None:
-        real.tell_other_rate(generated[0])
+        real.warn_of_other_rate(generated[0])
     # refused before anything is computed
     chosen = [chosen_clips(settings, clips, names) for clips in generated]
     try:

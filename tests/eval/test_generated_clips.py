@@ -167,7 +167,7 @@ def test_clips_of_another_speed_are_told(tmp_path: Path, capsys: pytest.CaptureF
     assert of_videos == [8.0, 16.0]
     clips = read_generated(tmp_path, generated_stride=1)
     for fps, told in ((8.0, False), (9.5, False), (16.0, True), (4.0, True), (None, False)):
-        real.tell_other_rate(replace(clips, fps=fps))
+        real.warn_of_other_rate(replace(clips, fps=fps))
         said = capsys.readouterr().out
         assert ("frames a second, real ones by --stride 2 8: motion" in said) == told
         assert "--generated_stride" not in said
@@ -175,7 +175,7 @@ def test_clips_of_another_speed_are_told(tmp_path: Path, capsys: pytest.CaptureF
     for number in range(3):
         write_video(tmp_path / f"{number}.mp4", drifting_clips(1, number, (12, 16, 24))[0], fps=8)
     real = RealClips.of_files([tmp_path], (4, 16, 24), stride=2)
-    real.tell_other_rate(replace(read_generated(tmp_path, stride=2), fps=2.0))
+    real.warn_of_other_rate(replace(read_generated(tmp_path, stride=2), fps=2.0))
     said = capsys.readouterr().out
     assert (
         "--stride 2 is of both, and leaves clips of 6 frames" in said and "add --generated_stride 1" in said
