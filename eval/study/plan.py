@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -25,10 +25,11 @@ from eval.cost.dit import count_step, dit_cost
 from eval.cost.geometry import Tokenizer
 from vidtwin_gen.files import read_json
 from vidtwin_gen.models.transformer import LatentTransformer
-from vidtwin_gen.records.json_types import check_type
+from vidtwin_gen.records.result import make
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
 
+Kind = TypeVar("Kind")
 NEAR = 0.05  # a point closer than this to an end, relatively, is left out
 TAKEN = ("data", "features", "real")  # folders of a study beside those of its rows
 # With a constant learning rate after warm-up, a shorter training is a prefix of a longer one, so one run
@@ -90,6 +91,10 @@ class Study:
     num_inference_steps: int = 25
     more_inference_steps: tuple[int, ...] = (10, 50)
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "points", "more_inference_steps"):  # lists, as JSON has them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.num_frames, self.height, self.width
@@ -105,8 +110,8 @@ def read_study(path: Path) -> Study:
     rows = spec.get("rows")
     if not isinstance(rows, dict) or not rows:
         raise ValueError(f"{path}: rows is an object with an autoencoder by each name, got {rows!r}")
-    made = {name: _read(StudyRow, row, f"{path}: row {name}") for name, row in rows.items()}
-    study: Study = _read(Study, spec | {"rows": made}, str(path))
+    made = {name: _make(StudyRow, row, f"{path}: row {name}") for name, row in rows.items()}
+    study = _make(Study, spec | {"rows": made}, str(path))
     if study.base not in study.rows:
         raise ValueError(f"{path}: base {study.base!r} is no row; there are {', '.join(study.rows)}")
     if not study.points or not all(0 < point <= 1 for point in study.points) or max(study.points) < 1:
@@ -140,27 +145,9 @@ def read_study(path: Path) -> Study:
     return study
 
 
-def _read(kind: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} is an object of JSON, got {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := [name for name in values if name not in fields]:
-        raise ValueError(f"{where} has no {unknown[0]}; there are {', '.join(fields)}")
-    needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
-    if missing := [name for name in needed if name not in values]:
-        raise ValueError(f"{where} has no {missing[0]}, which it needs")
-    hints, taken = get_type_hints(kind), {}
-    for name, value in values.items():
-        many = get_origin(hints[name]) is tuple
-        if many and not isinstance(value, list):
-            raise ValueError(f"{where}: {name} is a list, got {value!r}")
-        taken[name] = tuple(value) if many else value
-        if name != "rows":
-            try:
-                check_type(name, taken[name], hints[name])
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-    return kind(**taken)
+def _make(kind: type[Kind], values: Any, where: str) -> Kind:
+    keys = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return make(kind, values, where, f"its keys are {keys}")
 
 
 @dataclass(frozen=True)
