@@ -24,6 +24,7 @@ import torch
 
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from benchmarks import eager_vidtwin
+from benchmarks.gpu.sizes import SQUARE
 from benchmarks.matrix_products import record_products, replay
 from benchmarks.transformer_speed import describe as describe_transformer
 from benchmarks.transformer_speed import guidance_speed, reference_dit, transformer_speed
@@ -35,7 +36,6 @@ from eval.cost.timing import Spread
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
 from vidtwin_gen.flags import add_flags, flag, positive, user_errors
-from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
 # what rounding may change: root mean square of the difference, over that of the output
@@ -163,18 +163,11 @@ def compare_transformer(
     """Ours on VidTwin's latents of a clip of 16 x 256 x 256 with 12 queries, which are as many tokens as
     diffusers' DiT has on 32 x 32: it takes squares only. Guidance is timed on the same with a head for the
     internal one, after a third of the blocks as train_dit.py has it."""
-    layout = LatentLayout(
-        (
-            LatentGrid("structure", ("query", "height", "width"), (12, 8, 8), 4),
-            LatentGrid("dynamics_x", ("time", "width"), (16, 8), 8),
-            LatentGrid("dynamics_y", ("time", "height"), (16, 8), 8),
-        )
-    )
     torch.manual_seed(0)
-    ours = LatentTransformer(layout.to_config(), num_classes=1000, **sizes).to(device)
+    ours = LatentTransformer(SQUARE.to_config(), num_classes=1000, **sizes).to(device)
     plain = {name: sizes[name] for name in OF_THE_DIT}
-    reference = reference_dit(layout.num_tokens(), **plain).to(device)
-    latents = torch.randn(batch_size, layout.num_elements, device=device)
+    reference = reference_dit(SQUARE.num_tokens(), **plain).to(device)
+    latents = torch.randn(batch_size, SQUARE.num_elements, device=device)
     record = transformer_speed(
         ours,
         reference,
@@ -185,7 +178,7 @@ def compare_transformer(
     )
     del ours, reference
     head = {"internal_layer": math.ceil(sizes["num_layers"] / 3)}
-    model = LatentTransformer(layout.to_config(), num_classes=1000, **sizes, **head).to(device)
+    model = LatentTransformer(SQUARE.to_config(), num_classes=1000, **sizes, **head).to(device)
     record["guidance"] = guidance_speed(model, latents, dtype=dtype, repeats=repeats)
     return record
 

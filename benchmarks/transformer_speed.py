@@ -62,12 +62,12 @@ def transformer_speed(
     record: dict[str, Any] = {"batch_size": len(latents), "dtype": str(dtype).removeprefix("torch.")}
     steps = {
         "training_step": {
-            "ours": _training_step(ours, latents, dtype),
-            "reference": _training_step(reference, reference_latents, dtype),
+            "ours": training_step(ours, latents, dtype),
+            "reference": training_step(reference, reference_latents, dtype),
         },
         "sampling_step": {
-            "ours": _sampling_step(ours, latents, dtype),
-            "reference": _sampling_step(reference, reference_latents, dtype),
+            "ours": sampling_step(ours, latents, dtype),
+            "reference": sampling_step(reference, reference_latents, dtype),
         },
     }
     square, square_flops = square_product(device, dtype)
@@ -100,11 +100,9 @@ def guidance_speed(
     fill_zeros(model)
     model.eval().requires_grad_(False).to(dtype)
     steps = {
-        "unguided": _sampling_step(model, latents, dtype, halves=1),
-        "internal": _sampling_step(
-            model, latents, dtype, halves=1, internal_guidance_scale=INTERNAL_GUIDANCE
-        ),
-        "classifier_free": _sampling_step(model, latents, dtype),
+        "unguided": sampling_step(model, latents, dtype, halves=1),
+        "internal": sampling_step(model, latents, dtype, halves=1, internal_guidance_scale=INTERNAL_GUIDANCE),
+        "classifier_free": sampling_step(model, latents, dtype),
     }
     flops = {name: count_flops(step) for name, step in steps.items()}
     seconds = interleaved(steps, repeats, latents.device)
@@ -137,29 +135,32 @@ def describe(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _training_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
+def training_step(model: nn.Module, latents: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """Forward under autocast to `dtype`, backward from the mean square, fused AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    conditions = _conditions(len(latents), latents.device)
+    given = conditions(len(latents), latents.device)
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-            loss = model(latents, *conditions, return_dict=False)[0].square().mean()
+            loss = model(latents, *given, return_dict=False)[0].square().mean()
         loss.backward()
         optimizer.step()
 
     return step
 
 
-def _sampling_step(
+def sampling_step(
     model: nn.Module, latents: torch.Tensor, dtype: torch.dtype, halves: int = 2, **options: Any
 ) -> Callable[[], None]:
-    conditions = _conditions(halves * len(latents), latents.device)
+    """A call of the model, whose weights have this dtype, and an Euler step; with both halves of guidance as
+    one batch, unless `halves` is 1."""
+    given = conditions(halves * len(latents), latents.device)
 
     @torch.no_grad()
     def step() -> None:
         batch = torch.cat([latents] * halves).to(dtype)
-        prediction = model(batch, *conditions, return_dict=False, **options)[0].float()
+        prediction = model(batch, *given, return_dict=False, **options)[0].float()
         if halves == 2:
             unconditional, conditional = prediction.chunk(2)
             prediction = unconditional + GUIDANCE * (conditional - unconditional)
@@ -171,16 +172,16 @@ def _sampling_step(
 def _flops(model: nn.Module, latents: torch.Tensor, *, backward: bool) -> int:
     """Of a training step, or of the forward pass of both halves of a guided batch."""
     if backward:
-        conditions = _conditions(len(latents), latents.device)
-        return count_step(lambda: model(latents, *conditions, return_dict=False)[0])[1]
-    conditions = _conditions(2 * len(latents), latents.device)
+        given = conditions(len(latents), latents.device)
+        return count_step(lambda: model(latents, *given, return_dict=False)[0])[1]
+    given = conditions(2 * len(latents), latents.device)
     weight = next(model.parameters())
     with torch.no_grad():
         doubled = torch.cat([latents] * 2).to(weight.dtype)
-        return count_flops(lambda: model(doubled, *conditions, return_dict=False)[0])
+        return count_flops(lambda: model(doubled, *given, return_dict=False)[0])
 
 
-def _conditions(batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def conditions(batch_size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Timesteps and class labels."""
     timestep = torch.linspace(0, 999, batch_size, device=device).long()
     return timestep, torch.zeros_like(timestep)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from autoencoder.model.layout import token_grid
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from benchmarks.gpu.sizes import Sizes
-from benchmarks.gpu.timing import timed
+from benchmarks.gpu.timing import dtype_on, timed
 from eval.cost.timing import spread
 
 KERNELS = {
@@ -33,7 +33,7 @@ def temporal_attention(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     with FakeTensorMode():
         config = AutoencoderVidTwin(**sizes.autoencoder).config
     sequences = sizes.clips * prod(token_grid(config))
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = dtype_on(device)
     shape = (config.num_frames, sequences, config.hidden_size)  # as the trunk has its tokens, time first
     given = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     gradient = torch.randn(shape, device=device, dtype=dtype)

@@ -19,12 +19,14 @@ from benchmarks.gpu.timing import (
     autocast,
     compile_blocks,
     counting_what_is_compiled,
+    dtype_on,
     kernel_times,
     measured,
     onto,
     timed,
 )
-from eval.cost.dit import count_flops, count_step
+from eval.cost.autoencoder import Workload, count, make_inputs
+from eval.cost.dit import count_flops
 from eval.cost.measured_step import fill_zeros
 from eval.cost.memory import predict_training_memory
 from eval.cost.timing import spread
@@ -36,33 +38,26 @@ def make_autoencoder(sizes: Sizes, device: torch.device) -> AutoencoderVidTwin:
     return model
 
 
-def random_clips(model: AutoencoderVidTwin, count: int, device: torch.device) -> torch.Tensor:
-    config = model.config
-    shape = (config.in_channels, config.num_frames, config.height, config.width)
-    return torch.rand(count, *shape, device=device) * 2 - 1
+def random_batch(
+    model: AutoencoderVidTwin, sizes: Sizes, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips and latents."""
+    return make_inputs(model, Workload(device, batch_size=sizes.clips))
 
 
 def autoencoder_flops(sizes: Sizes) -> dict[str, int]:
-    """Of encode, decode and a training step of a batch, without its networks."""
-    with FakeTensorMode():
-        model = AutoencoderVidTwin(**sizes.autoencoder)
-        clips = random_clips(model, 1, torch.device("cpu"))
-        latents = torch.zeros(1, model.layout.num_elements)
-        flops = {"training": count_step(lambda: model(clips).sample)[1]}
-        model.eval().requires_grad_(False)
-        flops["encode"] = count_flops(lambda: model.encode(clips).latent_dist.parameters)
-        flops["decode"] = count_flops(lambda: model.decode(latents).sample)
-    return {name: sizes.clips * value for name, value in flops.items()}
+    """Of encode, decode and a training step of a batch, without the networks of its loss."""
+    workload = Workload(torch.device("cpu"), batch_size=sizes.clips)
+    return dict(count(sizes.autoencoder, workload)["flops"])
 
 
 def autoencoder_pass(
     name: str, sizes: Sizes, flops: int, device: torch.device, ceiling: float
 ) -> dict[str, Any]:
     """Encode or decode in bf16."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = dtype_on(device)
     model = make_autoencoder(sizes, device).eval().requires_grad_(False).to(dtype)
-    clips = random_clips(model, sizes.clips, device).to(dtype)
-    latents = torch.randn(sizes.clips, model.layout.num_elements, device=device).to(dtype)
+    clips, latents = (given.to(dtype) for given in random_batch(model, sizes, device))
     passes: dict[str, Step] = {
         "encode": lambda: model.encode(clips).latent_dist.parameters,
         "decode": lambda: model.decode(latents).sample,
@@ -95,9 +90,8 @@ def autoencoder_training(
         model.enable_gradient_checkpointing()
     lpips = LPIPS().to(device).eval().requires_grad_(False) if whole else None
     discriminator = PatchDiscriminator().to(device) if whole else None
-    step = training_step(
-        model, random_clips(model, sizes.clips, device), lpips, discriminator, lpips_autocast
-    )
+    clips, _ = random_batch(model, sizes, device)
+    step = training_step(model, clips, lpips, discriminator, lpips_autocast)
     if kernels:
         return kernel_times(step, device)
     row: dict[str, Any] = {"batch_size": sizes.clips, "flops_of_all": count_flops(step)}
@@ -169,8 +163,9 @@ def predicted_autoencoder_peak(sizes: Sizes, device: torch.device, checkpointing
         model = onto(AutoencoderVidTwin(**sizes.autoencoder), device)
         if checkpointing:
             model.enable_gradient_checkpointing()
-        inputs = {"sample": random_clips(model, sizes.clips, device)}
-        return predict_training_memory(Autocast(Reconstruction(model), device), inputs)["peak"]
+        clips, _ = random_batch(model, sizes, device)
+        wrapped = Autocast(Reconstruction(model), device)
+        return predict_training_memory(wrapped, {"sample": clips})["peak"]
 
 
 class Reconstruction(nn.Module):

@@ -15,14 +15,14 @@ from benchmarks.gpu.sizes import Sizes
 from benchmarks.gpu.timing import (
     Autocast,
     Step,
-    autocast,
     compile_blocks,
     counting_what_is_compiled,
+    dtype_on,
     measured,
     onto,
     timed,
 )
-from benchmarks.transformer_speed import reference_dit
+from benchmarks.transformer_speed import conditions, reference_dit, sampling_step, training_step
 from eval.cost.dit import Prediction, count_step
 from eval.cost.measured_step import fill_zeros
 from eval.cost.memory import predict_training_memory
@@ -30,19 +30,12 @@ from eval.cost.timing import spread
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
-GUIDANCE = 4.0
-
 
 def make_dit(layout: LatentLayout, size: dict[str, Any]) -> LatentTransformer:
     return LatentTransformer(layout.to_config(), num_classes=1000, **size)
 
 
-def conditions(batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    timestep = torch.linspace(0, 999, batch, device=device)
-    return timestep, torch.zeros(batch, dtype=torch.long, device=device)
-
-
-def dit_flops(make: Callable[[], nn.Module], latents: tuple[int, ...], batch: int) -> tuple[int, int]:
+def flops_of_batch(make: Callable[[], nn.Module], latents: tuple[int, ...], batch: int) -> tuple[int, int]:
     """Of a forward pass and of a training step on a batch: counted for one clip, times the clips."""
     with FakeTensorMode():
         model = make()
@@ -57,51 +50,25 @@ def predicted_peak(make: Callable[[], Any], batch: int, device: torch.device, ch
         model = onto(make(), device)
         if checkpoint:
             model.enable_gradient_checkpointing()
-        timestep, labels = conditions(batch, device)
-        latents = torch.zeros(batch, model.layout.num_elements, device=device)
-        inputs = {"hidden_states": latents, "timestep": timestep, "class_labels": labels}
+        inputs = {
+            "hidden_states": torch.zeros(batch, model.layout.num_elements, device=device),
+            "timestep": torch.zeros(batch, device=device),
+            "class_labels": torch.zeros(batch, dtype=torch.long, device=device),
+        }
         wrapped = Autocast(Prediction(model), device)
         return predict_training_memory(wrapped, inputs)["peak"]
 
 
-def training_step(model: nn.Module, latents: torch.Tensor) -> Step:
-    """Forward under autocast, backward from the mean square, fused AdamW."""
+def training(model: nn.Module, latents: torch.Tensor) -> Step:
     fill_zeros(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    given = conditions(len(latents), latents.device)
-    if not isinstance(model, LatentTransformer):
-        given = (given[0].long(), given[1])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast(latents.device):
-            prediction = model(latents, *given, return_dict=False)[0]
-        prediction.float().square().mean().backward()
-        optimizer.step()
-
-    return step
+    return training_step(model, latents, dtype_on(latents.device))
 
 
-def sampling_step(model: nn.Module, latents: torch.Tensor) -> Step:
-    """Both halves of guidance as one batch, weights in bf16, and an Euler step."""
+def sampling(model: nn.Module, latents: torch.Tensor) -> Step:
+    """With its weights in bf16 on a GPU."""
     fill_zeros(model)
-    dtype = torch.bfloat16 if latents.is_cuda else torch.float32
-    model.eval().requires_grad_(False).to(dtype)
-    given = conditions(2 * len(latents), latents.device)
-    if not isinstance(model, LatentTransformer):
-        given = (given[0].long(), given[1])
-
-    @torch.no_grad()
-    def step() -> None:
-        doubled = torch.cat([latents] * 2).to(dtype)
-        unconditional, conditional = model(doubled, *given, return_dict=False)[0].float().chunk(2)
-        if conditional.shape != latents.shape:  # diffusers' DiT also predicts a variance
-            unconditional, conditional = (
-                half[:, : latents.shape[1]] for half in (unconditional, conditional)
-            )
-        torch.add(latents, unconditional + GUIDANCE * (conditional - unconditional), alpha=-0.02)
-
-    return step
+    dtype = dtype_on(latents.device)
+    return sampling_step(model.eval().requires_grad_(False).to(dtype), latents, dtype)
 
 
 @counting_what_is_compiled
@@ -123,8 +90,8 @@ def dit_training(
     if compiled:
         compile_blocks(model)
     row: dict[str, Any] = {"batch_size": batch, "num_tokens": model.layout.num_tokens()}
-    _, flops = dit_flops(make, (elements,), batch)
-    step = training_step(model, torch.randn(batch, elements, device=device))
+    _, flops = flops_of_batch(make, (elements,), batch)
+    step = training(model, torch.randn(batch, elements, device=device))
     row |= measured(step, repeats, device, flops=flops, ceiling=ceiling)
     if not compiled:
         row["predicted_peak_bytes"] = predicted_peak(make, batch, device, checkpointing)
@@ -185,8 +152,8 @@ def beside_training(
     sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, *, compiled: bool
 ) -> dict[str, Any]:
     models, make = _two(sizes, name, batch, device)
-    _, flops = dit_flops(make, (sizes.square.num_elements,), batch)
-    return _beside(models, training_step, sizes.repeats // 2 + 1, device, flops, ceiling, compiled)
+    _, flops = flops_of_batch(make, (sizes.square.num_elements,), batch)
+    return _beside(models, training, sizes.repeats // 2 + 1, device, flops, ceiling, compiled)
 
 
 @counting_what_is_compiled
@@ -194,5 +161,5 @@ def beside_sampling(
     sizes: Sizes, name: str, batch: int, device: torch.device, ceiling: float, *, compiled: bool
 ) -> dict[str, Any]:
     models, make = _two(sizes, name, batch, device)
-    flops, _ = dit_flops(make, (sizes.square.num_elements,), 2 * batch)
-    return _beside(models, sampling_step, sizes.repeats, device, flops, ceiling, compiled)
+    flops, _ = flops_of_batch(make, (sizes.square.num_elements,), 2 * batch)
+    return _beside(models, sampling, sizes.repeats, device, flops, ceiling, compiled)

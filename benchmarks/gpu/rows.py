@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import torch
 
+from benchmarks.checkout import commit
 from eval.machine import machine
 from vidtwin_gen.files import changed_flags, write_json
 
@@ -48,7 +47,9 @@ class Rows:
             if changed := changed_flags(before, now):
                 raise ValueError(f"{path} has rows of another run ({changed}): name another --out")
         self.record |= {"machine": here, "settings": dict(settings or {})}
-        self.made_by = {name: here[name] for name in ("torch", "triton") if name in here} | commit()
+        self.made_by: dict[str, Any] = {name: here[name] for name in ("torch", "triton") if name in here}
+        if found := commit():
+            self.made_by["commit"] = found
         self.left_out: list[str] = []
 
     @property
@@ -85,17 +86,3 @@ class Rows:
         print(f"wrote {self.path}: {len(self.rows)} rows, {len(failed)} failed {failed}")
         if self.left_out:
             print(f"no time was left for {self.left_out}: the same command goes on with them")
-
-
-def commit() -> dict[str, str]:
-    """Of this code, with `-dirty` where tracked files have changed since; empty outside of a checkout."""
-    if not which("git"):
-        return {}
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {} if told.returncode else {"commit": told.stdout.strip()}

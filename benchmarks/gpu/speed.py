@@ -25,7 +25,7 @@ def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
     ceiling = rows.rows.get("matmul bf16", {}).get("flops_per_second", math.nan)
     flops = autoencoder_flops(sizes)
     speed = Speed(rows, sizes, device, ceiling)
-    step = partial(speed.autoencoder_training, flops["training"])
+    step = partial(speed.autoencoder_training, flops["training_step"])
     others = [name for name in sizes.training if name != "B"]
 
     step("whole loss compiled", whole=True, compiled=True)

@@ -106,8 +106,13 @@ def kernel_table(averages: Sequence[FunctionEventAvg], most: int) -> dict[str, A
     return told | {"all_ms": sum(event.self_device_time_total for event in kernels) / 1000}
 
 
-def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
+def dtype_on(device: torch.device) -> torch.dtype:
     """bf16 on a GPU. A rehearsal is in float32: in bf16 an old CPU takes minutes for a step."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """To bf16 on a GPU; none in a rehearsal."""
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and device.type == "cuda")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.checkout import commit
 from benchmarks.recipe.inputs import Settings
 from benchmarks.recipe.table import markdown
 from eval.machine import machine
@@ -21,7 +21,7 @@ def open_record(path: Path, settings: Settings, command: str, preset: Mapping[st
     preset as it was: its rows would be compared with others."""
     new: dict[str, Any] = {
         "command": command,
-        "commits": [commit()],
+        "commits": [commit("--abbrev=40") or "unknown"],
         "machine": machine(torch.device("cpu")),
         "settings": dataclasses.asdict(settings),
         "preset": dict(preset),
@@ -39,17 +39,6 @@ def open_record(path: Path, settings: Settings, command: str, preset: Mapping[st
         )
     commits = dict.fromkeys([*before["commits"], *new["commits"]])  # of code that made a part of it
     return {**before, "command": command, "commits": list(commits)}
-
-
-def commit() -> str:
-    """Of the checkout, marked where files differ from it."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(
-            words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def steps_from(path: Path, settings: Settings) -> dict[str, dict[str, Any]]:
