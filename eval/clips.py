@@ -14,7 +14,7 @@ from PIL import Image
 
 from eval.flags import Codec, Resize
 from vidtwin_gen.data.pixels import cover, covering_size, from_uint8, to_uint8
-from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
+from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES, is_video
 from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.writing import write_video
 
@@ -93,11 +93,7 @@ def find_videos(paths: Sequence[str | Path]) -> list[Path]:
             continue
         if not path.is_dir():
             raise ValueError(f"{path} is neither a file nor a folder: name videos, or folders that hold some")
-        videos = sorted(
-            file
-            for file in _files_below(path)
-            if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "." and file.is_file()
-        )
+        videos = sorted(file for file in _files_below(path) if is_video(file.name) and file.is_file())
         if not videos:
             raise ValueError(
                 f"{path} holds no video at any depth; what ends in {' '.join(sorted(VIDEO_SUFFIXES))} is one"
