@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vidtwin_gen.data.split_lists import Split
 from vidtwin_gen.flags import (
     DEVICE,
     file_to_write,
@@ -19,7 +20,6 @@ from vidtwin_gen.flags import (
     whole,
 )
 
-Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 # how clips are made ready for comparing, no flags but traits of an FVD protocol
 Resize = Literal["bilinear", "lanczos"]
@@ -134,15 +134,21 @@ class LPIPSFlags:
 
 
 @dataclass(kw_only=True)
-class AccuracyFlags(RealFlags):
+class GeneratedFlags(RealFlags):
+    """Which generated clips, and which real ones they are compared with."""
+
     generated: Path = flag(
-        f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, <class>/<video>, "
-        "read as the real ones",
+        f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, <class>/<video> "
+        "or, for `nearest`, without classes, read as the real ones",
         type=generated_path,
         required=True,
     )
     num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
     generated_stride: int | None = generated_stride_flag()
+
+
+@dataclass(kw_only=True)
+class AccuracyFlags(GeneratedFlags):
     num_clips: int | None = flag("real clips to train on, and to test on, at most", type=positive)
     num_steps: int = flag("training steps of the classifier", 160, type=positive)
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
@@ -152,15 +158,7 @@ class AccuracyFlags(RealFlags):
 
 
 @dataclass(kw_only=True)
-class NearestFlags(RealFlags, StoringFlags):
-    generated: Path = flag(
-        f"the {CLIPS_FILE} of `python -m pipelines generate`, or videos of any generator, read as the real "
-        "ones",
-        type=generated_path,
-        required=True,
-    )
-    num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
-    generated_stride: int | None = generated_stride_flag()
+class NearestFlags(GeneratedFlags, StoringFlags):
     windows_per_video: int = flag("random windows of each training video", 8, type=positive)
     vae: Path | None = flag(
         "autoencoder whose reconstructions of other training clips, which are copies, are looked at beside",

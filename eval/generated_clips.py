@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from eval.clips import Clips, find_videos, prepare
-from eval.flags import AccuracyFlags, Codec, NearestFlags, Resize
+from eval.flags import Codec, GeneratedFlags, Resize
 from vidtwin_gen.data.decoding.guarded import VideoError, VideoTooShortError, codec_name, guarded
 from vidtwin_gen.data.names import names_of_files
 from vidtwin_gen.data.video import read_frames
@@ -153,7 +153,7 @@ def read_generated(
     return clips
 
 
-def generated_of(flags: AccuracyFlags | NearestFlags) -> GeneratedClips:
+def generated_of(flags: GeneratedFlags) -> GeneratedClips:
     """Those that the flags name. Errors as `read_generated`."""
     names = ("num_frames", "stride", "fps", "generated_stride", "seed")
     return read_generated(flags.generated, **{name: getattr(flags, name) for name in names})

@@ -25,7 +25,8 @@ from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEModel
 
 from autoencoder.encode.video_encoder import VideoEncoder
 from vidtwin_gen.data.pixels import from_uint8, to_uint8
-from vidtwin_gen.data.ucf101 import Split, build_index
+from vidtwin_gen.data.split_lists import Split
+from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video_dataset import VideoDataset
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import changed_flags, owned_folder, replacing_file, write_json

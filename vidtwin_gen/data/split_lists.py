@@ -6,9 +6,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from vidtwin_gen.data.names import folded, some
 from vidtwin_gen.files import read_text
+
+Split = Literal["train", "test", "all"]
 
 LISTS = "ucfTrainTestlist"
 CLASSES_FILE = "classInd.txt"  # in the lists, or in the folder of a data set without lists

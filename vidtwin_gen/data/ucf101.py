@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pyarrow
@@ -19,6 +19,7 @@ from vidtwin_gen.data.index_cache import MANY, IndexCache
 from vidtwin_gen.data.names import check_class_names, some
 from vidtwin_gen.data.split_lists import (
     LISTS,
+    Split,
     by_official_name,
     find_lists,
     listed_classes,
@@ -28,8 +29,6 @@ from vidtwin_gen.data.split_lists import (
 from vidtwin_gen.draws import hash64
 
 logger = logging.getLogger(__name__)
-
-Split = Literal["train", "test", "all"]
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
