@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 BATCH_SIZE = 16  # clips that are in memory at their full size
 MAX_SIZE = 32  # pixels a side that the classifier sees at most
+LEARNING_RATE = 3e-3  # at its highest
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -26,8 +27,9 @@ class ClipClassifier(nn.Module):
     at most MAX_SIZE x MAX_SIZE.
     """
 
-    def __init__(self, num_classes: int, channels: int = 3, width: int = 32) -> None:
+    def __init__(self, num_classes: int, channels: int = 3) -> None:
         super().__init__()
+        width = 32
         self.space_1 = nn.Conv3d(2 * channels, width, (1, 6, 6), stride=(1, 4, 4), padding=(0, 1, 1))
         self.time_1 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
         self.norm_1 = nn.BatchNorm3d(width)
@@ -88,7 +90,6 @@ def train_classifier(
     *,
     num_steps: int = 160,
     batch_size: int = 32,
-    learning_rate: float = 3e-3,
     horizontal_flip: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -108,7 +109,7 @@ def train_classifier(
         model = ClipClassifier(num_classes, channels=clips.shape[-1]).to(device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps)
     order = torch.empty(0, dtype=torch.long)
     for _ in tqdm(range(num_steps), desc="training the classifier", unit="step"):
         while len(order) < batch_size:  # every clip once before any again

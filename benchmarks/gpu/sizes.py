@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoencoder.model.presets import preset
-from eval.cost.tokenizers import vidtwin
+from eval.cost.tokenizers import find
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.sizes import SIZES
 
@@ -42,7 +42,7 @@ class Sizes:
     beside: dict[str, tuple[int, int]] = field(
         default_factory=lambda: {"B": (32, 16), "S": (64, 16), "XL": (16, 8)}
     )
-    layout: LatentLayout = field(default_factory=lambda: vidtwin().layout)
+    layout: LatentLayout = field(default_factory=lambda: find(["vidtwin-1"])[0].layout)
     square: LatentLayout = SQUARE
     matrix: int = 8192
     copied_bytes: int = 4 * 2**30

@@ -18,6 +18,7 @@ from eval.cost.timing import spread, square_product
 
 Step = Callable[[], object]
 P = ParamSpec("P")
+MOST_KERNELS = 14  # that a row lists
 
 
 def timed(step: Step, repeats: int, device: torch.device, warm_up: int = 3) -> list[float]:
@@ -76,7 +77,7 @@ def copy_rate(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     return {"seconds": seconds.to_json(), "bytes_per_second": 2 * sizes.copied_bytes / seconds.median}
 
 
-def kernel_times(step: Step, device: torch.device, most: int = 14) -> dict[str, Any]:
+def kernel_times(step: Step, device: torch.device) -> dict[str, Any]:
     """Milliseconds and calls of the kernels that take longest in a step, of the second one, and of all."""
     activity = torch.profiler.ProfilerActivity
     kinds = [activity.CPU] if device.type != "cuda" else [activity.CPU, activity.CUDA]
@@ -86,12 +87,13 @@ def kernel_times(step: Step, device: torch.device, most: int = 14) -> dict[str, 
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    return kernel_table(profile.key_averages(), most)
+    return kernel_table(profile.key_averages())
 
 
-def kernel_table(averages: Sequence[FunctionEventAvg], most: int) -> dict[str, Any]:
-    """Of a profile's events by name: the `most` kernels and operations that take longest on the device, and
-    all its milliseconds. An annotation, such as that of an optimizer's step, spans kernels and is none."""
+def kernel_table(averages: Sequence[FunctionEventAvg]) -> dict[str, Any]:
+    """Of a profile's events by name: the MOST_KERNELS kernels, and as many operations, that take longest on
+    the device, and all its milliseconds. An annotation, such as that of an optimizer's step, spans kernels
+    and is none."""
     events = [event for event in averages if event.self_device_time_total and not event.is_user_annotation]
     events.sort(key=lambda event: -event.self_device_time_total)
     kernels = [event for event in events if event.device_type.name == "CUDA"]
@@ -99,7 +101,7 @@ def kernel_table(averages: Sequence[FunctionEventAvg], most: int) -> dict[str, A
     told = {
         name: [
             {"name": str(event.key)[:90], "ms": event.self_device_time_total / 1000, "calls": event.count}
-            for event in of_kind[:most]
+            for event in of_kind[:MOST_KERNELS]
         ]
         for name, of_kind in (("kernels", kernels), ("operations", operations))
     }

@@ -31,13 +31,6 @@ def published() -> Mapping[str, Tokenizer | Unpublished]:
     return found
 
 
-def vidtwin(setting: int | str = 1) -> Tokenizer:
-    """VidTwin at 16 x 224 x 224: setting 1, 2 or 3 of the paper (arXiv 2412.17726, Table 5; CVPR: Table 8),
-    or "released", the published checkpoint, whose Structure has 8 channels instead of 4."""
-    (tokenizer,) = find([f"vidtwin-{setting}"])
-    return tokenizer
-
-
 def magvit_v2(num_frames: int = 16, height: int = 224, width: int = 224) -> Tokenizer:
     """MAGVIT-v2 as VidTwin's paper counts it (arXiv 2412.17726, appendix C.1): one position for 4 x 8 x 8
     pixels, 5 channels; 4 x 28 x 28 positions at 16 x 224 x 224. Other clip sizes scale by the same factors.

@@ -12,6 +12,7 @@ from eval.diagnose.channel_statistics import DEAD_BELOW, GridStatistics
 from eval.figures import COLOURS, tidy, write_figure
 
 BARS_AT_MOST = 64  # of more channels the numbers below their bars would overlap
+MOST_FRAMES = 8  # of a clip in a row
 
 
 def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Path) -> None:
@@ -66,10 +67,10 @@ def plot_channels(statistics: Mapping[str, GridStatistics], title: str, path: Pa
     write_figure(path, figure)
 
 
-def plot_swaps(rows: Sequence[tuple[str, torch.Tensor]], path: Path, num_frames: int = 8) -> None:
-    """Clips (C, F, H, W) in [-1, 1] with their names -> a row each, `num_frames` evenly spaced frames."""
+def plot_swaps(rows: Sequence[tuple[str, torch.Tensor]], path: Path) -> None:
+    """Clips (C, F, H, W) in [-1, 1] with their names -> a row each, MOST_FRAMES evenly spaced frames."""
     length, height, width = rows[0][1].shape[1:]
-    shown = torch.linspace(0, length - 1, min(num_frames, length)).round().long()
+    shown = torch.linspace(0, length - 1, min(MOST_FRAMES, length)).round().long()
     labels, frame = 1.6, min(1.0, width / height)  # inches: the room for names, the height of a frame
     figure_width = labels + frame * len(shown) * width / height
     figure = Figure(figsize=(figure_width, 1.06 * frame * len(rows)))

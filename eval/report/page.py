@@ -61,15 +61,15 @@ def to_markdown(sections: Sequence[Section], folder: Path, title: str) -> str:
     return "\n".join(lines)
 
 
-def to_html(sections: Sequence[Section], title: str, limit: int = PAGE_LIMIT) -> str:
-    """One HTML page with its pictures inside, up to `limit` bytes of them, and no address of anything
+def to_html(sections: Sequence[Section], title: str) -> str:
+    """One HTML page with its pictures inside, up to PAGE_LIMIT bytes of them, and no address of anything
     outside. What had no room is named at the end."""
     rows = [part for section in sections for part in section.body if isinstance(part, PictureRow)]
     pictures = [picture for row in rows for picture in row.pictures]
     pictures += [replace(picture, path=picture.narrow) for picture in pictures if picture.narrow]
-    embedded, left_out = embed(pictures, limit)
+    embedded, left_out = embed(pictures, PAGE_LIMIT)
     limits = (
-        f"Pictures on this page take at most {limit / 2**20:.3g} MB; larger clips are shrunk to "
+        f"Pictures on this page take at most {PAGE_LIMIT / 2**20:.3g} MB; larger clips are shrunk to "
         f"{CLIP_EDGE} pixels in height and larger pictures to {MAX_WIDTH} in width, and compressed; their "
         "files are not."
     )

@@ -52,7 +52,7 @@ class Embedded:
     height: int
 
 
-def embed(pictures: Sequence[Picture], limit: int = PAGE_LIMIT) -> tuple[dict[Path, Embedded], list[Path]]:
+def embed(pictures: Sequence[Picture], limit: int) -> tuple[dict[Path, Embedded], list[Path]]:
     """The pictures that fit into `limit` bytes, in their order, but those that come first before plots and
     plots before the rest; and the paths of those left out. What is larger than its share is compressed."""
     embedded: dict[Path, Embedded] = {}

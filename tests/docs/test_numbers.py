@@ -11,7 +11,7 @@ import torch
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.dit import count_flops, dit_cost, dit_flops
 from eval.cost.paper_counter import FIGURE_5_DIT
-from eval.cost.tokenizers import magvit_v2, vidtwin
+from eval.cost.tokenizers import find, magvit_v2
 from tests.docs.pages import read
 from vidtwin_gen.models.sizes import SIZES
 from vidtwin_gen.models.transformer import LatentTransformer
@@ -30,7 +30,7 @@ def test_figure_5s_rows() -> None:
     sizes = FIGURE_5_DIT | {"make_model": functools.partial(LatentTransformer, num_classes=101)}
     table = rows("docs/figure5.md")
     for patch_size in (1, 2):
-        costs = [dit_cost(t, patch_size=patch_size, **sizes) for t in (vidtwin(1), magvit_v2())]
+        costs = [dit_cost(t, patch_size=patch_size, **sizes) for t in (*find(["vidtwin-1"]), magvit_v2())]
         for cost in costs:
             flops = [f"{count / 1e9:,.1f}" for count in (cost.forward_flops, cost.training_flops)]
             memory = f"{cost.training_memory_bytes['peak'] / 2**20:,.0f}"
@@ -48,7 +48,7 @@ def test_figure_5s_rows() -> None:
 
 def test_the_sizes_of_the_dit() -> None:
     """Parameters, and FLOPs of a forward pass, which the formula gives within 2 %."""
-    layout = vidtwin(1).layout
+    layout = find(["vidtwin-1"])[0].layout
 
     def count(num_layers: int) -> tuple[int, int]:
         with torch.device("meta"), torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_readmes_cost_is_the_formulas() -> None:
             assert int(numbers.replace(",", "")) == times * side**2 * channels
             assert count == times * (side // patch) ** 2
         else:
-            layout = vidtwin(1).layout
+            layout = find(["vidtwin-1"])[0].layout
             assert (int(numbers.replace(",", "")), count) == (layout.num_elements, layout.num_tokens())
 
 

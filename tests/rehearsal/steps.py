@@ -22,7 +22,7 @@ from autoencoder.losses.terms import LogVariance
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.training_config import VAEConfig
 from benchmarks.gpu.timing import onto
-from eval.cost.tokenizers import vidtwin
+from eval.cost.tokenizers import find
 from eval.fvd.i3d import I3D
 from tests.builders.autoencoders import TINY_AUTOENCODER
 from tests.builders.gaussian import ODE_SOLVERS, STOCHASTIC
@@ -248,7 +248,7 @@ SAMPLING: dict[str, Callable[[torch.device], Step]] = {
 SIZED: dict[str, Callable[[torch.device], Step]] = {
     "base autoencoder, whole loss": partial(vae_step, mixed_precision="bf16", gan_start=0),
     "DiT-B": lambda device: dit_step(
-        device, vidtwin().layout, **PRESETS["B"] | {"gradient_accumulation_steps": 1}
+        device, find(["vidtwin-1"])[0].layout, **PRESETS["B"] | {"gradient_accumulation_steps": 1}
     ),
 }
 REHEARSALS = TRAINING | SAMPLING | SIZED | {"metrics": metrics}

@@ -46,7 +46,7 @@ def test_the_papers_models(name, structure, dynamics, num_elements, percent, rel
     assert round(100 * model.layout.compression_rate(16, 224, 224), 3) == percent
     assert model.num_parameters() == released_parameters - dead
     setting = "released" if name == "released" else name[-1]
-    assert tokenizers.vidtwin(setting).layout == model.layout
+    assert tokenizers.find([f"vidtwin-{setting}"])[0].layout == model.layout
 
 
 def test_presets_by_their_size_alone_and_unknown_ones():

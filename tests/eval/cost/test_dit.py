@@ -17,7 +17,7 @@ from eval.cost.dit import count_flops, count_step, dit_cost, dit_flops, example
 from eval.cost.measured_step import measure_step
 from eval.cost.memory import predict_training_memory
 from eval.cost.paper_counter import FIGURE_5_DIT, MLP_WIDTH, counted_macs, counted_parameters
-from eval.cost.tokenizers import magvit_v2, vidtwin
+from eval.cost.tokenizers import find, magvit_v2
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 
@@ -56,7 +56,7 @@ def test_attention_is_counted_whichever_kernel_runs_it() -> None:
 def test_a_dit_is_counted_as_the_formula_says_and_needs_no_memory_to_be() -> None:
     ours, theirs = (
         dit_cost(tokenizer, make_model=make_model, batch_size=batch_size, **SIZES)
-        for tokenizer, batch_size in ((vidtwin(3), 1), (magvit_v2(), 2))
+        for tokenizer, batch_size in ((find(["vidtwin-3"])[0], 1), (magvit_v2(), 2))
     )
     for cost in (ours, theirs):
         assert cost.forward_flops == pytest.approx(cost.formula_flops, rel=0.03)

@@ -12,7 +12,7 @@ from autoencoder.adapter import latent_layout
 from eval.cost.dit import dit_flops
 from eval.cost.geometry import Tokenizer
 from eval.cost.paper_counter import counted_macs
-from eval.cost.tokenizers import find, magvit_v2, published, unpublished, vidtwin
+from eval.cost.tokenizers import find, magvit_v2, published, unpublished
 
 # elements, rate in %, tokens at patch 1, at patch 2 as the paper counts them (padded, floored)
 GEOMETRIES = {
@@ -131,7 +131,7 @@ def test_codes_have_a_rate_in_bits() -> None:
 
 def test_the_ratios_that_figure_5_claims_under_two_readings() -> None:
     """4 to 8 times fewer FLOPs: not at the paper's own patch of 2 and clip, by its counter or by ours."""
-    padded, floored = vidtwin(1).paper_tokens(2)
+    padded, floored = find(["vidtwin-1"])[0].paper_tokens(2)
     theirs = magvit_v2().paper_tokens(2)[0]
     by_its_counter = [counted_macs(theirs) / counted_macs(ours) for ours in (padded, floored)]
     by_ours = [dit_flops(theirs, 6, 512) / dit_flops(ours, 6, 512) for ours in (padded, floored)]
@@ -156,4 +156,4 @@ def test_magvit_scales_with_the_clip_and_refuses_what_it_cannot_divide() -> None
         with pytest.raises(ValueError, match="4 x 8 x 8"):
             magvit_v2(*shape)
     with pytest.raises(ValueError, match="no tokenizer .vidtwin-4.; did you mean vidtwin-"):
-        vidtwin(4)
+        find(["vidtwin-4"])

@@ -7,6 +7,7 @@ import io
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image, ImageSequence
 
@@ -17,12 +18,14 @@ from eval.report.runs import read_runs
 from vidtwin_gen.data.writing import write_gif
 
 
-def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> None:
+def test_pictures_are_shrunk_and_left_out_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = torch.randint(256, (2, 384, 96, 3), dtype=torch.uint8)
     for name in ("a", "b"):
         write_gif(tmp_path / f"{name}.gif", noise, fps=8)
     shown = [pictures.Picture(tmp_path / f"{name}.gif", name) for name in ("a", "b")]
-    embedded, left_out = pictures.embed(shown)
+    embedded, left_out = pictures.embed(shown, pictures.PAGE_LIMIT)
     assert left_out == [] and {(one.width, one.height) for one in embedded.values()} == {(48, 192)}
     size = len(embedded[tmp_path / "a.gif"].address)
     assert size < (tmp_path / "a.gif").stat().st_size
@@ -36,7 +39,8 @@ def test_pictures_are_shrunk_and_left_out_beyond_the_limit(tmp_path: Path) -> No
             frame.load()  # WebP tells it then
             durations.append(frame.info["duration"])
         assert sum(durations) == 250  # two frames of 8 a second, in hundredths
-    page = to_html([Section("Clips", [pictures.PictureRow(shown)])], "title", limit=size + 1)
+    monkeypatch.setattr("eval.report.page.PAGE_LIMIT", size + 1)
+    page = to_html([Section("Clips", [pictures.PictureRow(shown)])], "title")
     assert f"want of room: <code>{(tmp_path / 'b.gif').as_posix()}" in page and page.count("<img") == 1
 
 
@@ -46,7 +50,9 @@ def test_no_picture_grows_when_it_is_shrunk(tmp_path: Path) -> None:
     bars = (torch.arange(1300) % 8 < 4).to(torch.uint8).expand(40, -1)
     Image.fromarray(bars.numpy() * 255).convert("1").save(flat)
     Image.effect_noise((1300, 200), 90).convert("RGB").save(photo)
-    embedded, _ = pictures.embed([pictures.Picture(path, path.stem) for path in (flat, photo)])
+    embedded, _ = pictures.embed(
+        [pictures.Picture(path, path.stem) for path in (flat, photo)], pictures.PAGE_LIMIT
+    )
     for path in (flat, photo):
         data = base64.b64decode(embedded[path].address.partition(",")[2])
         assert len(data) <= path.stat().st_size and embedded[path].width == 1200
@@ -70,7 +76,7 @@ def test_every_class_is_shown_before_anything_else(tmp_path: Path) -> None:
     captions = [[picture.caption for picture in row.pictures] for row in rows]
     assert captions == [[*["generated"] * 3, "real video"]] * 20
     both = [pictures.Picture(run / "eval/recon.gif", "", 4), *(p for row in rows for p in row.pictures)]
-    full, _ = pictures.embed(both)
+    full, _ = pictures.embed(both, pictures.PAGE_LIMIT)
     size = max(len(full[picture.path].address) for picture in both[1:])
     embedded, left_out = pictures.embed(both, limit=41 * size)
     assert run / "eval/recon.gif" in left_out

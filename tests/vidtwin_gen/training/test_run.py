@@ -22,7 +22,7 @@ import train_dit
 import train_vae
 from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
-from eval.cost.tokenizers import vidtwin
+from eval.cost.tokenizers import find
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.draws import seed_pass, seed_step
 from vidtwin_gen.models.transformer import LatentTransformer
@@ -162,7 +162,9 @@ def test_presets_of_a_size_fit_a_card_of_80_gb(another_accelerator):
     config = train_dit.DiTConfig(output_dir="run", vae="v", latents="l", **train_dit.PRESETS["B"])
     sizes = {size: getattr(config, size) for size in ("hidden_size", "num_layers", "num_heads")}
     with torch.device("meta"):
-        transformer = LatentTransformer(layout=vidtwin(1).layout.to_config(), num_classes=101, **sizes)
+        transformer = LatentTransformer(
+            layout=find(["vidtwin-1"])[0].layout.to_config(), num_classes=101, **sizes
+        )
     assert transformer.layout.num_tokens(1) == 1008
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     peak = train_dit.predicted_peak(transformer, config, accelerator)
