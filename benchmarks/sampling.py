@@ -23,7 +23,7 @@ from typing import Any
 
 from eval.flags import SPLITS, Split, data_folder, pipeline_folder
 from eval.study.curves import cell
-from eval.study.distances import Comparison
+from eval.study.distances import ClipDistances
 from eval.study.judge import Judge
 from eval.study.stages import generated, once
 from vidtwin_gen.files import owned_folder, read_json, write_json, write_text
@@ -53,7 +53,7 @@ class Bench:
 
     pipeline: Path
     out: Path
-    comparison: Comparison
+    comparison: ClipDistances
     judge: Judge
     per_class: int
 
@@ -95,9 +95,9 @@ def sweep(flags: SamplingFlags, command: str) -> None:
     about = (index.get("training") or {}).get("data")
     if not about:
         raise ValueError(f"--pipeline {flags.pipeline} does not say how its data were read: train it here")
-    told = {name: about[name] for name in READ_AS if about.get(name) is not None}
-    rate = {"stride": told["stride"]} if "stride" in told else {"fps": told["fps"]}
-    shape, fold = (told["num_frames"], told["height"], told["width"]), told["fold"]
+    read_as = {name: about[name] for name in READ_AS if about.get(name) is not None}
+    rate = {"stride": read_as["stride"]} if "stride" in read_as else {"fps": read_as["fps"]}
+    shape, fold = (read_as["num_frames"], read_as["height"], read_as["width"]), read_as["fold"]
     per_class = math.ceil(flags.num_clips / len(index["class_names"]))
     fixed = {
         "pipeline": str(flags.pipeline),
@@ -118,7 +118,9 @@ def sweep(flags: SamplingFlags, command: str) -> None:
     bench = Bench(
         flags.pipeline,
         flags.out,
-        Comparison(flags.data, fold, rate, shape, flags.out / "features", flags.num_fvd_clips, flags.split),
+        ClipDistances(
+            flags.data, fold, rate, shape, flags.out / "features", flags.num_fvd_clips, flags.split
+        ),
         Judge(flags.data, fold, rate, shape),
         per_class,
     )

@@ -52,5 +52,5 @@ def temporal_attention(sizes: Sizes, device: torch.device) -> dict[str, Any]:
                 seconds[name] = {"error": str(error).splitlines()[0]}
                 continue
             seconds[name] = spread(timed(step, sizes.repeats, device)).to_json()
-    told = {"num_sequences": sequences, "length": config.num_frames, "num_heads": config.num_heads}
-    return told | {"is_causal": config.causal, "seconds": seconds}
+    shape_of_each = {"num_sequences": sequences, "length": config.num_frames, "num_heads": config.num_heads}
+    return shape_of_each | {"is_causal": config.causal, "seconds": seconds}

@@ -13,7 +13,7 @@ from typing import Any
 
 from vidtwin_gen.training.stopping import run_child, status_of
 
-TOLD_LINES = 6  # of a log, where a command failed
+LAST_LINES = 6  # of a log, where a command failed
 
 
 class CommandError(RuntimeError):
@@ -47,8 +47,8 @@ def run_command(
         sys.exit(status_of(came))
     if code:
         printed = log.read_bytes()[begin:].decode(errors="replace")
-        told = " | ".join(printed.splitlines()[-TOLD_LINES:])
-        raise CommandError(f"{program} ended with status {code}: {told[-350:]}")
+        last = " | ".join(printed.splitlines()[-LAST_LINES:])
+        raise CommandError(f"{program} ended with status {code}: {last[-350:]}")
     return {
         "command": shlex.join(["python", "-m", program, *words]),
         "seconds": round(time.monotonic() - start, 1),

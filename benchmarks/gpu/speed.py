@@ -69,11 +69,11 @@ class Speed:
     device: torch.device
     ceiling: float
 
-    def autoencoder_training(self, flops: int, told: str, **options: bool) -> None:
+    def autoencoder_training(self, flops: int, variant: str, **options: bool) -> None:
         """A row of the base autoencoder's training step, which has these FLOPs."""
         if self.sizes.compiled or not options.get("compiled"):
             measure = partial(autoencoder_training, self.sizes, flops, self.device, self.ceiling, **options)
-            self.rows.run(f"autoencoder training, {told}", measure)
+            self.rows.run(f"autoencoder training, {variant}", measure)
 
     def dit_training(self, name: str, *, compiled: bool = False) -> None:
         """Training steps of a DiT. Where blocks are not compiled, checkpointing and the larger batch are of B
@@ -85,10 +85,10 @@ class Speed:
         for batch, checkpointing in ((plain, False), (checkpointed, True), (checkpointed, False)):
             if not compiled and name != "B" and batch == checkpointed:
                 continue
-            told = " checkpointing" * checkpointing + " compiled" * compiled
+            variant = " checkpointing" * checkpointing + " compiled" * compiled
             options = {"checkpointing": checkpointing, "compiled": compiled}
             self.rows.run(
-                f"DiT-{name} training, batch {batch}{told}",
+                f"DiT-{name} training, batch {batch}{variant}",
                 partial(dit_training, make, batch, self.device, self.ceiling, self.sizes.repeats, **options),
             )
 
@@ -97,19 +97,19 @@ class Speed:
         if compiled and not self.sizes.compiled:
             return
         train, sample = self.sizes.beside[name]
-        for told, batch, measure in (
+        for task, batch, measure in (
             ("sampling", sample, beside_sampling),
             ("training", train, beside_training),
         ):
             self.rows.run(
-                f"DiT-{name} beside diffusers' DiT, {told}, batch {batch}{' compiled' * compiled}",
+                f"DiT-{name} beside diffusers' DiT, {task}, batch {batch}{' compiled' * compiled}",
                 partial(measure, self.sizes, name, batch, self.device, self.ceiling, compiled=compiled),
             )
 
     def lpips(self) -> None:
         """The perceptual term alone."""
         frames = LPIPS_FRAMES if self.device.type == "cuda" else 1
-        for told, options in (
+        for variant, options in (
             ("float32", {"in_bf16": False}),
             ("autocast", {}),
             ("autocast channels_last", {"channels_last": True}),
@@ -117,4 +117,4 @@ class Speed:
         ):
             if self.sizes.compiled or not options.get("compiled"):
                 measure = partial(lpips_pass, self.sizes, frames, self.device, **options)
-                self.rows.run(f"LPIPS forward and backward {told}", measure)
+                self.rows.run(f"LPIPS forward and backward {variant}", measure)

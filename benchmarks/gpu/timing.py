@@ -98,14 +98,14 @@ def kernel_table(averages: Sequence[FunctionEventAvg]) -> dict[str, Any]:
     events.sort(key=lambda event: -event.self_device_time_total)
     kernels = [event for event in events if event.device_type.name == "CUDA"]
     operations = [event for event in events if event.device_type.name != "CUDA"]
-    told = {
+    longest = {
         name: [
             {"name": str(event.key)[:90], "ms": event.self_device_time_total / 1000, "calls": event.count}
             for event in of_kind[:MOST_KERNELS]
         ]
         for name, of_kind in (("kernels", kernels), ("operations", operations))
     }
-    return told | {"all_ms": sum(event.self_device_time_total for event in kernels) / 1000}
+    return longest | {"all_ms": sum(event.self_device_time_total for event in kernels) / 1000}
 
 
 def dtype_on(device: torch.device) -> torch.dtype:

@@ -99,8 +99,11 @@ class Trained:
         clips = self.generated(name, guidance, steps)
         arguments = ["--generated", clips, "--num_clips", 1000, "--horizontal_flip"]
         record = self._eval("accuracy", f"accuracy_{name}.json", *arguments)
-        told = {side: record[side]["accuracy"] for side in ("generated", "real")}
-        return told | {"num_clips": record["generated"]["num_clips"], "num_real": record["real"]["num_clips"]}
+        shares = {side: record[side]["accuracy"] for side in ("generated", "real")}
+        return shares | {
+            "num_clips": record["generated"]["num_clips"],
+            "num_real": record["real"]["num_clips"],
+        }
 
     def fvd(self, clips: Path, name: str, split: str, count: int, *arguments: object) -> dict[str, Any]:
         where = ["--split", split, "--num_samples", count, "--num_workers", 2 if self.tiny else 12]

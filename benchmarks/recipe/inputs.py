@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 
 from benchmarks.recipe.rows import TINY, TINY_STEPS
-from eval.study.distances import Comparison
+from eval.study.distances import ClipDistances
 from eval.study.judge import Judge
 from eval.study.stages import do, once
 from vidtwin_gen.data.ucf101 import build_index
@@ -68,8 +68,10 @@ class Inputs:
         stride = self.about.get("stride")
         return {"stride": stride} if stride else {"fps": self.about["fps"]}
 
-    def comparison(self, settings: Settings) -> Comparison:
-        return Comparison(self.data, self.fold, self.rate, self.shape, self.features, settings.num_fvd_clips)
+    def comparison(self, settings: Settings) -> ClipDistances:
+        return ClipDistances(
+            self.data, self.fold, self.rate, self.shape, self.features, settings.num_fvd_clips
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

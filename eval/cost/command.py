@@ -91,7 +91,7 @@ def of_autoencoder(flags: CostFlags, name: str, device: torch.device) -> tuple[A
     return AutoencoderCostResult(command=flags.command, autoencoder=name, **record), describe(record)
 
 
-class Run(NamedTuple):
+class CountedLatents(NamedTuple):
     """What a saved autoencoder or pipeline has counted: its latents of a clip (num_frames, height, width),
     and DiTs of these sizes. patch_sizes: those at which MAGVIT-v2's latents are counted, too.
     own_patch_size: the pipeline's. make_model: builds them; make_plain: without the pipeline's options."""
@@ -105,14 +105,14 @@ class Run(NamedTuple):
     make_plain: Callable[..., Any]
 
 
-def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> Run:
+def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> CountedLatents:
     config = LatentTransformer.load_config(pipeline, subfolder="transformer")
     layout = LatentLayout.from_config(config["layout"])
     arguments, *_ = LatentTransformer.extract_init_dict(config)
     of_a_row = {"layout", "patch_size", *SIZES_OF_A_ROW}
     others = {name: value for name, value in arguments.items() if name not in of_a_row}
     own = config["patch_size"]
-    return Run(
+    return CountedLatents(
         layout,
         adapter.clip_size(vae, layout),
         {OWN: {name: config[name] for name in SIZES_OF_A_ROW if name in config}},
@@ -123,10 +123,10 @@ def of_pipeline(flags: CostFlags, pipeline: Path, vae: Any) -> Run:
     )
 
 
-def of_vae(flags: CostFlags, vae: Any) -> Run:
+def of_vae(flags: CostFlags, vae: Any) -> CountedLatents:
     shape = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     layout, make = adapter.latent_layout(vae, *shape), _make_model(flags)
-    return Run(layout, shape, flags.sizes, flags.patch_size or [1], None, make, make)
+    return CountedLatents(layout, shape, flags.sizes, flags.patch_size or [1], None, make, make)
 
 
 def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
@@ -136,43 +136,45 @@ def of_latents(flags: CostFlags) -> tuple[CostResult, str]:
     assert folder is not None
     vae = load_video_autoencoder(folder)
     name = "VidTwin" if adapter.is_ours(vae) else type(vae).__name__
-    run = of_pipeline(flags, flags.pipeline, vae) if flags.pipeline else of_vae(flags, vae)
-    ours = Tokenizer(f"{name} ({OWN})", run.layout, run.shape, "the autoencoder measured")
+    counted = of_pipeline(flags, flags.pipeline, vae) if flags.pipeline else of_vae(flags, vae)
+    ours = Tokenizer(f"{name} ({OWN})", counted.layout, counted.shape, "the autoencoder measured")
     others, left_out = list[Tokenizer](), list[dict[str, str]]()
     try:
-        others.append(magvit_v2(*run.shape))
-        if not run.patch_sizes:
+        others.append(magvit_v2(*counted.shape))
+        if not counted.patch_sizes:
             raise ValueError(
-                f"the DiT's patch size {run.own_patch_size} is by grid, and MAGVIT-v2's latents have another "
-                "grid; --patch_size, one number or several, counts both with it"
+                f"the DiT's patch size {counted.own_patch_size} is by grid, and MAGVIT-v2's latents have "
+                "another grid; --patch_size, one number or several, counts both with it"
             )
     except ValueError as error:
         left_out.append({"tokenizer": "MAGVIT-v2", "reason": str(error)})
     rows = list[CostRow]()
-    if run.own_patch_size is None:
-        rows += count_rows(flags, [ours, *others], run.sizes, run.patch_sizes, run.make_model)
+    if counted.own_patch_size is None:
+        rows += count_rows(flags, [ours, *others], counted.sizes, counted.patch_sizes, counted.make_model)
     else:
-        own = count_rows(flags, [ours], run.sizes, [run.own_patch_size], run.make_model)
+        own = count_rows(flags, [ours], counted.sizes, [counted.own_patch_size], counted.make_model)
         rows += (dataclasses.replace(row, own_dit=True) for row in own)
         at_another_patch = dataclasses.replace(ours, name=f"{ours.name[:-1]}'s latents)")
-        for patch_size in run.patch_sizes:
-            compared = others if patch_size == run.own_patch_size else [at_another_patch, *others]
-            rows += count_rows(flags, compared, run.sizes, [patch_size], run.make_model)
+        for patch_size in counted.patch_sizes:
+            compared = others if patch_size == counted.own_patch_size else [at_another_patch, *others]
+            rows += count_rows(flags, compared, counted.sizes, [patch_size], counted.make_model)
     check_measured(flags, rows)
     lines = [f"{entry['tokenizer']} is not counted: {entry['reason']}" for entry in left_out]
     lines += [own_sentence(row) for row in rows if row.own_dit]
     lines += sentences(rows)
-    if run.own_patch_size is None and not others:
+    if counted.own_patch_size is None and not others:
         lines.append(tables(rows))
     crossed: list[Crossover] = []
     if adapter.is_ours(vae) and not left_out:
         configs = {ours.name: vae.config, **dict(published_configs(["vidtwin-1"]))}
-        crossed = crossovers(configs, run.patch_sizes)
+        crossed = crossovers(configs, counted.patch_sizes)
     lines += map(str, crossed)
     paper_size_rows = None
     if flags.paper_size:
         of_the_paper, figure_5 = find(["vidtwin-1", "magvit-v2"]), {"figure5": FIGURE_5_DIT}
-        paper_size_rows = count_rows(flags, of_the_paper, figure_5, run.patch_sizes or [1], run.make_plain)
+        paper_size_rows = count_rows(
+            flags, of_the_paper, figure_5, counted.patch_sizes or [1], counted.make_plain
+        )
         check_measured(flags, paper_size_rows)
         lines += sentences(paper_size_rows)
     result = CostResult(

@@ -63,7 +63,7 @@ def convert_arrays(arrays: Mapping[str, np.ndarray], convolutions: Sequence[str]
             arrays[f"batch_stats/{path}/BatchNorm_0/mean"],
             arrays[f"batch_stats/{path}/BatchNorm_0/var"],
         )
-        state |= folded(name, *map(torch.from_numpy, (kernel, *norm)))
+        state |= fold_batch_norm(name, *map(torch.from_numpy, (kernel, *norm)))
     head = arrays["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"]
     state["Logits.weight"] = torch.from_numpy(rearrange(head, "1 1 1 i o -> o i")).contiguous()
     state["Logits.bias"] = torch.from_numpy(arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]).clone()
@@ -77,7 +77,7 @@ def convert_port(port: Mapping[str, torch.Tensor], convolutions: Sequence[str]) 
     for name in convolutions:
         path = port_name(name)
         norm = (port[f"{path}.bn.{key}"] for key in ("bias", "running_mean", "running_var", "weight"))
-        state |= folded(name, port[f"{path}.conv3d.weight"], *norm)
+        state |= fold_batch_norm(name, port[f"{path}.conv3d.weight"], *norm)
     state["Logits.weight"] = rearrange(port["logits.conv3d.weight"], "o i 1 1 1 -> o i").contiguous()
     state["Logits.bias"] = port["logits.conv3d.bias"]
     return state
@@ -92,7 +92,7 @@ def port_name(name: str) -> str:
     return f"{block}.b{number}{'' if number == '0' else letter}"
 
 
-def folded(
+def fold_batch_norm(
     name: str,
     kernel: torch.Tensor,
     beta: torch.Tensor,

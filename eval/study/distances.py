@@ -21,7 +21,7 @@ CLIPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClipDistances:
     """Args:
     data, fold, rate: the real clips, as `RealClips` takes them. shape: (num_frames, height, width) of a clip.
     features: where what is computed of clips is kept for all distances.

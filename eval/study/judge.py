@@ -1,5 +1,5 @@
-"""Class accuracy as `eval accuracy` measures it. One classifier judges all rows, for training it costs more
-than judging."""
+"""Class accuracy as `eval accuracy` measures it. One classifier judges all rows: training it costs more than
+judging."""
 
 from __future__ import annotations
 

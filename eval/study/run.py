@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.machine import machine
-from eval.study.distances import Comparison
+from eval.study.distances import ClipDistances
 from eval.study.flags import StudyFlags
 from eval.study.judge import Judge
 from eval.study.page import write_page
@@ -120,7 +120,7 @@ def _prepared(plan: Study, out: Path) -> Bench:
     if not plan.data:
         do(Stage("data", data, "vidtwin_gen", ["data", "--out", data]))
     per_class = math.ceil(plan.num_clips / len(_class_names(plan)))
-    comparison = Comparison(data, plan.fold, rate, plan.shape, out / "features", plan.fvd_clips)
+    comparison = ClipDistances(data, plan.fold, rate, plan.shape, out / "features", plan.fvd_clips)
     return Bench(plan, out, data, comparison, Judge(data, plan.fold, rate, plan.shape), per_class)
 
 
@@ -155,7 +155,7 @@ class Bench:
     plan: Study
     out: Path
     data: Path
-    comparison: Comparison
+    comparison: ClipDistances
     judge: Judge
     per_class: int
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from eval.fvd.i3d import I3D, SameConv3d, ScriptedI3D, load_i3d
-from eval.fvd.i3d_files import folded, port_name
+from eval.fvd.i3d_files import fold_batch_norm, port_name
 from eval.fvd.networks import load_extractor
 from vidtwin_gen.weights import MissingWeightsError
 
@@ -104,7 +104,9 @@ def test_the_batch_norm_is_folded_in() -> None:
     for x in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         nn.init.uniform_(x, 0.5, 2)
     with torch.no_grad():
-        layer = folded("a", convolution.weight, norm.bias, norm.running_mean, norm.running_var, norm.weight)
+        layer = fold_batch_norm(
+            "a", convolution.weight, norm.bias, norm.running_mean, norm.running_var, norm.weight
+        )
         x = torch.randn(1, 2, 4, 4, 4)
         torch.testing.assert_close(F.conv3d(x, layer["a.weight"], layer["a.bias"]), norm(convolution(x)))
 
