@@ -51,8 +51,12 @@ OUTCOMES = (*WELL, "traceback", "unnamed", "silent", "hang", "memory", "abort")
 
 @dataclass(frozen=True)
 class Change:
-    """What was done to an input, and whether another result than that of whole inputs is then wrong; `names`:
-    words of which a refusal has to say one."""
+    """What was done to an input.
+
+    Args:
+        is_wrong: whether a result that differs from that of whole inputs is then an error.
+        names: words of which a refusal must contain one.
+    """
 
     what: str
     is_wrong: bool

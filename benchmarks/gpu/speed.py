@@ -58,7 +58,7 @@ def measure_speed(rows: Rows, sizes: Sizes, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """Rows of what has several; those with compiled blocks only where `sizes` asks for them.
+    """What is measured in several variants, a row each; with compiled blocks only where `sizes` asks for it.
 
     Args:
         ceiling: FLOP/s of a large matrix product.

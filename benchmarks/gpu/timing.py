@@ -153,7 +153,7 @@ def compile_blocks(model: Any) -> None:
 
 def counting_what_is_compiled(measure: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
     """`measure` with nothing compiled before. A row that was to be compiled says what came of it: how many
-    frames were, of how many, how often their graphs broke, and how often one was compiled again."""
+    frames were compiled, of how many, how often their graphs broke, and how often one was compiled again."""
 
     @wraps(measure)
     def counted(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:

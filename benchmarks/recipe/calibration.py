@@ -21,8 +21,8 @@ BETWEEN = ["--validation_steps", NEVER, "--checkpointing_steps", NEVER]
 def seconds_per_step(
     train: Main, commands: Mapping[str, Sequence[object]], *, num_steps: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Of each command of a training script, in processor seconds of all threads of this process: from one
-    step to the next, data, loss and optimizer; checkpoints and validations stay out.
+    """The processor seconds, of all threads of this process, that a step of each command of a training script
+    takes: its data, loss and optimizer, without checkpoints and validations.
 
     A round trains every command once, for `num_steps` steps that leave nothing; of each it gives the median.
     The least of them is the step's cost: processes beside this one take of its caches and its core, and only
@@ -51,8 +51,8 @@ def seconds_per_step(
 
 
 def costs(base_steps: int, base: Sequence[float], row: Sequence[float]) -> dict[str, Any]:
-    """Of a row by the seconds of its rounds and the base's: what a step costs, and as many steps as cost what
-    `base_steps` of the base cost."""
+    """What a step of a row costs, by the seconds of its rounds and of the base's, and how many of its steps
+    cost as much as `base_steps` of the base."""
     equal = max(1, round(base_steps * min(base) / min(row)))
     return {
         "steps": {"steps": base_steps, "seconds": equal},

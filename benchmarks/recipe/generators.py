@@ -46,8 +46,8 @@ def measure(
 
 
 def validation_loss(log: Path, inputs: Inputs) -> float:
-    """Of the last validation, the mean over all latent numbers of the last head's squared error: the loss of
-    a training with internal guidance has another head's, too."""
+    """The squared error of the last head at the last validation, averaged over all latent numbers. `val_loss`
+    would not do: with internal guidance it includes the other head's error."""
     last = [line for line in read_log(log) if "val_loss" in line][-1]
     layout = LatentLayout.from_config(inputs.about["layout"])
     total = sum(grid.num_elements * last[f"val_loss_{grid.name}"] for grid in layout.grids)

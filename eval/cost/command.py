@@ -92,7 +92,7 @@ def of_autoencoder(flags: CostFlags, name: str, device: torch.device) -> tuple[A
 
 
 class CountedLatents(NamedTuple):
-    """What a saved autoencoder or pipeline has counted: its latents of a clip (num_frames, height, width),
+    """What is counted of a saved autoencoder or pipeline: its latents of a clip (num_frames, height, width),
     and DiTs of these sizes. patch_sizes: those at which MAGVIT-v2's latents are counted, too.
     own_patch_size: the pipeline's. make_model: builds them; make_plain: without the pipeline's options."""
 

@@ -183,7 +183,7 @@ def floor_objection(protocol: ClipProtocol, real: RealClips, names: Sequence[str
 
 def check_sets(protocol: ClipProtocol, generated: Sequence[GeneratedClips]) -> None:
     """Raises ValueError where files hold clips of several sizes or samplings, or the same clips twice, or too
-    few for the protocol, or are videos of another kind than it has them go through."""
+    few for the protocol, or are videos and not mp4 where it compares clips that went through mp4."""
     first, files = generated[0], dict[str, Path]()
     for clips in generated:
         if (clips.shape, clips.codec) != (first.shape, first.codec):

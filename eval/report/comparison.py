@@ -172,8 +172,8 @@ def measurements(run: Run) -> Iterator[Measured]:
 
 
 def own_rows(cost: CostResult) -> list[CostRow]:
-    """The rows that are about the run's own latents, one for each way of counting; of a pipeline its DiT as
-    it is, at no other patch, where that is told apart."""
+    """The rows that are about the run's own latents, one for each way of counting. Of a pipeline these are
+    its own DiT's, without those at other patch sizes, where the record marks its own."""
     own_dits = [row for row in cost.rows if row.own_dit]
     return own_dits or [row for row in cost.rows if row.tokenizer.endswith(f"({OWN})")]
 

@@ -193,8 +193,8 @@ def vae_config(study: Study, row: StudyRow) -> VAEConfig:
 
 
 def cost_of(study: Study, row: StudyRow, num_classes: int) -> RowCost:
-    """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part; flags of
-    the trainings that are none end the program."""
+    """Nothing is allocated or computed. Raises ValueError for an autoencoder that cannot take part;
+    unknown flags of the trainings end the program."""
     if row.is_trained:
         vae_config(study, row)
     with init_empty_weights():

@@ -74,8 +74,8 @@ def _digest(row: StudyRow) -> str:
 def check_sources(
     path: Path, before: Mapping[str, Any], plan: Study, digests: Mapping[str, str]
 ) -> dict[str, str]:
-    """The digests of before, and of what had none: a row that is new, and all of a plan of a version without
-    them. Raises ValueError where one is another than before."""
+    """The digests that plan.json has, and those of what it has none of: of new rows, or of all where an
+    earlier version wrote it. Raises ValueError where one has changed."""
     known: dict[str, str] = before.get("sha256", {})
     for name, digest in digests.items():
         if known.get(name, digest) != digest:
@@ -90,8 +90,8 @@ def check_sources(
 
 
 def check_trainings(path: Path, before: Mapping[str, Any], plan: Study) -> dict[str, dict[str, Any]]:
-    """By row what decides what its trainings learn, as flags and presets have it now. Raises ValueError where
-    plan.json has it otherwise: a preset may be another one in another version."""
+    """By row the values that decide what its trainings learn, from the flags and presets of now. Raises
+    ValueError where plan.json has others: another version may have changed a preset."""
     known, now = before.get("trainings", {}), dict[str, dict[str, Any]]()
     for name, row in plan.rows.items():
         configs: dict[str, TrainingConfig] = {"train_dit": dit_config(plan, row)}

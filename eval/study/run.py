@@ -80,8 +80,8 @@ def study(flags: StudyFlags) -> None:
 
 
 def _planned(plan: Study, flags: StudyFlags) -> tuple[dict[str, Any], dict[str, RowCost]]:
-    """The record without what is measured, and the cost of every row; the plan is written, or is the one of
-    before, or that with more rows and seeds."""
+    """The record without what is measured, and the cost of every row; plan.json is written, or gains
+    rows and seeds."""
     out, path = flags.out, flags.out / PLAN
     before = read_json(path, "remove it") if path.exists() else {}
     now = extended(path, before, plan, some_rows=bool(flags.rows))

@@ -25,7 +25,7 @@ def do(stage: Stage) -> None:
 
 
 def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a file says, measured and written where there is none."""
+    """The values in a JSON file; where it is missing, they are measured and written."""
     if not path.exists():
         write_json(path, measure())
     return read_json(path, "remove it")
