@@ -254,9 +254,9 @@ def weights_sha256(model: str | Path) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """The digest of a published model. Of one file it is that of `weights_sha256`. Of several it is the sha256
-    of the lines "<sha256>  <name>" by name, which whoever names it with --weights_sha256 can make with
-    sha256sum; folders of latents keep the other one. Raises ValueError where there is no file."""
+    """The digest of a published model. Of one file it is that of `weights_sha256`; of several the sha256 of
+    the lines "<sha256>  <name>" by name, which whoever names it with --weights_sha256 can make with
+    sha256sum, while folders of latents keep the other one. Raises ValueError where there is no file."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(
