@@ -206,7 +206,7 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_vae", {"predicted_share": 1.5}, "--predicted_share is from 0 to 1, got 1.5"),
         ("train_vae", {"height": SSIM_SIDE - 1}, f"validation's SSIM take {SSIM_SIDE} pixels"),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
-        ("train_dit", {"mixed_precision": "int4"}, "--mixed_precision is no, bf16 or fp16, got 'int4'"),
+        ("train_dit", {"mixed_precision": "int4"}, "precision: invalid choice: 'int4'"),
         ("train_dit", {"conditioning": "text"}, "--conditioning: invalid choice: 'text'"),
         ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift 2.0 is of --objective flow"),
         ("train_dit", {"objective": "paper", "prediction": "x0"}, "--prediction x0 is of --objective flow"),
