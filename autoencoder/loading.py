@@ -54,9 +54,17 @@ def load_folder(folder: str | Path, dtype: torch.dtype = torch.float32) -> Autoe
             weights that are missing, truncated or of another architecture.
     """
     folder = Path(folder)
-    name = read_json(folder / CONFIG, WANTED).get("_class_name")
+    config = read_json(folder / CONFIG, WANTED)
+    name = config.get("_class_name")
     if name != AutoencoderVidTwin.__name__:
         raise ValueError(f"{folder / CONFIG} is of {name}, not of an AutoencoderVidTwin; {WANTED}")
+    try:
+        # A trial, whose refusal names the file. It draws from torch's generator, too: without it a DiT, made
+        # after its autoencoder is loaded, would start from other weights than before.
+        with init_empty_weights():
+            AutoencoderVidTwin.from_config(config)
+    except (ValueError, TypeError) as error:  # a size that does not fit the others, or is no number
+        raise ValueError(f"{folder / CONFIG}: {error}; it should be as it was saved") from None
     _check_weight_files(folder)
     with loading(folder, COPY):
         return AutoencoderVidTwin.from_pretrained(folder, dtype=dtype).eval()
