@@ -101,6 +101,7 @@ def resume(
         return
     with loading(checkpoint, EARLIER):
         accelerator.load_state(str(checkpoint))
+    accelerator.step = 0  # of passes, in which this run may count another number to a step
     accelerator.print(f"resuming from {checkpoint}")
     if accelerator.is_main_process:
         # what lies past this one would else be taken for the latest of the new branch

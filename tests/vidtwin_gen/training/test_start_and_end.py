@@ -76,6 +76,20 @@ def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path
     assert [line["lr"] for line in metrics(output_dir) if "lr" in line] == [1e-3, 1e-3, 1e-4, 1e-4]
 
 
+def test_a_step_of_more_passes_midway_is_a_whole_step(script, run, copied):
+    """Stage 2 draws noise for the whole step, however many passes it takes: the losses stay."""
+    passes = {
+        "train_vae": {"gradient_accumulation_steps": 3},
+        "train_dit": {"gradient_accumulation_steps": 4, "train_batch_size": 1},
+    }
+    argv = run.argv(copied, resume_from_checkpoint="checkpoint-10", **passes[script])
+    SCRIPTS[script].main([*argv, "--resume_anyway"])
+    resumed, whole = ([line for line in metrics(at) if "loss" in line] for at in (copied, run.output_dir))
+    assert [line["step"] for line in resumed] == list(range(1, 13))
+    if script == "train_dit":
+        assert [line["loss"] for line in resumed] == pytest.approx([line["loss"] for line in whole], rel=1e-4)
+
+
 def test_a_run_starts_from_trained_weights(script, run, tmp_path):
     """A run's folder, what it exported, the saved model in that."""
     model = (run.output_dir / WEIGHTS[script]).parent
