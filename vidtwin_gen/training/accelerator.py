@@ -106,7 +106,9 @@ def load_initial_weights(
         ValueError: there are none, or they are of another class or size.
     """
     source = config.init_from
-    folders = [Path(source) / part for part in ("", f"{name}_ema", name, f"pipeline/{name}")]
+    in_pipeline = {"autoencoder": "vae"}.get(name, name)
+    parts = ("", f"{name}_ema", name, in_pipeline, f"pipeline/{in_pipeline}")
+    folders = [Path(source) / part for part in parts]
     folder = next((path for path in folders if (path / "config.json").is_file()), None)
     if folder is None:
         if recorded := recorded_digest(config, "init_from"):

@@ -90,11 +90,12 @@ def test_a_step_of_more_passes_midway_is_a_whole_step(script, run, copied):
         assert [line["loss"] for line in resumed] == pytest.approx([line["loss"] for line in whole], rel=1e-4)
 
 
-def test_a_run_starts_from_trained_weights(script, run, tmp_path):
-    """A run's folder, what it exported, the saved model in that."""
+def test_a_run_starts_from_trained_weights(script, run, tiny_dit_run, tmp_path):
+    """A run's folder, what it exported, the saved model in that; of stage 2 also the autoencoder."""
     model = (run.output_dir / WEIGHTS[script]).parent
     trained = weights_sha256(model)
-    for source in dict.fromkeys((run.output_dir, model.parent, model)):
+    pipeline = tiny_dit_run.output_dir / "pipeline"
+    for source in dict.fromkeys((run.output_dir, model.parent, model, pipeline.parent, pipeline)):
         output_dir = tmp_path / source.name
         # the first step of a warm-up has learning rate 0
         argv = run.argv(output_dir, **SHORT, init_from=source, use_ema=False)
