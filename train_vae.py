@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from autoencoder.adapter import decode, encode, last_layer, latent_layout
 from autoencoder.losses.discriminator import PatchDiscriminator
-from autoencoder.losses.perceptual import LPIPS, load_lpips
+from autoencoder.losses.perceptual import LPIPS, LPIPS_SIDE, load_lpips
 from autoencoder.losses.terms import (
     LogVariance,
     adversarial_losses,
@@ -197,7 +197,10 @@ def make_discriminator_optimizer(config: VAEConfig, accelerator: Accelerator) ->
 
 def load_perceptual(config: VAEConfig, accelerator: Accelerator) -> LPIPS | None:
     """The network of the perceptual term and of its validation; None where it is not at hand and not trained
-    with. ValueError, with the way out, where it is."""
+    with, or frames are too small for it. ValueError, with the way out, where it is trained with."""
+    if min(config.height, config.width) < LPIPS_SIDE:
+        accelerator.print(f"validation leaves LPIPS out: it takes {LPIPS_SIDE} pixels a side or more")
+        return None
     try:
         return load_lpips(config.lpips_weights or None, accelerator.device)
     except MissingWeightsError as error:

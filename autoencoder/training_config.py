@@ -112,6 +112,11 @@ class VAEConfig(TrainingConfig):
                 f"--height {self.height} and --width {self.width}: the windows of validation's SSIM take 11 "
                 "pixels a side or more"
             )
+        if self.lpips_weight and min(self.height, self.width) < 16:  # perceptual.LPIPS_SIDE, as well
+            raise ValueError(
+                f"--lpips_weight {self.lpips_weight} needs frames of 16 pixels a side, got "
+                f"{self.height}x{self.width}: larger ones, or --lpips_weight 0"
+            )
         smallest = 3 * 2**self.discriminator_layers
         if self.gan_weight and min(self.height, self.width) < smallest:
             raise ValueError(

@@ -22,6 +22,7 @@ LPIPS_WEIGHTS = PublishedWeights(
 
 # VGG16's convolutions by resolution; the last of each group is compared, behind its ReLU.
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+LPIPS_SIDE = 2 ** (len(WIDTHS) - 1)  # pixels, of which a frame leaves one at the last resolution
 
 
 class LPIPS(nn.Module):
@@ -53,9 +54,10 @@ class LPIPS(nn.Module):
     def forward(self, first: torch.Tensor, second: torch.Tensor, apart: bool = False) -> torch.Tensor:
         """`apart`: one half after the other, so that one without a gradient keeps nothing for it; the numbers
         are the same up to rounding."""
-        if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3 or min(first.shape[2:]) < 16:
+        side = min(first.shape[2:], default=0)
+        if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3 or side < LPIPS_SIDE:
             raise ValueError(
-                "expected two equal shapes (N, 3, H, W) with sides of at least 16, got "
+                f"expected two equal shapes (N, 3, H, W) with sides of at least {LPIPS_SIDE}, got "
                 f"{tuple(first.shape)} and {tuple(second.shape)}"
             )
         batches = [first, second] if apart else [torch.cat([first, second])]

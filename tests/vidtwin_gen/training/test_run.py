@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import train_dit
 import train_vae
 from autoencoder.losses.discriminator import PatchDiscriminator
-from autoencoder.losses.perceptual import LPIPS, LPIPS_WEIGHTS
+from autoencoder.losses.perceptual import LPIPS, LPIPS_SIDE, LPIPS_WEIGHTS
 from eval.cost.tokenizers import find
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.draws import seed_pass, seed_step
@@ -109,6 +109,14 @@ def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monke
     assert first["lpips"] > 0
     assert first["loss"] == pytest.approx(first["l1"] + 0.5 * first["lpips"])
     assert last["val_lpips"] > 0
+
+
+def test_frames_too_small_for_lpips_are_validated_without(tiny_vae_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_vae, "load_lpips", lambda *_: LPIPS())
+    argv = tiny_vae_run.argv(tmp_path / "run", max_train_steps=1, height=12, width=12)
+    train_vae.main(argv)
+    assert metrics(tmp_path / "run")[-1].keys() == {"step", "samples", "val_psnr", "val_ssim"}
+    assert "validation leaves LPIPS out: it takes 16 pixels" in capsys.readouterr().out
 
 
 def test_the_perceptual_term_needs_weights_and_says_so(tiny_vae_run, tmp_path, monkeypatch):
@@ -205,6 +213,11 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
         ("train_vae", {"predicted_share": 1.5}, "--predicted_share is from 0 to 1, got 1.5"),
         ("train_vae", {"height": SSIM_SIDE - 1}, f"validation's SSIM take {SSIM_SIDE} pixels"),
+        (
+            "train_vae",
+            {"height": LPIPS_SIDE - 1, "lpips_weight": 0.1},
+            f"needs frames of {LPIPS_SIDE} pixels a side, got {LPIPS_SIDE - 1}x16",
+        ),
         ("train_vae", {"discriminator_layers": 3}, "needs frames of 24 pixels a side, got 16x16"),
         ("train_dit", {"mixed_precision": "int4"}, "precision: invalid choice: 'int4'"),
         ("train_dit", {"conditioning": "text"}, "--conditioning: invalid choice: 'text'"),
