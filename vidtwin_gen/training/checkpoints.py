@@ -58,17 +58,25 @@ def saved_progress(checkpoint: Path) -> dict[str, int]:
 
 
 def resume(
-    accelerator: Accelerator, output_dir: Path, wanted: str, *, max_train_steps: int, limit: int
+    accelerator: Accelerator,
+    output_dir: Path,
+    wanted: str,
+    *,
+    max_train_steps: int,
+    limit: int,
+    is_changed: bool,
 ) -> None:
     """Loads the checkpoint that `find_checkpoint` finds, if any, into all that accelerate has prepared or
     registered. The first process looks for it and checks it, and all take what it found.
 
     Args:
         max_train_steps: at which the run ends. limit: checkpoints that are kept.
+        is_changed: the run goes on with other flags or data.
 
     Raises:
-        ValueError: as `find_checkpoint`; the checkpoint is past the run's end; or it is of a run with other
-            processes, other networks, or the other way of the two with and without FSDP.
+        ValueError: as `find_checkpoint`; the checkpoint is past the run's end, or at it, so that changed flags
+            would train nothing; or it is of a run with other processes, other networks, or the other way of
+            the two with and without FSDP.
     """
 
     def found() -> Path | None:
@@ -79,6 +87,11 @@ def resume(
             raise ValueError(
                 f"{checkpoint} is past --max_train_steps {max_train_steps}: ask for {_step_of(checkpoint)} "
                 "or more, or for an earlier one with --resume_from_checkpoint"
+            )
+        if is_changed and _step_of(checkpoint) == max_train_steps:
+            raise ValueError(
+                f"{checkpoint} is the end, and no step is left to train with the changed flags: raise "
+                f"--max_train_steps, or start another --output_dir with --init_from {checkpoint}"
             )
         was_sharded, sharded = any(checkpoint.glob("pytorch_model_fsdp*")), is_sharded(accelerator)
         if was_sharded != sharded:

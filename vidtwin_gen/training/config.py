@@ -202,9 +202,10 @@ def model_arguments(config: TrainingConfig, model_class: type) -> dict[str, Any]
 
 def checked_record(
     config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """What `run.json` is to say. Where a run stands that has logged a step, this has to be the same one, but
-    for its end; a run that never came so far, say for a flag that was wrong, leaves nothing to protect.
+) -> tuple[dict[str, Any], bool]:
+    """What `run.json` is to say, and whether it says other flags or data than before. Where a run stands that
+    has logged a step, this has to be the same one, but for its end; a run that never came so far, say for a
+    flag that was wrong, leaves nothing to protect.
 
     Args:
         inputs: digests of what the run learns from, by the flag that names it. With one, the place may be
@@ -217,7 +218,7 @@ def checked_record(
     path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
     if not (path.exists() and (output_dir / METRICS).exists()):
-        return values
+        return values, False
     recorded = read_json(path, "name another --output_dir")
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     before = values | defaults | recorded  # a flag may be younger
@@ -237,9 +238,9 @@ def checked_record(
         )
     if changed:
         print(f"{output_dir} goes on as another run: {differences}")
-        return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}
+        return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}, True
     moved = {name for name in PLACES & values.keys() if not same_place(before[name], values[name])}
-    return values | recorded | {name: values[name] for name in {END, *moved}}
+    return values | recorded | {name: values[name] for name in {END, *moved}}, False
 
 
 def same_place(one: str, other: str) -> bool:

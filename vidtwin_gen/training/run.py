@@ -88,15 +88,22 @@ class Run:
         self.stop, self.workers, self.stopped_by = stop, workers, 0
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
-        record = by_the_first(lambda: checked_record(config, self.output_dir, inputs))
+        record, is_changed = by_the_first(lambda: checked_record(config, self.output_dir, inputs))
         self.ema = make_ema(model, config, accelerator) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         ModelFolders(model, self.ema, accelerator, name)
         self.progress = Progress(accelerator.num_processes)
         accelerator.register_for_checkpointing(self.progress)
-        wanted, limit = by_the_first(self._wanted_checkpoint), config.checkpoints_total_limit
-        resume(accelerator, self.output_dir, wanted, max_train_steps=config.max_train_steps, limit=limit)
+        wanted = config.resume_from_checkpoint if is_changed else by_the_first(self._wanted_checkpoint)
+        resume(
+            accelerator,
+            self.output_dir,
+            wanted,
+            max_train_steps=config.max_train_steps,
+            limit=config.checkpoints_total_limit,
+            is_changed=is_changed,
+        )
         if self.ema is not None:
             self.ema.to(accelerator.device)  # load_state leaves it on the CPU
         for optimizer in optimizers:
@@ -113,7 +120,7 @@ class Run:
 
     def _wanted_checkpoint(self) -> str:
         """As the flag says; but a run that went back to a checkpoint by its name goes on when the command is
-        repeated, from where it was stopped."""
+        repeated with the same flags, from where it was stopped."""
         wanted, path = self.config.resume_from_checkpoint, self.output_dir / RUN_RECORD
         if wanted in ("latest", "none") or not path.is_file():
             return wanted

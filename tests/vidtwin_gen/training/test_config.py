@@ -154,8 +154,10 @@ def test_the_flags_of_stage_1_are_the_models_arguments():
 
 
 def start(config, folder, **inputs):
-    """As a run does: checks, then writes `run.json`."""
-    write_json(folder / "run.json", checked_record(config, folder, inputs))
+    """As a run does: checks, then writes `run.json`. Whether it says other flags than before."""
+    record, is_changed = checked_record(config, folder, inputs)
+    write_json(folder / "run.json", record)
+    return is_changed
 
 
 def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path, capsys):
@@ -168,9 +170,9 @@ def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags.*another --output_dir"):
         start(parse(), folder)
     assert json.loads((folder / "run.json").read_text()) == first.public()
-    start(parse("--width", "16", "--max_train_steps", "7"), folder)
+    assert not start(parse("--width", "16", "--max_train_steps", "7"), folder)
     assert json.loads((folder / "run.json").read_text()) == first.public() | {"max_train_steps": 7}
-    start(parse("--resume_anyway"), folder)
+    assert start(parse("--resume_anyway"), folder)
     assert "--width was 16, is 8" in capsys.readouterr().out
     start(parse(), folder)
 

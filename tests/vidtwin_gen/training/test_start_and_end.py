@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.builders.folders import contents
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.weights import weights_sha256
 
@@ -74,6 +75,23 @@ def test_flags_that_change_midway_count_if_they_are_meant(tiny_dit_run, tmp_path
         counts = torch.load(output_dir / f"checkpoint-{steps}" / "custom_checkpoint_0.pkl")
         assert counts["decay"] == 1 - rate
     assert [line["lr"] for line in metrics(output_dir) if "lr" in line] == [1e-3, 1e-3, 1e-4, 1e-4]
+
+
+def test_flags_that_would_train_nothing_are_not_recorded(tiny_dit_run, tmp_path):
+    """`export` takes them from `run.json`. After going back they are trained with, however often it is."""
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    before = contents(copied)
+    changed = tiny_dit_run.argv(copied, resume_anyway=True, shift=3.0)
+    for back in ([], ["--resume_from_checkpoint", "checkpoint-12"]):
+        with pytest.raises(ValueError, match="no step is left.*raise --max_train_steps.*--init_from"):
+            SCRIPTS["train_dit"].main([*changed, *back])
+    assert contents(copied) == before
+    for rate in (1e-4, 1e-5):
+        flags = {"learning_rate": rate, "lr_scheduler": "constant", "resume_anyway": True}
+        argv = tiny_dit_run.argv(copied, **flags, resume_from_checkpoint="checkpoint-10")
+        SCRIPTS["train_dit"].main([*argv, "--checkpoints_total_limit", "9"])
+        assert json.loads((copied / "run.json").read_text())["learning_rate"] == rate
+        assert [line["lr"] for line in metrics(copied)[-3:] if "lr" in line] == [rate, rate]
 
 
 def test_a_step_of_more_passes_midway_is_a_whole_step(script, run, copied):
