@@ -204,7 +204,7 @@ def checked_record(
     config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], bool]:
     """What `run.json` is to say, and whether it says other flags or data than before. Where a run stands that
-    has logged a step, this has to be the same one, but for its end; a run that never came so far, say for a
+    has logged a step, or saved one, this has to be the same one, but for its end; a run that never came so far, say for a
     flag that was wrong, leaves nothing to protect.
 
     Args:
@@ -217,7 +217,8 @@ def checked_record(
     """
     path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
-    if not (path.exists() and (output_dir / METRICS).exists()):
+    has_checkpoint = any(output_dir.glob("checkpoint-*"))  # of a run that stopped before its first line, too
+    if not (path.exists() and (has_checkpoint or (output_dir / METRICS).exists())):
         return values, False
     recorded = read_json(path, "name another --output_dir")
     defaults = {field.name: field.default for field in dataclasses.fields(config)}

@@ -177,6 +177,13 @@ def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path, capsys):
     start(parse(), folder)
 
 
+def test_a_checkpoint_protects_a_run_that_has_logged_nothing(tmp_path):
+    start(parse("--width", "16"), tmp_path)
+    (tmp_path / "checkpoint-1").mkdir()
+    with pytest.raises(ValueError, match="--width was 16, is 8"):
+        start(parse(), tmp_path)
+
+
 def test_a_flag_may_be_younger_than_the_run(tmp_path):
     start(parse(), tmp_path)
     (tmp_path / METRICS).write_text('{"step": 1}\n')

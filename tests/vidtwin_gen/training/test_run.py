@@ -362,6 +362,15 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
     assert all(math.isfinite(value) for line in finite for value in line.values())
 
 
+def test_a_run_that_stopped_before_its_first_line_keeps_its_flags(tiny_dit_run, tmp_path):
+    flags = {"lr_warmup_steps": 0, "max_grad_norm": 1e30, "max_skipped_steps": 1, "logging_steps": 99}
+    with pytest.raises(FloatingPointError, match="the same command goes on"):
+        train_dit.main(tiny_dit_run.argv(tmp_path, learning_rate=1e30, checkpointing_steps=99, **flags))
+    assert not (tmp_path / "metrics.jsonl").exists()
+    with pytest.raises(ValueError, match=r"--learning_rate was 1e\+30, is 0.001"):
+        train_dit.main(tiny_dit_run.argv(tmp_path, **flags))
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_poisoned_pass_moves_nothing_and_the_next_step_does(tiny_dit_run, poison):
     config = train_dit.DiTConfig(**{**tiny_dit_run.flags, "output_dir": "unused"})
