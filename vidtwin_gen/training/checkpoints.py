@@ -129,7 +129,7 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
     that are later are told, and kept under another name.
 
     Raises:
-        ValueError: `wanted` names a checkpoint that is not there, or that is damaged; or all are.
+        ValueError: `wanted` names a checkpoint that is not there, of another folder, or damaged; or all are.
     """
     found = _checkpoints(output_dir)
     if wanted == "none":
@@ -139,7 +139,12 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
             )
         return None
     if wanted != "latest":
-        names = [path.name for path in found]
+        names, folder = [path.name for path in found], Path(wanted).parent
+        if folder != Path() and not same_place(folder, output_dir):
+            raise ValueError(
+                f"--resume_from_checkpoint {wanted} is not of {output_dir}: to start from its weights in a new "
+                "folder give it as --init_from"
+            )
         if Path(wanted).name not in names:
             raise ValueError(
                 f"--resume_from_checkpoint {wanted}: not in {output_dir}, which has {names or 'none'}"

@@ -244,5 +244,5 @@ def checked_record(
     return values | recorded | {name: values[name] for name in {END, *moved}}, False
 
 
-def same_place(one: str, other: str) -> bool:
+def same_place(one: str | Path, other: str | Path) -> bool:
     return Path(one).resolve() == Path(other).resolve()

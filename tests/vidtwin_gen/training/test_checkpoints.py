@@ -74,6 +74,18 @@ def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, 
     assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
 
 
+def test_a_checkpoint_is_named_alone_or_in_its_folder(tiny_dit_run, tmp_path, monkeypatch):
+    """One of another run is no reason to go back in this one."""
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    monkeypatch.chdir(tmp_path)
+    for wanted in ("checkpoint-10", "copied/checkpoint-10", str(copied / "checkpoint-10")):
+        assert find_checkpoint(copied, wanted) == copied / "checkpoint-10"
+    before, other = contents(copied), tiny_dit_run.output_dir / "checkpoint-10"
+    with pytest.raises(ValueError, match=f"{other} is not of {copied}: .* give it as --init_from"):
+        train_dit.main(tiny_dit_run.argv(copied, resume_from_checkpoint=other))
+    assert contents(copied) == before
+
+
 def test_a_run_that_went_back_goes_on_when_the_command_is_repeated(tiny_dit_run, tmp_path, capsys):
     """With what it has done since, though the checkpoint that it names be gone."""
     copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
