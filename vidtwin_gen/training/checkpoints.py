@@ -21,6 +21,7 @@ from vidtwin_gen.training.fsdp import is_sharded
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 MANIFEST = "manifest.json"
 EARLIER = "name an earlier one with --resume_from_checkpoint"
+OTHER_FLAGS = "the changed flags may not go with it: use those of its run, or start another --output_dir"
 
 
 class Progress:
@@ -74,7 +75,7 @@ def resume(
         is_changed: the run goes on with other flags or data.
 
     Raises:
-        ValueError: as `find_checkpoint`; the checkpoint is past the run's end, or at it, so that changed flags
+        ValueError: as `find_checkpoint`; the checkpoint is past the run's end, or at it, where changed flags
             would train nothing; or it is of a run with other processes, other networks, or the other way of
             the two with and without FSDP.
     """
@@ -112,7 +113,7 @@ def resume(
     checkpoint = by_the_first(found)
     if checkpoint is None:
         return
-    with loading(checkpoint, EARLIER):
+    with loading(checkpoint, OTHER_FLAGS if is_changed else EARLIER):
         accelerator.load_state(str(checkpoint))
     accelerator.step = 0  # of passes, in which this run may count another number to a step
     accelerator.print(f"resuming from {checkpoint}")
@@ -142,8 +143,8 @@ def find_checkpoint(output_dir: Path, wanted: str) -> Path | None:
         names, folder = [path.name for path in found], Path(wanted).parent
         if folder != Path() and not same_place(folder, output_dir):
             raise ValueError(
-                f"--resume_from_checkpoint {wanted} is not of {output_dir}: to start from its weights in a new "
-                "folder give it as --init_from"
+                f"--resume_from_checkpoint {wanted} is not of {output_dir}: to start from its weights in "
+                "another folder give it as --init_from"
             )
         if Path(wanted).name not in names:
             raise ValueError(

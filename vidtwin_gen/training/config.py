@@ -204,8 +204,8 @@ def checked_record(
     config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], bool]:
     """What `run.json` is to say, and whether it says other flags or data than before. Where a run stands that
-    has logged a step, or saved one, this has to be the same one, but for its end; a run that never came so far, say for a
-    flag that was wrong, leaves nothing to protect.
+    has logged or saved a step, this has to be the same one, but for its end; a run that never came so far,
+    say for a flag that was wrong, leaves nothing to protect.
 
     Args:
         inputs: digests of what the run learns from, by the flag that names it. With one, the place may be
@@ -213,7 +213,8 @@ def checked_record(
 
     Raises:
         ValueError: without `resume_anyway`, a flag that decides what is learned has another value than when
-            the run began, or names something whose content has changed.
+            the run began, or names something whose content has changed; or one has with which its checkpoints
+            can't be loaded.
     """
     path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
@@ -232,6 +233,12 @@ def checked_record(
         and not (name in PLACES and same_place(before[name], value))
     }
     differences = ", ".join(f"--{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+    fixed = [f"--{name}" for name, (old, new) in changed.items() if not _fits(name, old, new)]
+    if fixed and has_checkpoint:
+        raise ValueError(
+            f"{output_dir} holds another run ({differences}), and {', '.join(fixed)} can't change midway: "
+            f"start another folder, with --init_from {output_dir}/checkpoint-N to go on from its weights"
+        )
     if changed and not config.resume_anyway:
         raise ValueError(
             f"{output_dir} holds another run ({differences}): use its flags, go on with these by "
@@ -242,6 +249,21 @@ def checked_record(
         return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}, True
     moved = {name for name in PLACES & values.keys() if not same_place(before[name], values[name])}
     return values | recorded | {name: values[name] for name in {END, *moved}}, False
+
+
+def _fits(name: str, old: Any, new: Any) -> bool:
+    """Whether checkpoints hold, with the flag's old value, all that the new one loads, and no other optimizer
+    or average."""
+    match name:
+        case "use_ema" | "optimizer" | "use_8bit_adam" | "learn_logvar":
+            return False
+        case "repa_weight":  # whose head is in the transformer's optimizer
+            return bool(old) == bool(new)
+        case "gan_weight":  # a discriminator may go
+            return bool(old) or not new
+        case "mixed_precision":  # and so may the scale of float16's gradients
+            return bool(new != "fp16")
+    return True
 
 
 def same_place(one: str | Path, other: str | Path) -> bool:

@@ -248,6 +248,13 @@ def test_another_run_does_not_resume(script, run, copied):
     assert contents(copied) == before
 
 
+def test_a_network_of_another_size_is_told_where_the_flags_changed(tiny_dit_run, tmp_path):
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    argv = tiny_dit_run.argv(copied, hidden_size=32, max_train_steps=13, resume_anyway=True)
+    with pytest.raises(ValueError, match="checkpoint-12 can't be loaded, .*; the changed flags may not go"):
+        train_dit.main(argv)
+
+
 def test_latents_may_move_and_encoded_anew_they_are_another_run(tiny_latents, tiny_dit_run, tmp_path):
     """The autoencoder is the same, and so are the paths in the end; the rows are not."""
     output_dir = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))

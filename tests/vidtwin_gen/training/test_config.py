@@ -184,6 +184,39 @@ def test_a_checkpoint_protects_a_run_that_has_logged_nothing(tmp_path):
         start(parse(), tmp_path)
 
 
+STAGES = {train_vae.VAEConfig: {"data": "d"}, train_dit.DiTConfig: {"vae": "v", "latents": "l"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "fitting", "others"),
+    [
+        (train_vae.VAEConfig, "use_ema", [], [(True, False), (False, True)]),
+        (train_vae.VAEConfig, "use_8bit_adam", [], [(True, False), (False, True)]),
+        (train_vae.VAEConfig, "learn_logvar", [], [(True, False), (False, True)]),
+        (train_vae.VAEConfig, "optimizer", [], [("adamw", "muon"), ("muon", "adamw")]),
+        (train_vae.VAEConfig, "gan_weight", [(0.1, 0.0), (0.1, 0.2)], [(0.0, 0.1)]),
+        (train_dit.DiTConfig, "mixed_precision", [("no", "bf16"), ("fp16", "no")], [("no", "fp16")]),
+        (train_dit.DiTConfig, "repa_weight", [(0.1, 0.2)], [(0.0, 0.1), (0.1, 0.0)]),
+    ],
+)
+def test_what_checkpoints_do_not_hold_does_not_change_midway(stage, name, fitting, others, tmp_path):
+    def start_with(value):
+        flags = STAGES[stage] | {"output_dir": "run", "resume_anyway": True, name: value}
+        return start(stage(**flags), tmp_path)
+
+    start_with(others[0][0])
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    assert start_with(others[0][1])  # without a checkpoint there is nothing to load
+    (tmp_path / "checkpoint-1").mkdir()
+    for old, new in fitting + others:
+        write_json(tmp_path / "run.json", json.loads((tmp_path / "run.json").read_text()) | {name: old})
+        if (old, new) in fitting:
+            assert start_with(new)
+            continue
+        with pytest.raises(ValueError, match=f"--{name} can't change midway: .*--init_from .*/checkpoint-N"):
+            start_with(new)
+
+
 def test_a_flag_may_be_younger_than_the_run(tmp_path):
     start(parse(), tmp_path)
     (tmp_path / METRICS).write_text('{"step": 1}\n')
