@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
     accelerator = make_accelerator(config, shardable=not config.repa_weight)
     vae, rows, metadata = load_inputs(config)
+    config.count_epochs(len(rows["train"]), accelerator.num_processes)
     transformer = make_transformer(config, metadata)
     heads = [alignment_head(transformer, metadata, config)] if config.repa_weight else []
     if config.dry_run:
@@ -83,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = metadata["class_names"]
         inputs["init_from"] = load_initial_weights(transformer, config, "transformer", names)
     dataset = LatentDataset(rows["train"], seed=config.seed, features=bool(heads))
-    config.count_epochs(len(dataset), accelerator.num_processes)
     prepare_model(transformer, config, accelerator)
     optimizer = SkippingOptimizer(
         [transformer, *heads], config, accelerator, config.learning_rate, config.max_train_steps

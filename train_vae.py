@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     vae = make_autoencoder(config)
     layout = latent_layout(vae, config.num_frames, config.height, config.width)
     if config.dry_run:
-        accelerator.print(json.dumps(config.public(), indent=2))
+        unknown = {"max_train_steps": None} if config.num_train_epochs else {}
+        accelerator.print(json.dumps(config.public() | unknown, indent=2))
+        if unknown:
+            accelerator.print("max_train_steps depends on the clips, which a dry run does not count")
         accelerator.print(f"{vae.num_parameters():,} parameters; latent: {layout.to_config()}")
         return
 

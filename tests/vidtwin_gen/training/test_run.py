@@ -153,6 +153,14 @@ def test_a_dry_run_writes_nothing(script, run, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_epochs_tells_their_steps_or_none(script, run, tmp_path, capsys):
+    SCRIPTS[script].main(run.argv(tmp_path / "dry", dry_run=True, num_train_epochs=2))
+    told = capsys.readouterr().out
+    steps = {"train_vae": "null", "train_dit": "72"}[script]  # stage 2: twice 144 rows, 4 a step
+    assert f'"max_train_steps": {steps},' in told
+    assert ("which a dry run does not count" in told) == (script == "train_vae")
+
+
 def test_compiling_without_a_compiler_is_refused(tiny_dit_run, tmp_path, monkeypatch):
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
