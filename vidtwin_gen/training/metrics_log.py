@@ -99,7 +99,8 @@ class MetricsLog:
 
 class StepTrace:
     """Of `num_steps` steps after the first ones, `<output_dir>/trace.json`, which Perfetto and chrome://tracing
-    show. Nothing where `num_steps` is 0. Of a run that ends before that, the steps that there were."""
+    show. Nothing where `num_steps` is 0. Of a run that ends before that, the steps that there were; of none a
+    line that says so."""
 
     def __init__(self, num_steps: int, output_dir: Path) -> None:
         self.path = output_dir / TRACE
@@ -124,8 +125,12 @@ class StepTrace:
     def close(self) -> None:
         if self.profiler is not None:
             self.profiler.stop()
+            if self.profiler.step_num <= STEPS_BEFORE:
+                print(f"{self.path} is not written: --profile is of the steps after the first {STEPS_BEFORE}")
             self.profiler = None
 
     def _write(self, profiler: torch.profiler.profile) -> None:
+        if profiler.step_num <= STEPS_BEFORE:  # stopped before the first that is to be traced
+            return
         with replacing_file(self.path) as partial:
             profiler.export_chrome_trace(str(partial))

@@ -30,7 +30,7 @@ from vidtwin_gen.quality import SSIM_SIDE
 from vidtwin_gen.training.checkpoints import Progress
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.ema import ema_weights, make_ema
-from vidtwin_gen.training.metrics_log import MetricsLog
+from vidtwin_gen.training.metrics_log import STEPS_BEFORE, MetricsLog, StepTrace
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import with_row_labels
 from vidtwin_gen.training.run import Run
@@ -92,6 +92,18 @@ def test_a_trace_of_some_steps_changes_no_number(script, run, tmp_path):
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {f"ProfilerStep#{step}" for step in (3, 4)} <= {event.get("name") for event in events}
     assert metrics(tmp_path)[1]["grad_norm"] == metrics(run.output_dir)[1]["grad_norm"]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_a_run_too_short_for_a_trace_says_so(steps, tmp_path, capsys):
+    trace = StepTrace(2, tmp_path)
+    for _ in range(steps):
+        trace.end_step()
+    trace.close()
+    is_written = steps > STEPS_BEFORE
+    assert (tmp_path / "trace.json").exists() == is_written
+    told = f"{tmp_path}/trace.json is not written: --profile is of the steps after the first {STEPS_BEFORE}"
+    assert (told in capsys.readouterr().out) != is_written
 
 
 def test_the_perceptual_term_is_logged_and_counted(tiny_vae_run, tmp_path, monkeypatch):
