@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,11 +85,6 @@ class VAEConfig(TrainingConfig):
         super().__post_init__()
         if not self.data:
             raise ValueError("--data is required: a folder of videos, one folder per class")
-        if self.stride < 0 or not 0 <= self.fps < math.inf:
-            raise ValueError(
-                f"--stride {self.stride} and --fps {self.fps:g}: one says how densely frames are taken, "
-                "the other is 0; none is below 0"
-            )
         if self.stride and self.fps:
             raise ValueError(
                 f"--stride {self.stride} and --fps {self.fps:g} exclude each other, those of the preset "
@@ -98,10 +92,6 @@ class VAEConfig(TrainingConfig):
             )
         if not self.stride:
             self.fps = self.fps or 8.0
-        if not 0 <= self.predicted_share <= 1:
-            raise ValueError(f"--predicted_share is from 0 to 1, got {self.predicted_share}")
-        if self.num_validation_videos < 1:
-            raise ValueError(f"--num_validation_videos must be at least 1, got {self.num_validation_videos}")
         if self.gan_weight and self.mixed_precision == "fp16":
             raise ValueError(
                 "--mixed_precision fp16 scales the gradients of one loss, and with a discriminator there are "

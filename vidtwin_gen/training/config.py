@@ -24,6 +24,17 @@ Schedule = Literal[  # diffusers' schedules that need no settings beyond these f
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
 
+# What a number may be, both ends included, where that is not any finite one from 0 on.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("max_train_steps", "train_batch_size", "gradient_accumulation_steps"), (1, math.inf)),
+    **dict.fromkeys(("checkpointing_steps", "checkpoints_total_limit", "logging_steps"), (1, math.inf)),
+    **dict.fromkeys(("validation_steps", "num_validation_videos", "max_skipped_steps"), (1, math.inf)),
+    **dict.fromkeys(("num_inference_steps", "repa_dim"), (1, math.inf)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "ema_decay", "max_bad_fraction"), (0, 1)),
+    **dict.fromkeys(("predicted_share", "qformer_dropout"), (0, 1)),
+    **dict.fromkeys(("logit_mean", "guidance_scale", "internal_guidance_scale"), (-math.inf, math.inf)),
+}
+
 
 def flag(help: str, default: Any) -> Any:  # noqa: A002
     """A field that is a flag, with its help text."""
@@ -85,34 +96,16 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not self.output_dir:
             raise ValueError("--output_dir is required: the folder to write the run to")
-        for name in (
-            "max_train_steps",
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "checkpointing_steps",
-            "checkpoints_total_limit",
-            "validation_steps",
-            "logging_steps",
-            "max_skipped_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if isinstance(value, (int, float)):
+                check_number(name, value)
         for name, hint in get_type_hints(type(self)).items():  # of a command line the parser has checked it
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(
                     f"--{name} is one of {', '.join(get_args(hint))}, got {getattr(self, name)!r}"
                 )
-        for name in ("seed", "dataloader_num_workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be 0 or more, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise ValueError(f"--seed must be below 2**32, got {self.seed}")
-        if self.num_train_epochs < 0:
-            raise ValueError(f"--num_train_epochs must be 0 (none) or more, got {self.num_train_epochs}")
-        if self.profile < 0:
-            raise ValueError(f"--profile is a number of steps, 0 for no trace, got {self.profile}")
-        if not self.max_grad_norm >= 0:
-            raise ValueError(f"--max_grad_norm is a norm, 0 to leave gradients, got {self.max_grad_norm}")
         if self.optimizer == "muon" and self.mixed_precision == "fp16":
             raise ValueError("--optimizer muon does not go with --mixed_precision fp16: take bf16")
         if self.hub_token and self.report_to not in ("none", "tensorboard"):
@@ -130,6 +123,16 @@ class TrainingConfig:
     def public(self) -> dict[str, Any]:
         """The flags that may be written down: all but the token."""
         return {name: value for name, value in vars(self).items() if name != "hub_token"}
+
+
+def check_number(name: str, value: float) -> None:
+    """Raises ValueError where the flag has no such value, see `RANGES`."""
+    least, most = RANGES.get(name, (0, math.inf))
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"--{name} is a finite number, got {value}")
+    if not least <= value <= most:
+        wanted = f"must be at least {least}" if most == math.inf else f"is from {least} to {most}"
+        raise ValueError(f"--{name} {wanted}, got {value}")
 
 
 # These change what is saved and shown, not what is learned, so a resumed run may have other values.

@@ -24,6 +24,7 @@ from vidtwin_gen.training.config import (
     parse_config,
 )
 
+STAGES = {train_vae.VAEConfig: {"data": "d"}, train_dit.DiTConfig: {"vae": "v", "latents": "l"}}
 PRESETS = {"quick": {"max_train_steps": 5, "flip": False}}
 
 
@@ -53,9 +54,12 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
     [
         ([], "--output_dir is required"),
         (["--output_dir", "run", "--max_train_steps", "0"], "--max_train_steps must be at least 1, got 0"),
-        (["--output_dir", "run", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["--output_dir", "run", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--output_dir", "run", "--seed", "4294967296"], "--seed must be below 2**32, got 4294967296"),
-        (["--output_dir", "run", "--dataloader_num_workers", "-1"], "--dataloader_num_workers must be 0 or"),
+        (
+            ["--output_dir", "run", "--dataloader_num_workers", "-1"],
+            "--dataloader_num_workers must be at least 0",
+        ),
         (["--output_dir", "run", "--mixed_precision", "int8"], "precision: invalid choice: 'int8'"),
         (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
     ],
@@ -131,9 +135,40 @@ def test_frames_are_taken_by_stride_or_by_rate(asked, rate):
     assert len({"stride", "fps"} & geometry.keys()) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("stride", -1), ("fps", -8.0), ("fps", math.inf)])
-def test_no_rate_is_below_0(name, value):
-    with pytest.raises(ValueError, match=f"--{name} {value:g}"):
+@pytest.mark.parametrize("stage", STAGES, ids=["train_vae", "train_dit"])
+def test_no_number_is_without_sense(stage):
+    """None is infinite or NaN, and few may be below 0."""
+    numbers = {each.name: each.default for each in fields(stage) if type(each.default) in (int, float)}
+    assert len(numbers) > 30
+    for name, default in numbers.items():
+        wrong = [math.nan, math.inf] if isinstance(default, float) else []
+        if name not in ("logit_mean", "guidance_scale", "internal_guidance_scale"):
+            wrong.append(-1)
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"^--{name} .*, got {value}$"):
+                stage(output_dir="run", **STAGES[stage] | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stride", -1),
+        ("fps", -8.0),
+        ("fps", math.inf),
+        ("gan_weight", -0.05),
+        ("mse_weight", -1.0),
+        ("kl_weight", math.nan),
+        ("ema_decay", 1.5),
+        ("ema_decay", -1.0),
+        ("lr_warmup_steps", -3),
+        ("gan_start", -2),
+        ("max_bad_fraction", -1.0),
+        ("max_bad_fraction", 1.5),
+        ("num_validation_videos", 0),
+    ],
+)
+def test_a_number_without_sense_is_told(name, value):
+    with pytest.raises(ValueError, match=f"^--{name} .*, got {value}$"):
         train_vae.VAEConfig(output_dir="run", data="videos", **{name: value})
 
 
@@ -182,9 +217,6 @@ def test_a_checkpoint_protects_a_run_that_has_logged_nothing(tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
     with pytest.raises(ValueError, match="--width was 16, is 8"):
         start(parse(), tmp_path)
-
-
-STAGES = {train_vae.VAEConfig: {"data": "d"}, train_dit.DiTConfig: {"vae": "v", "latents": "l"}}
 
 
 @pytest.mark.parametrize(

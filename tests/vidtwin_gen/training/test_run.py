@@ -253,7 +253,7 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_dit", {"num_inference_steps": 0}, "--num_inference_steps must be at least 1, got 0"),
         ("train_dit", {"num_sample_classes": -1}, "--num_sample_classes must be at least 0, got -1"),
         ("train_dit", {"guidance_scale": "nan"}, "--guidance_scale is a finite number, got nan"),
-        ("train_dit", {"max_grad_norm": -1}, "--max_grad_norm is a norm, 0 to leave gradients, got -1.0"),
+        ("train_dit", {"max_grad_norm": -1}, "--max_grad_norm must be at least 0, got -1.0"),
         ("train_dit", {"lr_scheduler": "piecewise_constant"}, "invalid choice: 'piecewise_constant'"),
     ],
 )
