@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vidtwin_gen.flags import DEVICE, Decoder, dtype_flag, flag, positive, rate, whole
+from vidtwin_gen.flags import DEVICE, Decoder, dtype_flag, flag, positive, rate, share, whole
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ class EncodeFlags:
         metavar=("TIME", "HEIGHT", "WIDTH"),
     )
     windows_per_file: int = flag("at most, in clips, which is what an interruption costs", 512, type=positive)
-    max_bad_fraction: float = flag("share of unreadable files at which it stops", 0.05, type=float)
+    max_bad_fraction: float = flag("share of unreadable files above which a split stops it", 0.05, type=share)
     batch_size: int = flag("clips per forward pass", 16, type=positive)
     num_workers: int = flag("processes that read videos", 1, type=whole)
     decoder: Decoder = flag(

@@ -20,6 +20,7 @@ from vidtwin_gen.flags import (
     positive,
     rate,
     run_verb,
+    share,
     user_errors,
     whole,
 )
@@ -63,6 +64,7 @@ def run(*argv):
 CHECKS = {
     "stride": positive,
     "fps": rate,
+    "max_bad_fraction": share,
     "seed": whole,
     "num_workers": whole,
     **dict.fromkeys(("batch_size", "num_frames", "height", "width", "windows_per_video"), positive),
@@ -78,6 +80,13 @@ def test_the_commands_check_a_flag_alike():
                     found.setdefault(field.name, set()).add(field.metadata["argument"].get("type"))
     assert {name: found[name] for name in CHECKS} == {name: {check} for name, check in CHECKS.items()}
     assert not {int, float} & set().union(*(found[name] for name in found if name.startswith("num_")))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-0.1", "1.5", "half"])
+def test_a_share_is_from_none_to_all(text):
+    assert (share("0"), share("0.05"), share("1")) == (0, 0.05, 1)
+    with pytest.raises(argparse.ArgumentTypeError, match=text):
+        share(text)
 
 
 def test_a_verb_gets_its_flags():

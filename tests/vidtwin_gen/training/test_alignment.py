@@ -81,7 +81,7 @@ def test_tokens_come_to_agree_with_the_features(argv, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"repa_weight": -1}, "--repa_weight must be 0 or more, got -1.0"),
+        ({"repa_weight": -1}, "--repa_weight must be at least 0, got -1.0"),
         ({"repa_layer": 3}, "--repa_layer is a number of blocks, from 1 to --num_layers 2, or 0 .* got 3"),
         ({"repa_dim": 0}, "--repa_dim must be at least 1, got 0"),
     ],
