@@ -41,7 +41,7 @@ def edit(flags: EditFlags) -> None:
     if by_the_first(lambda: is_done(flags.out, EDITED, command)):
         return
     pipe = load_pipeline(flags)
-    ids = class_ids(pipe, flags.class_labels)
+    ids, fps = class_ids(pipe, flags.class_labels), frame_rate(pipe, flags)
     num_frames, *size = adapter.clip_size(pipe.vae, pipe.transformer.layout)
     clip, rate = by_the_first(  # (C, F, H, W)
         lambda: given_clip(flags, num_frames, (size[0], size[1]), pipe.config.fps)
@@ -58,7 +58,7 @@ def edit(flags: EditFlags) -> None:
     for (_, label, number), row in zip(edits, rows, strict=True):
         clips[f"{names[label]}_{number:04d}"] = row
 
-    out, fps = Path(flags.out), frame_rate(pipe, flags)
+    out = Path(flags.out)
     record = {"video": flags.video, "start": flags.start, "stride": flags.stride, "video_fps": rate}
     record |= {"keep": flags.keep}
     record |= {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class}
@@ -114,8 +114,8 @@ def mix(flags: MixFlags) -> None:
     ids = class_ids(pipe, flags.class_labels, may_repeat=True)
     if len(ids) != 2:
         raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
-    rows = mixed_clips(pipe, flags, ids)
     out, fps = Path(flags.out), frame_rate(pipe, flags)
+    rows = mixed_clips(pipe, flags, ids)
     shown = mixed_names(*(all_class_names(pipe)[label] for label in ids))
     record = {"class_labels": ids, "num_videos_per_class": flags.num_videos_per_class, "columns": shown}
     with new_folder(out) as partial:

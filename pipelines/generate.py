@@ -84,13 +84,13 @@ def write_clips(
     size = (*adapter.clip_size(pipe.vae, pipe.transformer.layout), 3)
     if CLIPS not in folder.files:
         by_the_first(lambda: create_clip_file(path, [label for _, label, _ in clips], size))
-        folder.add([CLIPS])
     starts = range(0, len(clips), flags.batch_size)[state.process_index :: state.num_processes]
     mine = {start: clips[start : start + flags.batch_size] for start in starts}
 
     def files(batch: Sequence[tuple[int, int, int]]) -> list[str]:
+        """Finished with the batch; as long as none is, the file of all clips is empty."""
         stems = [f"{names[label]}/{names[label]}_{number:04d}" for _, label, number in batch]
-        return [f"{stem}.{suffix}" for stem in stems for suffix in suffixes(flags)]
+        return [CLIPS, *(f"{stem}.{suffix}" for stem in stems for suffix in suffixes(flags))]
 
     def write(start: int, frames: np.ndarray) -> None:
         write_frames(path, start, frames)

@@ -29,6 +29,7 @@ from vidtwin_gen.models.transformer import LatentTransformer
 WANTED = "name with --pipeline the folder of a saved pipeline"
 COPY = "copy again the whole folder that save_pretrained wrote"
 DEFAULT_FPS = 8.0  # where the pipeline's config does not say
+SLOWEST, FASTEST = 0.01, 1e6  # frames a second that both an MP4 and a GIF can hold
 
 
 def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
@@ -104,7 +105,11 @@ def all_class_names(pipe: VidTwinPipeline) -> list[str]:
 
 
 def frame_rate(pipe: VidTwinPipeline, flags: SamplingFlags) -> float:
-    return flags.fps or pipe.config.fps or DEFAULT_FPS
+    """Of the files. Raises ValueError for one that no file can hold."""
+    fps = flags.fps or pipe.config.fps or DEFAULT_FPS
+    if not SLOWEST <= fps <= FASTEST:
+        raise ValueError(f"--fps of a video file is from {SLOWEST:g} to {FASTEST:.0f}, got {fps:g}")
+    return fps
 
 
 def sample(

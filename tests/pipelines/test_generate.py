@@ -229,6 +229,35 @@ def test_an_interrupted_generation_goes_on(folder, tmp_path, monkeypatch, capsys
     assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")
 
 
+def test_what_fails_before_a_clip_is_finished_is_not_in_the_way_of_another_command(folder, tmp_path, capsys):
+    argv = command(folder, tmp_path / "out", "--class_labels", "1", "--num_videos_per_class", "1")
+    with pytest.raises(SystemExit):
+        main([*argv, "--guidance_scale", "1e30"])
+    assert "generates NaN or infinity: a lower --guidance_scale" in capsys.readouterr().err
+    main([*argv, "--guidance_scale", "2"])
+    assert load_file(tmp_path / "out" / "clips.safetensors")["frames"].any()
+
+
+def test_clips_are_made_again_where_the_file_of_all_is_gone(folder, tmp_path, monkeypatch):
+    argv = command(folder, tmp_path / "out", "--class_labels", "1", "2", "--num_videos_per_class", "1")
+    argv += ["--batch_size", "1"]
+    main([*argv[:4], str(tmp_path / "whole"), *argv[5:]])
+    sampled = []
+
+    def once(*args, **how):
+        sampled.append(args)
+        if len(sampled) == 2:
+            raise KeyboardInterrupt
+        return sample(*args, **how)
+
+    monkeypatch.setattr("pipelines.generate.sample", once)
+    with pytest.raises(SystemExit):
+        main(argv)
+    (tmp_path / "out.partial" / "clips.safetensors").unlink()
+    main(argv)
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")
+
+
 def test_two_processes_generate_what_one_does(folder, tmp_path):
     options = ["--num_videos_per_class", "2", "--batch_size", "3", "--format", "gif"]
     main(command(folder, tmp_path / "one", *options))
@@ -259,6 +288,8 @@ def test_neither_batch_size_nor_other_classes_change_a_clip(folder, tmp_path):
         (["--class_labels", "9"], "from 0 to 3"),
         (["--batch_size", "0"], "must be positive"),
         (["--fps", "0"], "--fps: must be above 0 and finite, got 0"),
+        (["--fps", "1e-9"], "--fps of a video file is from 0.01 to 1000000, got 1e-09"),
+        (["--fps", "1e9"], "--fps of a video file is from 0.01 to 1000000, got 1e+09"),
         (["--seed", "-1"], "--seed: must be 0 or more, got -1"),
         (["--guidance_scale", "nan"], "guidance_scale is a finite number"),
         (["--internal_guidance_scale", "2"], "train one with train_dit.py --internal_guidance"),
