@@ -51,16 +51,26 @@ def keep_mask(layout: LatentLayout, keep: str | Sequence[str]) -> torch.Tensor:
     return torch.cat([torch.full((grid.num_elements,), grid.name in names) for grid in layout.grids])
 
 
+def check_latents(name: str, latents: Any, layout: LatentLayout) -> None:
+    """Raises ValueError unless these are latents (B, L) of finite floating-point numbers: pictures of others
+    would be black. On a GPU the host waits for them."""
+    if not isinstance(latents, torch.Tensor):
+        raise ValueError(f"{name} is a torch.Tensor, got {type(latents).__name__}")
+    if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
+        raise ValueError(f"{name} must be (B, {layout.num_elements}), got {tuple(latents.shape)}")
+    if not latents.is_floating_point():
+        raise ValueError(f"{name} must be floating-point numbers, got {latents.dtype}")
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity among them")
+
+
 def repeat_for_videos(
     latents: torch.Tensor, layout: LatentLayout, num_labels: int, num_videos_per_class: int
 ) -> torch.Tensor:
     """Latents (1, labels or B; L) of given clips -> (B, L), the videos of one label side by side. Raises
-    ValueError for another number of clips or length of latents."""
+    ValueError for another number of clips, or as `check_latents`."""
     batch_size = num_labels * num_videos_per_class
-    if not isinstance(latents, torch.Tensor):
-        raise ValueError(f"known_latents is a torch.Tensor, got {type(latents).__name__}")
-    if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
-        raise ValueError(f"known_latents must be (clips, {layout.num_elements}), got {tuple(latents.shape)}")
+    check_latents("known_latents", latents, layout)
     if len(latents) not in (1, num_labels, batch_size):
         raise ValueError(
             f"keep needs one clip, one per label ({num_labels}) or one per video ({batch_size}), got "

@@ -29,7 +29,14 @@ from pipelines.guidance import (
     inside_interval,
     rehearse,
 )
-from pipelines.inpainting import KnownRegion, grids_to_keep, in_unit_range, keep_mask, repeat_for_videos
+from pipelines.inpainting import (
+    KnownRegion,
+    check_latents,
+    grids_to_keep,
+    in_unit_range,
+    keep_mask,
+    repeat_for_videos,
+)
 from pipelines.labels import ClassLabel, check_class_count, label_ids, names_in_order
 from pipelines.noise_levels import model_timestep, noise_level, set_timesteps
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
@@ -235,13 +242,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             raise ValueError(
                 f"{batch_size} videos need as many generators, or a single one, got {len(generator)}"
             )
-        expected = (batch_size, self.transformer.layout.num_elements)
-        if latents is not None and not isinstance(latents, torch.Tensor):
-            raise ValueError(f"latents is a torch.Tensor {expected}, got {type(latents).__name__}")
-        if latents is not None and tuple(latents.shape) != expected:
-            raise ValueError(
-                f"latents must be (videos, latent numbers) = {expected}, got {tuple(latents.shape)}"
-            )
+        if latents is not None:
+            check_latents("latents", latents, self.transformer.layout)
+            if len(latents) != batch_size:
+                raise ValueError(f"{batch_size} videos need as many latents, got {len(latents)}")
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(
@@ -324,7 +328,14 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         """(B, L) whitened latents -> videos, as the call returns them.
 
         `pipe.vae.enable_slicing()` decodes one after the other.
+
+        Raises:
+            ValueError: latents of another length, or with NaN or infinity among them.
         """
+        check_latents("latents", latents, self.transformer.layout)
+        return self._videos(latents, output_type)
+
+    def _videos(self, latents: torch.Tensor, output_type: str) -> Frames:
         return self.video_processor.postprocess_video(self.decode_latents(latents), output_type)
 
     def mix(self, structure_of: torch.Tensor, dynamics_of: torch.Tensor) -> torch.Tensor:
@@ -451,7 +462,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )
-        frames = latents if output_type == "latent" else self.decode(latents, output_type)
+        frames = latents if output_type == "latent" else self._videos(latents, output_type)
         self.maybe_free_model_hooks()
         return VidTwinPipelineOutput(frames=frames) if return_dict else (frames,)
 

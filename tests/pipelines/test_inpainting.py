@@ -55,6 +55,8 @@ def test_parts_are_names_of_grids(pipe):
         ({"video": torch.zeros(3, 8, 3, 16, 16), "keep": "structure"}, "one per label .2.*got 3"),
         ({"known_latents": torch.zeros(1, 7), "keep": "structure"}, "known_latents.*7"),
         ({"known_latents": [[0.0]], "keep": "structure"}, "known_latents is a torch.Tensor, got list"),
+        ({"known_latents": torch.full((1, 192), float("inf")), "keep": "structure"}, "must be finite"),
+        ({"known_latents": torch.ones(1, 192).long(), "keep": "structure"}, "numbers, got torch.int64"),
         ({"video": [], "keep": "structure"}, "video holds no clip"),
         ({"known_latents": torch.zeros(1, 7), "keep": "structure", "num_resamples": -1}, "num_resamples"),
     ],
@@ -227,6 +229,8 @@ def test_clips_are_mixed_and_decoded(pipe):
     assert isinstance(pipe.decode(pipe.mix(a, b))[0][0], Image.Image)
     with pytest.raises(ValueError, match="expected flat latents"):
         pipe.mix(a[:, :5], b)
+    with pytest.raises(ValueError, match="latents must be finite"):
+        pipe.decode(a / 0)
 
 
 @pytest.mark.parametrize(
