@@ -19,6 +19,8 @@ def convert(flags: ConvertFlags) -> None:
     out = Path(flags.out)
     check_new(out)
     if flags.reverse:
+        if out.suffix != ".safetensors":
+            raise ValueError(f"{out}: --reverse writes a .safetensors, which `convert` reads by that ending")
         vae = load_folder(flags.checkpoint)
         config = vae.config
         if config.height != config.width or (config.structure_type, config.dynamics_type) != RELEASED:

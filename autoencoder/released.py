@@ -23,6 +23,7 @@ from vidtwin_gen.models.checks import check_finite, check_tensors
 
 Model = TypeVar("Model", bound=ModelMixin)
 
+WANTED = "name the .ckpt of VidTwin, or a .safetensors"
 RELEASED_FILE = "checkpoints/vidtwin_structure_7_7_8_dynamics_7_8.ckpt"  # in microsoft/vidtwin on the hub
 
 # Not part of the autoencoder: the loss's networks, positions that are computed here, and two layers that the
@@ -235,7 +236,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle that is damaged raises whatever its bytes happen to ask for
         reason = first_line(error)
-        raise ValueError(f"{path} can't be read as a checkpoint: {reason}") from None
+        raise ValueError(f"{path} can't be read as a checkpoint: {reason}; {WANTED}") from None
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if (
         not isinstance(state_dict, dict)

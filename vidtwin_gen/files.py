@@ -350,7 +350,10 @@ def loading(what: str | Path, way_out: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says; its class where it says nothing."""
+    """Of what an error says; its class where it says nothing. Torch's advice to run the code that it found in
+    a file is no way out."""
+    if "weights_only" in str(error):
+        return "it is damaged, or holds more than tensors"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

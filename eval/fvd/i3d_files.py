@@ -14,6 +14,7 @@ from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from vidtwin_gen.files import first_line
 from vidtwin_gen.weights import read_numpy_pickle
 
 State = dict[str, torch.Tensor]
@@ -49,7 +50,7 @@ def i3d_state(path: Path, convolutions: Sequence[str]) -> State:
             "port (Conv3d_1a_7x7.conv3d.weight ...) or of eval.fvd.i3d.I3D"
         ) from error
     except (SafetensorError, pickle.UnpicklingError, TypeError) as error:
-        raise ValueError(f"{path} is no file of tensors alone: {error}") from error
+        raise ValueError(f"{path} is no file of tensors alone: {first_line(error)}") from error
 
 
 def convert_arrays(arrays: Mapping[str, np.ndarray], convolutions: Sequence[str]) -> State:

@@ -195,6 +195,9 @@ def test_the_command_writes_a_folder_and_its_reverse_the_names(released, checkpo
     assert back and all(torch.equal(back[name], released[name]) for name in back)
     ours = AutoencoderVidTwin.from_pretrained(tmp_path / "ours")
     assert torch.equal(positions[0], ours.encoder.spatial)
+    with pytest.raises(SystemExit):  # which would be read as a pickle
+        main(["convert", str(tmp_path / "ours"), str(tmp_path / "back.ckpt"), "--reverse"])
+    assert "back.ckpt: --reverse writes a .safetensors" in capsys.readouterr().err
     main(["convert", str(tmp_path / "back.safetensors"), str(tmp_path / "again"), *heads])
     assert weights_sha256(tmp_path / "again") == weights_sha256(tmp_path / "ours")
     build_autoencoder(dynamics_type="none").save_pretrained(tmp_path / "other")
@@ -227,6 +230,7 @@ def test_what_is_no_checkpoint_ends_in_one_line(tmp_path, capsys, name, write, m
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert str(path) in error and message in error and len(error.splitlines()) == 1
+    assert "weights_only" not in error  # torch says how to run the code in a pickle
     assert not (tmp_path / "out").exists()
 
 
