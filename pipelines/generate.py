@@ -124,6 +124,8 @@ def videos_per_class(pipe: VidTwinPipeline, flags: GenerateFlags) -> dict[int, i
     counts = read_counts(flags.labels_from)
     try:
         ids = label_ids(list(counts), num_classes, pipe.config.class_names)
+        if len(set(ids)) < len(ids):
+            raise ValueError("it names a class twice, in other letters: give one number for it")
         return dict(zip(ids, counts.values(), strict=True))
     except ValueError as error:
         raise ValueError(f"--labels_from {flags.labels_from}: {error}") from None
@@ -137,7 +139,7 @@ def read_counts(path: Path) -> dict[str, int]:
     Raises ValueError for any other file."""
     try:
         if path.suffix == ".json":
-            counts = json.loads(path.read_text(encoding="utf-8"))
+            counts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
         else:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -152,6 +154,14 @@ def read_counts(path: Path) -> dict[str, int]:
             f"--labels_from {path} can't be read ({error!r}): name a file that `python -m eval reference` "
             'wrote, or JSON like {"Archery": 12, "Biking": 9}'
         ) from None
+    return counts
+
+
+def _without_repeats(pairs: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """A JSON object; `json` itself keeps the last of two numbers under one name."""
+    counts = dict(pairs)
+    if len(counts) < len(pairs):
+        raise ValueError("it names a class twice")
     return counts
 
 

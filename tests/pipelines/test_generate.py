@@ -185,6 +185,8 @@ def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
     for text, word in (
         ('{"Archry": 1}', "'Archery'"),
         ('{"Archery": 0}', "from 1 to"),
+        ('{"Archery": 2, "Archery": 1}', "names a class twice"),
+        ('{"Archery": 2, "ARCHERY": 1}', "names a class twice"),
         ("[]", "from 1 to"),
         ("{", "can't be read"),
     ):
