@@ -64,6 +64,9 @@ def check_guider(guider: Any, transformer: Any, others: Mapping[str, Any]) -> No
             f"the guider {name} and {asked} are guidance twice: leave one of them out; a guider has "
             "guidance_scale, guidance_rescale, start and stop as its own arguments"
         )
+    for key, value in guider.config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} of the guider {name} must be finite, got {value}")
     if name in UNFIT_GUIDERS:
         raise ValueError(
             f"the guider {name} {UNFIT_GUIDERS[name]}: take another of diffusers.guiders, such as "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,10 @@ def grids_to_keep(layout: LatentLayout, keep: str | Sequence[str]) -> tuple[str,
             f"this latent is one grid, {layout.names[0]!r}, and has no parts to tell apart; Structure and "
             "Dynamics are those of an AutoencoderVidTwin"
         )
-    asked = [keep] if isinstance(keep, str) else list(keep)
+    asked = [keep] if isinstance(keep, str) or not isinstance(keep, Iterable) else list(keep)
     known = {part: [name for name in layout.names if name.startswith(part)] for part in LATENT_PARTS}
     known |= {name: [name] for name in layout.names if name not in LATENT_PARTS}
-    unknown = [name for name in asked if not known.get(name)]
+    unknown = [name for name in asked if not isinstance(name, str) or not known.get(name)]
     if unknown or not asked:
         raise ValueError(f"keep names {' or '.join(map(repr, known))}, one or several, got {keep!r}")
     kept = {name for part in asked for name in known[part]}
@@ -56,7 +56,7 @@ def check_latents(name: str, latents: Any, layout: LatentLayout) -> None:
     would be black. On a GPU the host waits for them."""
     if not isinstance(latents, torch.Tensor):
         raise ValueError(f"{name} is a torch.Tensor, got {type(latents).__name__}")
-    if latents.ndim != 2 or latents.shape[1] != layout.num_elements:
+    if latents.ndim != 2 or latents.shape[1] != layout.num_elements or not len(latents):
         raise ValueError(f"{name} must be (B, {layout.num_elements}), got {tuple(latents.shape)}")
     if not latents.is_floating_point():
         raise ValueError(f"{name} must be floating-point numbers, got {latents.dtype}")
@@ -87,14 +87,19 @@ def in_unit_range(video: Any) -> Any:
     diffusers' processor takes a tensor with a single value below 0, if by 1e-7, for one in [-1, 1].
 
     Raises:
-        ValueError: values outside of [0, 1] by more than rounding, or an empty list.
+        ValueError: values outside of [0, 1] by more than rounding, nothing, or clips of different sizes.
     """
     if isinstance(video, (list, tuple)):
         if not video:
             raise ValueError("video holds no clip or no frame")
+        shapes = {tuple(part.shape) for part in video if isinstance(part, (torch.Tensor, np.ndarray))}
+        if len(shapes) > 1:
+            raise ValueError(f"the clips of a video must be of one size, got {sorted(shapes)}")
         return [in_unit_range(part) for part in video]
     if not isinstance(video, (torch.Tensor, np.ndarray)):
         return video
+    if 0 in video.shape:
+        raise ValueError(f"video holds no clip or no frame, got {tuple(video.shape)}")
     low, high = float(video.min()), float(video.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(

@@ -36,17 +36,14 @@ def set_timesteps(
     has_flow_sigmas = bool(known_settings(scheduler).get("use_flow_sigmas"))
     if has_flow_sigmas and timesteps is not None:  # some fail, some take their own all the same
         raise ValueError(
-            f"{type(scheduler).__name__} takes no timesteps for a flow, got {list(timesteps)}: leave them "
+            f"{type(scheduler).__name__} takes no timesteps for a flow, got {timesteps}: leave them "
             f"out, or assign a scheduler that does: pipe.scheduler = {flow_match_euler(scheduler, shift)}"
         )
     schedules = [("timesteps", timesteps, float(NUM_TRAIN_TIMESTEPS))]
     schedules += [("sigmas", sigmas, 1.0 if is_flow_matching(scheduler) else math.inf)]
     for name, values, top in schedules:
-        if values is None:
-            continue
-        falling = all(first > second for first, second in zip(values[:-1], values[1:], strict=True))
-        if not len(values) or not falling or not (values[-1] >= 0 and values[0] <= top):
-            raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {list(values)}")
+        if values is not None and not _fall(values, top):
+            raise ValueError(f"{name} must fall, from at most {top:g} and not below 0, got {values!r}")
     levels = None if sigmas is None else np.asarray(sigmas, dtype=np.float64)  # multistep solvers scale them
     retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
     if is_flow_matching(scheduler):
@@ -54,6 +51,17 @@ def set_timesteps(
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)
+
+
+def _fall(values: Any, top: float) -> bool:
+    """Whether these are numbers in a row, each below the one before, from at most `top` and not below 0."""
+    try:
+        levels = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # numpy makes no array of rows of different lengths
+        return False
+    if levels.ndim != 1 or levels.size == 0 or levels.dtype.kind not in "iuf":
+        return False
+    return bool((levels[:-1] > levels[1:]).all() and levels[-1] >= 0 and levels[0] <= top)
 
 
 def model_timestep(scheduler: Any, index: int, device: torch.device) -> torch.Tensor:

@@ -234,9 +234,15 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             raise ValueError(
                 f"output_type {output_type!r} needs a vae to decode with; this pipeline's is None"
             )
+        options = {} if self.attention_kwargs is None else self.attention_kwargs
+        scale = (
+            options.get("scale", 1.0) if isinstance(options, dict) and options.keys() <= {"scale"} else None
+        )
+        if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
+            raise ValueError(f"attention_kwargs is {{'scale': s}} with a finite number s, got {options!r}")
         batch_size = num_labels * num_videos_per_class
-        generators = generator if isinstance(generator, list) else [generator]
-        if not all(item is None or isinstance(item, torch.Generator) for item in generators):
+        generators = [] if generator is None else generator if isinstance(generator, list) else [generator]
+        if not all(isinstance(item, torch.Generator) for item in generators):
             raise ValueError(f"generator is a torch.Generator or a list of them, got {generator!r}")
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(
@@ -423,6 +429,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self._attention_kwargs = attention_kwargs
         self._current_timestep = None
         self._interrupt = False
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise ValueError(f"callback_on_step_end is a function, got {callback_on_step_end!r}")
         ids = self.get_label_ids(class_labels)
         self.check_inputs(
             len(ids),

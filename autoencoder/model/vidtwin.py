@@ -173,7 +173,7 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         if self.use_tiling and x.ndim == 5:
             frames = x.shape[2]
         expected = (config.in_channels, frames, config.height, config.width)
-        if x.ndim != 5 or tuple(x.shape[1:]) != expected:
+        if x.ndim != 5 or tuple(x.shape[1:]) != expected or x.shape[0] == 0:
             raise ValueError(
                 f"this autoencoder takes clips (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}"
             )
@@ -228,6 +228,8 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
     def _decode_windows(
         self, z: torch.Tensor, of: tuple[str, ...], return_dict: bool
     ) -> DecoderOutput | tuple[torch.Tensor]:
+        if z.shape[0] == 0:
+            raise ValueError(f"expected latents of at least one clip, got {tuple(z.shape)}")
         latents = tiling.split_latents(z, self.layout.num_elements) if self.use_tiling else [z]
         windows = [self._sliced(lambda rows: self._decode(rows, of), window) for window in latents]
         sample = tiling.blend_windows(windows, self.tile_sample_stride_num_frames)  # (B, C, F, H, W)

@@ -199,6 +199,7 @@ GUIDER = guiders.ClassifierFreeGuidance(W)
     [
         ({"guider": guiders.ClassifierFreeGuidance}, "guider is an object of diffusers.guiders, such as Cl"),
         ({"guider": "cfg"}, "got 'cfg'"),
+        ({"guider": guiders.ClassifierFreeGuidance(float("nan"))}, "guidance_scale of .* must be finite"),
         ({"guider": GUIDER, "guidance_scale": 2.0}, "and guidance_scale=2.0 are guidance twice"),
         (
             {"guider": GUIDER, "guidance_interval": [0.2, 1.0]},

@@ -58,6 +58,10 @@ def test_parts_are_names_of_grids(pipe):
         ({"known_latents": torch.full((1, 192), float("inf")), "keep": "structure"}, "must be finite"),
         ({"known_latents": torch.ones(1, 192).long(), "keep": "structure"}, "numbers, got torch.int64"),
         ({"video": [], "keep": "structure"}, "video holds no clip"),
+        ({"video": torch.zeros(0, 8, 3, 16, 16), "keep": "structure"}, r"no clip or no frame, got \(0, 8"),
+        ({"video": [torch.zeros(n, 3, 16, 16) for n in (8, 7)], "keep": "structure"}, "of one size, got .*7"),
+        ({"known_latents": torch.zeros(1, 192), "keep": 3}, "got 3"),
+        ({"known_latents": torch.zeros(1, 192), "keep": [[]]}, r"got \[\[\]\]"),
         ({"known_latents": torch.zeros(1, 7), "keep": "structure", "num_resamples": -1}, "num_resamples"),
     ],
 )
@@ -229,6 +233,8 @@ def test_clips_are_mixed_and_decoded(pipe):
     assert isinstance(pipe.decode(pipe.mix(a, b))[0][0], Image.Image)
     with pytest.raises(ValueError, match="expected flat latents"):
         pipe.mix(a[:, :5], b)
+    with pytest.raises(ValueError, match=r"latents must be .* got \(0, 192\)"):
+        pipe.decode(a[:0])
     with pytest.raises(ValueError, match="latents must be finite"):
         pipe.decode(a / 0)
 

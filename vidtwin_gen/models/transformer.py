@@ -320,10 +320,12 @@ class LatentTransformer(
         -> `sample` (B, L), the velocity or x_0: see `prediction_type`. `attention_kwargs={"scale": s}` scales
         the LoRA adapters that are loaded; `internal_guidance_scale` s makes the sample D_mid + s (D - D_mid).
         With gradients the output has `internal_sample`, D_mid, too, and with `hidden_layer`, a number of
-        blocks, `hidden`, the tokens after so many. Raises ValueError where
-        `internal_guidance_scale` is not 1 and there is no head for it."""
+        blocks, `hidden`, the tokens after so many. Raises ValueError for more blocks than there are, and
+        where `internal_guidance_scale` is not 1 and there is no head for it."""
         if internal_guidance_scale != 1 and self.config.internal_layer is None:
             raise ValueError(f"internal_guidance_scale {internal_guidance_scale} needs an internal_layer")
+        if hidden_layer is not None and not 1 <= hidden_layer <= len(self.transformer_blocks):
+            raise ValueError(f"hidden_layer is from 1 to {len(self.transformer_blocks)}, got {hidden_layer}")
         tokens = self.layout.tokens(hidden_states, self.patch_sizes)  # name: (B, n, patch)
         x = torch.cat([self.proj_in[name](part) for name, part in tokens.items()], dim=1)  # (B, N, D)
         x = self.positions(x)

@@ -370,7 +370,9 @@ def test_sizes_that_cannot_be(sizes, message):
         build_autoencoder(**sizes)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 16, 24), (3, 4, 16, 16), (1, 3, 5, 16, 16), (1, 1, 4, 16, 16)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 16, 24), (3, 4, 16, 16), (1, 3, 5, 16, 16), (1, 1, 4, 16, 16), (0, 3, 4, 16, 16)]
+)
 def test_clips_of_another_size(model, shape):
     with pytest.raises(ValueError, match=r"takes clips \(B, 3, 4, 16, 16\), got"):
         model.encode(torch.zeros(shape))
@@ -379,3 +381,5 @@ def test_clips_of_another_size(model, shape):
 def test_latents_of_another_size(model):
     with pytest.raises(ValueError, match=f"expected flat latents \\(B, {model.layout.num_elements}\\)"):
         model.decode(torch.zeros(2, 7))
+    with pytest.raises(ValueError, match="of at least one clip"):
+        model.decode(torch.zeros(0, model.layout.num_elements))

@@ -533,6 +533,13 @@ def test_sizes_that_do_not_fit_are_value_errors(sizes, message):
         build(**sizes)
 
 
+@pytest.mark.parametrize("hidden_layer", [-1, 0, 99])
+def test_tokens_of_a_block_that_is_not_there_are_a_value_error(hidden_layer):
+    model = build()
+    with pytest.raises(ValueError, match=f"hidden_layer is from 1 to .*got {hidden_layer}"):
+        model(*inputs(model), hidden_layer=hidden_layer)
+
+
 def test_latents_of_another_layout_are_a_value_error():
     model = build()
     with pytest.raises(ValueError, match="flat latents"):
