@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidtwin_gen.flags import DEVICE, dtype_flag, file_to_write, flag, folder_to_write, positive, rate
+from vidtwin_gen.flags import DEVICE, dtype_flag, flag, folder_to_write, json_to_write, positive, rate
 
 
 @dataclass(kw_only=True)
@@ -26,7 +26,10 @@ class VideoFlags:
         "sample the video at this rate; left out: every frame, at its own rate", type=rate, excludes="rate"
     )
     stride: int | None = flag("or take every stride-th frame", type=positive, excludes="rate")
-    json: Path | None = flag("also write the numbers and how they were made to this file", type=file_to_write)
+    json: Path | None = flag(
+        "also write the numbers and how they were made to this file",
+        type=json_to_write(keys=("vae", "windows", "protocol")),
+    )
     device: str | None = flag(DEVICE)
     dtype: str = dtype_flag("the autoencoder")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from eval.fvd.distance import Distances, FeatureSet, distances
 from eval.fvd.reference import read_reference
 from vidtwin_gen.files import write_json
+from vidtwin_gen.flags import json_to_write
 
 
 def parted(rows: torch.Tensor, num_clips: int, generator: torch.Generator) -> Distances:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_clips", type=int, nargs="+", default=[32, 64, 128], help="of each side")
     parser.add_argument("--repeats", type=int, default=50, help="divisions of the clips")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=json_to_write(keys=("protocol", "repeats", "table")), required=True)
     args = parser.parse_args(argv)
     reference = read_reference(args.reference)
     if reference.features.rows is None:

@@ -10,15 +10,16 @@ from typing import Any, Literal, get_args
 from vidtwin_gen.data.split_lists import Split
 from vidtwin_gen.flags import (
     DEVICE,
-    file_to_write,
     flag,
     folder_with,
     is_hub_id,
+    json_to_write,
     path_ending,
     positive,
     rate,
     whole,
 )
+from vidtwin_gen.records import AccuracyResult, NearestResult, Result
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 # how clips are made ready for comparing, no flags but traits of an FVD protocol
@@ -62,6 +63,11 @@ def generated_path(text: str) -> Path:
                 "`python -m pipelines generate --pipeline ... --out ...` writes beside generated.json"
             )
     return tensors
+
+
+def result_flag(*results: type[Result], **argument: Any) -> Any:
+    """Where a verb writes its result, over an earlier one of these classes and nothing else."""
+    return flag("JSON file to write", type=json_to_write(*(result.kind for result in results)), **argument)
 
 
 def generated_stride_flag() -> Any:
@@ -109,10 +115,10 @@ class ExtractorFlags:
 class StoringFlags:
     """How features are computed, and where they stay."""
 
+    out: Path  # a flag of each verb, for its own result
     batch_size: int = flag("clips at once; changes rounding only", 4, type=positive)
     num_workers: int = flag("processes that decode ahead", 1, type=whole)
     device: str | None = flag(DEVICE)
-    out: Path = flag("JSON file to write", type=file_to_write, required=True)
     features_dir: Path | None = flag(
         "where features stay as they are computed, so that the same command goes on after it was killed; "
         "left out: beside --out, named .features",
@@ -154,7 +160,7 @@ class AccuracyFlags(GeneratedFlags):
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
     real_gifs: Path | None = flag("folder for a real clip of each class, shown by the report", type=Path)
     device: str | None = flag(DEVICE)
-    out: Path = flag("JSON file to write", type=file_to_write, required=True)
+    out: Path = result_flag(AccuracyResult, required=True)
 
 
 @dataclass(kw_only=True)
@@ -169,6 +175,7 @@ class NearestFlags(GeneratedFlags, StoringFlags):
         type=path_ending(".png"),
     )
     num_pairs: int = flag("of the picture", 6, type=positive)
+    out: Path = result_flag(NearestResult, required=True)
 
 
 def rate_text(stride: int | None, fps: float | None, generated_stride: int | None = None) -> str:

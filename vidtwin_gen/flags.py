@@ -34,11 +34,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
+from vidtwin_gen.files import read_json
 from vidtwin_gen.training.stopping import RaisingSignals, status_of
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]  # of videos
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
 DTYPES = ("float32", "bfloat16", "float16")
+_FILES_TO_WRITE: list[Callable[[str], Path]] = []  # the types of flags that `path_ending` made
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -114,7 +116,25 @@ def run_verb(
         values["command"] = shlex.join([*prog.split(), *words])
     run = verbs[name].run
     with user_errors(f"{prog} {name}"), first_process_speaks():
-        (resolve_name(run) if isinstance(run, str) else run)(verbs[name].flags(**values))
+        flags = verbs[name].flags(**values)
+        check_written_files(flags)
+        (resolve_name(run) if isinstance(run, str) else run)(flags)
+
+
+def check_written_files(flags: Any) -> None:
+    """Raises ValueError where a flag names the file that another one writes."""
+    fields = [field for field in dataclasses.fields(flags) if "argument" in field.metadata]
+    paths: dict[str, set[Path]] = {}
+    for field in fields:
+        value = getattr(flags, field.name)
+        several = value if isinstance(value, list | tuple) else [value]
+        name = field.name if field.metadata["positional"] else f"--{field.name}"
+        paths[name] = {Path(each).resolve() for each in several if isinstance(each, str | Path)}
+    for name, field in zip(paths, fields, strict=True):
+        if field.metadata["argument"].get("type") in _FILES_TO_WRITE:
+            for other in paths.keys() - {name}:
+                if written := paths[name] & paths[other]:
+                    raise ValueError(f"{name} would write {written.pop()}, which {other} names: name another")
 
 
 @contextmanager
@@ -255,15 +275,52 @@ def folder_to_write(text: str) -> str:
     return text
 
 
-def path_ending(*suffixes: str, note: str = "") -> Callable[[str], Path]:
-    """As `file_to_write`, a path with one of these suffixes, which say what is written there."""
+def path_ending(
+    *suffixes: str, note: str = "", ours: Callable[[Path], bool] | None = None
+) -> Callable[[str], Path]:
+    """As `file_to_write`, a path with one of these suffixes, which say what is written there.
+
+    Args:
+        ours: whether a file that is there is one that the same flag writes; another one is not replaced.
+            Left out: any is.
+    """
 
     def path(text: str) -> Path:
-        if Path(text).suffix not in suffixes:
+        place = file_to_write(text)
+        if place.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}{note}")
-        return file_to_write(text)
+        if ours and place.exists() and place.stat().st_size and not ours(place):
+            raise argparse.ArgumentTypeError(
+                f"{text} is there already and is nothing that this flag writes: name another file"
+            )
+        return place
 
+    _FILES_TO_WRITE.append(path)
     return path
+
+
+def json_to_write(*kinds: str, keys: Sequence[str] = ()) -> Callable[[str], Path]:
+    """As `path_ending`, a JSON file. One of another `kind`, or without these keys, is not replaced."""
+
+    def ours(path: Path) -> bool:
+        try:
+            value = read_json(path, "")
+        except (OSError, ValueError):
+            return False
+        return value.get("kind") in kinds if kinds else set(keys) <= value.keys()
+
+    return path_ending(".json", ours=ours)
+
+
+def text_to_write(beginnings: Mapping[str, str]) -> Callable[[str], Path]:
+    """As `path_ending`, with one of these suffixes. A file that begins otherwise is not replaced."""
+
+    def ours(path: Path) -> bool:
+        with open(path, "rb") as file:
+            expected = beginnings[path.suffix].encode()
+            return file.read(len(expected)) == expected
+
+    return path_ending(*beginnings, ours=ours)
 
 
 def folder_with(file: str, way_out: str) -> Callable[[str], Path]:

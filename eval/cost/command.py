@@ -19,7 +19,7 @@ from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.cost.autoencoder import Workload, autoencoder_cost, describe
 from eval.cost.crossover import crossovers, published_configs
 from eval.cost.dit import dit_cost, example
-from eval.cost.flags import FIGURE_5_DIT, OF_THE_DIT, CostFlags
+from eval.cost.flags import FIGURE_5_DIT, OF_THE_DIT, TITLE, CostFlags
 from eval.cost.geometry import Tokenizer
 from eval.cost.measured_step import free_memory, measure_step
 from eval.cost.table import own_sentence, sentences, sources, tables
@@ -200,7 +200,7 @@ def of_tokenizers(flags: CostFlags) -> tuple[CostResult, str]:
         crossed = crossovers(dict(published_configs(counted)), flags.patch_size or [1])
     if flags.markdown:
         made_by = f"Made by `{flags.command}`."
-        parts = ["# What a DiT costs on published latents", made_by, EXPLANATION, table]
+        parts = [TITLE, made_by, EXPLANATION, table]
         parts += [f"{line}." for line in crossed] + [sources(rows)]
         write_text(flags.markdown, "\n\n".join(parts) + "\n")
     not_published = [dataclasses.asdict(entry) for entry in left_out]

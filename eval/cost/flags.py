@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.flags import VAE, pipeline_folder, vae_folder
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, positive
+from eval.flags import VAE, pipeline_folder, result_flag, vae_folder
+from vidtwin_gen.flags import DEVICE, flag, positive, text_to_write
 from vidtwin_gen.models.sizes import SIZES
+from vidtwin_gen.records import AutoencoderCostResult, CostResult
 
 # The sizes of the network by which VidTwin's Figure 5 compares latents. That network has no modulation and
 # 12.6 million parameters by the paper's count, a DiT of these sizes has 30 million.
@@ -16,6 +17,7 @@ FIGURE_5_DIT: dict[str, int] = {"hidden_size": 512, "num_layers": 6, "num_heads"
 DIT_SIZES: dict[str, dict[str, Any]] = {"figure5": FIGURE_5_DIT} | SIZES
 DEFAULT_SIZE = "S"
 ATTENTION = ("fused", "math")
+TITLE = "# What a DiT costs on published latents"  # of the tables' file
 OF_THE_DIT = ("hidden_size", "num_layers", "num_heads")
 OF_THE_CLIP = ("num_frames", "height", "width")
 # flags that the kinds of latents have no use for, each with the reason
@@ -99,14 +101,16 @@ class CostFlags:
         False,
         action="store_true",
     )
-    markdown: Path | None = flag("with --tokenizers: also write the tables to this file", type=file_to_write)
+    markdown: Path | None = flag(
+        "with --tokenizers: also write the tables to this file, .md", type=text_to_write({".md": TITLE})
+    )
     device: str | None = flag(f"of --autoencoder and --measure; {DEVICE}")
     dtype: str | None = flag("of --autoencoder (default float32)", choices=("float32", "bfloat16"))
     repeats: int = flag("with --autoencoder or --measure: how often each pass is timed", 5, type=positive)
     skip_training: bool = flag(
         "with --autoencoder: measure encode and decode only", False, action="store_true"
     )
-    out: Path = flag("JSON file to write", type=file_to_write, required=True)
+    out: Path = result_flag(CostResult, AutoencoderCostResult, required=True)
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -6,8 +6,10 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.flags import result_flag
 from eval.recon.flags import AutoencoderFlags
 from vidtwin_gen.flags import flag, path_ending, positive
+from vidtwin_gen.records import DiagnoseResult
 
 
 @dataclass(kw_only=True)
@@ -21,3 +23,4 @@ class DiagnoseFlags(AutoencoderFlags):
         "insist on it; left out: where its weights are", action=argparse.BooleanOptionalAction
     )
     fvd: bool = flag("rFVD and tFVD (default: yes)", True, action=argparse.BooleanOptionalAction)
+    out: Path = result_flag(DiagnoseResult, required=True)

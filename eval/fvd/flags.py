@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from eval.flags import (
     CLIPS_FILE,
     DATA,
@@ -20,10 +22,12 @@ from eval.flags import (
     generated_path,
     generated_stride_flag,
     pipeline_folder,
+    result_flag,
     vae_folder,
 )
 from eval.fvd.protocols import PROTOCOLS
-from vidtwin_gen.flags import DEVICE, file_to_write, flag, path_ending, positive, whole
+from vidtwin_gen.flags import DEVICE, flag, json_to_write, path_ending, positive, whole
+from vidtwin_gen.records import FVDResult, SelftestResult, SensitivityResult
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
@@ -67,6 +71,16 @@ class FVDFlags(ProtocolFlags):
         "the same, by the saved pipeline that generated", type=pipeline_folder, excludes="floors"
     )
     no_floors: bool = flag("only the generated clips: less to compute", False, action="store_true")
+    out: Path = result_flag(FVDResult, required=True)
+
+
+def _is_reference(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="np") as file:
+            about = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    return "protocol" in about.get("reference", about)  # of earlier versions each by itself
 
 
 @dataclass(kw_only=True)
@@ -77,7 +91,9 @@ class ReferenceFlags(ProtocolFlags):
     height: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
     width: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
     no_floors: bool = flag("no distance from other real clips", False, action="store_true")
-    out: Path = flag("safetensors file to write", type=file_to_write, required=True)
+    out: Path = flag(
+        "safetensors file to write", type=path_ending(".safetensors", ours=_is_reference), required=True
+    )
 
 
 @dataclass(kw_only=True)
@@ -88,6 +104,7 @@ class SensitivityFlags(RealFlags, ExtractionFlags):
     height: int = flag("of a clip (default 128)", 128, type=positive)
     width: int = flag("of a clip (default 128)", 128, type=positive)
     figure: Path | None = flag("picture to draw, .png or .svg", type=path_ending(".png", ".svg"))
+    out: Path = result_flag(SensitivityResult, required=True)
 
     def __post_init__(self) -> None:
         if self.num_clips < 2:
@@ -111,5 +128,6 @@ class SelftestFlags(LPIPSFlags):
     weights_sha256: str | None = flag("the digest it must have, where it is no published one")
     device: str | None = flag(DEVICE)
     out: Path | None = flag(
-        "JSON file to write; `passed` is null where checks were left out", type=file_to_write
+        "JSON file to write; `passed` is null where checks were left out",
+        type=json_to_write(SelftestResult.kind),
     )

@@ -15,9 +15,11 @@ from eval.flags import (
     RateFlags,
     Split,
     data_folder,
+    result_flag,
     vae_folder,
 )
-from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive, whole
+from vidtwin_gen.flags import dtype_flag, flag, path_ending, positive, text_to_write, whole
+from vidtwin_gen.records import ReconResult
 
 
 @dataclass(kw_only=True)
@@ -67,5 +69,7 @@ class ReconFlags(AutoencoderFlags):
         "also measure FVD and KVD of the reconstructions (rFVD, rKVD)", False, action="store_true"
     )
     per_clip: Path | None = flag(
-        "also write a row for each clip, .csv or .jsonl", type=path_ending(".csv", ".jsonl")
+        "also write a row for each clip, .csv or .jsonl",
+        type=text_to_write({".csv": "path,start_frame,", ".jsonl": '{"path": '}),
     )
+    out: Path = result_flag(ReconResult, required=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+import vidtwin_gen.records as records
+from eval.__main__ import VERBS, main
 from tests.builders.autoencoders import build_autoencoder
-from tests.builders.commands import refused
+from tests.builders.commands import refused, run, words_of
 from vidtwin_gen.data.writing import write_video
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +121,52 @@ def test_a_wrong_path_is_one_line_with_the_way_out(
     for word in words:
         # argparse writes "argument --vae: owner/name holds"
         assert word.format(**places).replace(" owner", ": owner") in last
+
+
+@pytest.mark.parametrize(
+    ("verb", "result"),
+    [
+        ("fvd", records.FVDResult),
+        ("sensitivity", records.SensitivityResult),
+        ("recon", records.ReconResult),
+        ("diagnose", records.DiagnoseResult),
+        ("accuracy", records.AccuracyResult),
+        ("nearest", records.NearestResult),
+        ("cost", records.CostResult),
+        ("selftest", records.SelftestResult),
+    ],
+)
+def test_out_is_a_json_file_and_replaces_only_results_of_its_own(
+    verb: str, result: type[records.Result], tmp_path: Path
+) -> None:
+    (out,) = [field for field in dataclasses.fields(VERBS[verb].flags) if field.name == "out"]
+    checked, path = out.metadata["argument"]["type"], tmp_path / "out.json"
+    for text in (None, "", f'{{"kind": "{result.kind}", "of": "an earlier version"}}'):
+        if text is not None:
+            path.write_text(text)
+        assert checked(str(path)) == path
+    for other in ('{"kind": "generated"}', '{"_class_name": "AutoencoderVidTwin"}', "[]", "no JSON", "\0"):
+        path.write_text(other)
+        with pytest.raises(argparse.ArgumentTypeError, match=r"out\.json is there already and is nothing"):
+            checked(str(path))
+    with pytest.raises(argparse.ArgumentTypeError, match=r"does not end in \.json"):
+        checked(str(tmp_path / "clips.safetensors"))
+
+
+def test_a_repeated_command_replaces_its_files_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "cost.json", tmp_path / "cost.md"
+    flags = {"tokenizers": "larp", "markdown": table}
+    first = run("cost", out, **flags)
+    assert run("cost", out, **flags) == first
+    for path, text in ((table, "# My notes"), (out, '{"sizes": 1}')):
+        before = path.read_text()
+        path.write_text(text)
+        with pytest.raises(SystemExit) as stopped:
+            main(words_of("cost", **flags, out=out))
+        said = capsys.readouterr().err.splitlines()[-1]
+        flag = "--markdown" if path is table else "--out"
+        assert stopped.value.code == 2 and f"argument {flag}: {path} is there already" in said
+        assert path.read_text() == text
+        path.write_text(before)

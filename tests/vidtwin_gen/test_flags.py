@@ -33,6 +33,7 @@ class MeasureFlags:
     stride: int | None = flag("every stride-th frame", type=int, excludes="rate!")
     fps: float | None = flag("frames per second", type=float, excludes="rate!")
     fast: bool = flag("less exactly", False, action="store_true")
+    pages: list[Path] | None = flag("pages to read", type=Path, nargs="+")
     out: Path | None = flag("a page", type=path_ending(".html", ".md", note="; it is a page"))
     command: str = ""
 
@@ -99,6 +100,15 @@ def test_a_verb_gets_its_flags():
     (flags,) = run("measure", "my clips", "--fps", "8", "--fast", "--num_clips", "3", "--out", "a.md")
     assert (flags.fps, flags.fast, flags.num_clips, flags.out) == (8.0, True, 3, Path("a.md"))
     assert flags.command.startswith("python -m program measure 'my clips' --fps 8")
+
+
+def test_no_two_flags_name_a_file_that_one_writes(capsys, tmp_path):
+    page = tmp_path / "a.md"
+    for words in ([page, "--out", page], ["b", "--pages", "c", tmp_path / "." / "a.md", "--out", page]):
+        with pytest.raises(SystemExit) as stopped:
+            run("measure", "--stride", "1", *map(str, words))
+        assert stopped.value.code == 2
+        assert f"--out would write {page}, which " in capsys.readouterr().err
 
 
 def test_a_verb_may_name_its_function(capsys):

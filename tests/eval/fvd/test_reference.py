@@ -127,6 +127,33 @@ def test_a_reference_gives_the_number_and_refuses_another_protocol(
     assert "eval reference" in said
 
 
+def test_a_reference_replaces_references_alone(
+    extractor: FilterResponses,
+    data: Path,
+    generated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    size = {"num_frames": 4, "height": 16, "width": 16}
+    flags = {"data": data, "protocol": "quick-4", "no_floors": True, **size}
+    reference = tmp_path / "real.safetensors"
+    run("reference", reference, **flags)
+    before = reference.read_bytes()
+    run("reference", reference, **flags)
+    assert reference.read_bytes() == before
+    about = {"protocol": "{}", "floor": "{}"}  # as earlier versions had it
+    save_file({"sum": torch.zeros(2)}, reference, metadata=about)
+    run("reference", reference, **flags)
+    assert reference.read_bytes() == before
+    clips = tmp_path / "clips.safetensors"
+    save_file({"clips": torch.zeros(2)}, clips)
+    for out in (clips, tmp_path / "x.json"):
+        with pytest.raises(SystemExit):
+            main(words_of("reference", **flags, out=out))
+        assert "argument --out: " in capsys.readouterr().err
+    assert load_file(clips).keys() == {"clips"} and not (tmp_path / "x.json").exists()
+
+
 def test_a_reference_of_before_gives_the_number_without_a_kernel_distance(
     extractor: FilterResponses,
     data: Path,
