@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def measure_accuracy(flags: AccuracyFlags) -> None:
         if flags.real_gifs:
             for number, clip in zip(numbers, clips, strict=True):
                 if test_names.index(test_names[number]) == number:  # the first of its class
-                    write_gif(flags.real_gifs / f"{test_names[number]}.gif", clip, test.frame_rate)
+                    write_gif(Path(flags.real_gifs) / f"{test_names[number]}.gif", clip, test.frame_rate)
         return classes_seen(model, clips)
 
     def seen_of_generated(part: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from vidtwin_gen.data.split_lists import Split
 from vidtwin_gen.flags import (
     DEVICE,
     flag,
+    folder_to_write,
     folder_with,
     is_hub_id,
     json_to_write,
@@ -158,7 +159,9 @@ class AccuracyFlags(GeneratedFlags):
     num_clips: int | None = flag("real clips to train on, and to test on, at most", type=positive)
     num_steps: int = flag("training steps of the classifier", 160, type=positive)
     horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
-    real_gifs: Path | None = flag("folder for a real clip of each class, shown by the report", type=Path)
+    real_gifs: str | None = flag(
+        "folder for a real clip of each class, shown by the report", type=folder_to_write
+    )
     device: str | None = flag(DEVICE)
     out: Path = result_flag(AccuracyResult, required=True)
 

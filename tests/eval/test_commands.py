@@ -99,6 +99,11 @@ def test_help_and_refusals_import_nothing_large() -> None:
         ("sensitivity", {"data": "{data}", "num_clips": 1}, ("--num_clips 1", "takes 2 or more")),
         ("fvd", {"data": "{data}", "generated": "{none}"}, ("--generated", "{none}", "pipelines generate")),
         ("accuracy", {"data": "{data}", "generated": "{lone}"}, ("--generated", "generated.json")),
+        (
+            "accuracy",
+            {"data": "{data}", "generated": "{data}", "real_gifs": "{lone}"},
+            ("--real_gifs", "{lone} takes no files"),
+        ),
         ("accuracy", {"data": "{none}", "generated": "{lone}"}, ("--data", "{none}", "no folder")),
     ],
 )
