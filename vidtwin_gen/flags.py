@@ -30,6 +30,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
@@ -76,6 +77,8 @@ def add_flags(parser: argparse.ArgumentParser, flags: type[Any]) -> None:
         if "argument" not in field.metadata:
             continue
         argument = {"default": field.default, **field.metadata["argument"]}
+        if "action" not in argument:
+            argument["type"] = _checked(argument.get("type", str))
         holder: Any = parser
         if name := field.metadata["excludes"]:
             if name not in groups:
@@ -85,6 +88,22 @@ def add_flags(parser: argparse.ArgumentParser, flags: type[Any]) -> None:
             holder.add_argument(field.name, **argument)
         else:
             holder.add_argument(f"--{field.name}", dest=field.name, **argument)
+
+
+def _checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of a flag, for argparse: an error of the system about a path is the flag's, and an empty word,
+    as a shell makes it of a variable that is not set, is no value."""
+
+    @wraps(convert, updated=())  # argparse names it
+    def checked(text: str) -> Any:
+        if not text:
+            raise argparse.ArgumentTypeError("is empty; give a value, or leave it out")
+        try:
+            return convert(text)
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+
+    return checked
 
 
 @dataclass(frozen=True)

@@ -11,4 +11,4 @@ from vidtwin_gen.flags import flag
 class ReportFlags:
     runs: list[str] = flag("folder of a run, or NAME=FOLDER", positional=True, nargs="+", metavar="RUN")
     out: str | None = flag("folder of the report; left out: the run's, or `report` beside the first")
-    baseline: str = flag("part of a tokenizer's name: the cost bars are multiples of it", "")
+    baseline: str | None = flag("part of a tokenizer's name: the cost bars are multiples of it")

@@ -37,7 +37,7 @@ MAX_GIFS = 80  # of all classes, but one of each at least
 
 
 def report(flags: ReportFlags) -> None:
-    print(f"report: {write_report(flags.runs, flags.out, flags.baseline)}")
+    print(f"report: {write_report(flags.runs, flags.out, flags.baseline or '')}")
 
 
 def write_report(

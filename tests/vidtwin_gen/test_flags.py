@@ -1,6 +1,7 @@
 """Command lines: flags are fields, and a user's mistake is one line."""
 
 import argparse
+import errno
 import gc
 import multiprocessing
 import os
@@ -129,6 +130,7 @@ def test_a_verb_may_name_its_function(capsys):
         ("measure clips --stride 1 --num_clips two", "--num_clips: must be a whole number, got 'two'"),
         ("measure clips --stride 1 --out a.txt", "a.txt does not end in .html or .md; it is a page"),
         (f"measure clips --stride 1 --out {__file__}/a.md", f"{__file__} takes no files"),
+        (f"measure clips --stride 1 --out {'x' * 300}.md", "--out: " + "x" * 300 + ".md: File name too long"),
         ("measure clips --stride 1 --colour red", "unrecognized arguments: --colour red"),
         ("measure clips --stride 1 --command x", "unrecognized arguments: --command x"),
     ],
@@ -138,6 +140,33 @@ def test_a_wrong_command_line_is_refused(argv, message, capsys):
         run(*argv.split())
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_empty_word_is_no_value(capsys):
+    """As a shell makes it of a variable that is not set."""
+    for words in (
+        ["show", "--text", ""],
+        ["measure", "", "--stride", "1"],
+        ["measure", "clips", "--stride", "1", "--pages", "a", ""],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run(*words)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert stopped.value.code == 2 and "is empty; give a value, or leave it out" in said
+
+
+def test_a_folder_that_one_may_not_enter_is_named_by_its_flag(capsys, monkeypatch):
+    """Where the tests run as root, every folder may be entered."""
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        run("measure", "clips", "--stride", "1", "--out", "closed/a.md")
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "argument --out: closed/a.md: Permission denied" in said
 
 
 def test_a_users_mistake_is_one_line(capsys):
