@@ -8,6 +8,7 @@ from pathlib import Path
 import diffusers
 
 from autoencoder.flags import ExportFlags
+from autoencoder.loading import OF_RELEASED
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.bundle import self_contained
 from vidtwin_gen.files import new_or_same_folder, read_json, write_json, write_text
@@ -35,7 +36,8 @@ def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
     which `diffusers.AutoModel` finds it. Raises ValueError where `vae` is no such folder, or `out` is there
     already."""
     source = Path(vae)
-    config = read_json(source / CONFIG, "name the folder of a saved AutoencoderVidTwin")
+    wanted = "name the folder of a saved AutoencoderVidTwin"
+    config = read_json(source / CONFIG, OF_RELEASED if source.is_file() else wanted)
     name = config.get("_class_name")
     if name != AutoencoderVidTwin.__name__:
         # not the module itself: importing vidtwin_gen gives it our names too

@@ -28,6 +28,7 @@ ANY_VIDEO = (
     "name the folder of a saved AutoencoderVidTwin, or of a video autoencoder of diffusers such as "
     "AutoencoderKLWan (of a saved pipeline: its vae/)"
 )
+OF_RELEASED = "`python -m autoencoder convert` makes a folder of a released checkpoint"
 A_CONFIG = (
     "name a JSON file of a video autoencoder's class, as _class_name, and its constructor's arguments, such "
     "as autoencoder/configs/wan.json, or a saved autoencoder's folder"
@@ -94,7 +95,7 @@ def load_video_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float3
             fit.
     """
     folder = model_folder(folder)
-    config = read_json(folder / CONFIG, ANY_VIDEO)
+    config = read_json(folder / CONFIG, OF_RELEASED if folder.is_file() else ANY_VIDEO)
     name = config.get("_class_name")
     if name == AutoencoderVidTwin.__name__:
         return load_folder(folder, dtype)

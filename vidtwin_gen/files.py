@@ -296,9 +296,13 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        seen = (
-            f"{path.parent} holds no {path.name}" if path.parent.is_dir() else f"{path.parent} does not exist"
-        )
+        seen = f"{path.parent} does not exist"
+        if path.is_dir():
+            seen = f"{path} is a folder"
+        elif path.parent.is_dir():
+            seen = f"{path.parent} holds no {path.name}"
+        elif path.parent.exists():
+            seen = f"{path.parent} is a file"
         raise ValueError(f"{seen}; {way_out}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

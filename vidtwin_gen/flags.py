@@ -347,7 +347,8 @@ def folder_with(file: str, way_out: str) -> Callable[[str], Path]:
 
     def folder(text: str) -> Path:
         if not (Path(text) / file).is_file():
-            raise argparse.ArgumentTypeError(f"{text} holds no {file}; {way_out}")
+            seen = "is a file" if Path(text).is_file() else f"holds no {file}"
+            raise argparse.ArgumentTypeError(f"{text} {seen}; {way_out}")
         return Path(text)
 
     return folder

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 
 import diffusers
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import train_dit
 from autoencoder import adapter
+from autoencoder.export import export_autoencoder
 from autoencoder.loading import load_video_autoencoder
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from eval.__main__ import main as evaluate
@@ -180,6 +182,13 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
         load_video_autoencoder(folder)
     with pytest.raises(ValueError, match="nowhere does not exist; name the folder"):
         load_video_autoencoder(tmp_path / "nowhere")
+
+
+def test_a_released_checkpoint_is_told_how_it_becomes_a_folder(tmp_path):
+    (checkpoint := tmp_path / "released.ckpt").touch()
+    for load in (load_video_autoencoder, partial(export_autoencoder, out=tmp_path / "out")):
+        with pytest.raises(ValueError, match=r"released\.ckpt is a file; `python -m autoencoder convert`"):
+            load(checkpoint)
 
 
 def test_ours_is_called_as_it_is(tiny_latents):

@@ -387,7 +387,7 @@ def test_a_checkpoint_in_parts_is_read_and_a_lost_part_is_named(files, model, tm
         ("three.mp4", "holds 3 frames, 3 at stride=1, and one window is 4"),
         ("text.mp4", "not a video"),
         ("cut.mp4", "cannot be decoded, truncated or not a video"),
-        ("folder.mp4", "no such file"),
+        ("folder.mp4", "it is a folder; name a video file in it"),
         ("absent.mp4", "no such file"),
     ],
 )

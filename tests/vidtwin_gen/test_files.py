@@ -292,6 +292,11 @@ def test_what_cannot_be_read_says_the_way_out(content, message, tmp_path):
         read_json(path, "measure again")
     with pytest.raises(ValueError, match="nowhere does not exist; measure again"):
         read_json(tmp_path / "nowhere" / "result.json", "measure again")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; measure again"):
+        read_json(tmp_path / "file" / "result.json", "measure again")
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder; measure again"):
+        read_json(tmp_path, "measure again")
 
 
 def test_a_digest_is_of_the_bytes(tmp_path):

@@ -309,3 +309,5 @@ def test_a_folder_is_known_by_a_file_in_it(tmp_path):
     assert saved(str(tmp_path)) == tmp_path
     with pytest.raises(argparse.ArgumentTypeError, match=r"nowhere holds no config\.json; train one"):
         saved("nowhere")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"config\.json is a file; train one"):
+        saved(str(tmp_path / "config.json"))

@@ -78,6 +78,8 @@ def guarded_each(path: FilePath, read: Callable[..., Iterator[Result]], *args: A
 
 
 def _check(path: FilePath) -> None:
+    if os.path.isdir(path):
+        raise UnreadableVideoError(path, "it is a folder; name a video file in it")
     if not os.path.isfile(path):
         raise UnreadableVideoError(path, "no such file; check the path")
     if os.path.getsize(path) == 0:
