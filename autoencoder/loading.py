@@ -100,6 +100,7 @@ def load_video_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float3
     if name == AutoencoderVidTwin.__name__:
         return load_folder(folder, dtype)
     model_class = _class_of(config, folder / CONFIG, ANY_VIDEO)
+    _check_weight_files(folder)
     with loading(f"{folder}: the {name}", "copy the folder again"):
         model, report = model_class.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True

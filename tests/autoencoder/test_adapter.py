@@ -177,8 +177,13 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(tmp_path):
         save_file(wrong, file, metadata={"format": "pt"})
         with pytest.raises(ValueError, match=complaint):
             load_video_autoencoder(folder)
+    for other in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"):
+        there = file.rename(file.with_name(other))
+        with pytest.raises(ValueError, match=f"is missing; there is {other}: save it anew, without variant"):
+            load_video_autoencoder(folder)
+        there.rename(file)
     file.unlink()
-    with pytest.raises(ValueError, match="can't be loaded, .*no file named.*; copy the folder again"):
+    with pytest.raises(ValueError, match="is missing; copy the whole folder"):
         load_video_autoencoder(folder)
     with pytest.raises(ValueError, match="nowhere does not exist; name the folder"):
         load_video_autoencoder(tmp_path / "nowhere")
