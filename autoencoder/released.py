@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 from vidtwin_gen.data.names import some
-from vidtwin_gen.files import first_line
+from vidtwin_gen.files import check_readable, first_line
 from vidtwin_gen.flags import is_hub_id
 from vidtwin_gen.models.checks import check_finite, check_tensors
 
@@ -227,6 +227,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in a Lightning .ckpt or a .safetensors file. Of a pickle only tensors are read. Raises
     ValueError where the file is neither, or is damaged."""
     try:
+        check_readable(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         if is_zipfile(path):  # torch compares no checksums

@@ -24,7 +24,7 @@ from vidtwin_gen.data.video import read_frames
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import seeded_generator
-from vidtwin_gen.files import file_sha256
+from vidtwin_gen.files import check_readable, file_sha256
 
 SAMPLING = (
     "scheduler",
@@ -169,6 +169,7 @@ def _of_file(path: Path) -> GeneratedClips:
         if (digest := record.get("command", {}).get("pipeline")) is not None:
             sampling["pipeline"] = digest
         reading = path
+        check_readable(path)
         tensors = load_file(path)
         frames, labels = tensors["frames"], tensors["labels"]
     except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -33,7 +33,7 @@ from pipelines.sampling import (
 from vidtwin_gen.data.names import file_names
 from vidtwin_gen.data.pixels import from_diffusers, to_uint8
 from vidtwin_gen.devices import by_the_first, processes
-from vidtwin_gen.files import is_done, own_bytes, reserve
+from vidtwin_gen.files import check_readable, is_done, own_bytes, reserve
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
 from vidtwin_gen.records import GeneratedRecord
 
@@ -141,6 +141,7 @@ def read_counts(path: Path) -> dict[str, int]:
         if path.suffix == ".json":
             counts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
         else:
+            check_readable(path)
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 about = json.loads(metadata.get("reference", "{}"))

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -46,9 +47,11 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     if lock is None:
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial")
         partial.touch()
+    mode = partial.stat().st_mode
     try:
         with writing(final):
             yield partial
+        permit(partial, mode)
         partial.replace(final)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -56,6 +59,14 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             lock.close()
+
+
+def permit(file: Path, mode: int) -> None:
+    """Gives a file the permissions of `mode`, that of one which was opened: safetensors lets its owner alone
+    read what it writes, whatever the umask."""
+    now = file.stat().st_mode
+    if now | mode != now:
+        file.chmod(stat.S_IMODE(now | mode))
 
 
 def _locked(path: Path) -> IO[bytes] | None:
@@ -179,6 +190,10 @@ def rename_owned(folder: Path, path: Path) -> None:
     """Gives a folder that this process owns its name, in place of what is there, and leaves no trace of the
     ownership in it. An empty current directory or a mount point cannot be replaced: the files are moved into
     it instead, JSON last."""
+    mode = (folder / OWNER).stat().st_mode
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            permit(file, mode)
     stays = path == Path.cwd() and not any(path.iterdir())
     if not stays:
         shutil.rmtree(path, ignore_errors=True)
@@ -338,6 +353,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number}, can't be read ({error}): delete that line") from None
         records.append(record)
     return records
+
+
+def check_readable(path: str | Path) -> None:
+    """Raises OSError where the file can't be opened, with the reason: safetensors has one for all of them."""
+    with open(path, "rb"):
+        pass
 
 
 @contextmanager

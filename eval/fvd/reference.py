@@ -25,7 +25,7 @@ from eval.fvd.protocols import PROTOCOLS, quick_count
 from eval.fvd.selection import Settings, check_classes, choose_settings, draws_of, floor_objection, real_names
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.devices import processes
-from vidtwin_gen.files import replacing_file
+from vidtwin_gen.files import check_readable, replacing_file
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.records import FVDProtocol, kvd_text, not_measured
 from vidtwin_gen.records.fvd import Distance
@@ -110,6 +110,7 @@ class Reference:
 def read_reference(path: str | Path) -> Reference:
     """What `Reference.save` wrote, or wrote before it kept features. Raises ValueError for any other file."""
     try:
+        check_readable(path)
         with safe_open(path, framework="pt") as file:
             texts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
             about = texts.get("reference", texts)  # earlier versions: each by itself

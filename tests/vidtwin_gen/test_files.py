@@ -61,6 +61,24 @@ def test_a_failed_writer_leaves_the_old_file(error, tmp_path):
     assert contents(tmp_path) == {"note.txt": "first"}
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_weights_are_as_readable_as_other_files(umask, mode, tmp_path):
+    """safetensors makes its files the owner's alone."""
+    before = os.umask(umask)
+    try:
+        with replacing_file(tmp_path / "model.safetensors") as partial:
+            save_file({"a": torch.zeros(1)}, partial)
+        with replacing_folder(tmp_path / "saved") as partial:
+            (partial / "vae").mkdir()
+            save_file({"a": torch.zeros(1)}, partial / "vae" / "model.safetensors")
+            (partial / "run.sh").touch(0o755)
+    finally:
+        os.umask(before)
+    for name in ("model.safetensors", "saved/vae/model.safetensors"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    assert (tmp_path / "saved" / "run.sh").stat().st_mode & 0o777 == 0o755 & ~umask
+
+
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "export"
     with replacing_folder(path) as partial:

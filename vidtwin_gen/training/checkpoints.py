@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from vidtwin_gen.devices import all_or_none, by_the_first
-from vidtwin_gen.files import digests_below, loading, read_json, write_json, writing
+from vidtwin_gen.files import digests_below, loading, permit, read_json, write_json, writing
 from vidtwin_gen.training.config import RUN_RECORD, TrainingConfig, same_place
 from vidtwin_gen.training.fsdp import is_sharded
 
@@ -237,8 +237,12 @@ def _keep_newest(output_dir: Path, limit: int) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """`manifest.json`: the sha256 of every file below `folder`, by its path from there."""
-    write_json(folder / MANIFEST, {"sha256": digests_below(folder)})
+    """`manifest.json`: the sha256 of every file below `folder`, by its path from there. Whoever may read it
+    may read these."""
+    digests = digests_below(folder)
+    write_json(folder / MANIFEST, {"sha256": digests})
+    for name in digests:
+        permit(folder / name, (folder / MANIFEST).stat().st_mode)
 
 
 def damage_of(folder: Path) -> str:

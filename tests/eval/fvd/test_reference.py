@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -185,3 +186,21 @@ def test_a_reference_of_before_gives_the_number_without_a_kernel_distance(
     assert "expected tensors" in refused(
         capsys, "fvd", tmp_path / "c.json", reference=before, generated=generated
     )
+
+
+def test_a_reference_that_one_may_not_read_says_so(tmp_path: Path) -> None:
+    """As another user: the tests may run as root, who reads all."""
+    save_file({"sum": torch.zeros(2)}, path := tmp_path / "real.safetensors")
+    path.chmod(0)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            read_reference(path)
+        except ValueError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"Permission denied" in os.read(reading, 10_000)

@@ -50,6 +50,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(script, run, tmp_path):
         (run.output_dir / WEIGHTS[script]).parent
     )
     assert checkpoints(output_dir) == ["checkpoint-11", "checkpoint-12"]
+    saved = [path for path in (output_dir / "checkpoint-12").rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in saved}) == 1  # safetensors' files can be read as the others
     assert not list(output_dir.glob("partial-*"))
 
 
