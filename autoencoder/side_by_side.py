@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import gif_rate, tile, video_writer, write_gif
 from vidtwin_gen.devices import find_device, find_dtype
-from vidtwin_gen.files import write_json
+from vidtwin_gen.files import file_sha256, replacing_file, write_json, writing
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.quality import SSIM_WINDOWS, psnr, ssim
 from vidtwin_gen.records.autoencoder import PART_TITLES
@@ -182,9 +184,29 @@ def _record(flags: VideoFlags, vae: AutoencoderVidTwin, num_frames: int, fps: fl
 
 
 def _write_panels(flags: VideoFlags, name: str, panels: Iterator[torch.Tensor], fps: float) -> list[Path]:
-    """Writes panels (F, H, W, C) as they come as one mp4, and its first GIF_FRAMES as gif; returns both
-    paths. So much is held in memory, however long the video is."""
+    """Writes panels (F, H, W, C) as one mp4, and its first GIF_FRAMES as gif; returns both paths. Raises
+    ValueError where another file, as of a video of the same name, is there."""
     files = [Path(flags.out) / f"{name}{suffix}" for suffix in (".mp4", ".gif")]
+    if not any(file.exists() for file in files):
+        _write_files(files, panels, fps)
+        return files
+    with TemporaryDirectory() as folder, writing(folder):
+        again = [Path(folder, file.name) for file in files]
+        _write_files(again, panels, fps)
+        for file, new in zip(files, again, strict=True):
+            if not file.exists():
+                with replacing_file(file) as partial:
+                    shutil.copyfile(new, partial)
+            elif file_sha256(file) != file_sha256(new):
+                raise ValueError(
+                    f"{file} is there already, of another video or another command: remove it, or name "
+                    "another --out"
+                )
+    return files
+
+
+def _write_files(files: Sequence[Path], panels: Iterator[torch.Tensor], fps: float) -> None:
+    """The mp4 as the panels come: what is held in memory does not grow with the video."""
     every, rate = gif_rate(fps)
     first = next(panels)
     moving = first[:0]
@@ -196,7 +218,6 @@ def _write_panels(flags: VideoFlags, name: str, panels: Iterator[torch.Tensor], 
             moving = torch.cat([moving, panel[-number % every :: every][:room]]) if room else moving
             number += len(panel)
     write_gif(files[1], moving, rate)
-    return files
 
 
 def _write_record(flags: VideoFlags, files: list[Path], record: dict[str, Any]) -> str:

@@ -135,7 +135,7 @@ def test_the_record_is_what_a_direct_computation_gives(files, model, tmp_path):
     assert "mean" in record["protocol"]["latent"] and "crop" in record["protocol"]["resize"]
     assert [file.name for file in path.parent.iterdir()] == ["ten.json"]
     half = tmp_path / "half.json"
-    words = ["--vae", files / "vae", "--dtype", "bfloat16", "--out", out, "--json", half]
+    words = ["--vae", files / "vae", "--dtype", "bfloat16", "--out", tmp_path / "half", "--json", half]
     run("reconstruct", files / "ten.mp4", *words)
     assert json.loads(half.read_text())["protocol"] == record["protocol"] | {"dtype": "bfloat16"}
     assert json.loads(half.read_text())["psnr"] == pytest.approx(record["psnr"], abs=0.1)
@@ -205,6 +205,26 @@ def test_an_odd_size_gains_a_white_line(files, tmp_path):
     assert (info.height, info.width) == (16, 4 * 15 + 3 * 2)
     panel = read_clip(tmp_path / "out" / "seven_reconstruction.mp4", 7, size=(16, 66), start=0)
     assert panel[..., -1, :].mean() > 0.8 > panel[..., -2, :].mean()
+
+
+def test_another_video_of_that_name_replaces_no_result(files, tmp_path, capsys):
+    words = ["--vae", files / "vae", "--out", tmp_path / "out"]
+    run("reconstruct", files / "seven.mp4", *words)
+    before = (tmp_path / "out" / "seven_reconstruction.mp4").read_bytes()
+    (tmp_path / "out" / "seven_reconstruction.gif").unlink()  # as of a command that was killed
+    run("reconstruct", files / "seven.mp4", *words)
+    assert (tmp_path / "out" / "seven_reconstruction.gif").exists()
+    other = shutil.copy(files / "ten.mp4", tmp_path / "seven.mp4")
+    (tmp_path / "out" / "seven_seven_reenactment.gif").touch()
+    for verb, videos, name in (
+        ("reconstruct", [other], "seven_reconstruction.mp4"),
+        ("reenact", [files / "seven.mp4", other], "seven_seven_reenactment.gif"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(verb, *videos, *words)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and f"{name} is there already, of another video" in error
+    assert (tmp_path / "out" / "seven_reconstruction.mp4").read_bytes() == before
 
 
 def test_a_released_checkpoint_will_do(model, tmp_path, files):
