@@ -24,7 +24,7 @@ from vidtwin_gen.data.decoding.frames import frames_at
 from vidtwin_gen.data.decoding.guarded import VideoError
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.video import read_frames
-from vidtwin_gen.flags import Decoder
+from vidtwin_gen.flags import Decoder, positive
 
 IDCT = 2  # grey levels by which two versions of ffmpeg differ, in MPEG-4 part 2 only
 PATTERN = ("-f", "lavfi", "-i", "testsrc2=size={size}:rate=25", "-frames:v", "{frames}")
@@ -158,7 +158,7 @@ def _differ(frames: np.ndarray, truth: np.ndarray) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codecs", description=__doc__)
     parser.add_argument("clips", nargs="*", help="videos to encode besides the test pattern")
-    parser.add_argument("--window", type=int, default=16, help="frames of a window")
+    parser.add_argument("--window", type=positive, default=16, help="frames of a window")
     parser.add_argument("--decoder", choices=get_args(Decoder), default="auto", help="of seekable files")
     flags = parser.parse_args(arguments)
     sources = {"pattern": pattern(), **{Path(clip).name: ["-i", clip] for clip in flags.clips}}

@@ -44,6 +44,7 @@ from tests.builders.pipelines import NAMES
 from tests.builders.runs import command_line
 from vidtwin_gen.__main__ import main as vidtwin_gen
 from vidtwin_gen.files import write_json
+from vidtwin_gen.flags import positive
 
 WELL = ("refused", "same", "other")
 OUTCOMES = (*WELL, "traceback", "unnamed", "silent", "hang", "memory", "abort")
@@ -454,7 +455,7 @@ def markdown(counts: dict[str, Counter[str]], slowest: dict[str, Ended], largest
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=1500, help="cases, of all kinds in turn")
+    parser.add_argument("--budget", type=positive, default=1500, help="cases, of all kinds in turn")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), help="those of these kinds alone")
     parser.add_argument("--only", type=int, nargs="+", help="these cases alone; their folders are kept")
     parser.add_argument("--out", type=Path, help="JSON file for the counts, and for what did not end well")

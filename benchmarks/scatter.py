@@ -17,7 +17,7 @@ import torch
 from eval.fvd.distance import Distances, FeatureSet, distances
 from eval.fvd.reference import read_reference
 from vidtwin_gen.files import write_json
-from vidtwin_gen.flags import json_to_write
+from vidtwin_gen.flags import json_to_write, user_errors
 
 
 def parted(rows: torch.Tensor, num_clips: int, generator: torch.Generator) -> Distances:
@@ -77,4 +77,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors("python -m benchmarks.scatter"):
+        main()

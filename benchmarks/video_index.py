@@ -21,6 +21,7 @@ import psutil
 
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video_dataset import VideoDataset
+from vidtwin_gen.flags import positive
 
 NUM_DRAWS, MIB = 200, 2**20
 
@@ -58,7 +59,7 @@ def worker_cost(dataset: VideoDataset) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.video_index", description=__doc__)
-    parser.add_argument("--num_videos", type=int, default=650_000)
+    parser.add_argument("--num_videos", type=positive, default=650_000)
     flags = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         make_files(Path(folder), flags.num_videos)

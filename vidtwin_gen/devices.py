@@ -112,6 +112,8 @@ def find_device(name: str | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch finds no GPU; leave the flag out")
+    if name.startswith("meta"):
+        raise ValueError(f"--device {name}: it computes nothing; name another, or leave the flag out")
     try:
         return processes().device if name == "cuda" else torch.device(name)
     except RuntimeError as error:

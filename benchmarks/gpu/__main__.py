@@ -19,6 +19,8 @@ import torch
 
 from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.sizes import TINY, Sizes
+from vidtwin_gen.files import first_line
+from vidtwin_gen.flags import folder_to_write
 
 # imported one at a time: the others read videos, for which speed needs no library
 PARTS = {
@@ -32,7 +34,7 @@ PARTS = {
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     top.add_argument("part", choices=PARTS)
-    top.add_argument("--out", type=Path, required=True, help="folder of the results")
+    top.add_argument("--out", type=folder_to_write, required=True, help="folder of the results")
     top.add_argument("--work", type=Path, help="folder of what is trained; left out: <out>/work")
     top.add_argument("--data", type=Path, help="a data set in UCF-101's layout; not for speed")
     top.add_argument("--device", default="cuda")
@@ -44,7 +46,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     top = parser()
     args = top.parse_args(argv)
-    device = torch.device(args.device)
+    args.out = Path(args.out)
+    try:
+        device = torch.device(args.device)
+    except RuntimeError as error:
+        top.error(f"--device {args.device}: {first_line(error)}")
     if device.type == "cuda" and not torch.cuda.is_available():
         top.error("--device cuda: torch finds no GPU; rehearse with --device cpu --tiny")
     if args.part != "speed" and (args.data is None or not args.data.is_dir()):

@@ -13,6 +13,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from vidtwin_gen.files import new_folder
+from vidtwin_gen.flags import user_errors
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -37,4 +38,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

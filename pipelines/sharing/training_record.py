@@ -95,6 +95,8 @@ def card(flags: CardFlags) -> None:
     folder = Path(flags.pipeline)
     index = read_json(folder / INDEX, SAVE_AGAIN)
     record, unknown = with_metrics(index.get("training") or {}, flags.metrics or ())
+    for name in ("dataset", "license"):
+        _check_utf8(getattr(flags, name), f"--{name}")
     if flags.dataset is not None:
         record |= {"data": record.get("data", {}) | {"name": flags.dataset}}
     if flags.license is not None:
@@ -104,6 +106,14 @@ def card(flags: CardFlags) -> None:
         print(f"{path} left out: no result of eval fvd, recon or accuracy, nor generated.json")
     path, written = folder / CARD, write_card(folder)
     print(f"wrote {path}" if written else f"{path} was written by hand and is left as it is")
+
+
+def _check_utf8(text: str | None, flag: str) -> None:
+    """Raises ValueError where bytes of the command line were none, of which Python makes surrogates."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{flag} {text!r} is not UTF-8: type it anew") from None
 
 
 def _is_plain(value: Any) -> bool:

@@ -90,6 +90,7 @@ def test_help_and_refusals_import_nothing_large() -> None:
         ("cost", {"tokenizers": "larp", "height": 64}, ("--height means nothing with --tokenizers",)),
         ("cost", {"skip_training": True}, ("--skip_training means nothing without",)),
         ("cost", {"device": "cuda"}, ("--device cuda", "no GPU")),
+        ("cost", {"device": "meta"}, ("--device meta", "it computes nothing")),
         ("cost", {"device": "gpu"}, ("--device gpu", "device")),
         ("recon", {"vae": "{vae}", "data": "{data}", "device": "cuda"}, ("--device cuda", "no GPU")),
         ("recon", {"vae": "{vae}", "videos": "{data}", "fold": 2}, ("--fold 2", "leave it out")),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eval.__main__ import main
 from eval.report import pictures
 from eval.report.cost_section import cost_section
 from eval.report.report import write_report
@@ -239,3 +240,13 @@ def test_what_is_no_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (good / "vae/metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(ValueError, match=r"vae/metrics.jsonl, line 2, can't be read"):
         write_report(good)
+
+
+def test_a_file_in_place_of_the_reports_folder_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(run), "--out", str(tmp_path / "file")])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "argument --out: " in said and "takes no files" in said

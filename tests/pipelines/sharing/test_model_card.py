@@ -178,6 +178,15 @@ def test_metrics_stand_with_their_protocol(folder, tmp_path, capsys):
     assert card(tmp_path / "again") == text
 
 
+def test_words_that_no_file_can_hold_leave_the_pipeline_as_it_was(folder, capsys):
+    before = (folder / "model_index.json").read_bytes()
+    for name in ("license", "dataset"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["card", "--pipeline", str(folder), f"--{name}", "\udcff"])
+        assert stopped.value.code == 2 and f"--{name} '\\udcff' is not UTF-8" in capsys.readouterr().err
+    assert (folder / "model_index.json").read_bytes() == before
+
+
 def test_a_card_written_by_hand_stays(folder, capsys):
     (folder / "README.md").write_text("# Mine\n")
     main(["card", "--pipeline", str(folder), "--dataset", "UCF-101"])
