@@ -101,7 +101,7 @@ def _parts(names: Sequence[str], train_split: str, test_split: str | None, data:
     Raises:
         ValueError: of several it isn't clear which, or those that are named are not there.
     """
-    if len(names) == 1 and not test_split:
+    if len(names) == 1 and not test_split and train_split in (names[0], "train"):
         return {names[0]: "train"}
     tests = [test_split] if test_split else [name for name in TEST_NAMES if name in names][:1]
     if not tests or not {train_split, *tests} <= {*names} or train_split in tests:

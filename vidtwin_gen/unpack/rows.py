@@ -6,11 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 from datasets.data_files import SPLIT_KEYWORDS
+from pyarrow import parquet
 
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
 from vidtwin_gen.files import loading
@@ -78,6 +82,8 @@ def splits_of(data: str) -> Mapping[str, Any]:
     for file in files:
         if file.suffix == ".tar" and not _is_whole(file):
             raise ValueError(f"{file} has no end, as a .tar has that was copied in part: copy it again")
+        if file.suffix == ".parquet" and _has_no_rows(file):
+            raise ValueError(f"{file} has no rows: remove it, or write its split anew")
         by_split.setdefault(named_split(str(file.relative_to(folder))), []).append(str(file))
     unnamed = by_split.pop(None, [])
     if unnamed and "train" in by_split:
@@ -120,6 +126,13 @@ def _is_whole(tar: Path) -> bool:
         return file.read() == END_OF_TAR
 
 
+def _has_no_rows(file: Path) -> bool:
+    """Of one that is damaged it is not said here."""
+    with suppress(pyarrow.ArrowException, OSError):
+        return parquet.read_metadata(file).num_rows == 0
+    return False
+
+
 def rows_of(
     rows: Any, video_column: str, label_column: str, data: str, split: str
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -149,8 +162,9 @@ def rows_of(
 def _read(rows: Iterable[Any], name: str) -> Iterator[Any]:
     """The same, with one kind of error for what is damaged."""
     iterator, nothing = iter(rows), object()
-    while True:
-        with loading(name, "a file of it may be damaged: copy it again"):
+    for number in count():
+        way_out = f"row {number} may have a class of another kind than those before, or a file be damaged"
+        with loading(name, f"{way_out}: write the class anew, or copy it again"):
             row = next(iterator, nothing)
         if row is nothing:
             return

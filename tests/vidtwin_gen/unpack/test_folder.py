@@ -157,6 +157,29 @@ def test_a_shard_that_was_cut_is_refused(kept, video, tmp_path):
         unpack(str(tmp_path / "tars"), str(tmp_path / "out"), video_column="mp4", label_column="cls")
 
 
+def test_a_class_of_another_kind_is_told_by_its_row(video, tmp_path):
+    names = ["0", "1", "0", "1", "0", "1", "cat"]
+    write_shard(tmp_path / "tars" / "000.tar", [(video.read_bytes(), name) for name in names])
+    with pytest.raises(
+        ValueError, match="split train, can't be loaded.*cat.*; row 6 may have a class of anoth"
+    ):
+        unpack(str(tmp_path / "tars"), str(tmp_path / "out"), video_column="mp4", label_column="cls")
+
+
+def test_a_split_without_rows_is_named(video, tmp_path):
+    for split, count in (("train", 4), ("test", 0)):
+        rows_of(video.read_bytes(), split, count).to_parquet(tmp_path / "files" / f"{split}.parquet")
+    with pytest.raises(ValueError, match=r"test\.parquet has no rows: remove it"):
+        unpack(str(tmp_path / "files"), str(tmp_path / "out"))
+
+
+def test_a_split_that_is_not_there_is_refused_where_there_is_one(video, tmp_path):
+    rows_of(video.read_bytes(), "validation", 4).to_parquet(tmp_path / "files" / "validation.parquet")
+    with pytest.raises(ValueError, match="There are validation"):
+        unpack(str(tmp_path / "files"), str(tmp_path / "out"), train_split="trian")
+    unpack(str(tmp_path / "files"), str(tmp_path / "out"), train_split="validation")
+
+
 def test_a_damaged_parquet_file_is_one_error(video, tmp_path):
     for split in ("train", "test"):
         rows_of(video.read_bytes(), split, 4).to_parquet(tmp_path / "files" / f"{split}.parquet")
