@@ -166,7 +166,7 @@ def test_clips_of_another_length_than_the_network_takes_are_refused_first(
 ) -> None:
     own = {"generated": generated} if verb == "fvd" else {"num_frames": 4, "height": 16, "width": 16}
     own |= {"protocol": "quick-12"} if verb == "reference" else {}
-    out = tmp_path / "out.safetensors"
+    out = tmp_path / ("out.safetensors" if verb == "reference" else "out.json")
     for least, most, words in (
         (9, None, "at least 9 frames"),
         (3, 3, "of 3 frames"),
@@ -186,7 +186,8 @@ def test_without_weights_there_is_an_error(
     flags = {"num_frames": 10, "height": 16, "width": 16, "weights": tmp_path / "none.ckpt"}
     flags |= {"protocol": "quick-12"} if verb == "reference" else {}
     with pytest.raises(SystemExit) as stop:
-        run(verb, tmp_path / "out.json", data=data, split="all", **flags)
+        out = tmp_path / ("out.safetensors" if verb == "reference" else "out.json")
+        run(verb, out, data=data, split="all", **flags)
     assert stop.value.code == 2 and "the I3D weights are not at" in capsys.readouterr().err
 
 
