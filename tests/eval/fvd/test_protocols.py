@@ -101,14 +101,13 @@ def test_generated_clips_come_to_the_protocols_size_as_real_ones_do(
 
 
 def test_what_the_flags_leave_out_is_the_references() -> None:
-    flags = ProtocolFlags(seed=None)
+    flags = ProtocolFlags(out=Path("fvd.json"), seed=None)
     reference = dataclasses.replace(PROTOCOL, fold=2, seed=7, split="test", stride=3)
     settings = choose_settings(flags, "quick-6", SHAPE, "generated", reference)
     assert (settings.fold, settings.seed) == (2, 7)
     assert (settings.protocol.split, settings.protocol.stride) == ("test", 3)
-    own = choose_settings(
-        ProtocolFlags(fold=3, seed=0, split="all", stride=2), "quick-6", SHAPE, "generated", reference
-    )
+    flags = ProtocolFlags(out=Path("fvd.json"), fold=3, seed=0, split="all", stride=2)
+    own = choose_settings(flags, "quick-6", SHAPE, "generated", reference)
     assert (own.fold, own.seed, own.protocol.split, own.protocol.stride) == (3, 0, "all", 2)
 
 
