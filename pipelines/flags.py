@@ -27,7 +27,11 @@ class SamplingFlags:
     )
     num_inference_steps: int = flag("steps of the scheduler", 50, type=positive)
     seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=whole)
-    format: str = flag("of the video files", "mp4", choices=["mp4", "gif", "both"])
+    format: str = flag(
+        "of the video files; a GIF of more than 50 frames a second has every second one",
+        "mp4",
+        choices=["mp4", "gif", "both"],
+    )
     fps: float | None = flag("of the files; left out: the pipeline's own", type=rate)
     device: str | None = flag(DEVICE)
     dtype: str = dtype_flag("the pipeline's networks")
