@@ -310,7 +310,7 @@ def path_ending(
             raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}{note}")
         if ours and place.exists() and place.stat().st_size and not ours(place):
             raise argparse.ArgumentTypeError(
-                f"{text} is there already and is nothing that this flag writes: name another file"
+                f"{text} is there already and is nothing that this flag writes: remove it, or name another"
             )
         return place
 
