@@ -126,9 +126,8 @@ def _finish(
 ) -> None:
     """Adds latents.json and the card to the files of both splits."""
     for name in (name for name, file in folder.files.items() if not file["num_rows"]):
-        (folder.path / name).unlink(
-            missing_ok=True
-        )  # all its videos are bad; `datasets` can't read an empty file
+        # all its videos are bad, and `datasets` can't read an empty file
+        (folder.path / name).unlink(missing_ok=True)
     metadata = {**about, **_measured(folder, encoder.layout), "bad_videos": complaints}
     metadata |= {"max_bad_fraction": flags.max_bad_fraction}
     write_json(folder.path / METADATA, metadata)

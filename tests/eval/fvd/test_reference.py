@@ -129,11 +129,7 @@ def test_a_reference_gives_the_number_and_refuses_another_protocol(
 
 
 def test_a_reference_replaces_references_alone(
-    extractor: FilterResponses,
-    data: Path,
-    generated: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    extractor: FilterResponses, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = {"num_frames": 4, "height": 16, "width": 16}
     flags = {"data": data, "protocol": "quick-4", "no_floors": True, **size}
@@ -203,4 +199,6 @@ def test_a_reference_that_one_may_not_read_says_so(tmp_path: Path) -> None:
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert b"Permission denied" in os.read(reading, 10_000)
+    os.close(writing)  # or a child that says nothing would be waited for
+    with open(reading, "rb") as said:
+        assert b"Permission denied" in said.read()

@@ -221,7 +221,7 @@ def test_write_gif(tmp_path):
         assert gif.n_frames == 4 and gif.info["duration"] == 30  # every second frame, at its own speed
         gif.seek(1)
         assert np.abs(np.array(gif.convert("RGB")).astype(int) - frames[2].numpy()).max() < 8
-    with pytest.raises(ValueError, match="0"):
+    with pytest.raises(ValueError, match="frames a second must be above 0, got 0"):
         write_gif(tmp_path / "still.gif", frames, fps=0)
 
 
