@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,8 @@ from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
+
+GENTLER = "Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in another --output_dir"
 
 
 @contextmanager
@@ -225,8 +228,7 @@ class Run:
             raise FloatingPointError(
                 f"{in_a_row} steps in a row had NaN or infinity in the loss or its gradient; "
                 f"checkpoint-{self.step} in {self.output_dir} holds the state, from which the same command "
-                "goes on. Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in "
-                "another --output_dir"
+                f"goes on. {GENTLER}"
             )
 
     def is_due(self, every: int) -> bool:
@@ -245,8 +247,19 @@ class Run:
         self.log.bar.set_description(title)
 
     def report_validation(self, values: Mapping[str, float]) -> None:
+        """Logs and prints what was measured on held-out clips.
+
+        Raises:
+            FloatingPointError: NaN or infinity is among it. Such weights are not saved.
+        """
+        measured = f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        if not all(map(math.isfinite, values.values())):
+            raise FloatingPointError(
+                f"{measured} on held-out clips: the training has diverged; what {self.output_dir} holds is "
+                f"of before. {GENTLER}"
+            )
         self.log.write(self.step, self.step * self.batch_size, values)
-        self.log.print(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        self.log.print(measured)
 
     def _agreed_signal(self) -> int:
         """The number of the signal that came to any process: all stop at the same step."""

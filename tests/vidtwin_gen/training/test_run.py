@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -382,6 +383,16 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
     assert all(math.isfinite(value) for line in finite for value in line.values())
 
 
+def test_a_run_whose_weights_grew_past_use_ends_without_saving_them(script, run, tmp_path):
+    """One step to weights that are finite, of which everything that is computed is not."""
+    flags = {"learning_rate": 1e30, "max_grad_norm": 1e30, "lr_warmup_steps": 0, "validation_steps": 2}
+    with pytest.raises(FloatingPointError, match="step 2: val_.* diverged.* Try a lower --learning_rate"):
+        SCRIPTS[script].main(run.argv(tmp_path, checkpointing_steps=1, **flags))
+    assert checkpoints(tmp_path) == ["checkpoint-1"]
+    assert not (tmp_path / WEIGHTS[script]).exists()
+    assert not any(name.startswith("val_") for line in metrics(tmp_path) for name in line)
+
+
 def test_a_run_that_stopped_before_its_first_line_keeps_its_flags(tiny_dit_run, tmp_path):
     flags = {"lr_warmup_steps": 0, "max_grad_norm": 1e30, "max_skipped_steps": 1, "logging_steps": 99}
     with pytest.raises(FloatingPointError, match="the same command goes on"):
@@ -484,19 +495,23 @@ def test_compiled_blocks_learn_the_same(tiny_dit_run, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_exported(tiny_dit_run, tmp_path, monkeypatch, capsys):
-    """A step whose gradients are finite may still end past what float32 holds. A bar at its end says why it
-    stands still."""
-    monkeypatch.setattr(torch.optim.AdamW, "step", spoil_first_weight)
-    argv = tiny_dit_run.argv(tmp_path / "run", max_train_steps=1, validation_steps=1, use_ema="false")
+    """A step whose gradients are finite may still end past what float32 holds, also where no validation
+    looks: the row for no class, without dropout. A bar at its end says why it stands still."""
+    rows = LatentTransformer.from_pretrained(tiny_dit_run.output_dir / "pipeline/transformer").null_class + 1
+    monkeypatch.setattr(torch.optim.AdamW, "step", partialmethod(spoil_last_row, rows))
+    flags = {"max_train_steps": 1, "validation_steps": 1, "use_ema": "false", "class_dropout": 0}
+    argv = tiny_dit_run.argv(tmp_path / "run", **flags)
     with pytest.raises(ValueError, match="pipeline is not written: .* holds NaN or infinity"):
         train_dit.main(argv)
     assert not (tmp_path / "run" / "pipeline").exists()
     assert "train_dit, validating: 100%" in capsys.readouterr().err
 
 
-def spoil_first_weight(optimizer, closure=None):
+def spoil_last_row(optimizer, rows, closure=None):
+    """Of the matrix with so many rows."""
+    (matrix,) = (p for p in optimizer.param_groups[0]["params"] if p.ndim == 2 and len(p) == rows)
     with torch.no_grad():
-        optimizer.param_groups[0]["params"][0].fill_(float("inf"))
+        matrix[-1].fill_(float("inf"))
 
 
 def test_a_reader_of_the_output_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch):
