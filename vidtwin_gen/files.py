@@ -308,8 +308,10 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
 
     Raises:
         ValueError: no such file, no JSON in it, or JSON that is no object.
+        OSError: the file can't be read, or may not be looked for.
     """
     path = Path(path)
+    check_reachable(path)
     if not path.is_file():
         seen = f"{path.parent} does not exist"
         if path.is_dir():
@@ -353,6 +355,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number}, can't be read ({error}): delete that line") from None
         records.append(record)
     return records
+
+
+def check_reachable(path: str | Path) -> None:
+    """Raises OSError where the system won't tell whether `path` is there: a folder may not be entered, a name
+    is too long. From Python 3.14 on `Path.exists` and its like call that "no"."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        Path(path).stat()
 
 
 def check_readable(path: str | Path) -> None:

@@ -35,7 +35,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
-from vidtwin_gen.files import read_json
+from vidtwin_gen.files import check_reachable, read_json
 from vidtwin_gen.training.stopping import RaisingSignals, status_of
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]  # of videos
@@ -280,6 +280,7 @@ def _number(text: str) -> float:
 def file_to_write(text: str) -> Path:
     """A path where a file can be written: what a command computes is not lost at its end."""
     path = Path(text)
+    check_reachable(path)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder, and a file is to be written")
     above = next(folder for folder in path.absolute().parents if folder.exists())
@@ -346,6 +347,7 @@ def folder_with(file: str, way_out: str) -> Callable[[str], Path]:
     """A folder that holds `file`; diffusers would take any other word for a name on its hub."""
 
     def folder(text: str) -> Path:
+        check_reachable(Path(text) / file)
         if not (Path(text) / file).is_file():
             seen = "is a file" if Path(text).is_file() else f"holds no {file}"
             raise argparse.ArgumentTypeError(f"{text} {seen}; {way_out}")

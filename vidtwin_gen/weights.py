@@ -270,17 +270,23 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+_NUMPY_BUILDERS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),  # of protocol 5, Python's own from 3.14 on
+}
+
+
 class _NumpyUnpickler(pickle.Unpickler):
     """Builds numpy arrays and plain containers, and refuses everything else a pickle may name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct")}
-        if (module.replace("numpy._core", "numpy.core"), name) not in allowed:
+        module = module.replace("numpy._core", "numpy.core")
+        if (module, name) not in _NUMPY_BUILDERS:
             raise pickle.UnpicklingError(f"refused {module}.{name}: this file may hold numpy arrays only")
-        if name == "_reconstruct":
-            # the module was renamed in NumPy 2
-            renamed = importlib.util.find_spec("numpy._core") is not None
-            module = "numpy._core.multiarray" if renamed else "numpy.core.multiarray"
+        if importlib.util.find_spec("numpy._core") is not None:  # NumPy 2 renamed it
+            module = module.replace("numpy.core", "numpy._core")
         return super().find_class(module, name)
 
 

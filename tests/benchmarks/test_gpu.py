@@ -167,7 +167,7 @@ def test_a_failed_command_tells_its_last_lines(tmp_path):
     with pytest.raises(CommandError) as failed:
         run_command("no_such_command", [], log)  # it shares the log of the command before
     assert "No module named no_such_command" in str(failed.value)
-    assert "json.tool" in log.read_text() and "json.tool" not in str(failed.value)
+    assert "absent.json" in log.read_text() and "absent.json" not in str(failed.value)
 
 
 def test_the_milliseconds_of_kernels_are_counted_once():

@@ -24,6 +24,7 @@ from vidtwin_gen.weights import (
     PublishedWeights,
     cache_folder,
     model_folder,
+    read_numpy_pickle,
     weights_sha256,
 )
 
@@ -77,6 +78,17 @@ def test_arrays_are_read_and_their_names_joined(file):
     arrays = published().read(file)
     assert list(arrays) == ["a/b/c", "a/d"]
     np.testing.assert_array_equal(arrays["a/b/c"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_are_read_however_they_were_pickled(protocol, tmp_path):
+    """Python's own protocol is 4 up to 3.13, and 5, which names another function of NumPy, from 3.14 on."""
+    path = tmp_path / "net.ckpt"
+    path.write_bytes(pickle.dumps(ARRAYS | {"turned": ARRAYS["a"]["d"].T[::-1]}, protocol))
+    arrays = read_numpy_pickle(path)
+    assert list(arrays) == ["a/b/c", "a/d", "turned"]
+    np.testing.assert_array_equal(arrays["a/b/c"], [0, 1, 2])
+    np.testing.assert_array_equal(arrays["turned"], np.ones((2, 2)))
 
 
 def test_each_place_rules_over_those_behind_it(file, tmp_path, monkeypatch):

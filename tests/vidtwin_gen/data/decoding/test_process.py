@@ -22,6 +22,7 @@ from vidtwin_gen.data.video import read_clip, read_frames
 from vidtwin_gen.data.video_dataset import VideoDataset, collate
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video
+from vidtwin_gen.devices import worker_context
 
 
 def ask(function, *args, timeout=60):
@@ -37,8 +38,9 @@ def test_a_file_that_aborts_or_hangs_the_decoder_costs_that_file(tmp_path, monke
     monkeypatch.setattr(guarded, "DECODE_TIMEOUT_S", 5.0)
     index = build_index(tmp_path)
     dataset = VideoDataset(index, 4, 16, shuffle=False)
+    context = worker_context(num_workers)
     loader = DataLoader(
-        dataset, sampler=range(6), num_workers=num_workers, collate_fn=lambda samples: samples
+        dataset, sampler=range(6), num_workers=num_workers, collate_fn=list, multiprocessing_context=context
     )
     samples = [sample for batch in loader for sample in batch]
     names = [os.path.basename(path) for path in index["path"]]
