@@ -53,7 +53,7 @@ from vidtwin_gen.models.parametrization import (
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.hub import push_if_asked
-from vidtwin_gen.training.optimizer import SkippingOptimizer
+from vidtwin_gen.training.optimizer import SkippingOptimizer, optimizer_bytes
 from vidtwin_gen.training.pictures import save_samples
 from vidtwin_gen.training.run import training_run
 
@@ -143,7 +143,8 @@ def predicted_peak(transformer: LatentTransformer, config: DiTConfig, accelerato
         )
         model.forward = accelerator.autocast()(model.forward)  # type: ignore[method-assign]
         amounts = predict_training_memory(model, inputs)
-    return amounts["peak"] + config.use_ema * amounts["parameters"]
+    moments = optimizer_bytes(transformer, config) - amounts["optimizer"]
+    return amounts["peak"] + moments + config.use_ema * amounts["parameters"]
 
 
 def alignment_head(

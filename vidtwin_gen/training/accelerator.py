@@ -37,7 +37,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
     Raises:
         ValueError: accelerate was asked to shard with FSDP, and the script's training is not `shardable`, or
             not with these settings; or for another precision or number of accumulated passes than the
-            flags; or there is no such tracker, or no such name on the hub.
+            flags; or the device has no such precision, or there is no such tracker, or no such name on the
+            hub.
     """
     check_tracker(config.report_to)
     if config.push_to_hub:
@@ -77,6 +78,10 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         # the GIL and deadlocks (pytorch/pytorch#56297); the group object releases it, so atexit keeps that
         # reference last.
         atexit.register(id, torch.distributed.group.WORLD)
+    if config.mixed_precision == "fp16" and not accelerator.native_amp:  # accelerate would train in float32
+        raise ValueError(
+            f"--mixed_precision fp16 needs a GPU, and the device is {accelerator.device}: take bf16, or no"
+        )
     if plugin is not None and not is_sharded(accelerator):
         accelerator.print("accelerate shards nothing on this device: training without FSDP")
     if config.allow_tf32 or config.mixed_precision == "bf16":  # whose products have 8 bits of mantissa

@@ -31,6 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("validation_steps", "num_validation_videos", "max_skipped_steps"), (1, math.inf)),
     **dict.fromkeys(("num_inference_steps", "repa_dim"), (1, math.inf)),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "ema_decay", "max_bad_fraction"), (0, 1)),
+    "adam_epsilon": (1e-37, math.inf),  # of float32: weights without a gradient would move by 0 / 0
     **dict.fromkeys(("predicted_share", "qformer_dropout"), (0, 1)),
     **dict.fromkeys(("logit_mean", "guidance_scale", "internal_guidance_scale"), (-math.inf, math.inf)),
 }
@@ -104,6 +105,10 @@ class TrainingConfig:
                 raise ValueError(
                     f"--{name} is one of {', '.join(get_args(hint))}, got {getattr(self, name)!r}"
                 )
+        if 1 in (self.adam_beta1, self.adam_beta2):
+            raise ValueError(
+                f"--adam_beta1 and --adam_beta2 must be below 1, got {self.adam_beta1} and {self.adam_beta2}"
+            )
         if self.seed >= 2**32:
             raise ValueError(f"--seed must be below 2**32, got {self.seed}")
         if self.optimizer == "muon" and self.mixed_precision == "fp16":

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.fsdp import is_sharded
 
+SMALLEST_8BIT = 4096  # numbers of a tensor: bitsandbytes keeps the moments of smaller ones in float32
 SMALLEST_MATRIX = 16  # a side: below there is little to orthogonalise
 EIGHT_BIT_DEVICES = ("cuda", "xpu", "cpu")  # for which bitsandbytes 0.50 has the optimizer's kernels
 
@@ -151,6 +152,22 @@ def block_matrices(network: nn.Module) -> list[nn.Parameter]:
     blocks = [module for module in network.modules() if type(module).__name__ in repeated]
     parameters = [parameter for block in blocks for parameter in block.parameters()]
     return [p for p in parameters if p.ndim == 2 and min(p.shape) >= SMALLEST_MATRIX]
+
+
+def optimizer_bytes(network: nn.Module, config: TrainingConfig) -> int:
+    """What the optimizers of `make_optimizers` keep for the network: two float32 moments of each number, one
+    where Muon trains it, and two of a byte each, with a scale for 256 of them, where 8-bit AdamW does."""
+    under_muon = set(map(id, block_matrices(network))) if config.optimizer == "muon" else set()
+    total = 0
+    for parameter in network.parameters():
+        if id(parameter) in under_muon:
+            bytes_each = 4.0
+        elif config.use_8bit_adam and parameter.numel() >= SMALLEST_8BIT:
+            bytes_each = 2 * (1 + 4 / 256)
+        else:
+            bytes_each = 8.0
+        total += math.ceil(bytes_each * parameter.numel())
+    return total
 
 
 def make_adamw(

@@ -60,6 +60,8 @@ def test_a_flag_beats_the_preset_and_the_preset_the_default():
             ["--output_dir", "run", "--dataloader_num_workers", "-1"],
             "--dataloader_num_workers must be at least 0",
         ),
+        (["--output_dir", "run", "--adam_epsilon", "0"], "--adam_epsilon must be at least 1e-37, got 0.0"),
+        (["--output_dir", "run", "--adam_beta2", "1"], "must be below 1, got 0.9 and 1.0"),
         (["--output_dir", "run", "--mixed_precision", "int8"], "precision: invalid choice: 'int8'"),
         (["--output_dir", "run", "--hub_token", "t", "--report_to", "wandb"], "`hf auth login` does without"),
     ],

@@ -17,7 +17,7 @@ from vidtwin_gen.latents import LatentGrid, LatentLayout
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.accelerator import allow_tf32
 from vidtwin_gen.training.config import TrainingConfig
-from vidtwin_gen.training.optimizer import Float32OnCPU, block_matrices, make_optimizers
+from vidtwin_gen.training.optimizer import Float32OnCPU, block_matrices, make_optimizers, optimizer_bytes
 from vidtwin_gen.weights import weights_sha256
 
 
@@ -83,6 +83,25 @@ def test_muon_has_the_blocks_matrices_and_adamw_the_rest():
     both = adamw.param_groups[0]["params"] + muon.param_groups[0]["params"]
     assert len(set(map(id, both))) == len(both) == len(list(model.parameters())) + 2
     assert (adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == (1e-3, 0.02)
+
+
+@pytest.mark.parametrize("flags", [{}, {"optimizer": "muon"}, {"use_8bit_adam": True}], ids=str)
+def test_the_optimizers_keep_as_much_as_is_predicted(flags):
+    if "use_8bit_adam" in flags:
+        pytest.importorskip("bitsandbytes")
+    layout = LatentLayout((LatentGrid("video", ("time", "width"), (4, 4), 4),))
+    model = LatentTransformer(layout.to_config(), 3, hidden_size=64, num_layers=1, num_heads=2)
+    config = TrainingConfig(output_dir="run", **flags)
+    optimizers = make_optimizers([model], config, Accelerator(), learning_rate=1e-3)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kept = 0
+    for optimizer in optimizers:
+        optimizer.step()
+        for state in optimizer.state.values():
+            moments = (value for name, value in state.items() if name not in ("step", "qmap1", "qmap2"))
+            kept += sum(value.nbytes for value in moments if torch.is_tensor(value))
+    assert optimizer_bytes(model, config) == pytest.approx(kept, rel=1e-3)
 
 
 def test_the_optimizers_have_the_settings_of_the_flags():

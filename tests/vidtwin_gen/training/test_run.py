@@ -28,6 +28,7 @@ from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.draws import seed_pass, seed_step
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.quality import SSIM_SIDE
+from vidtwin_gen.training.accelerator import make_accelerator
 from vidtwin_gen.training.checkpoints import Progress
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.ema import ema_weights, make_ema
@@ -200,6 +201,13 @@ def test_presets_of_a_size_fit_a_card_of_80_gb(another_accelerator):
     assert 1.4 * peak / 2**30 == pytest.approx(37.4, rel=0.1)  # measured on an H200, without the average
 
 
+def test_a_precision_that_the_device_lacks_is_refused(another_accelerator):
+    """accelerate itself would train in float32."""
+    config = TrainingConfig(output_dir="run", report_to="none", mixed_precision="fp16")
+    with pytest.raises(ValueError, match="--mixed_precision fp16 needs a GPU, and the device is cpu"):
+        make_accelerator(config)
+
+
 def test_deterministic_changes_no_number_of_a_cpu(script, run, tmp_path):
     try:
         argv = run.argv(tmp_path / "run", max_train_steps=1, checkpointing_steps=1, deterministic=True)
@@ -245,6 +253,7 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_dit", {"objective": "paper", "shift": 2.0}, "--shift 2.0 is of --objective flow"),
         ("train_dit", {"objective": "paper", "prediction": "x0"}, "--prediction x0 is of --objective flow"),
         ("train_dit", {"shift": "high"}, "--shift is a number above 0, or auto, got 'high'"),
+        ("train_dit", {"class_dropout": 0}, "which --class_dropout 0 does not train: say --guidance_scale 1"),
         ("train_dit", {"contrastive_weight": 1}, "--contrastive_weight must be from 0 to below 1, got 1.0"),
         ("train_dit", {"internal_guidance": True}, "--internal_guidance needs 2 or more --num_layers, got 1"),
         ("train_dit", {"internal_guidance_scale": 1.2}, "--internal_guidance_scale 1.2 needs --internal_g"),
@@ -499,8 +508,8 @@ def test_weights_that_are_not_finite_are_not_exported(tiny_dit_run, tmp_path, mo
     looks: the row for no class, without dropout. A bar at its end says why it stands still."""
     rows = LatentTransformer.from_pretrained(tiny_dit_run.output_dir / "pipeline/transformer").null_class + 1
     monkeypatch.setattr(torch.optim.AdamW, "step", partialmethod(spoil_last_row, rows))
-    flags = {"max_train_steps": 1, "validation_steps": 1, "use_ema": "false", "class_dropout": 0}
-    argv = tiny_dit_run.argv(tmp_path / "run", **flags)
+    flags = {"max_train_steps": 1, "validation_steps": 1, "use_ema": "false"}
+    argv = tiny_dit_run.argv(tmp_path / "run", class_dropout=0, guidance_scale=1, **flags)
     with pytest.raises(ValueError, match="pipeline is not written: .* holds NaN or infinity"):
         train_dit.main(argv)
     assert not (tmp_path / "run" / "pipeline").exists()
