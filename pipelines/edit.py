@@ -11,6 +11,7 @@ import torch
 
 from autoencoder import adapter
 from pipelines.flags import EditFlags, MixFlags
+from pipelines.inpainting import grids_to_keep
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sampling import (
     all_class_names,
@@ -114,6 +115,7 @@ def mix(flags: MixFlags) -> None:
     ids = class_ids(pipe, flags.class_labels, may_repeat=True)
     if len(ids) != 2:
         raise ValueError(f"--class_labels takes two classes to mix, got {flags.class_labels}")
+    grids_to_keep(pipe.transformer.layout, "structure")  # refused before the sampling
     out, fps = Path(flags.out), frame_rate(pipe, flags)
     rows = mixed_clips(pipe, flags, ids)
     shown = mixed_names(*(all_class_names(pipe)[label] for label in ids))

@@ -49,8 +49,17 @@ class GenerateFlags(SamplingFlags):
         metavar="FILE",
         excludes="classes",
     )
-    num_videos_per_class: int = flag("not with --labels_from, which says it", 4, type=positive)
+    num_videos_per_class: int = flag("left out: 4, or as --labels_from says", type=positive)
     batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
+
+    def __post_init__(self) -> None:
+        if self.num_videos_per_class is None:
+            self.num_videos_per_class = 4
+        elif self.labels_from is not None:
+            raise ValueError(
+                f"--num_videos_per_class {self.num_videos_per_class} and --labels_from {self.labels_from} "
+                "both say how many: leave one out"
+            )
 
 
 @dataclass(kw_only=True)

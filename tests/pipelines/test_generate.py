@@ -14,7 +14,14 @@ from pipelines.__main__ import main
 from pipelines.flags import CardFlags, GenerateFlags
 from pipelines.generate import create_clip_file, write_frames
 from pipelines.pipeline_vidtwin import VidTwinPipeline
-from pipelines.sampling import class_ids, clip_generator, frame_rate, sample, sampling_command
+from pipelines.sampling import (
+    class_ids,
+    clip_generator,
+    frame_rate,
+    load_pipeline,
+    sample,
+    sampling_command,
+)
 from pipelines.sharing.export import export_pipeline
 from pipelines.sharing.training_record import card
 from tests.builders.folders import contents
@@ -196,6 +203,25 @@ def test_as_many_videos_of_each_class_as_a_file_says(folder, tmp_path, capsys):
         said = capsys.readouterr().err
         assert word in said and str(counts) in said
         assert not (tmp_path / "other").exists()
+
+
+def test_two_flags_that_say_how_many_videos_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "counts.json").write_text('{"Billiards": 1}')
+    options = ["--labels_from", str(tmp_path / "counts.json"), "--num_videos_per_class", "4"]
+    with pytest.raises(SystemExit) as ended:
+        main(command(folder, tmp_path / "out", *options))
+    assert ended.value.code == 2 and "both say how many: leave one out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("dropout", "scale", "is_told"), [(0, 2, True), (0, 1, False), (0.1, 2, False)])
+def test_guidance_away_from_what_was_not_trained_is_told(folder, dropout, scale, is_told, tmp_path, capsys):
+    pipe = VidTwinPipeline.from_pretrained(folder)
+    pipe.register_to_config(training={"flags": {"class_dropout": dropout}})
+    pipe.save_pretrained(tmp_path / "pipeline")
+    flags = GenerateFlags(pipeline=str(tmp_path / "pipeline"), out="out", guidance_scale=scale)
+    load_pipeline(flags)
+    assert ("was trained with --class_dropout 0" in capsys.readouterr().out) == is_told
 
 
 def test_an_interrupted_generation_goes_on(folder, tmp_path, monkeypatch, capsys):

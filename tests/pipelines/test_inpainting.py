@@ -11,17 +11,22 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from autoencoder.adapter import latent_layout
 from pipelines.__main__ import main
 from pipelines.inpainting import KnownRegion, grids_to_keep, keep_mask
 from pipelines.noise_levels import add_noise, set_timesteps
+from pipelines.pipeline_vidtwin import VidTwinPipeline
+from tests.builders.autoencoders import build_of
 from tests.builders.forked import files_below
 from tests.builders.gaussian import FLOW, ODE_SOLVERS, RHO, STOCHASTIC, UNGUIDED, X0, build_gaussian
-from tests.builders.pipelines import build_pipeline, generate, seeded
+from tests.builders.pipelines import HEIGHT, NUM_FRAMES, WIDTH, build_pipeline, generate, seeded
 from tests.builders.processes import command_in_processes
 from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.latents import LatentGrid, LatentLayout
+from vidtwin_gen.models.transformer import LatentTransformer
 
 ONE_GRID = LatentLayout((LatentGrid("video", ("time", "height", "width"), (2, 4, 4), 3),))
 
@@ -352,6 +357,20 @@ def test_the_mix_command(saved, tmp_path):
     strip = Image.open(tmp_path / "out" / "filmstrip.png").convert("RGB")
     first, second = (strip.crop((0, top, strip.width, top + 16)).tobytes() for top in (0, 18))
     assert first != second  # two clips of one class
+
+
+def test_a_latent_without_parts_is_not_sampled_to_be_mixed(tmp_path, capsys):
+    vae = build_of("AutoencoderKLWan")
+    layout = latent_layout(vae, NUM_FRAMES - 3, HEIGHT, WIDTH)
+    transformer = LatentTransformer(layout.to_config(), 2, hidden_size=32, num_layers=1, num_heads=2)
+    pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler())
+    pipe.save_pretrained(tmp_path / "pipeline")
+    called = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(type(module)))
+    with pytest.raises(SystemExit), hook:
+        main(command("mix", tmp_path, tmp_path / "out", "--class_labels", "0", "1"))
+    assert LatentTransformer not in called
+    assert "this latent is one grid" in capsys.readouterr().err
 
 
 def test_the_commands_say_what_is_wrong(saved, tmp_path, capsys):
