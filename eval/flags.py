@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vidtwin_gen.data.split_lists import Split
+from vidtwin_gen.files import check_reachable
 from vidtwin_gen.flags import (
     DEVICE,
     flag,
@@ -44,6 +45,7 @@ DATA = "the real videos: <root>/<class>/<video>, or a data set of `datasets`, it
 
 def data_folder(text: str) -> Path:
     """Of videos, or a data set of `datasets`; what `video_folder` takes."""
+    check_reachable(Path(text).expanduser())
     if not Path(text).expanduser().is_dir() and not is_hub_id(text):
         raise argparse.ArgumentTypeError(
             f"{text} is no folder; name the one that holds <class>/<video>, or write the embedded data set "
@@ -54,6 +56,7 @@ def data_folder(text: str) -> Path:
 
 def generated_path(text: str) -> Path:
     path = Path(text).expanduser()
+    check_reachable(path)
     if path.is_dir() and not (path / CLIPS_FILE).exists():
         return path
     tensors = path / CLIPS_FILE if path.is_dir() else path

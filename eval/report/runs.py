@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from vidtwin_gen.files import read_json, read_log
+from vidtwin_gen.files import check_reachable, read_json, read_log
 from vidtwin_gen.records import (
     AccuracyResult,
     CostResult,
@@ -127,6 +127,7 @@ def read_run(folder: str | Path, name: str) -> Run:
         ValueError: no folder, nothing of a run in it, or a file that is not what its name says.
     """
     folder = Path(folder)
+    check_reachable(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name the folder of a run, or NAME=FOLDER")
     results = folder / "eval"

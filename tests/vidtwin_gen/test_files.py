@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from vidtwin_gen.files import (
     check_new,
+    check_reachable,
     file_sha256,
     first_line,
     loading,
@@ -158,6 +159,16 @@ def test_a_line_of_a_log_is_an_object_with_a_step(line, tmp_path):
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
     with pytest.raises(ValueError, match="metrics.jsonl, line 2, can't be read .* delete that line"):
         read_log(path)
+
+
+def test_a_path_of_which_nothing_can_be_said_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path, tmp_path / "absent" / "file", tmp_path / "file" / "below"):
+        check_reachable(path)
+    for path, reason in (("x" * 300, "File name too long"), (tmp_path / "loop", "Too many levels")):
+        with pytest.raises(OSError, match=reason):
+            check_reachable(path)
 
 
 def test_a_second_writer_of_a_folder_is_refused(tmp_path):

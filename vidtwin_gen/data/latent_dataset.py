@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from vidtwin_gen.data.latent_checks import check_metadata, check_rows, check_schema
 from vidtwin_gen.draws import EpochOrder
-from vidtwin_gen.files import file_sha256, first_line, read_json, writing
+from vidtwin_gen.files import check_reachable, file_sha256, first_line, read_json, writing
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PARTIAL_RECORD
 
@@ -81,6 +81,7 @@ def check_latents(path: str | Path) -> dict[str, Any]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
+    check_reachable(path / METADATA)
     if not (path / METADATA).is_file():
         partial = path if (path / PARTIAL_RECORD).is_file() else path.with_name(f"{path.name}.partial")
         if (partial / PARTIAL_RECORD).is_file():

@@ -27,6 +27,7 @@ from vidtwin_gen.data.split_lists import (
     stem_of,
 )
 from vidtwin_gen.draws import hash64
+from vidtwin_gen.files import check_reachable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def build_indices(
     root = Path(root).expanduser().absolute()
     if unknown := [split for split in splits if split not in ("train", "test", "all")]:
         raise ValueError(f"split must be 'train', 'test' or 'all', got {unknown[0]!r}")
+    check_reachable(root)
     if not root.is_dir():
         what = "is a file" if root.is_file() else "no such folder"
         raise ValueError(f"{root}: {what}; expected the folder of <root>/<class>/<video>")
