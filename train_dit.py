@@ -60,6 +60,7 @@ from vidtwin_gen.training.run import training_run
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(DiTConfig, PRESETS, argv)
+    config.check_guidance()
     accelerator = make_accelerator(config, shardable=not config.repa_weight)
     vae, rows, metadata = load_inputs(config)
     config.count_epochs(len(rows["train"]), accelerator.num_processes)

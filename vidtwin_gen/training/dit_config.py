@@ -61,12 +61,6 @@ class DiTConfig(TrainingConfig):
             raise ValueError("--vae and --latents are required: run `python -m vidtwin_gen encode` first")
         if not 0 <= self.class_dropout < 1:
             raise ValueError(f"--class_dropout must be from 0 to below 1, got {self.class_dropout}")
-        if not self.class_dropout and self.guidance_scale > 1 and self.num_sample_classes:
-            raise ValueError(
-                f"--guidance_scale {self.guidance_scale} guides the clips of the validations away from no "
-                "class, which --class_dropout 0 does not train: say --guidance_scale 1, or "
-                "--num_sample_classes 0"
-            )
         if self.shift != "auto":
             if not _is_positive(self.shift):
                 raise ValueError(f"--shift is a number above 0, or auto, got {self.shift!r}")
@@ -105,6 +99,16 @@ class DiTConfig(TrainingConfig):
             json.loads(self.patch_size)
         except json.JSONDecodeError:
             raise ValueError(f"--patch_size is a number or JSON, got {self.patch_size!r}") from None
+
+    def check_guidance(self) -> None:
+        """Raises ValueError where the clips of a validation would be guided with what is not trained. Earlier
+        runs may have been."""
+        if not self.class_dropout and self.guidance_scale > 1 and self.num_sample_classes:
+            raise ValueError(
+                f"--guidance_scale {self.guidance_scale} guides the clips of the validations away from no "
+                "class, which --class_dropout 0 does not train: say --guidance_scale 1, or "
+                "--num_sample_classes 0"
+            )
 
     @property
     def early_layer(self) -> int:
