@@ -48,6 +48,10 @@ def set_timesteps(
     retrieve_timesteps(scheduler, num_inference_steps, device, timesteps, levels)
     if is_flow_matching(scheduler):
         check_flow_sigmas(scheduler, shift)
+    if has_flow_sigmas and (scheduler.sigmas[:-1] == 0).any():  # from which they would divide 0 by 0
+        raise ValueError(
+            f"{type(scheduler).__name__} ends at 0 by itself: leave the 0 out of sigmas, got {sigmas!r}"
+        )
     if hasattr(scheduler, "set_begin_index"):  # or a step looks its index up, and rounded times repeat
         scheduler.set_begin_index(0)
     return scheduler.timesteps, -(-len(scheduler.timesteps) // scheduler.order)

@@ -120,6 +120,17 @@ def test_a_schedule_of_ones_own():
     assert pipe.scheduler.timesteps.tolist() == [999, 500, 0]
 
 
+def test_a_schedule_that_ends_in_0_makes_no_nan():
+    options = {"guidance_scale": 1.0, "output_type": "latent"}
+    pipe = build_pipeline()
+    assert generate(pipe, sigmas=[1.0, 0.5, 0.0], **options).isfinite().all()
+    pipe.scheduler = UniPCMultistepScheduler(**FLOW)  # which adds a 0 of its own
+    for least in (0.0, 1e-60):
+        with pytest.raises(ValueError, match="leave the 0 out of sigmas"):
+            generate(pipe, sigmas=[1.0, 0.5, least], **options)
+    assert generate(pipe, sigmas=[1.0, 0.5], **options).isfinite().all()
+
+
 @pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler])
 def test_a_shift_that_float32_rounds_above_1_samples(scheduler):
     pipe = build_gaussian(scheduler())
