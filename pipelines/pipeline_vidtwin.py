@@ -112,18 +112,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     ) -> None:
         super().__init__()
         class_names = names_in_order(class_names)
-        if vae is not None and transformer is not None:
-            try:
-                adapter.clip_size(vae, transformer.layout)
-            except ValueError as error:
-                raise ValueError(
-                    f"the transformer was made for another latent than this autoencoder's: {error}"
-                ) from None
-        if class_names is not None and transformer is not None:
-            check_class_count(class_names, transformer.config.num_classes)
-            check_different(class_names)
         if transformer is not None:
-            transformer.layout.check_whitening(latents_mean, latents_std)
+            _check_fit(vae, transformer, class_names, latents_mean, latents_std)
+            check_different(class_names or [])
         if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
             raise ValueError(f"fps is a number of frames per second above 0, got {fps!r}")
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
@@ -207,6 +198,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         num_resamples: int,
     ) -> None:
         """Whatever would otherwise fail only after the denoising. Raises ValueError."""
+        config = self.config  # models, like the scheduler, may have been assigned since
+        _check_fit(self.vae, self.transformer, config.class_names, config.latents_mean, config.latents_std)
         check_scheduler(self.scheduler, self.transformer.config.prediction_type, self.trained_shift)
         check_guidance(
             self.guidance_scale,
@@ -576,3 +569,24 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 class_labels=labels,
                 **options,
             )[0].float()  # as latents
+
+
+def _check_fit(
+    vae: ModelMixin | None,
+    transformer: LatentTransformer,
+    class_names: Sequence[str] | None,
+    latents_mean: Sequence[float] | None,
+    latents_std: Sequence[float] | None,
+) -> None:
+    """Raises ValueError where the models have different latents, or where there are more or fewer names or
+    numbers of the whitening than the transformer has classes or channels."""
+    if vae is not None:
+        try:
+            adapter.clip_size(vae, transformer.layout)
+        except ValueError as error:
+            raise ValueError(
+                f"the transformer was made for another latent than this autoencoder's: {error}"
+            ) from None
+    if class_names is not None:
+        check_class_count(class_names, transformer.config.num_classes)
+    transformer.layout.check_whitening(latents_mean, latents_std)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 
+from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.labels import label_ids
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from tests.builders.pipelines import NAMES, generate, seeded
@@ -267,3 +268,27 @@ def test_components_must_belong_together(pipe):
     for names in (NAMES[:3], [*NAMES[:3], "ARCHERY"]):
         with pytest.raises(ValueError, match="class names"):
             VidTwinPipeline(pipe.vae, pipe.transformer, pipe.scheduler, class_names=names)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_a_transformer_of_other_classes_is_refused_when_called(pipe, num_classes):
+    """The id of the fourth name would be no class, or the one that means none."""
+    layout = pipe.vae.layout.to_config()
+    pipe.transformer = LatentTransformer(
+        layout=layout, num_classes=num_classes, hidden_size=32, num_layers=1, num_heads=2
+    )
+    pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match=f"knows {num_classes} classes, got 4 class names"):
+        generate(pipe, "Billiards")
+
+
+def test_an_autoencoder_of_another_latent_is_refused_when_called(pipe):
+    pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
+    config = {**pipe.vae.config, "latents_mean": None, "latents_std": None}
+    as_long = {"num_queries": 2, "structure_channels": 8}
+    length = pipe.vae.layout.num_elements
+    for changes, is_as_long in (({"num_queries": 8}, False), (as_long, True)):
+        pipe.vae = AutoencoderVidTwin.from_config({**config, **changes})
+        assert (pipe.vae.layout.num_elements == length) == is_as_long
+        with pytest.raises(ValueError, match="another latent than this autoencoder's"):
+            generate(pipe)
