@@ -121,8 +121,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         self.register_to_config(
             class_names=class_names,
             fps=None if fps is None else float(fps),
-            latents_mean=latents_mean,
-            latents_std=latents_std,
+            latents_mean=_floats(latents_mean),
+            latents_std=_floats(latents_std),
             training=training,
         )
         self.video_processor = VideoProcessor(do_resize=False)
@@ -590,3 +590,8 @@ def _check_fit(
     if class_names is not None:
         check_class_count(class_names, transformer.config.num_classes)
     transformer.layout.check_whitening(latents_mean, latents_std)
+
+
+def _floats(values: Sequence[float] | None) -> list[float] | None:
+    """As JSON has them; those of a tensor, too."""
+    return None if values is None else [float(value) for value in values]

@@ -122,6 +122,15 @@ def test_a_pipeline_without_its_autoencoder_is_saved_and_loaded(pipe, folder, tm
     assert torch.equal(generate(VidTwinPipeline.from_pretrained(tmp_path, vae=pipe.vae)), generate(pipe))
 
 
+def test_a_whitening_of_tensors_is_saved_and_loaded(pipe, tmp_path):
+    mean, std = [0.25] * pipe.vae.layout.num_channels, [2.0] * pipe.vae.layout.num_channels
+    whitened = VidTwinPipeline.from_pipe(pipe, latents_mean=torch.tensor(mean), latents_std=torch.tensor(std))
+    whitened.save_pretrained(tmp_path)
+    loaded = VidTwinPipeline.from_pretrained(tmp_path)
+    assert (loaded.config.latents_mean, loaded.config.latents_std) == (mean, std)
+    assert torch.equal(generate(loaded), generate(whitened))
+
+
 def test_a_loaded_pipeline_may_have_another_scheduler_saved(pipe, tmp_path):
     pipe.scheduler = FlowMatchHeunDiscreteScheduler()
     pipe.save_pretrained(tmp_path)
