@@ -40,7 +40,7 @@ def build_pipeline(**sizes: Any) -> VidTwinPipeline:
     channels = vae.layout.num_channels
     vae.register_to_config(latents_mean=[0.5] * channels, latents_std=[1 + i / 8 for i in range(channels)])
     sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2} | sizes
-    transformer = LatentTransformer(vae.layout.to_config(), len(NAMES), **sizes).eval()
+    transformer = LatentTransformer(layout=vae.layout.to_config(), num_classes=len(NAMES), **sizes).eval()
     fill_zeros(transformer)  # they would ignore the class
     pipe = VidTwinPipeline(vae, transformer, FlowMatchEulerDiscreteScheduler(), class_names=NAMES, fps=8)
     pipe.set_progress_bar_config(disable=True)

@@ -1,5 +1,6 @@
 """docs/api.md: all of the public classes is described there, as it is in the code."""
 
+import ast
 import inspect
 import re
 
@@ -76,3 +77,11 @@ def test_what_is_missing_is_found():
     ):
         assert described in PAGE
         assert name in list(missing_from(PAGE.replace(described, ""), name.split(",")[0]))
+
+
+def test_models_are_made_with_named_arguments():
+    """Those that were given by position diffusers' `from_config` passes over."""
+    code = ast.parse("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
+    calls = [node for node in ast.walk(code) if isinstance(node, ast.Call)]
+    made = [call for call in calls if ast.unparse(call.func) == "LatentTransformer"]
+    assert made and not any(call.args for call in made)
