@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -206,6 +207,7 @@ def load_released(
 
     Raises:
         ValueError: not such a file, no way to the hub, or a key that is unknown, missing or of another shape.
+        TypeError: an option that is none of these.
     """
     path = _find(path_or_repo_id, hub_options)
     state_dict = read_checkpoint(path)
@@ -252,16 +254,17 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _find(path_or_repo_id: str | Path, hub_options: dict[str, Any]) -> Path:
-    path = Path(path_or_repo_id)
+    path, name = Path(path_or_repo_id), str(path_or_repo_id)
+    options = {"filename": RELEASED_FILE, **hub_options}
+    inspect.signature(hf_hub_download).bind(name, **options)  # a misspelt one fails for a file, too
     if path.is_file():
         return path
-    name = str(path_or_repo_id)
     if path.suffix in (".ckpt", ".safetensors") or not is_hub_id(name):
         raise ValueError(
             f"{name} is no file; expected a .ckpt, a .safetensors or the name of a hub repository"
         )
     try:
-        return Path(hf_hub_download(name, **{"filename": RELEASED_FILE, **hub_options}))
+        return Path(hf_hub_download(name, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"{name} can't be fetched from the hub ({type(error).__name__}); where there is no network, copy "

@@ -257,6 +257,14 @@ def test_a_repository_is_asked_for_the_released_file(checkpoint, monkeypatch):
     assert asked == {"repo_id": "microsoft/vidtwin", "filename": convert.RELEASED_FILE, "revision": "main"}
 
 
+@pytest.mark.parametrize("option", [{"num_head": 2}, {"torch_dtype": torch.float16}])
+def test_an_option_that_there_is_not_is_no_silence(checkpoint, option):
+    assert AutoencoderVidTwin.from_released(checkpoint, cache_dir="unused", **HEADS)
+    for path_or_repo_id in (checkpoint, "microsoft/vidtwin"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(option))}'"):
+            AutoencoderVidTwin.from_released(path_or_repo_id, **option)
+
+
 def test_without_a_network_it_says_what_to_do(monkeypatch):
     def download(repo_id, **options):
         raise LocalEntryNotFoundError("offline")
