@@ -174,8 +174,8 @@ class LatentTransformer(
     """A DiT (arXiv 2212.09748) whose input is a flat latent and whose tokens are the grids inside it.
 
     It knows layouts and no autoencoder: one input and one output projection per grid, positions shared along
-    axes of one name, a plain adaLN-Zero trunk over the concatenated tokens. At initialisation it returns 0.
-    `vidtwin_gen.models.sizes` has the usual sizes by name.
+    axes of one name, a plain adaLN-Zero trunk over the concatenated tokens. At initialisation the network
+    returns 0, with `predicts_x0` as its x_0. `vidtwin_gen.models.sizes` has the usual sizes by name.
 
     Args:
         layout: what is inside the flat latent, `LatentLayout.to_config()`.
