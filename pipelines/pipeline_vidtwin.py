@@ -223,10 +223,8 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 raise ValueError(f"{name} is a whole number, at least {least}, got {number!r}")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is one of {OUTPUT_TYPES}, got {output_type!r}")
-        if self.vae is None and output_type != "latent":
-            raise ValueError(
-                f"output_type {output_type!r} needs a vae to decode with; this pipeline's is None"
-            )
+        if output_type != "latent":
+            self._check_vae(f"output_type {output_type!r}")
         options = {} if self.attention_kwargs is None else self.attention_kwargs
         scale = (
             options.get("scale", 1.0) if isinstance(options, dict) and options.keys() <= {"scale"} else None
@@ -274,8 +272,9 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
                 (B, F, H, W, C) or tensor (B, F, C, H, W), in [0, 1].
 
         Raises:
-            ValueError: clips of another length or size, or values outside of [0, 1].
+            ValueError: clips of another length or size, values outside of [0, 1], or no autoencoder.
         """
+        self._check_vae("a video")
         clips = self.video_processor.preprocess_video(in_unit_range(video))  # (B, C, F, H, W) in [-1, 1]
         size, expected = tuple(clips.shape[2:]), adapter.clip_size(self.vae, self.transformer.layout)
         if size != expected:  # a latent of another shape may have as many numbers
@@ -316,6 +315,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) whitened latents -> (B, 3, F, H, W) videos, around [-1, 1]."""
+        self._check_vae("decoding")
         device = get_module_execution_device(self.vae)
         layout = self.transformer.layout
         mean, std = adapter.whitening(self.vae, self.config.latents_mean, self.config.latents_std)
@@ -329,10 +329,15 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         `pipe.vae.enable_slicing()` decodes one after the other.
 
         Raises:
-            ValueError: latents of another length, or with NaN or infinity among them.
+            ValueError: latents of another length, or with NaN or infinity among them, or no autoencoder.
         """
         check_latents("latents", latents, self.transformer.layout)
         return self._videos(latents, output_type)
+
+    def _check_vae(self, what: str) -> None:
+        """Raises ValueError where this needs an autoencoder that the pipeline has not."""
+        if self.vae is None:
+            raise ValueError(f"{what} needs a vae and this pipeline's is None: assign one, pipe.vae = ...")
 
     def _videos(self, latents: torch.Tensor, output_type: str) -> Frames:
         return self.video_processor.postprocess_video(self.decode_latents(latents), output_type)

@@ -257,6 +257,15 @@ def test_a_pipeline_without_autoencoder_makes_latents_only(pipe):
     pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(ValueError, match="output_type 'pt' needs a vae"):
         generate(alone, 0, output_type="pt")
+    video = torch.zeros(1, 8, 3, 16, 16)
+    for what in (
+        lambda: alone.decode(latents),
+        lambda: alone.decode_latents(latents),
+        lambda: alone.encode_video(video),
+        lambda: generate(alone, 0, output_type="latent", video=video, keep="structure"),
+    ):
+        with pytest.raises(ValueError, match="needs a vae and this pipeline's is None"):
+            what()
 
 
 def test_components_must_belong_together(pipe):
