@@ -102,9 +102,9 @@ def in_unit_range(video: Any) -> Any:
         raise ValueError(f"video holds no clip or no frame, got {tuple(video.shape)}")
     low, high = float(video.min()), float(video.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        way_out = "[0, 255] pass video / 255" if high > 2 else "[-1, 1] pass video / 2 + 0.5"
         raise ValueError(
-            f"video must be in [0, 1], got values from {low:g} to {high:g}; for one in [-1, 1] pass "
-            "video / 2 + 0.5"
+            f"video must be in [0, 1], got values from {low:g} to {high:g}; for one in {way_out}"
         )
     return video.clamp(0, 1) if isinstance(video, torch.Tensor) else video.clip(0, 1)
 

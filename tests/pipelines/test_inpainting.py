@@ -192,8 +192,10 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
     assert torch.equal(pipe.encode_video(rounded), expected)
     assert torch.equal(pipe.encode_video(rounded.permute(0, 1, 3, 4, 2).numpy()), expected)
     assert torch.equal(pipe.encode_video([rounded[0]]), expected)
-    with pytest.raises(ValueError, match="got values from -0.99"):
+    with pytest.raises(ValueError, match=r"got values from -0.99.*pass video / 2 \+ 0.5"):
         pipe.encode_video(video * 2 - 1)
+    with pytest.raises(ValueError, match="got values from 0 to 25.*pass video / 255"):
+        pipe.encode_video((video * 255).byte())
     with pytest.raises(
         ValueError, match=r"must be of \(8, 16, 16\) \(frames, height, width\), got \(7, 16, 16\)"
     ):
