@@ -202,6 +202,13 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
         pipe.encode_video(video[:, 1:])
 
 
+def test_clips_of_images_must_be_of_one_length_and_size(pipe):
+    clip, small = [Image.new("RGB", (16, 16))] * 8, [Image.new("RGB", (8, 8))] * 8
+    for other in (clip[1:], small, [image.convert("L") for image in clip]):
+        with pytest.raises(ValueError, match="clips of a video must be of one size"):
+            generate(pipe, [0, 1], video=[clip, other], keep="structure")
+
+
 def test_a_clip_may_be_kept_for_every_label_and_video(pipe, video):
     clips = torch.cat([video, 1 - video])
     known = pipe.encode_video(clips)
