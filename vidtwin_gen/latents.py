@@ -141,14 +141,12 @@ class LatentLayout:
 
     def join(self, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Name: (B, *shape, channels) -> (B, L) flat latents. The inverse of `split`."""
-        if set(parts) != set(self.names):
-            raise ValueError(f"join needs exactly the grids {list(self.names)}, got {sorted(parts)}")
+        self._check_grids(parts)
+        batch = parts[self.names[0]].shape[:1]
         for grid in self.grids:
-            if tuple(parts[grid.name].shape[1:]) != (*grid.shape, grid.channels):
-                raise ValueError(
-                    f"grid {grid.name!r} is (B, {', '.join(map(str, (*grid.shape, grid.channels)))}), "
-                    f"got {tuple(parts[grid.name].shape)}"
-                )
+            shape, expected = tuple(parts[grid.name].shape), (*batch, *grid.shape, grid.channels)
+            if shape != expected:
+                raise ValueError(f"grid {grid.name!r} is {expected}, got {shape}")
         return torch.cat([parts[grid.name].flatten(1) for grid in self.grids], dim=-1)
 
     def tokens(self, latents: torch.Tensor, patch_size: PatchSize = 1) -> dict[str, torch.Tensor]:
@@ -159,6 +157,7 @@ class LatentLayout:
 
     def untokens(self, tokens: Mapping[str, torch.Tensor], patch_size: PatchSize = 1) -> torch.Tensor:
         """The inverse of `tokens`: (B, L) flat latents; what padding holds is dropped."""
+        self._check_grids(tokens)
         patches = self.patch_sizes(patch_size)
         return self.join(
             {grid.name: _unpatchify(tokens[grid.name], grid, patches[grid.name]) for grid in self.grids}
@@ -254,6 +253,10 @@ class LatentLayout:
         shift, scale = self.statistics(mean, std)
         return shift.to(latents), scale.to(latents)
 
+    def _check_grids(self, parts: Mapping[str, torch.Tensor]) -> None:
+        if set(parts) != set(self.names):
+            raise ValueError(f"expected exactly the grids {list(self.names)}, got {sorted(parts)}")
+
     def _check(self, latents: torch.Tensor) -> None:
         if latents.ndim != 2 or latents.shape[1] != self.num_elements:
             raise ValueError(f"expected flat latents (B, {self.num_elements}), got {tuple(latents.shape)}")
@@ -273,10 +276,14 @@ def _patchify(part: torch.Tensor, patch: tuple[int, ...]) -> torch.Tensor:
 
 
 def _unpatchify(tokens: torch.Tensor, grid: LatentGrid, patch: tuple[int, ...]) -> torch.Tensor:
+    counts = grid.token_shape(patch)
+    expected = (*tokens.shape[:1], math.prod(counts), math.prod(patch) * grid.channels)
+    if tuple(tokens.shape) != expected:
+        raise ValueError(f"grid {grid.name!r} has tokens {expected}, got {tuple(tokens.shape)}")
     names = [f"n{i}" for i in range(len(patch))]
     blocks = " ".join(f"({name} p{i})" for i, name in enumerate(names))
     inner = " ".join(f"p{i}" for i in range(len(patch)))
     sizes = {f"p{i}": step for i, step in enumerate(patch)}
-    sizes |= {name: size for name, size in zip(names, grid.token_shape(patch), strict=True)}
+    sizes |= {name: size for name, size in zip(names, counts, strict=True)}
     part = rearrange(tokens, f"b ({' '.join(names)}) ({inner} c) -> b {blocks} c", **sizes)
     return part[(slice(None), *(slice(size) for size in grid.shape))]

@@ -247,6 +247,8 @@ def test_clips_are_mixed_and_decoded(pipe):
     assert isinstance(pipe.decode(pipe.mix(a, b))[0][0], Image.Image)
     with pytest.raises(ValueError, match="expected flat latents"):
         pipe.mix(a[:, :5], b)
+    with pytest.raises(ValueError, match="'dynamics_x' is .2, .* got .1, "):
+        pipe.mix(torch.cat([a, b]), b)
     with pytest.raises(ValueError, match=r"latents must be .* got \(0, 192\)"):
         pipe.decode(a[:0])
     with pytest.raises(ValueError, match="latents must be finite"):

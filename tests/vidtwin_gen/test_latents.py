@@ -100,6 +100,12 @@ def test_config_survives_json(layout):
     assert LatentLayout.from_config(json.loads(json.dumps(layout.to_config()))) == layout
 
 
+def unequal_parts():
+    """Of two clips, but for the last grid, which is of one."""
+    parts = VIDTWIN.split(torch.zeros(2, VIDTWIN.num_elements))
+    return parts | {"dynamics_y": parts["dynamics_y"][:1]}
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -119,7 +125,14 @@ def test_config_survives_json(layout):
         (lambda: VIDTWIN.check_whitening([0.0] * 20, [1.0] * 19 + [0.0]), "latents_std must be above 0"),
         (lambda: VIDTWIN.check_whitening([0.0] * 19 + [-1e7], [1.0] * 20), "latents_mean must be at most"),
         (lambda: ONE_GRID.join({"video": torch.zeros(1, 4, 3, 5, 5)}), "'video' is .*, got .1, 4, 3, 5, 5"),
+        (lambda: VIDTWIN.join(unequal_parts()), "'dynamics_y' is .2, 16, 7, 8., got .1, 16, 7, 8"),
         (lambda: ONE_GRID.join({"sound": torch.zeros(1, 4, 5, 3, 5)}), "exactly the grids .*, got .'sound'"),
+        (lambda: VIDTWIN.untokens({}), r"exactly the grids .*, got \[\]"),
+        (
+            lambda: ONE_GRID.untokens({"video": torch.zeros(2, 60, 5)}, 2),
+            "'video' .* .2, 12, 40., got .2, 60, 5",
+        ),
+        (lambda: ONE_GRID.untokens({"video": torch.zeros(60, 5)}), "'video' .* .60, 60, 5., got .60, 5"),
     ],
 )
 def test_what_does_not_fit_is_a_value_error(broken, message):
