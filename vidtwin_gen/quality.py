@@ -94,7 +94,8 @@ def _frames(reconstruction: torch.Tensor, original: torch.Tensor) -> tuple[torch
             "expected two equal shapes (B, C, F, H, W), got "
             f"{tuple(reconstruction.shape)} and {tuple(original.shape)}"
         )
-    if (reconstruction.dtype == torch.uint8) != (original.dtype == torch.uint8):
+    floating = reconstruction.is_floating_point() and original.is_floating_point()
+    if not floating and not reconstruction.dtype == original.dtype == torch.uint8:
         raise ValueError(
             f"expected both float in [-1, 1] or both uint8, got {reconstruction.dtype} and {original.dtype}"
         )

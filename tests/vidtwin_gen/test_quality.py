@@ -102,6 +102,10 @@ def test_uint8_and_float_are_one_scale() -> None:
 def test_a_mix_of_types_or_shapes_is_refused() -> None:
     with pytest.raises(ValueError, match="both uint8"):
         psnr(clips(), clips().to(torch.uint8))
+    wide = ((clips() + 1) * 127.5).long()  # from 0 to 255, not in [-1, 1]
+    for measure in (psnr, ssim):
+        with pytest.raises(ValueError, match="both uint8, got torch.int64 and torch.int64"):
+            measure(wide, wide)
     with pytest.raises(ValueError, match="two equal shapes"):
         ssim(clips(), clips()[:1])
     with pytest.raises(ValueError, match="at least 11x11, got 10x20"):
