@@ -131,7 +131,10 @@ def _cache_dir(path: Path) -> str | None:
 
 
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Rows of latents as an endless stream, addressed by position, as VideoDataset is of clips."""
+    """Rows of latents as an endless stream, addressed by position, as VideoDataset is of clips.
+
+    A batch is drawn at once: `DataLoader(dataset, batch_size=..., collate_fn=dict)`.
+    """
 
     def __init__(
         self, rows: datasets.Dataset, *, shuffle: bool = True, seed: int = 0, features: bool = False
@@ -143,6 +146,10 @@ class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        """One row: as `__getitems__`, without B."""
+        return {name: values[0] for name, values in self.__getitems__([position]).items()}
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
         """A whole batch at once: mean and logvar (B, L) float32, label (B,), and with `features` these, too,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+from torch.utils.data import DataLoader
 
 from autoencoder.encode.whitening import latent_statistics
 from autoencoder.model.posterior import FlatGaussian
@@ -116,6 +117,15 @@ def test_an_epoch_is_a_permutation_and_draws_stand_alone():
     assert not torch.equal(drawn(range(21), LatentDataset(rows, seed=4)), torch.cat(epochs))
     assert torch.equal(drawn(range(14), LatentDataset(rows, shuffle=False)), all_rows.repeat(2, 1))
     assert dataset.__getitems__([0, 1]).keys() == {"mean", "logvar", "label"}
+
+
+def test_a_loader_draws_one_by_one_or_a_batch_at_once():
+    dataset = LatentDataset(random_rows(7, SMALL), seed=3)
+    for i, batch in enumerate(DataLoader(dataset, batch_size=2, collate_fn=dict)):
+        for name, values in batch.items():
+            singles = [dataset[position][name] for position in range(2 * i, 2 * i + len(values))]
+            assert torch.equal(values, torch.stack(singles))
+    assert i == 3 and batch["mean"].shape == (1, SMALL.num_elements)
 
 
 def test_draws_are_the_rows_whatever_the_files_and_type(tmp_path):
