@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLHunyuanVideo15, AutoencoderVidTok
+from diffusers import AutoencoderKLHunyuanVideo15, AutoencoderKLMagvit, AutoencoderVidTok
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 
@@ -170,8 +170,12 @@ def _slice_batches(vae: ModelMixin) -> None:
 
 
 def _decoded(vae: ModelMixin, latents: torch.Tensor) -> torch.Tensor:
-    """(B, c, f, h, w) -> (B, C, F, H, W); VidTok returns the tensor itself."""
+    """(B, c, f, h, w) -> (B, C, F, H, W); VidTok returns the tensor itself, and Magvit's slices would go on
+    from the frames of the clip before."""
     _slice_batches(vae)
+    model = _uncompiled(vae)
+    if isinstance(model, AutoencoderKLMagvit) and model.use_slicing and len(latents) > 1:
+        return torch.cat([_decoded(vae, clip) for clip in latents.split(1)])
     output = vae.decode(latents)
     return output if isinstance(output, torch.Tensor) else output.sample
 

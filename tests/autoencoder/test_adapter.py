@@ -94,6 +94,20 @@ def test_calls_do_not_influence_each_other(case):
         torch.testing.assert_close(single, back[i], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.no_grad()
+def test_slicing_decodes_one_clip_after_the_other(name):
+    num_frames, vae = AUTOENCODERS[name][1], build_of(name)
+    layout, clips = adapter.latent_layout(vae, num_frames, 16, 16), clips_of(num_frames, count=3)
+    latents = adapter.encode(vae, clips).mean
+    together = adapter.decode(vae, latents, layout)
+    vae.enable_slicing()
+    torch.testing.assert_close(adapter.encode(vae, clips).mean, latents, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(adapter.decode(vae, latents, layout), together, atol=1e-3, rtol=1e-3)
+    vae.disable_slicing()
+    assert torch.equal(adapter.decode(vae, latents, layout), together)
+
+
 def test_sizes_that_do_not_come_back_are_refused_with_one_that_does(case):
     vae, _, wrong, _, _ = case
     with pytest.raises(
