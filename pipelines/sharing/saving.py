@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.utils import PushToHubMixin
+from diffusers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFETENSORS_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    PushToHubMixin,
+)
+from diffusers.utils.hub_utils import _add_variant
 from huggingface_hub import create_repo
 
 from pipelines.labels import labels_by_name
@@ -54,6 +60,13 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
 
         options = ("repo_id", "commit_message", "private", "token", "create_pr") if push_to_hub else ()
         hub = {name: kwargs.pop(name, None) for name in options}
+        # which an earlier save of another form left, and which would be loaded in place of this one's
+        stale = [SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME]
+        stale += [] if safe_serialization else [SAFETENSORS_WEIGHTS_NAME]
+        for name in ("vae", "transformer"):
+            if getattr(self, name) is not None:
+                for file in stale:
+                    Path(save_directory, name, _add_variant(file, variant)).unlink(missing_ok=True)
         super().save_pretrained(  # type: ignore[misc]
             save_directory,
             safe_serialization=safe_serialization,

@@ -131,6 +131,25 @@ def test_a_whitening_of_tensors_is_saved_and_loaded(pipe, tmp_path):
     assert torch.equal(generate(loaded), generate(whitened))
 
 
+SHARDS, PICKLES = {"max_shard_size": "50KB"}, {"safe_serialization": False}
+
+
+@pytest.mark.parametrize(
+    ("before", "form"),
+    [({}, PICKLES), ({}, SHARDS), (SHARDS, {}), (SHARDS, {"max_shard_size": "100KB"}), (SHARDS, PICKLES)],
+)
+def test_a_folder_that_is_saved_again_in_another_form_has_the_new_weights(pipe, before, form, tmp_path):
+    pipe.save_pretrained(tmp_path, **before)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    old = generate(pipe)
+    for model in (pipe.vae, pipe.transformer):
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+    pipe.save_pretrained(tmp_path, **form)
+    assert torch.equal(generate(VidTwinPipeline.from_pretrained(tmp_path)), generate(pipe))
+    assert torch.equal(generate(VidTwinPipeline.from_pretrained(tmp_path, variant="fp16")), old)
+
+
 def test_a_loaded_pipeline_may_have_another_scheduler_saved(pipe, tmp_path):
     pipe.scheduler = FlowMatchHeunDiscreteScheduler()
     pipe.save_pretrained(tmp_path)
