@@ -159,8 +159,18 @@ def test_lora_adapters_are_saved_loaded_and_scaled(pipe, expected, tmp_path):
     off = generate(other, attention_kwargs={"scale": 0.0})
     torch.testing.assert_close(off, expected)
     assert other.attention_kwargs == {"scale": 0.0}
+    other.save_pretrained(tmp_path / "wrapped")
+    with pytest.raises(ValueError, match="tensors are missing.*with a LoRA, fuse_lora"):
+        VidTwinPipeline.from_pretrained(tmp_path / "wrapped")
     other.unload_lora_weights()
     assert torch.equal(generate(other), expected)
+    other.load_lora_weights(tmp_path)
+    other.fuse_lora()
+    other.unload_lora_weights()
+    other.save_pretrained(tmp_path / "fused")
+    torch.testing.assert_close(
+        generate(VidTwinPipeline.from_pretrained(tmp_path / "fused")), adapted, atol=1e-5, rtol=1e-5
+    )
 
 
 STEP_CACHES = {

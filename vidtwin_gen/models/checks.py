@@ -98,7 +98,9 @@ class CheckedWeights:
             try:
                 check_tensors(found, model.state_dict())
             except ValueError as error:
-                raise ValueError(f"{path}: the weights do not fit config.json: {error}") from None
+                wrapped = any(".base_layer." in name for name in found)  # by peft
+                why = "; with a LoRA, fuse_lora and unload_lora_weights go before saving" if wrapped else ""
+                raise ValueError(f"{path}: the weights do not fit config.json: {error}{why}") from None
         result = super()._load_pretrained_model(model, state_dict, files, path, loaded_keys, **options)  # type: ignore[misc]
         if checked:
             check_finite(model.state_dict().items(), str(path))
