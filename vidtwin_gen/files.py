@@ -140,10 +140,14 @@ def new_or_same_folder(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Raises ValueError where there is a file."""
+    """Raises ValueError where there is a file, or a link that leads nowhere."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
+    except FileExistsError as error:
+        if (link := Path(error.filename)).is_symlink() and not link.exists():  # perhaps one of those above
+            raise ValueError(
+                f"{link} is a link to {link.readlink()}, which is not there: mount it, or name another"
+            ) from None
         raise ValueError(f"{path} is a file, and a folder is to be written: name another") from None
 
 

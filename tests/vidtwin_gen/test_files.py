@@ -150,6 +150,16 @@ def test_a_place_that_takes_nothing_is_refused_before_the_work(tmp_path):
         raise AssertionError("not to be reached")
 
 
+def test_a_link_to_a_disk_that_is_not_mounted_is_called_so(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    for folder in (tmp_path / "runs", tmp_path / "runs" / "vae"):
+        with (
+            pytest.raises(ValueError, match=f"runs is a link to {tmp_path}/disk, which is not there: mount"),
+            owned_folder(folder, ""),
+        ):
+            raise AssertionError("not to be reached")
+
+
 @pytest.mark.parametrize("line", ["3", "[1]", "null", "{}", '{"step": "x"}', '{"step": '])
 def test_a_line_of_a_log_is_an_object_with_a_step(line, tmp_path):
     path = tmp_path / "metrics.jsonl"
