@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def resume(
         # what lies past this one would else be taken for the latest of the new branch
         for later in [path for path in _checkpoints(output_dir) if _step_of(path) > _step_of(checkpoint)]:
             print(f"removing {later}: the run goes on from {checkpoint.name}")
-            shutil.rmtree(_without_name(later))
+            _without_name(later)
         _keep_newest(output_dir, limit)
 
 
@@ -231,9 +231,20 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
 
 def _keep_newest(output_dir: Path, limit: int) -> None:
     for old in _checkpoints(output_dir)[:-limit]:
-        _without_name(old)
+        with _may_stay(old):
+            _without_name(old)
     for path in output_dir.glob("partial-checkpoint-*"):  # those just renamed, and a killed run's
-        shutil.rmtree(path)
+        with _may_stay(path):
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _may_stay(path: Path) -> Iterator[None]:
+    """Says so where `path` can't be removed: the next checkpoint tries again, and the run goes on."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{path} can't be removed ({error.strerror or error}): it stays")
 
 
 def write_manifest(folder: Path) -> None:

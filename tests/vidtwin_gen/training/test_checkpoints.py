@@ -76,6 +76,19 @@ def test_going_back_to_a_checkpoint_removes_the_later_ones(script, run, copied, 
     assert checkpoints(copied) == ["checkpoint-11", "checkpoint-12"]
 
 
+def test_a_checkpoint_that_cannot_be_removed_stays_and_the_run_goes_on(tiny_dit_run, tmp_path, capsys):
+    """Such as a link to another disk."""
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    elsewhere = (copied / "checkpoint-10").rename(tmp_path / "elsewhere")
+    (copied / "checkpoint-10").symlink_to(elsewhere)
+    for steps in (13, 14):
+        train_dit.main(tiny_dit_run.argv(copied, max_train_steps=steps))
+        told = f"{copied / 'partial-checkpoint-10'} can't be removed (Cannot call rmtree on a symbolic link)"
+        assert told in capsys.readouterr().out
+    assert checkpoints(copied) == ["partial-checkpoint-10", "checkpoint-13", "checkpoint-14"]
+    assert any(elsewhere.iterdir())
+
+
 def test_a_checkpoint_is_named_alone_or_in_its_folder(tiny_dit_run, tmp_path, monkeypatch):
     """One of another run is no reason to go back in this one."""
     copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
