@@ -52,11 +52,10 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
             raise ValueError(f"{path / METADATA} counts no {split} rows: encode videos of both splits again")
         by_split[split] = names
     try:
-        # by files, not by folder: only so does `datasets` see that they have changed. load_dataset would
-        # also tell a counting service of it
+        # not load_dataset, which would also tell a counting service of it
         data_files = {split: [str(path / name) for name in names] for split, names in by_split.items()}
-        cache = _cache_dir(path)
-        with writing(cache or datasets.config.HF_DATASETS_CACHE):
+        cache = str(_cache_dir(path))
+        with writing(cache):
             rows = datasets.Dataset.from_parquet(data_files, cache_dir=cache)  # type: ignore[arg-type]
     except datasets.exceptions.DatasetGenerationError as error:
         reason = first_line(error.__cause__ or error)
@@ -120,14 +119,15 @@ def _check_file(path: Path, about: Mapping[str, Any], metadata: Mapping[str, Any
         raise ValueError(f"{path} is not as it was written; {DAMAGED}")
 
 
-def _cache_dir(path: Path) -> str | None:
-    """Where the unpacked rows go: into the folder, or, as None, where `datasets` likes."""
-    folder = path / CACHE
+def _cache_dir(path: Path) -> Path:
+    """Where the unpacked rows go: into the folder, or, where that can't be written to, beside what `datasets`
+    keeps. It knows files by their paths and times, which other rows may have, too: a digest tells these."""
+    digest, elsewhere = latents_sha256(path)[:16], Path(datasets.config.HF_DATASETS_CACHE)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (path / CACHE).mkdir(parents=True, exist_ok=True)
     except OSError:
-        return None
-    return str(folder) if os.access(folder, os.W_OK) else None
+        return elsewhere / digest
+    return (path / CACHE if os.access(path / CACHE, os.W_OK) else elsewhere) / digest
 
 
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -392,6 +393,22 @@ def test_a_folder_that_cannot_be_written_to_is_unpacked_elsewhere(copied, tmp_pa
     about["files"]["data/train-00000-of-00009.parquet"] = about["files"]["data/test-00000-of-00004.parquet"]
     (copied / "latents.json").write_text(json.dumps(about))
     assert load_latents(copied)[0]["train"]["mean"][:16] == rows["test"]["mean"][:16]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_rows_that_replaced_others_are_read_whatever_the_times_of_their_files(
+    copied, tmp_path, monkeypatch, writable
+):
+    """As a copy that keeps times, in place of another one, has them."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "elsewhere")
+    if not writable:
+        (copied / ".cache").write_text("in the way")
+    path = copied / "data/train-00000-of-00009.parquet"
+    os.utime(path, (0, 0))
+    before = load_latents(copied)[0]["train"]["mean"][5]
+    rewrite(path, put("mean", 0.5))
+    os.utime(path, (0, 0))
+    assert load_latents(copied)[0]["train"]["mean"][5] == [*before[:3], 0.5, *before[4:]]
 
 
 def test_order_and_seeds_are_the_same_on_every_machine():
