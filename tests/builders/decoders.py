@@ -66,6 +66,13 @@ def sleepy() -> Iterator[int]:
     time.sleep(600)
 
 
+def busy() -> Iterator[int]:
+    """At work for half a second, however long it is stopped."""
+    yield os.getpid()
+    for _ in range(50):
+        time.sleep(0.01)
+
+
 def own_pid() -> Iterator[int]:
     yield os.getpid()
 

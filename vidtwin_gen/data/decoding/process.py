@@ -8,6 +8,7 @@ no torch. What goes to it and back is pickled, the frames themselves as they lie
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import pickle
 import queue
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from typing import Any
 
 PROGRESS_S = 0.2  # between two words of it
+SLICE_S = 1.0  # of waiting
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to all of a job: whoever asked decides
 
 
@@ -41,24 +43,32 @@ class Channel:
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+        self.connection.settimeout(None)
         self.connection.sendall(struct.pack(f"!Q{len(parts)}Q", len(parts), *map(len, parts)))
         for part in parts:
             self.connection.sendall(part)
 
     def receive(self, timeout: float | None = None) -> Any:
         """Raises EOFError where the other side is gone, TimeoutError where it says nothing for so many
-        seconds."""
-        self.connection.settimeout(timeout)
-        (count,) = struct.unpack("!Q", self._read(8))
-        head, *buffers = [self._read(size) for size in struct.unpack(f"!{count}Q", self._read(8 * count))]
+        seconds, of which one at most is of the time in which this process was stopped, as by Ctrl-Z."""
+        slices = math.ceil(timeout / SLICE_S) if timeout else 1
+        self.connection.settimeout(timeout and timeout / slices)
+        (count,) = struct.unpack("!Q", self._read(8, slices))
+        sizes = struct.unpack(f"!{count}Q", self._read(8 * count, slices))
+        head, *buffers = [self._read(size, slices) for size in sizes]
         return pickle.loads(head, buffers=buffers)
 
-    def _read(self, size: int) -> bytearray:
+    def _read(self, size: int, slices: int) -> bytearray:
         data = bytearray(size)
         view = memoryview(data)
         while view:
             try:
                 received = self.connection.recv_into(view)
+            except TimeoutError:
+                slices -= 1
+                if not slices:
+                    raise
+                continue
             except ConnectionResetError:
                 received = 0
             if not received:

@@ -144,6 +144,26 @@ def test_a_forked_process_has_decoders_of_its_own(tmp_path):
     assert ask(decoders.own_pid) == [ours]
 
 
+def test_a_job_that_was_stopped_for_longer_than_the_limit_goes_on():
+    """By Ctrl-Z, or by a cluster that gives its place to another for a while."""
+    program = """
+from tests.builders.decoders import busy
+from vidtwin_gen.data.decoding import process
+process.SLICE_S = 0.1
+with process.decoder_process() as decoder:
+    for pid in decoder.results(2, busy):
+        print(pid, flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as job:
+        job.stdout.readline()
+        time.sleep(0.1)
+        os.killpg(job.pid, signal.SIGSTOP)
+        time.sleep(2)
+        os.killpg(job.pid, signal.SIGCONT)
+    assert job.returncode == 0
+
+
 def test_a_killed_process_takes_its_decoder_along_in_the_middle_of_a_call():
     program = """
 from tests.builders.decoders import sleepy
