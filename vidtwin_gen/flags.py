@@ -199,6 +199,13 @@ def user_errors(program: str | None = None) -> Iterator[None]:
 
 def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
+    if "Too many open files" in str(error):  # torch's, too
+        return "too many open files; raise the limit (ulimit -n), and the same command continues"
+    if "DataLoader worker (pid" in str(error):  # torch's; of an error in a worker it says otherwise
+        return (
+            f"a data worker has died ({str(error).strip()}), as where memory ends the system kills one; take "
+            "fewer of them or smaller batches, and the same command continues"
+        )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno == errno.ENOSPC and not error.filename:  # multiprocessing names none

@@ -192,6 +192,8 @@ def test_a_users_mistake_is_one_line(capsys):
             "/dev/shm is full (unable to allocate",
         ),
         (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
+        (OSError(24, "Too many open files", "runs/a.json"), "too many open files; raise the limit (ulimit"),
+        (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files; "),
         (MemoryError(), "out of memory (of the CPU)"),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),

@@ -10,8 +10,10 @@ import time
 
 import pytest
 
+import train_dit
 from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
+from vidtwin_gen.flags import user_errors
 from vidtwin_gen.training.stopping import SIGNALS, handled_by
 from vidtwin_gen.weights import weights_sha256
 
@@ -71,6 +73,27 @@ def test_a_signal_to_every_process_loses_no_step_where_python_has_a_fork_server(
     ended = started.wait()
     assert (ended.status, ended.traceback) == (143, False), ended.said
     assert len(checkpoints(output_dir)) == 1
+
+
+@pytest.mark.parametrize("script", ["train_dit"])
+def test_a_data_worker_that_the_system_kills_is_one_line(run, tmp_path, capsys):
+    """As it kills one where memory ends. Torch raises wherever the news comes, be it amid the cleaning up."""
+    argv = run.argv(tmp_path / "run", max_train_steps=10_000, dataloader_num_workers=1)
+
+    def kill():
+        log = tmp_path / "run" / "metrics.jsonl"
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.002)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+
+    with pytest.raises(SystemExit) as stopped, user_errors("train_dit.py"):
+        threading.Thread(target=kill, daemon=True).start()
+        train_dit.main(argv)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "train_dit.py: error: a data worker has died (DataLoader worker (pid" in said
+    assert said.endswith("take fewer of them or smaller batches, and the same command continues")
 
 
 def test_handlers_are_left_to_the_main_thread():
