@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO, cast
 
 from vidtwin_gen.files import check_reachable, read_json
 from vidtwin_gen.training.stopping import RaisingSignals, status_of
@@ -166,15 +166,79 @@ def first_process_speaks() -> Iterator[None]:
         yield
 
 
+class _Lossy:
+    """A stream like another one, but that what the system doesn't take (a pipe without a reader, a full disk,
+    a terminal that has gone) is lost and no error. Of None, which Python has for a closed one, all is lost.
+
+    Attributes:
+        lost: why, "" where nothing is, or the reader of a pipe has had enough.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115
+        self.lost = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.lost = str(error)
+
+    def write(self, text: str) -> int:
+        with self._losing():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            self.stream.flush()
+
+    def end(self) -> None:
+        """What can't be written goes nowhere, or the interpreter would fail of it at its end."""
+        with self._losing():
+            self.stream.flush()
+            return
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.stream.fileno())
+
+
+@contextmanager
+def _lossy_output(name: str) -> Iterator[None]:
+    """What a program says is not its result: inside, losing it ends nothing, and is told at the end."""
+    before = sys.stdout, sys.stderr
+    output, errors = map(_Lossy, before)
+    sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, errors)
+    try:
+        yield
+    finally:
+        output.end()
+        if output.lost:
+            print(f"{name}: what it said on standard output is lost in part: {output.lost}", file=sys.stderr)
+        errors.end()
+        sys.stdout, sys.stderr = before
+
+
 @contextmanager
 def user_errors(program: str | None = None) -> Iterator[None]:
     """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
     with one line and exit status 2; what the system refuses (space, permission, memory) with one and status
     1; Ctrl-C and SIGTERM with one and status 130 or 143, also where a library makes another error of it, or
-    none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too."""
+    none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too. What
+    it says may be lost."""
     name = program or Path(sys.argv[0]).name
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr: what a terminal can't show is no error
         sys.stdout.reconfigure(errors="backslashreplace")
+    with _lossy_output(name), _one_line_errors(name):
+        yield
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
     with RaisingSignals(name) as signals:
         try:
             yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,14 +83,10 @@ class MetricsLog:
         self.accelerator.log(dict(values), step=step)
 
     def print(self, line: str) -> None:
-        """Above the bar. A reader of stdout that is gone, as of a pipe, does not end a training."""
+        """Above the bar, and at once."""
         if self.accelerator.is_main_process:
-            try:
-                self.bar.write(line)
-                sys.stdout.flush()
-            except BrokenPipeError:  # what was to be said before, too, goes nowhere
-                with open(os.devnull, "w") as nowhere:
-                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            self.bar.write(line)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self.bar.close()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import runpy
 import shutil
@@ -32,7 +31,7 @@ from vidtwin_gen.training.accelerator import make_accelerator
 from vidtwin_gen.training.checkpoints import Progress
 from vidtwin_gen.training.config import TrainingConfig
 from vidtwin_gen.training.ema import ema_weights, make_ema
-from vidtwin_gen.training.metrics_log import STEPS_BEFORE, MetricsLog, StepTrace
+from vidtwin_gen.training.metrics_log import STEPS_BEFORE, StepTrace
 from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.pictures import with_row_labels
 from vidtwin_gen.training.run import Run
@@ -521,14 +520,3 @@ def spoil_last_row(optimizer, rows, closure=None):
     (matrix,) = (p for p in optimizer.param_groups[0]["params"] if p.ndim == 2 and len(p) == rows)
     with torch.no_grad():
         matrix[-1].fill_(float("inf"))
-
-
-def test_a_reader_of_the_output_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch):
-    log = MetricsLog(Accelerator(cpu=True), TrainingConfig(output_dir=str(tmp_path)), 0)
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr("sys.stdout", stdout)
-        for _ in range(2):
-            log.print("step 1: psnr 20")
-    log.close()

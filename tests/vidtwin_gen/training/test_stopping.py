@@ -54,6 +54,28 @@ def test_a_signal_ends_the_step_and_saves_it(script, name, status, run, tmp_path
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("script", ["train_dit"])
+def test_a_signal_saves_the_step_though_it_ended_the_reader_of_the_output(run, tmp_path, monkeypatch):
+    """Ctrl-C in `train_dit.py ... 2>&1 | tee log` is sent to both."""
+    output_dir = tmp_path / "run"
+
+    def send():
+        log = output_dir / "metrics.jsonl"
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as stopped, user_errors("train_dit.py"):
+            threading.Thread(target=send, daemon=True).start()
+            train_dit.main(run.argv(output_dir, max_train_steps=10_000, checkpointing_steps=10_000))
+    assert stopped.value.code == 130 and len(checkpoints(output_dir)) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own way starts the workers")
 @pytest.mark.parametrize("script", ["train_vae"])
 def test_a_signal_to_every_process_loses_no_step_where_python_has_a_fork_server(script, run, tmp_path):
