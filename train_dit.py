@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import signal
 
+from vidtwin_gen.training.stopping import end_at_once
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, end_at_once)  # an import would make a traceback of Ctrl-C
+
 from vidtwin_gen.training.config import parse_config
 from vidtwin_gen.training.dit_config import PRESETS, DiTConfig
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would make a traceback of Ctrl-C
     parse_config(DiTConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json

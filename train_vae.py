@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import signal
 
+from vidtwin_gen.training.stopping import end_at_once
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, end_at_once)  # an import would make a traceback of Ctrl-C
+
 from autoencoder.training_config import PRESETS, VAEConfig
 from vidtwin_gen.training.config import parse_config
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would make a traceback of Ctrl-C
     parse_config(VAEConfig, PRESETS)  # help and refusals come at once, before torch is imported
 
 import json

@@ -1,6 +1,8 @@
 """What a command imports before it works: a help page or a refused flag needs none of the large libraries."""
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +80,24 @@ def test_a_training_script_answers_before_it_imports_torch(script):
     look = RUN_AND_LOOK.replace('{"torch", "numpy", "diffusers", "transformers", "datasets"}', '{"torch"}')
     lines = ["--help", "--colour red", "--preset vast", "--output_dir run", "--mixed_precision int4"]
     subprocess.run([sys.executable, "-c", look, script, *lines], cwd=ROOT, check=True, timeout=240)
+
+
+@pytest.mark.parametrize("library", ["transformers", "torch"])
+@pytest.mark.parametrize("script", ["train_vae.py", "train_dit.py"])
+def test_ctrl_c_while_a_training_script_imports_is_one_line(script, library, tmp_path):
+    """The parser imports the one, the training the other."""
+    (tmp_path / f"{library}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n1 / 0\n")
+    words = ["--data", "."] if script == "train_vae.py" else ["--vae", ".", "--latents", "."]
+    ended = subprocess.run(
+        [sys.executable, script, *words, "--output_dir", str(tmp_path / "run")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, f"{script}: interrupted by SIGINT\n")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import RawValue
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -109,6 +110,15 @@ class RaisingSignals:
     def _not_caught(self, *error: object) -> None:
         self.say()
         os.kill(os.getpid(), self.number)
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler for the time of imports, of which KeyboardInterrupt would show the traceback, if it came out
+    of them: one line, and the process dies by the signal."""
+    signals = RaisingSignals(Path(sys.argv[0]).name)
+    signals.number = number
+    signal.signal(number, signal.SIG_DFL)
+    signals._not_caught()
 
 
 def status_of(number: int) -> int:
