@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -236,7 +237,7 @@ def checked_record(
         name: (before[name], value)
         for name, value in values.items()
         if name not in FREE_ON_RESUME | {END}
-        and str(before[name]) != str(value)  # a number may have become a word
+        and not _says_the_same(name, before[name], value)
         and not (name in PLACES and f"{name} (sha256)" in recorded and f"{name} (sha256)" in values)
         and not (name in PLACES and same_place(before[name], value))
     }
@@ -256,7 +257,14 @@ def checked_record(
         print(f"{output_dir} goes on as another run: {differences}")
         return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}, True
     moved = {name for name in PLACES & values.keys() if not same_place(before[name], values[name])}
-    return values | recorded | {name: values[name] for name in {END, *moved}}, False
+    renewed = (FREE_ON_RESUME | {END} | moved) & values.keys()
+    return values | recorded | {name: values[name] for name in renewed}, False
+
+
+def _says_the_same(name: str, old: Any, new: Any) -> bool:
+    if name == "patch_size":  # JSON, whose blanks say nothing
+        return bool(json.loads(str(old)) == json.loads(str(new)))
+    return str(old) == str(new)  # a number may have become a word
 
 
 def _fits(name: str, old: Any, new: Any) -> bool:

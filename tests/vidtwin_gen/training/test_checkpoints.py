@@ -16,7 +16,7 @@ import train_vae
 from tests.builders.folders import contents
 from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
-from vidtwin_gen.files import owned_folder
+from vidtwin_gen.files import owned_folder, write_json
 from vidtwin_gen.training.checkpoints import find_checkpoint
 from vidtwin_gen.weights import weights_sha256
 
@@ -141,6 +141,8 @@ def test_a_finished_run_is_left_as_it_is(script, run, copied):
     # what `encode` writes into the autoencoder's config, say
     export = copied / Path(WEIGHTS[script]).parts[0]
     (export / "note.txt").write_text("kept")
+    record = json.loads((copied / "run.json").read_text())
+    write_json(copied / "run.json", record | {"output_dir": str(copied)})  # it is no move, then
     before = contents(copied)
     SCRIPTS[script].main(run.argv(copied))
     assert contents(copied) == before

@@ -206,12 +206,34 @@ def test_a_run_keeps_the_flags_that_decide_what_is_learned(tmp_path, capsys):
     start(parse("--width", "16", "--logging_steps", "3"), folder)
     with pytest.raises(ValueError, match=r"--width was 16, is 8\): use its flags.*another --output_dir"):
         start(parse(), folder)
-    assert json.loads((folder / "run.json").read_text()) == first.public()
+    assert json.loads((folder / "run.json").read_text()) == first.public() | {"logging_steps": 3}
     assert not start(parse("--width", "16", "--max_train_steps", "7"), folder)
     assert json.loads((folder / "run.json").read_text()) == first.public() | {"max_train_steps": 7}
     assert start(parse("--resume_anyway"), folder)
     assert "--width was 16, is 8" in capsys.readouterr().out
     start(parse(), folder)
+
+
+def test_the_record_has_the_flags_that_are_free_as_the_run_goes_on(tmp_path):
+    """And the folder that it has moved to."""
+    flags = STAGES[train_dit.DiTConfig] | {"output_dir": "before", "guidance_scale": 2.0}
+    start(train_dit.DiTConfig(**flags), tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    changes = {"output_dir": "after", "guidance_scale": 1.5, "num_inference_steps": 9, "ema_decay": 0.999}
+    write_json(tmp_path / "run.json", json.loads((tmp_path / "run.json").read_text()) | {"exported_step": 1})
+    assert not start(train_dit.DiTConfig(**flags | changes), tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert {name: record[name] for name in changes} == changes and record["exported_step"] == 1
+
+
+def test_blanks_in_a_patch_size_make_no_other_run(tmp_path):
+    flags = STAGES[train_dit.DiTConfig] | {"output_dir": "run"}
+    start(train_dit.DiTConfig(**flags, patch_size='{"structure": [1, 2, 2], "dynamics_x": 1}'), tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    same = '{"dynamics_x":1,"structure":[1,2,2]}'
+    assert not start(train_dit.DiTConfig(**flags, patch_size=same), tmp_path)
+    with pytest.raises(ValueError, match="--patch_size was "):
+        start(train_dit.DiTConfig(**flags, patch_size='{"dynamics_x":1,"structure":[1,2,1]}'), tmp_path)
 
 
 def test_a_checkpoint_protects_a_run_that_has_logged_nothing(tmp_path):
