@@ -89,7 +89,8 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     if damage := damage_of(checkpoint):
         raise ValueError(f"{checkpoint} is damaged, {damage}: name another checkpoint")
     average = checkpoint / f"{kinds[0]}_ema"
-    folder = checkpoint / kinds[0] if flags.no_ema or not average.is_dir() else average
+    is_average = average.is_dir() and not flags.no_ema
+    folder = average if is_average else checkpoint / kinds[0]
     if kinds == ["autoencoder"]:
         return load_video_autoencoder(folder)
     record = read_json(checkpoint.parent / RUN_RECORD, "the checkpoint has to be in the folder of its run")
@@ -97,6 +98,7 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     names = {field.name for field in dataclasses.fields(DiTConfig)}
     known = {name: value for name, value in record.items() if name in names}
     known |= {"vae": flags.vae or known["vae"], "latents": flags.latents or known["latents"]}
+    known |= {"use_ema": is_average}
     config = DiTConfig(**known | {"max_train_steps": progress["step"]})
     vae, _, metadata = load_inputs(config)
     transformer = LatentTransformer.from_pretrained(folder)

@@ -44,6 +44,18 @@ def test_before_its_end_it_is_of_its_own(tiny_vae_run, tiny_dit_run, tiny_latent
     assert pipe(0, num_inference_steps=1, output_type="pt").frames.isfinite().all()
 
 
+def test_the_last_weights_are_recorded_as_no_average(tiny_dit_run, tmp_path):
+    checkpoint = tiny_dit_run.output_dir / "checkpoint-12"
+    for name, flags, folder in (("ema", (), "transformer_ema"), ("last", ("--no_ema",), "transformer")):
+        export(checkpoint, tmp_path / name, *flags)
+        assert weights_sha256(tmp_path / name / "transformer") == weights_sha256(checkpoint / folder)
+        index = json.loads((tmp_path / name / "model_index.json").read_text())
+        assert index["training"]["flags"]["use_ema"] == (name == "ema")
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("| EMA decay | 0.9 |" in card) == (name == "ema")
+        assert ("| EMA decay | none |" in card and "--use_ema False" in card) == (name == "last")
+
+
 def test_a_run_may_have_moved(tiny_dit_run, tiny_latents, tmp_path):
     run = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
     record = json.loads((run / "run.json").read_text())
