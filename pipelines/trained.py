@@ -17,15 +17,14 @@ from pipelines.flags import CheckpointFlags
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.training_record import training_record
 from vidtwin_gen.data.latent_checks import classes_without_rows
-from vidtwin_gen.data.latent_dataset import load_latents
+from vidtwin_gen.data.latent_dataset import latents_sha256, load_latents
 from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import column
 from vidtwin_gen.diffusion import make_scheduler
-from vidtwin_gen.files import new_or_same_folder, read_json
+from vidtwin_gen.files import new_or_same_folder
 from vidtwin_gen.models.parametrization import noise_shift
 from vidtwin_gen.models.transformer import LatentTransformer
-from vidtwin_gen.training.checkpoints import damage_of, saved_progress
-from vidtwin_gen.training.config import RUN_RECORD
+from vidtwin_gen.training.checkpoints import damage_of, record_of, saved_progress
 from vidtwin_gen.training.dit_config import DiTConfig
 from vidtwin_gen.weights import weights_sha256
 
@@ -77,7 +76,8 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     """The autoencoder, or the pipeline, that a run would have exported at its checkpoint.
 
     Raises:
-        ValueError: it is no checkpoint with folders of models, or damaged; or as `load_inputs`.
+        ValueError: it is no checkpoint with folders of models, or damaged; the latents are not those that it
+            was trained on; or as `load_inputs`.
     """
     checkpoint = Path(flags.checkpoint)
     kinds = [kind for kind in ("autoencoder", "transformer") if (checkpoint / kind).is_dir()]
@@ -93,7 +93,7 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     folder = average if is_average else checkpoint / kinds[0]
     if kinds == ["autoencoder"]:
         return load_video_autoencoder(folder)
-    record = read_json(checkpoint.parent / RUN_RECORD, "the checkpoint has to be in the folder of its run")
+    record = record_of(checkpoint)
     progress = saved_progress(checkpoint)
     names = {field.name for field in dataclasses.fields(DiTConfig)}
     known = {name: value for name, value in record.items() if name in names}
@@ -101,8 +101,20 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     known |= {"use_ema": is_average}
     config = DiTConfig(**known | {"max_train_steps": progress["step"]})
     vae, _, metadata = load_inputs(config)
+    _check_latents(config.latents, record, checkpoint)
     transformer = LatentTransformer.from_pretrained(folder)
     return make_pipeline(transformer, vae, metadata, config, progress["num_processes"])
+
+
+def _check_latents(latents: str, record: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raises ValueError where the checkpoint's record says that it was trained on others."""
+    recorded = record.get("latents (sha256)", "")  # 0.1.0 did not record it
+    if recorded and (digest := latents_sha256(latents)) != recorded:
+        raise ValueError(
+            f"--latents {latents} ({digest[:12]}) are not those that {checkpoint} was trained on, "
+            f"{record['latents']} ({recorded[:12]}), by the sha256 of latents.json: name these, or encode "
+            "them again"
+        )
 
 
 def export(flags: CheckpointFlags) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from diffusers import AutoModel, DiffusionPipeline
 
+import train_dit
 from tests.builders.folders import contents
 from vidtwin_gen.__main__ import main
+from vidtwin_gen.data.latent_dataset import latents_sha256
 from vidtwin_gen.weights import weights_sha256
 
 
@@ -65,12 +67,71 @@ def test_a_run_may_have_moved(tiny_dit_run, tiny_latents, tmp_path):
     assert (tmp_path / "out" / "model_index.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def changed_run(tiny_dit_run, tiny_latents, tmp_path_factory):
+    """A run that went on from step 10 with another shift, and latents of another mean; these latents."""
+    folder = tmp_path_factory.mktemp("changed")
+    run = Path(shutil.copytree(tiny_dit_run.output_dir, folder / "run"))
+    latents = Path(shutil.copytree(tiny_latents.latents_dir, folder / "latents"))
+    mean = [0.5 for _ in tiny_latents.metadata["latents_mean"]]
+    (latents / "latents.json").write_text(json.dumps(tiny_latents.metadata | {"latents_mean": mean}))
+    changes = {"latents": latents, "shift": 3.0, "resume_from_checkpoint": "checkpoint-10"}
+    train_dit.main([*tiny_dit_run.argv(run, **changes), "--resume_anyway"])
+    return run, latents
+
+
+def test_a_checkpoint_from_before_a_change_of_flags_has_its_own(changed_run, tiny_latents, tmp_path):
+    """Which stand beside it; of the run they are overwritten."""
+    run, latents = changed_run
+    for step, shift, place in ((10, 1.0, tiny_latents.latents_dir), (12, 3.0, latents)):
+        export(run / f"checkpoint-{step}", tmp_path / str(step))
+        pipe = DiffusionPipeline.from_pretrained(tmp_path / str(step))
+        assert pipe.scheduler.config.shift == shift
+        assert pipe.config.training["flags"]["shift"] == str(shift)
+        assert pipe.vae.config.latents_mean == json.loads((place / "latents.json").read_text())["latents_mean"]
+
+
+def test_other_latents_than_those_of_the_checkpoint_are_refused(changed_run, tiny_latents, tmp_path, capsys):
+    run, latents = changed_run
+    here, there = latents_sha256(latents), latents_sha256(tiny_latents.latents_dir)
+    with pytest.raises(SystemExit):
+        export(run / "checkpoint-10", tmp_path / "out", "--latents", latents)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"--latents {latents} ({here[:12]}) are not those" in message
+    assert f"{tiny_latents.latents_dir} ({there[:12]})" in message and not (tmp_path / "out").exists()
+
+
+def test_what_moved_after_a_checkpoint_is_looked_for_where_it_went(tiny_dit_run, tiny_latents, tmp_path):
+    run = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    record = json.loads((run / "run.json").read_text())
+    places = {"vae": str(tiny_latents.vae_dir), "latents": str(tiny_latents.latents_dir)}
+    (run / "checkpoint-10" / "run.json").write_text(json.dumps(record | {"vae": "gone", "latents": "gone"}))
+    (run / "run.json").write_text(json.dumps(record | places))
+    (run / "checkpoint-10" / "manifest.json").unlink()
+    export(run / "checkpoint-10", tmp_path / "out")
+    assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+def test_a_checkpoint_of_before_has_the_flags_of_its_run(tiny_dit_run, tmp_path):
+    run = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    for name in ("run.json", "manifest.json"):
+        (run / "checkpoint-12" / name).unlink()
+    export(run / "checkpoint-12", tmp_path / "out")
+    assert below(tmp_path / "out") == below(run / "pipeline")
+
+
+def without_flags(checkpoint):
+    """As of earlier versions, and taken out of its run."""
+    for path in (checkpoint / "manifest.json", checkpoint / "run.json", checkpoint.parent / "run.json"):
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda folder: (folder / "optimizer.bin").unlink(), "is damaged, optimizer.bin is missing"),
         (lambda folder: (folder / "transformer").rename(folder / "other"), "holds neither autoencoder/ nor"),
-        (lambda folder: (folder.parent / "run.json").unlink(), "holds no run.json; the checkpoint has to be"),
+        (without_flags, "holds no run.json; the checkpoint has to be"),
         (lambda folder: (folder.parent.parent / "out" / "file").write_text(""), "name a new folder"),
     ],
 )

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from vidtwin_gen.devices import all_or_none, by_the_first
 from vidtwin_gen.files import digests_below, loading, permit, read_json, write_json, writing
-from vidtwin_gen.training.config import RUN_RECORD, TrainingConfig, same_place
+from vidtwin_gen.training.config import PLACES, RUN_RECORD, TrainingConfig, same_place
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -56,6 +57,22 @@ def saved_progress(checkpoint: Path) -> dict[str, int]:
         torch.load(path, "cpu", weights_only=True) for path in checkpoint.glob("custom_checkpoint_*.pkl")
     )
     return next(state for state in saved if "num_processes" in state)
+
+
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """`run.json` as it was when the checkpoint was saved, but for data that has moved since; in earlier
+    versions that of its run, which may have gone on with other flags."""
+    of_run, own = checkpoint.parent / RUN_RECORD, checkpoint / RUN_RECORD
+    if not own.is_file():
+        return read_json(of_run, "the checkpoint has to be in the folder of its run")
+    record = read_json(own, "name another checkpoint")
+    latest = read_json(of_run, "name another checkpoint") if of_run.is_file() else {}
+    digests = ((name, f"{name} (sha256)") for name in PLACES)
+    return record | {
+        name: latest[name]
+        for name, digest in digests
+        if digest in record and latest.get(digest) == record[digest]
+    }
 
 
 def resume(
@@ -204,8 +221,11 @@ def _without_name(checkpoint: Path) -> Path:
     return checkpoint.rename(checkpoint.with_name(f"partial-{checkpoint.name}"))
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> Path:
-    """Saves the state of every process as `checkpoint-<step>`, then removes what exceeds the limit.
+def save_checkpoint(
+    accelerator: Accelerator, output_dir: Path, step: int, limit: int, record: Mapping[str, Any]
+) -> Path:
+    """Saves the state of every process as `checkpoint-<step>`, with the run's `record`, then removes what
+    exceeds the limit.
 
     The folder gets its name only when it is complete, so a killed run never leaves half a checkpoint.
     """
@@ -220,6 +240,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit
     accelerator.wait_for_everyone()
 
     def finish() -> None:
+        write_json(partial / RUN_RECORD, record)
         write_manifest(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

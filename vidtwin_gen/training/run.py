@@ -115,8 +115,9 @@ class Run:
         if self.had_steps_left:  # an export in the folder is of an earlier end
             record[EXPORTED] = None
         self.is_to_export = EXPORTED in record and record[EXPORTED] != self.step  # 0.1.0 did not record it
+        self.record = record | {RESUME: config.resume_from_checkpoint}
         if accelerator.is_main_process:
-            self._write_record(record | {RESUME: config.resume_from_checkpoint})
+            self._write_record()
         self.num_passes = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, config, self.step)
         self.trace = StepTrace(config.profile if accelerator.is_main_process else 0, self.output_dir)
@@ -135,7 +136,7 @@ class Run:
         )
         return "latest"
 
-    def _write_record(self, record: dict[str, Any]) -> None:
+    def _write_record(self) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
         path = self.output_dir / RUN_RECORD
         end = self.config.max_train_steps
@@ -146,7 +147,7 @@ class Run:
                 f"--{END} was {before}, is {end}: from step {self.step} on the learning rate is that of "
                 f"--lr_scheduler {self.config.lr_scheduler} over the new number"
             )
-        write_json(path, record)
+        write_json(path, self.record)
 
     @property
     def step(self) -> int:
@@ -290,7 +291,7 @@ class Run:
 
     def _save_checkpoint(self) -> Path:
         limit = self.config.checkpoints_total_limit
-        return save_checkpoint(self.accelerator, self.output_dir, self.step, limit)
+        return save_checkpoint(self.accelerator, self.output_dir, self.step, limit, self.record)
 
     def export(self, name: str, result: Callable[[ModelMixin], ModelMixin | DiffusionPipeline]) -> None:
         """Ends the run and saves what it made, `result(model)` with the EMA's weights, in the folder `name`.
@@ -308,8 +309,7 @@ class Run:
                     check_finite(model.state_dict().items(), f"{folder} is not written")
                     with replacing_folder(folder) as partial:
                         result(model).save_pretrained(partial)
-                    path = self.output_dir / RUN_RECORD
-                    write_json(path, read_json(path, "") | {EXPORTED: self.step})
+                    write_json(self.output_dir / RUN_RECORD, self.record | {EXPORTED: self.step})
                     print(f"wrote {folder}")
         self.accelerator.end_training()
 

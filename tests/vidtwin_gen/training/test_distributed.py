@@ -224,7 +224,7 @@ def meets_what_the_other_does_not(rank, config):
 
     accelerator.save_state = save_state
     with pytest.raises(OSError if rank == 1 else SystemExit):
-        save_checkpoint(accelerator, output_dir, step=1, limit=1)
+        save_checkpoint(accelerator, output_dir, step=1, limit=1, record={})
     assert not list(output_dir.glob("checkpoint-*"))
 
 
