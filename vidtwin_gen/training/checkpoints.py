@@ -26,28 +26,35 @@ OTHER_FLAGS = "the changed flags may not go with it: use those of its run, or st
 
 
 class Progress:
-    """Optimizer steps done, and those among them that were skipped; saved with every checkpoint. The number
-    of processes goes with them, since the schedule counts in it and the random numbers of a step follow from
-    it. `skipped_in_a_row` is not saved: a resumed run has its own."""
+    """Optimizer steps done, the samples that they took and those among them that were skipped; saved with
+    every checkpoint. The number of processes goes with them, since the schedule counts in it and the random
+    numbers of a step follow from it. `skipped_in_a_row` is not saved: a resumed run has its own.
 
-    def __init__(self, num_processes: int) -> None:
+    Args:
+        batch_size: samples per step where a checkpoint of earlier versions does not count them.
+    """
+
+    def __init__(self, num_processes: int, batch_size: int) -> None:
         self.step = 0
+        self.samples = 0
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
-        self.num_processes = num_processes
+        self.num_processes, self.batch_size = num_processes, batch_size
 
-    def count(self, *, skipped: bool) -> None:
-        """One more step."""
+    def count(self, samples: int, *, skipped: bool) -> None:
+        """One more step, of so many samples."""
         self.step += 1
+        self.samples += samples
         self.skipped_steps += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def state_dict(self) -> dict[str, int]:
-        names = ("step", "skipped_steps", "num_processes")
+        names = ("step", "samples", "skipped_steps", "num_processes")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self.step, self.skipped_steps = state["step"], state["skipped_steps"]
+        self.samples = state.get("samples", self.step * self.batch_size)
 
 
 def saved_progress(checkpoint: Path) -> dict[str, int]:

@@ -30,6 +30,11 @@ from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, s
 GENTLER = "Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in another --output_dir"
 
 
+def batch_size(flags: Mapping[str, Any], num_processes: int) -> int:
+    """Clips per optimizer step over all processes and accumulated passes."""
+    return int(flags["train_batch_size"] * flags["gradient_accumulation_steps"] * num_processes)
+
+
 @contextmanager
 def training_run(
     model: ModelMixin,
@@ -96,7 +101,7 @@ class Run:
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         ModelFolders(model, self.ema, accelerator, name)
-        self.progress = Progress(accelerator.num_processes)
+        self.progress = Progress(accelerator.num_processes, by_the_first(self._recorded_batch_size))
         accelerator.register_for_checkpointing(self.progress)
         wanted = config.resume_from_checkpoint if is_changed else by_the_first(self._wanted_checkpoint)
         resume(
@@ -136,6 +141,12 @@ class Run:
         )
         return "latest"
 
+    def _recorded_batch_size(self) -> int:
+        """Clips per optimizer step of the run that `run.json` is of, before this one's takes its place."""
+        path = self.output_dir / RUN_RECORD
+        recorded = read_json(path, "name another --output_dir") if path.is_file() else {}
+        return batch_size(vars(self.config) | recorded, self.accelerator.num_processes)
+
     def _write_record(self) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
         path = self.output_dir / RUN_RECORD
@@ -157,15 +168,15 @@ class Run:
     @property
     def batch_size(self) -> int:
         """Clips per optimizer step over all processes and accumulated passes."""
-        passes = self.config.gradient_accumulation_steps * self.accelerator.num_processes
-        return self.config.train_batch_size * passes
+        return batch_size(vars(self.config), self.accelerator.num_processes)
 
     def loader(self, dataset: Dataset[Any], collate_fn: Callable[..., Any]) -> DataLoader[Any]:
         """This process's batches of the steps that are left; the dataset is an endless stream."""
+        first, steps_left = self.progress.samples, self.config.max_train_steps - self.step
         loader = DataLoader(
             dataset,
             batch_size=self.config.train_batch_size,
-            sampler=range(self.step * self.batch_size, self.config.max_train_steps * self.batch_size),
+            sampler=range(first, first + steps_left * self.batch_size),
             num_workers=self.config.dataloader_num_workers,
             collate_fn=collate_fn,
             worker_init_fn=self.workers,
@@ -201,7 +212,7 @@ class Run:
         if not self.accelerator.sync_gradients:
             return
         skipped = not all(optimizer.moved for optimizer in self.optimizers)
-        self.progress.count(skipped=skipped)
+        self.progress.count(self.batch_size, skipped=skipped)
         if self.optimizers[0].moved and self.ema is not None:
             self.ema.step(self.model.parameters())
         self.log.end_step(counts=not skipped)
@@ -215,7 +226,7 @@ class Run:
             values["lr"] = self.optimizers[0].learning_rate
             if self.progress.skipped_steps:
                 values["skipped_steps"] = self.progress.skipped_steps
-            self.log.write(self.step, self.step * self.batch_size, values)
+            self.log.write(self.step, self.progress.samples, values)
 
     def _report_skipped_step(self) -> None:
         """Prints what was skipped; the one too many ends the run."""
@@ -259,7 +270,7 @@ class Run:
                 f"{measured} on held-out clips: the training has diverged; what {self.output_dir} holds is "
                 f"of before. {GENTLER}"
             )
-        self.log.write(self.step, self.step * self.batch_size, values)
+        self.log.write(self.step, self.progress.samples, values)
         self.log.print(measured)
 
     def _agreed_signal(self) -> int:

@@ -60,7 +60,7 @@ def test_a_checkpoint_belongs_to_a_number_of_processes(script, run, copied, caps
     (copied / "checkpoint-10" / "manifest.json").unlink()  # as in a run of an earlier version
     progress = copied / "checkpoint-10" / "custom_checkpoint_1.pkl"
     state = torch.load(progress)
-    assert state == {"step": 10, "skipped_steps": 0, "num_processes": 1}
+    assert state == {"step": 10, "samples": 40, "skipped_steps": 0, "num_processes": 1}
     torch.save(state | {"num_processes": 2}, progress)
     with pytest.raises(
         ValueError, match="this one has 1: resume with as many, or start another --output_dir$"

@@ -461,9 +461,16 @@ def test_a_step_that_one_network_skips_is_told_and_not_averaged(lone_run, which)
     lone_run.end_step()
     assert (lone_run.step, lone_run.progress.skipped_steps) == (2, 1)
     assert lone_run.ema.optimization_step == counts + which
-    progress = Progress(1)
+    progress = Progress(1, batch_size=8)
     progress.load_state_dict(lone_run.progress.state_dict())
-    assert (progress.step, progress.skipped_steps) == (2, 1)
+    assert (progress.step, progress.samples, progress.skipped_steps) == (2, 16, 1)
+
+
+def test_another_batch_goes_on_with_the_data_that_is_left(lone_run):
+    """As `--resume_anyway` may have it: no row is passed over or drawn twice."""
+    lone_run.config.train_batch_size, lone_run.config.dataloader_num_workers = 2, 0
+    batches = lone_run.loader(range(100), collate_fn=torch.tensor)
+    assert torch.cat(list(batches)).tolist() == list(range(8, 8 + 8 * 2))  # of a step of 8, and 8 of 2
 
 
 def test_the_papers_recipe_trains_and_generates(tiny_dit_run, tmp_path):

@@ -104,8 +104,21 @@ def test_a_step_of_more_passes_midway_is_a_whole_step(script, run, copied):
     SCRIPTS[script].main([*argv, "--resume_anyway"])
     resumed, whole = ([line for line in metrics(at) if "loss" in line] for at in (copied, run.output_dir))
     assert [line["step"] for line in resumed] == list(range(1, 13))
+    batch_size = {"train_vae": 6, "train_dit": 4}[script]
+    assert [line["samples"] for line in resumed[9:]] == [40, 40 + batch_size, 40 + 2 * batch_size]
     if script == "train_dit":
         assert [line["loss"] for line in resumed] == pytest.approx([line["loss"] for line in whole], rel=1e-4)
+
+
+def test_a_checkpoint_of_before_has_the_samples_of_its_runs_batch(tiny_dit_run, tmp_path):
+    copied = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "copied"))
+    checkpoint = copied / "checkpoint-10"
+    (checkpoint / "manifest.json").unlink()
+    for path in checkpoint.glob("custom_checkpoint_*.pkl"):
+        torch.save({name: value for name, value in torch.load(path).items() if name != "samples"}, path)
+    argv = tiny_dit_run.argv(copied, resume_from_checkpoint="checkpoint-10", train_batch_size=8)
+    SCRIPTS["train_dit"].main([*argv, "--resume_anyway"])
+    assert [line["samples"] for line in metrics(copied) if "loss" in line][9:] == [40, 48, 56]
 
 
 def test_a_run_starts_from_trained_weights(script, run, tiny_dit_run, tmp_path):
