@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     vae.to(accelerator.device)
 
     inputs = {"latents": latents_sha256(config.latents), "vae": metadata["autoencoder_sha256"]}
+    names = metadata["class_names"]
     if config.init_from:
-        names = metadata["class_names"]
         inputs["init_from"] = load_initial_weights(transformer, config, "transformer", names)
     dataset = LatentDataset(rows["train"], seed=config.seed, features=bool(heads))
     prepare_model(transformer, config, accelerator)
@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         config=config,
         num_processes=accelerator.num_processes,
     )
-    with training_run(transformer, [optimizer], config, accelerator, "transformer", inputs=inputs) as run:
+    with training_run(
+        transformer, [optimizer], config, accelerator, "transformer", inputs=inputs, class_names=names
+    ) as run:
         for batch in run.loader(dataset, collate_fn=dict):
             with run.forward_pass() as draw:
                 losses = diffusion_losses(

@@ -88,7 +88,9 @@ def test_a_checkpoint_from_before_a_change_of_flags_has_its_own(changed_run, tin
         pipe = DiffusionPipeline.from_pretrained(tmp_path / str(step))
         assert pipe.scheduler.config.shift == shift
         assert pipe.config.training["flags"]["shift"] == str(shift)
-        assert pipe.vae.config.latents_mean == json.loads((place / "latents.json").read_text())["latents_mean"]
+        assert (
+            pipe.vae.config.latents_mean == json.loads((place / "latents.json").read_text())["latents_mean"]
+        )
 
 
 def test_other_latents_than_those_of_the_checkpoint_are_refused(changed_run, tiny_latents, tmp_path, capsys):

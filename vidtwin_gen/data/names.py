@@ -73,6 +73,13 @@ def _plain(name: str) -> str:
     return UNSAFE.sub("_", name).strip(" .")
 
 
+def other_names(names: Sequence[str], before: Sequence[str]) -> list[tuple[str, str]]:
+    """Of the classes whose number another class had before, both names."""
+    return [
+        (name, other) for name, other in zip(names, before, strict=False) if folded(name) != folded(other)
+    ]
+
+
 def folded(name: str) -> str:
     """The same for names that differ by their case, or by how Unicode writes them: a Mac's files have "ü" as
     two characters."""

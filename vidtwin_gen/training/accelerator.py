@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.models.modeling_utils import ModelMixin
 
-from vidtwin_gen.data.names import folded
+from vidtwin_gen.data.names import other_names
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import read_json
 from vidtwin_gen.training.checkpoints import recorded_digest
-from vidtwin_gen.training.config import TrainingConfig
+from vidtwin_gen.training.config import CLASS_NAMES, RUN_RECORD, TrainingConfig
 from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
 from vidtwin_gen.training.hub import repo_id
 from vidtwin_gen.training.trackers import check_tracker
@@ -104,8 +104,8 @@ def load_initial_weights(
 ) -> str:
     """Gives the model the weights of `--init_from`: its own saved folder, one that holds it as `name` (a
     pipeline, a run), or a checkpoint, of which it is the average. Returns their digest. They may be gone once
-    the run has a checkpoint, whose weights take their place. Where a pipeline says that its classes are not
-    `class_names`, a warning does.
+    the run has a checkpoint, whose weights take their place. Where a pipeline or a checkpoint says that its
+    classes are not `class_names`, a warning does.
 
     Raises:
         ValueError: there are none, or they are of another class or size.
@@ -135,18 +135,25 @@ def load_initial_weights(
     if differences:
         raise ValueError(f"--init_from {source} is another model ({', '.join(differences)}): use its flags")
     if class_names and processes().is_main_process:
-        _warn_of_other_classes(source, folder.parent / "model_index.json", class_names)
+        _warn_of_other_classes(source, _class_names_of(folder), class_names)
     model.load_state_dict(type(model).from_pretrained(folder).state_dict())
     return weights_sha256(folder)
 
 
-def _warn_of_other_classes(source: str, index: Path, class_names: Sequence[str]) -> None:
-    """That the embedding of a class starts from another class's, by the names in a pipeline's index."""
-    names = read_json(index, "").get("class_names") if index.is_file() else None
-    there = sorted(names, key=names.__getitem__) if isinstance(names, dict) else names or class_names
-    pairs = zip(class_names, there, strict=True)
-    others = [(here, before) for here, before in pairs if folded(here) != folded(before)]
-    if others:
+def _class_names_of(folder: Path) -> list[str]:
+    """By the pipeline or the checkpoint that the model's folder is in; of a checkpoint of earlier versions by
+    the pipeline of its run. None where nothing names them."""
+    above = folder.parent
+    index = "model_index.json"
+    files = (above / index, above / RUN_RECORD, above.parent / "pipeline" / index)
+    found = [read_json(path, "").get(CLASS_NAMES) for path in files if path.is_file()]
+    names: list[str] | dict[str, int] = next(filter(None, found), [])
+    return sorted(names, key=names.__getitem__) if isinstance(names, dict) else names
+
+
+def _warn_of_other_classes(source: str, there: Sequence[str], class_names: Sequence[str]) -> None:
+    """That the embedding of a class starts from another class's."""
+    if others := other_names(class_names, there):
         logger.warning(
             f"--init_from {source} has other classes, or has them in another order: the embedding of "
             f"{others[0][0]!r} starts from that of {others[0][1]!r}, and {len(others)} of {len(there)} start "

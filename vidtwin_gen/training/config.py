@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
+from vidtwin_gen.data.names import other_names
 from vidtwin_gen.files import read_json
 from vidtwin_gen.flags import OneLineErrors, user_errors
 
@@ -21,6 +22,7 @@ Preset = Mapping[str, Any]
 METRICS, RUN_RECORD = "metrics.jsonl", "run.json"
 END, RESUME = "max_train_steps", "resume_from_checkpoint"
 EXPORTED = "exported_step"  # at which the model was exported last, None before
+CLASS_NAMES = "class_names"  # of stage 2, in the order of their labels
 Schedule = Literal[  # diffusers' schedules that need no settings beyond these flags
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
@@ -210,7 +212,10 @@ def model_arguments(config: TrainingConfig, model_class: type) -> dict[str, Any]
 
 
 def checked_record(
-    config: TrainingConfig, output_dir: Path, inputs: Mapping[str, str] | None = None
+    config: TrainingConfig,
+    output_dir: Path,
+    inputs: Mapping[str, str] | None = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[dict[str, Any], bool]:
     """What `run.json` is to say, and whether it says other flags or data than before. Where a run stands that
     has logged or saved a step, this has to be the same one, but for its end; a run that never came so far,
@@ -219,6 +224,7 @@ def checked_record(
     Args:
         inputs: digests of what the run learns from, by the flag that names it. With one, the place may be
             another.
+        class_names: of what it learns, in order. Others than before are told.
 
     Raises:
         ValueError: without `resume_anyway`, a flag that decides what is learned has another value than when
@@ -227,6 +233,7 @@ def checked_record(
     """
     path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
+    values |= {CLASS_NAMES: list(class_names)} if class_names else {}
     has_checkpoint = any(output_dir.glob("checkpoint-*"))  # of a run that stopped before its first line, too
     if not (path.exists() and (has_checkpoint or (output_dir / METRICS).exists())):
         return values, False
@@ -236,7 +243,7 @@ def checked_record(
     changed = {
         name: (before[name], value)
         for name, value in values.items()
-        if name not in FREE_ON_RESUME | {END}
+        if name not in FREE_ON_RESUME | {END, CLASS_NAMES}
         and not _says_the_same(name, before[name], value)
         and not (name in PLACES and f"{name} (sha256)" in recorded and f"{name} (sha256)" in values)
         and not (name in PLACES and same_place(before[name], value))
@@ -255,6 +262,12 @@ def checked_record(
         )
     if changed:
         print(f"{output_dir} goes on as another run: {differences}")
+        if others := other_names(class_names, before.get(CLASS_NAMES, ())):
+            name, earlier = others[0]
+            print(
+                f"its classes were others, or in another order: the embedding of {name!r} goes on from that "
+                f"of {earlier!r}, and {len(others)} of {len(class_names)} do so"
+            )
         return values | {name: recorded[name] for name in (EXPORTED,) if name in recorded}, True
     moved = {name for name in PLACES & values.keys() if not same_place(before[name], values[name])}
     renewed = (FREE_ON_RESUME | {END} | moved) & values.keys()

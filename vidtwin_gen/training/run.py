@@ -44,6 +44,7 @@ def training_run(
     name: str,
     *,
     inputs: Mapping[str, str] | None = None,
+    class_names: Sequence[str] = (),
 ) -> Iterator[Run]:
     """A `Run`, with the same arguments, that owns its folder as long as the context lasts. SIGTERM, SIGUSR1
     and Ctrl-C end it after the step at hand, with a checkpoint and the status that says so.
@@ -57,7 +58,8 @@ def training_run(
     with ExitStack() as stack, handled_by(stop):
         by_the_first(lambda: stack.enter_context(owned))
         try:
-            yield Run(model, optimizers, config, accelerator, name, stop, workers, inputs=inputs)
+            args = model, optimizers, config, accelerator, name, stop, workers
+            yield Run(*args, inputs=inputs, class_names=class_names)
         finally:
             workers.may_end()
         if stop.number:  # after the last step
@@ -76,6 +78,7 @@ class Run:
         optimizers: all that the loop steps, that of `model` first.
         stop: what tells that a signal came. workers: what each data worker starts with.
         inputs: digests of what the run learns from, by the flag that names it; a resumed run needs the same.
+        class_names: where what it learns has any, in order.
 
     Raises:
         ValueError: the folder holds another run, or not the checkpoint that is asked for.
@@ -92,11 +95,14 @@ class Run:
         workers: DataWorkers,
         *,
         inputs: Mapping[str, str] | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         self.stop, self.workers, self.stopped_by = stop, workers, 0
         self.model, self.optimizers, self.config, self.accelerator = model, optimizers, config, accelerator
         self.output_dir = Path(config.output_dir)
-        record, is_changed = by_the_first(lambda: checked_record(config, self.output_dir, inputs))
+        record, is_changed = by_the_first(
+            lambda: checked_record(config, self.output_dir, inputs, class_names)
+        )
         self.ema = make_ema(model, config, accelerator) if config.use_ema else None
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)

@@ -190,9 +190,9 @@ def test_the_flags_of_stage_1_are_the_models_arguments():
     assert arguments.keys() | left_out == defaults.keys()
 
 
-def start(config, folder, **inputs):
+def start(config, folder, class_names=(), **inputs):
     """As a run does: checks, then writes `run.json`. Whether it says other flags than before."""
-    record, is_changed = checked_record(config, folder, inputs)
+    record, is_changed = checked_record(config, folder, inputs, class_names)
     write_json(folder / "run.json", record)
     return is_changed
 
@@ -303,6 +303,20 @@ def test_data_may_move_and_may_not_change(tmp_path, monkeypatch):
         start(parse("--init_from", "here"), run, init_from="b")
     with pytest.raises(ValueError, match="--init_from was 'there', is ''"):  # its weights would be random
         start(parse(), run)
+
+
+def test_other_classes_midway_are_told(tmp_path, capsys):
+    """With the latents that they are of; in another case they are the same."""
+    start(parse(), tmp_path, latents="a")  # of before
+    (tmp_path / METRICS).write_text('{"step": 1}\n')
+    assert not start(parse(), tmp_path, ["Archery", "Biking", "Diving"], latents="a")
+    assert json.loads((tmp_path / "run.json").read_text())["class_names"] == ["Archery", "Biking", "Diving"]
+    for digest, names in (("b", ["ARCHERY", "biking", "Diving"]), ("c", ["Archery", "Diving", "Biking"])):
+        assert start(parse("--resume_anyway"), tmp_path, names, latents=digest)
+        told = capsys.readouterr().out
+        assert "goes on as another run: --latents (sha256) was" in told
+        assert ("of 'Diving' goes on from that of 'biking', and 2 of 3 do so" in told) == (digest == "c")
+    assert json.loads((tmp_path / "run.json").read_text())["class_names"] == ["Archery", "Diving", "Biking"]
 
 
 def test_epochs_are_steps():

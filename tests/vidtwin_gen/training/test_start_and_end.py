@@ -167,6 +167,36 @@ def test_other_classes_of_the_weights_are_told(tiny_dit_run, tiny_latents, tmp_p
         assert len(found) == len(warnings) and all(map(str.__contains__, found, warnings))
 
 
+def test_other_classes_of_a_checkpoint_are_told(tiny_dit_run, tiny_latents, tmp_path, caplog):
+    """By its own record, or of earlier versions by what its run has exported."""
+    run = Path(shutil.copytree(tiny_dit_run.output_dir, tmp_path / "run"))
+    first, second, *names = tiny_latents.metadata["class_names"]
+    places = {run / "checkpoint-12" / "run.json": 1, run / "pipeline" / "model_index.json": 0}
+    for path, turned in places.items():
+        saved = json.loads(path.read_text())
+        others = (
+            [second, first, *names]
+            if turned
+            else {first: 0, second: 2, names[0]: 1} | {name: label for label, name in enumerate(names[1:], 3)}
+        )
+        assert saved["class_names"]
+        path.write_text(json.dumps(saved | {"class_names": others}))
+
+    def told(source):
+        caplog.clear()
+        output_dir = tmp_path / str(len(list(tmp_path.iterdir())))
+        SCRIPTS["train_dit"].main(tiny_dit_run.argv(output_dir, **SHORT, init_from=source))
+        return [record.getMessage() for record in caplog.records if "--init_from" in record.getMessage()]
+
+    assert not told(run / "checkpoint-10")
+    for source in (run / "checkpoint-12", run / "checkpoint-12" / "transformer"):
+        (message,) = told(source)
+        assert f"embedding of {first!r} starts from that of {second!r}, and 2 of" in message
+    (run / "checkpoint-12" / "run.json").unlink()
+    (message,) = told(run / "checkpoint-12")
+    assert f"embedding of {second!r} starts from that of {names[0]!r}, and 2 of" in message
+
+
 def test_weights_that_a_run_began_with_may_be_gone_when_it_resumes(script, run, tmp_path):
     source = Path(shutil.copytree((run.output_dir / WEIGHTS[script]).parent, tmp_path / "source"))
     argv = run.argv(tmp_path / "run", **SHORT, init_from=source)
