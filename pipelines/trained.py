@@ -58,8 +58,10 @@ def make_pipeline(
     metadata: Mapping[str, Any],
     config: DiTConfig,
     num_processes: int,
+    num_steps: int | None = None,
 ) -> VidTwinPipeline:
-    """The pipeline of a DiT that so many processes trained on these latents of this autoencoder."""
+    """The pipeline of a DiT that so many processes trained on these latents of this autoencoder; before the
+    end of its run, for so many steps."""
     names = () if adapter.is_ours(vae) else ("latents_mean", "latents_std")  # ours has them in its config
     return VidTwinPipeline(
         vae,
@@ -67,7 +69,7 @@ def make_pipeline(
         make_scheduler(config.objective, noise_shift(config.shift, transformer.layout.num_elements)),
         metadata["class_names"],
         fps=metadata["fps"],
-        training=training_record(config, metadata, num_processes),
+        training=training_record(config, metadata, num_processes, num_steps),
         **{name: metadata[name] for name in names},
     )
 
@@ -98,12 +100,11 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     names = {field.name for field in dataclasses.fields(DiTConfig)}
     known = {name: value for name, value in record.items() if name in names}
     known |= {"vae": flags.vae or known["vae"], "latents": flags.latents or known["latents"]}
-    known |= {"use_ema": is_average}
-    config = DiTConfig(**known | {"max_train_steps": progress["step"]})
+    config = DiTConfig(**known | {"use_ema": is_average})
     vae, _, metadata = load_inputs(config)
     _check_latents(config.latents, record, checkpoint)
     transformer = LatentTransformer.from_pretrained(folder)
-    return make_pipeline(transformer, vae, metadata, config, progress["num_processes"])
+    return make_pipeline(transformer, vae, metadata, config, progress["num_processes"], progress["step"])
 
 
 def _check_latents(latents: str, record: Mapping[str, Any], checkpoint: Path) -> None:

@@ -117,6 +117,7 @@ Data set: {{ phrase(dataset) }}. Clips of {{ num_classes }} classes.\
 |---|---|
 {%- for name, words in recipe.items() if name != "objective" or flags %}
 | {{ words }} | {{ "none" if name == "ema_decay" and not flags.get("use_ema", true) \
+else "%s of %s"|format(num_steps, flags[name]) if name == "max_train_steps" and num_steps \
 else phrase(flags.get(name)) }} |
 {%- endfor %}
 {%- if flags.get("init_from") %}
@@ -129,11 +130,15 @@ if "adam_beta1" in flags else phrase(none) }} |
 
 {% if flags -%}
 ```bash
-python train_dit.py --vae AUTOENCODER --latents LATENTS --output_dir RUN
+{{ launcher }} train_dit.py --vae AUTOENCODER --latents LATENTS --output_dir RUN
 {%- for words in command|batch(3) %} \\
     {{ words|join(" ") }}
 {%- endfor %}
 ```
+{%- if num_steps %}
+
+The weights are those of step {{ num_steps }} of the {{ flags.max_train_steps }} that this command trains.
+{%- endif %}
 {%- else -%}
 Command: {{ phrase(none) }}.
 {%- endif %}
@@ -187,7 +192,8 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
     data = dict(training.get("data", {}))
     flags, sampling = training.get("flags", {}), training.get("sampling", {})
     batch = [flags.get(name) for name in ("train_batch_size", "gradient_accumulation_steps")]
-    batch.append(training.get("num_processes"))
+    num_processes = training.get("num_processes")
+    batch.append(num_processes)
     class_names = names_in_order(index.get("class_names"))
     with_code = isinstance(index["_class_name"], list)
     card = ModelCard.from_template(
@@ -219,6 +225,8 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
         data={key.replace("_", " "): _phrase(value) for key, value in data.items()},
         recipe=RECIPE,
         flags=flags,
+        num_steps=training.get("num_steps"),
+        launcher=f"torchrun --nproc_per_node {num_processes}" if (num_processes or 1) > 1 else "python",
         batch=f"{math.prod(batch)} ({' × '.join(map(str, batch))} processes)" if all(batch) else None,
         command=[
             f"--{name} {shlex.quote(value) if isinstance(value, str) else value}"

@@ -2,7 +2,7 @@
 
 data      scalars of latents.json: windows per split, rate, fold, the autoencoder's digest; `name`
 flags     of train_dit.py, without places on the machine, but of `init_from` the last part; num_processes: how
-          many it ran in
+          many it ran in; num_steps: how many steps it had done, where these were not all
 sampling  of the generated clips that the metrics are of: scheduler, steps, guidance, seed
 metrics   by name, as `pipelines.sharing.metrics.Metric` writes them
 license   of the weights
@@ -29,18 +29,21 @@ SAMPLING = ("scheduler", "guidance_scale", "num_inference_steps", "num_videos", 
 SAID_IF_OTHER = {"guidance_interval": [0.0, 1.0], "internal_guidance_scale": 1.0, "dtype": None}
 
 
-def training_record(config: Any, latents: Mapping[str, Any], num_processes: int) -> Record:
+def training_record(
+    config: Any, latents: Mapping[str, Any], num_processes: int, num_steps: int | None = None
+) -> Record:
     """The record of a run of train_dit.py.
 
     Args:
         config: the run's flags, a dataclass. latents: what latents.json says. Lists in it, such as the class
-            names and the whitening, stand elsewhere in the pipeline and are not repeated.
+            names and the whitening, stand elsewhere in the pipeline and are not repeated. num_steps: that
+            the run had done, all where left out.
     """
     flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     learned = {name: value for name, value in flags.items() if name not in NOT_LEARNED}
     if config.init_from:
         learned["init_from"] = _without_place(config.init_from)
-    return {
+    record = {
         "data": {
             name: _without_place(value)
             for name, value in latents.items()
@@ -49,6 +52,8 @@ def training_record(config: Any, latents: Mapping[str, Any], num_processes: int)
         "flags": learned,
         "num_processes": num_processes,
     }
+    is_at_its_end = num_steps in (None, config.max_train_steps)
+    return record if is_at_its_end else record | {"num_steps": num_steps}
 
 
 def with_metrics(record: Record, paths: Sequence[str | Path]) -> tuple[Record, list[Path]]:

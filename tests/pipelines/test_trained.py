@@ -41,7 +41,10 @@ def test_before_its_end_it_is_of_its_own(tiny_vae_run, tiny_dit_run, tiny_latent
 
     export(tiny_dit_run.output_dir / "checkpoint-10", tmp_path / "pipeline")
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
-    assert pipe.config.training["flags"]["max_train_steps"] == 10
+    assert pipe.config.training["flags"]["max_train_steps"] == 12 and pipe.config.training["num_steps"] == 10
+    card = (tmp_path / "pipeline" / "README.md").read_text()
+    assert "| steps | 10 of 12 |" in card and "--max_train_steps 12" in card
+    assert "The weights are those of step 10 of the 12 that this command trains." in card
     assert pipe.config.fps == tiny_latents.metadata["fps"]
     assert pipe(0, num_inference_steps=1, output_type="pt").frames.isfinite().all()
 

@@ -272,7 +272,11 @@ def test_a_batch_is_that_of_all_processes(folder, tmp_path):
     pipe = VidTwinPipeline.from_pretrained(folder)
     pipe.register_to_config(training=training_record(config, {}, 3))
     pipe.save_pretrained(tmp_path / "three")
-    assert "| batch, clips a step | 24 (4 × 2 × 3 processes) |" in card(tmp_path / "three")
+    text = card(tmp_path / "three")
+    assert "| batch, clips a step | 24 (4 × 2 × 3 processes) |" in text
+    assert (
+        "\ntorchrun --nproc_per_node 3 train_dit.py --vae AUTOENCODER" in text and "python train" not in text
+    )
 
 
 def test_two_distances_stand_by_their_protocols(tmp_path):
