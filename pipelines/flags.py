@@ -56,10 +56,7 @@ class GenerateFlags(SamplingFlags):
         if self.num_videos_per_class is None:
             self.num_videos_per_class = 4
         elif self.labels_from is not None:
-            raise ValueError(
-                f"--num_videos_per_class {self.num_videos_per_class} and --labels_from {self.labels_from} "
-                "both say how many: leave one out"
-            )
+            print(f"--labels_from {self.labels_from} says how many videos, not --num_videos_per_class")
 
 
 @dataclass(kw_only=True)

@@ -278,8 +278,10 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         video = in_unit_range(video)
         try:
             clips = self.video_processor.preprocess_video(video)  # (B, C, F, H, W) in [-1, 1]
-        except RuntimeError as error:  # of torch.stack
-            raise ValueError(f"the clips of a video must be of one size: {error}") from None
+        except RuntimeError as error:
+            if "stack expects" not in str(error):
+                raise
+            raise ValueError(f"the clips of a video must be of one length, size and mode: {error}") from None
         size, expected = tuple(clips.shape[2:]), adapter.clip_size(self.vae, self.transformer.layout)
         if size != expected:  # a latent of another shape may have as many numbers
             raise ValueError(f"video must be of {expected} (frames, height, width), got {size}")

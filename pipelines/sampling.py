@@ -51,7 +51,8 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     check_scheduler(pipe.scheduler, pipe.transformer.config.prediction_type, pipe.trained_shift)
     scales = flags.guidance_scale, flags.guidance_interval, 0.0, flags.internal_guidance_scale
     check_guidance(*scales, pipe.transformer)
-    if flags.guidance_scale > 1 and _flags_of_training(pipe).get("class_dropout") == 0:
+    trained = (pipe.config.training or {}).get("flags", {})
+    if flags.guidance_scale > 1 and trained.get("class_dropout") == 0 and not trained.get("init_from"):
         print(
             f"--pipeline {folder} was trained with --class_dropout 0 and does not know what no class looks "
             f"like, away from which --guidance_scale {flags.guidance_scale} guides: take 1"
@@ -59,10 +60,6 @@ def load_pipeline(flags: SamplingFlags) -> VidTwinPipeline:
     pipe = pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _flags_of_training(pipe: VidTwinPipeline) -> dict[str, Any]:
-    return dict((pipe.config.training or {}).get("flags", {}))
 
 
 def check_scheduler_files(folder: Path) -> None:

@@ -25,6 +25,7 @@ from vidtwin_gen.files import new_or_same_folder
 from vidtwin_gen.models.parametrization import noise_shift
 from vidtwin_gen.models.transformer import LatentTransformer
 from vidtwin_gen.training.checkpoints import damage_of, record_of, saved_progress
+from vidtwin_gen.training.config import RUN_RECORD
 from vidtwin_gen.training.dit_config import DiTConfig
 from vidtwin_gen.weights import weights_sha256
 
@@ -102,7 +103,8 @@ def load_checkpoint(flags: CheckpointFlags) -> ModelMixin | DiffusionPipeline:
     known |= {"vae": flags.vae or known["vae"], "latents": flags.latents or known["latents"]}
     config = DiTConfig(**known | {"use_ema": is_average})
     vae, _, metadata = load_inputs(config)
-    _check_latents(config.latents, record, checkpoint)
+    if (checkpoint / RUN_RECORD).is_file():  # of earlier versions its run may have gone on with other latents
+        _check_latents(config.latents, record, checkpoint)
     transformer = LatentTransformer.from_pretrained(folder)
     return make_pipeline(transformer, vae, metadata, config, progress["num_processes"], progress["step"])
 

@@ -27,7 +27,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
@@ -176,7 +176,7 @@ class _Lossy:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115
-        self.lost = ""
+        self.failed, self.lost = False, ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -186,6 +186,7 @@ class _Lossy:
         try:
             yield
         except OSError as error:
+            self.failed = True
             if not isinstance(error, BrokenPipeError):
                 self.lost = str(error)
 
@@ -194,14 +195,18 @@ class _Lossy:
             self.stream.write(text)
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         with self._losing():
             self.stream.flush()
 
     def end(self) -> None:
         """What can't be written goes nowhere, or the interpreter would fail of it at its end."""
-        with self._losing():
-            self.stream.flush()
+        self.flush()
+        if not self.failed:
             return
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self.stream.fileno())
@@ -263,7 +268,7 @@ def _one_line_errors(name: str) -> Iterator[None]:
 
 def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
-    if "Too many open files" in str(error):  # torch's, too
+    if re.search(r"Too many open files(?! in system)", str(error)):  # torch's, too
         return "too many open files; raise the limit (ulimit -n), and the same command continues"
     if "DataLoader worker (pid" in str(error):  # torch's; of an error in a worker it says otherwise
         return (

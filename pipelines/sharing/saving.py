@@ -65,8 +65,9 @@ class SharingMixin(ConfigMixin, PushToHubMixin):
         stale += [] if safe_serialization else [SAFETENSORS_WEIGHTS_NAME]
         for name in ("vae", "transformer"):
             if getattr(self, name) is not None:
-                for file in stale:
-                    Path(save_directory, name, _add_variant(file, variant)).unlink(missing_ok=True)
+                for path in (Path(save_directory, name, _add_variant(file, variant)) for file in stale):
+                    if path.is_file():
+                        path.unlink()
         super().save_pretrained(  # type: ignore[misc]
             save_directory,
             safe_serialization=safe_serialization,

@@ -205,7 +205,7 @@ def test_rounding_below_black_changes_nothing_and_another_range_is_refused(pipe,
 def test_clips_of_images_must_be_of_one_length_and_size(pipe):
     clip, small = [Image.new("RGB", (16, 16))] * 8, [Image.new("RGB", (8, 8))] * 8
     for other in (clip[1:], small, [image.convert("L") for image in clip]):
-        with pytest.raises(ValueError, match="clips of a video must be of one size"):
+        with pytest.raises(ValueError, match="clips of a video must be of one length, size and mode"):
             generate(pipe, [0, 1], video=[clip, other], keep="structure")
 
 

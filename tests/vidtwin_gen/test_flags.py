@@ -195,6 +195,7 @@ def test_a_users_mistake_is_one_line(capsys):
             "/dev/shm is full (unable to allocate",
         ),
         (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
+        (OSError(23, "Too many open files in system", "runs"), "runs: Too many open files in system; "),
         (OSError(24, "Too many open files", "runs/a.json"), "too many open files; raise the limit (ulimit"),
         (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files; "),
         (MemoryError(), "out of memory (of the CPU)"),

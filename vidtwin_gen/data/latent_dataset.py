@@ -133,7 +133,8 @@ def _cache_dir(path: Path) -> Path:
 class LatentDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Rows of latents as an endless stream, addressed by position, as VideoDataset is of clips.
 
-    A batch is drawn at once: `DataLoader(dataset, batch_size=..., collate_fn=dict)`.
+    A batch is drawn at once: `DataLoader(dataset, batch_size=..., collate_fn=dict)`. Positions have no end:
+    `range(len(dataset))` are those of each row once.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from vidtwin_gen.data.names import other_names
 from vidtwin_gen.devices import processes
 from vidtwin_gen.files import read_json
-from vidtwin_gen.training.checkpoints import recorded_digest
+from vidtwin_gen.training.checkpoints import CHECKPOINT, recorded_digest
 from vidtwin_gen.training.config import CLASS_NAMES, RUN_RECORD, TrainingConfig
 from vidtwin_gen.training.fsdp import autocast_forward, fsdp_plugin, is_sharded
 from vidtwin_gen.training.hub import repo_id
@@ -78,7 +78,8 @@ def make_accelerator(config: TrainingConfig, *, shardable: bool = False) -> Acce
         # the GIL and deadlocks (pytorch/pytorch#56297); the group object releases it, so atexit keeps that
         # reference last.
         atexit.register(id, torch.distributed.group.WORLD)
-    if config.mixed_precision == "fp16" and not accelerator.native_amp:  # accelerate would train in float32
+    if config.mixed_precision == "fp16" and not (accelerator.native_amp or config.dry_run):
+        # accelerate would train in float32
         raise ValueError(
             f"--mixed_precision fp16 needs a GPU, and the device is {accelerator.device}: take bf16, or no"
         )
@@ -145,7 +146,9 @@ def _class_names_of(folder: Path) -> list[str]:
     the pipeline of its run. None where nothing names them."""
     above = folder.parent
     index = "model_index.json"
-    files = (above / index, above / RUN_RECORD, above.parent / "pipeline" / index)
+    files = [above / index, above / RUN_RECORD]
+    if CHECKPOINT.fullmatch(above.name):
+        files.append(above.parent / "pipeline" / index)
     found = [read_json(path, "").get(CLASS_NAMES) for path in files if path.is_file()]
     names: list[str] | dict[str, int] = next(filter(None, found), [])
     return sorted(names, key=names.__getitem__) if isinstance(names, dict) else names

@@ -103,7 +103,8 @@ class DiTConfig(TrainingConfig):
     def check_guidance(self) -> None:
         """Raises ValueError where the clips of a validation would be guided with what is not trained. Earlier
         runs may have been."""
-        if not self.class_dropout and self.guidance_scale > 1 and self.num_sample_classes:
+        guides = self.num_sample_classes and self.guidance_scale > 1
+        if guides and not self.class_dropout and not self.init_from:  # whose weights may know it
             raise ValueError(
                 f"--guidance_scale {self.guidance_scale} guides the clips of the validations away from no "
                 "class, which --class_dropout 0 does not train: say --guidance_scale 1, or "

@@ -273,8 +273,8 @@ class Run:
         measured = f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
         if not all(map(math.isfinite, values.values())):
             raise FloatingPointError(
-                f"{measured} on held-out clips: the training has diverged; what {self.output_dir} holds is "
-                f"of before. {GENTLER}"
+                f"{measured} on held-out clips: the training has diverged, and is not saved. Checkpoints "
+                f"since the validation before may have diverged, too. {GENTLER}"
             )
         self.log.write(self.step, self.progress.samples, values)
         self.log.print(measured)

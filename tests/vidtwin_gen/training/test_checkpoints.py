@@ -83,8 +83,7 @@ def test_a_checkpoint_that_cannot_be_removed_stays_and_the_run_goes_on(tiny_dit_
     (copied / "checkpoint-10").symlink_to(elsewhere)
     for steps in (13, 14):
         train_dit.main(tiny_dit_run.argv(copied, max_train_steps=steps))
-        told = f"{copied / 'partial-checkpoint-10'} can't be removed (Cannot call rmtree on a symbolic link)"
-        assert told in capsys.readouterr().out
+        assert f"{copied / 'partial-checkpoint-10'} can't be removed (" in capsys.readouterr().out
     assert checkpoints(copied) == ["partial-checkpoint-10", "checkpoint-13", "checkpoint-14"]
     assert any(elsewhere.iterdir())
 

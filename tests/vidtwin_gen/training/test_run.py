@@ -391,7 +391,7 @@ def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(script,
     assert all(math.isfinite(value) for line in finite for value in line.values())
 
 
-def test_a_run_whose_weights_grew_past_use_ends_without_saving_them(script, run, tmp_path):
+def test_a_run_whose_weights_grew_past_use_ends_without_an_export(script, run, tmp_path):
     """One step to weights that are finite, of which everything that is computed is not."""
     flags = {"learning_rate": 1e30, "max_grad_norm": 1e30, "lr_warmup_steps": 0, "validation_steps": 2}
     with pytest.raises(FloatingPointError, match="step 2: val_.* diverged.* Try a lower --learning_rate"):
