@@ -46,6 +46,7 @@ def rows_of(record: dict[str, Any], key: str = "rows") -> list[tuple[str, int, i
     return [(row["tokenizer"].split()[0], row["patch_size"], row["num_tokens"]) for row in record[key]]
 
 
+@pytest.mark.slow
 def test_cost_counts_several_patch_sizes_and_the_papers_size(
     vae: AutoencoderVidTwin,
     tmp_path: Path,
@@ -124,6 +125,7 @@ def test_a_row_that_does_not_fit_is_not_tried_and_stays_in_the_table(tmp_path: P
     assert measured["reason"] in tables([dataclasses.replace(row, measured=measured)])
 
 
+@pytest.mark.slow
 def test_a_pipelines_own_dit_is_counted(
     vae: AutoencoderVidTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

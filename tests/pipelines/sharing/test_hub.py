@@ -69,6 +69,7 @@ def saved(tmp_path_factory):
     return folder, pipe(["archery", 2], **options).frames
 
 
+@pytest.mark.slow
 def test_what_is_pushed_comes_back(saved, tmp_path):
     folder, frames = saved
     settings = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "hf_none"}

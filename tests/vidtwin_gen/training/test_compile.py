@@ -37,7 +37,7 @@ def test_of_the_generator(tiny_dit_run, tmp_path, compiled, mixed_precision):
     assert compiled.frame_count <= 3
 
 
-@pytest.mark.parametrize(("num_videos", "graphs"), [(4, 2), (3, 3)])
+@pytest.mark.parametrize(("num_videos", "graphs"), [(4, 2), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_of_the_autoencoder(tiny_vae_run, tmp_path, compiled, num_videos, graphs):
     """Of the trunk's blocks, in the encoder and the decoder alike."""
     changes = {"num_validation_videos": num_videos, "mixed_precision": "bf16", "train_batch_size": 2}

@@ -146,6 +146,7 @@ def test_the_group_outlives_what_ddp_holds_of_it(tmp_path):
     run_in_processes(2, ends_its_group, config)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_batch_of_videos_and_resume(tiny_vae_run, tmp_path):
     run, output_dir = tiny_vae_run, tmp_path / "shared"
     argv = run.argv(output_dir, train_batch_size=run.flags["train_batch_size"] // 2)
