@@ -143,7 +143,7 @@ def load_initial_weights(
 
 def _class_names_of(folder: Path) -> list[str]:
     """By the pipeline or the checkpoint that the model's folder is in; of a checkpoint of earlier versions by
-    the pipeline of its run. None where nothing names them."""
+    the pipeline of its run. Empty where nothing names them."""
     above = folder.parent
     index = "model_index.json"
     files = [above / index, above / RUN_RECORD]

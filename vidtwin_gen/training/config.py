@@ -125,12 +125,17 @@ class TrainingConfig:
     def count_epochs(self, num_samples: int, num_processes: int) -> None:
         """`num_train_epochs` over so many clips, where there are any, become `max_train_steps`."""
         if self.num_train_epochs:
-            batch_size = self.train_batch_size * self.gradient_accumulation_steps * num_processes
-            self.max_train_steps = math.ceil(self.num_train_epochs * num_samples / batch_size)
+            at_once = batch_size(vars(self), num_processes)
+            self.max_train_steps = math.ceil(self.num_train_epochs * num_samples / at_once)
 
     def public(self) -> dict[str, Any]:
         """The flags that may be written down: all but the token."""
         return {name: value for name, value in vars(self).items() if name != "hub_token"}
+
+
+def batch_size(flags: Mapping[str, Any], num_processes: int) -> int:
+    """Clips per optimizer step over all processes and accumulated passes."""
+    return int(flags["train_batch_size"] * flags["gradient_accumulation_steps"] * num_processes)
 
 
 def check_number(name: str, value: float) -> None:

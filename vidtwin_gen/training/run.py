@@ -20,7 +20,15 @@ from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
-from vidtwin_gen.training.config import END, EXPORTED, RESUME, RUN_RECORD, TrainingConfig, checked_record
+from vidtwin_gen.training.config import (
+    END,
+    EXPORTED,
+    RESUME,
+    RUN_RECORD,
+    TrainingConfig,
+    batch_size,
+    checked_record,
+)
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
@@ -28,11 +36,6 @@ from vidtwin_gen.training.optimizer import SkippingOptimizer
 from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
 
 GENTLER = "Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in another --output_dir"
-
-
-def batch_size(flags: Mapping[str, Any], num_processes: int) -> int:
-    """Clips per optimizer step over all processes and accumulated passes."""
-    return int(flags["train_batch_size"] * flags["gradient_accumulation_steps"] * num_processes)
 
 
 @contextmanager
