@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 from accelerate import init_empty_weights
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
@@ -242,13 +242,14 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
 
 def give_way(folder: str | os.PathLike[str], repo_id: str, **where: Any) -> None:
     """Removes the card from a folder that is to be pushed, where the repository has one that was written by
-    hand and this one was written here. `where`: `subfolder` and `token` of `hf_hub_download`."""
+    hand and this one was written here. `where`: `subfolder` and `token` of `hf_hub_download`, whose error it
+    raises where the hub doesn't say whether there is one."""
     own = Path(folder) / CARD
     if not own.is_file():
         return
     try:
         there = hf_hub_download(repo_id, CARD, **where)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return
     if MARK not in read_text(there) and MARK in read_text(own):
         own.unlink()

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
+
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 
@@ -28,6 +30,16 @@ class Hub(ThreadingHTTPServer):
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}"
+
+    def take_the_place_of_the_real_one(self, monkeypatch, cache):
+        """For this process, which reads where the hub is when it imports huggingface_hub."""
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", self.url)
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        template = f"{self.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
     def files(self, repo, revision="main"):
         """The files of a commit by path, or None; the last commit is main."""

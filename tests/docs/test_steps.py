@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -81,11 +80,10 @@ def small_world(reader: Reader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         monkeypatch.setitem(sizes, "S", {"hidden_size": 16, "num_layers": 2, "num_heads": 2})
     small = ClipProtocol("magvit-10k", 8, 4, 16, 16, "train", 1, "videos", num_seeds=4)
     monkeypatch.setitem(PROTOCOLS, "magvit-10k", small)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     with running_hub() as hub:
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        hub.take_the_place_of_the_real_one(monkeypatch, tmp_path / "cache")
         yield
 
 

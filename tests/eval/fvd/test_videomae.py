@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import huggingface_hub
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,12 +122,8 @@ def test_what_is_no_whole_videomae_is_refused(saved, tmp_path, monkeypatch):
 
 def test_a_model_comes_from_the_hub_at_its_revision(saved, tmp_path, monkeypatch):
     _, folder = saved
-    constants = huggingface_hub.constants
     with running_hub() as hub:
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        hub.take_the_place_of_the_real_one(monkeypatch, tmp_path)
         commit = hub.put_folder("user/tiny", folder)
         hub.commit("user/tiny", {"config.json": b"{}"})
         extractor = load_extractor("videomae", "user/tiny", revision=commit)

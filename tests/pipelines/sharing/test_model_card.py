@@ -6,14 +6,16 @@ import re
 import shlex
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 import train_dit
 from pipelines.__main__ import main
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.export import export_pipeline
-from pipelines.sharing.model_card import MARK
+from pipelines.sharing.model_card import MARK, give_way
 from pipelines.sharing.training_record import training_record, with_metrics
 from tests.builders.pipelines import build_pipeline
 from tests.builders.results import PROTOCOL as FVD_PROTOCOL
@@ -185,6 +187,13 @@ def test_words_that_no_file_can_hold_leave_the_pipeline_as_it_was(folder, capsys
             main(["card", "--pipeline", str(folder), f"--{name}", "\udcff"])
         assert stopped.value.code == 2 and f"--{name} '\\udcff' is not UTF-8" in capsys.readouterr().err
     assert (folder / "model_index.json").read_bytes() == before
+
+
+def test_a_card_is_not_pushed_where_the_hub_does_not_say_what_is_there(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(LocalEntryNotFoundError):
+        give_way(folder, "user/perhaps-with-a-card")
 
 
 def test_a_card_written_by_hand_stays(folder, capsys):

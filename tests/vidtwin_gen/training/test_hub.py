@@ -30,14 +30,8 @@ SHORT = {"max_train_steps": 1, "checkpointing_steps": 1, "validation_steps": 1}
 def hub(tmp_path, monkeypatch):
     """A hub, and no credentials but those that a test gives."""
     with running_hub() as hub:
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        hub.take_the_place_of_the_real_one(monkeypatch, tmp_path / "cache")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
 
