@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 
-from vidtwin_gen.training.stopping import end_at_once
+from vidtwin_gen.program.signals import end_at_once
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, end_at_once)  # an import would make a traceback of Ctrl-C
@@ -43,7 +43,6 @@ from vidtwin_gen import diffusion
 from vidtwin_gen.data.latent_dataset import LatentDataset, latents_sha256
 from vidtwin_gen.data.pixels import from_diffusers
 from vidtwin_gen.draws import Draw, SampleDraw, normal, seeded_generator, uniform
-from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.models.alignment import AlignmentHead
 from vidtwin_gen.models.parametrization import (
@@ -55,6 +54,7 @@ from vidtwin_gen.models.parametrization import (
     velocity_from_x0,
 )
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.program.errors import user_errors
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.hub import push_if_asked
 from vidtwin_gen.training.optimizer import SkippingOptimizer, optimizer_bytes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 
-from vidtwin_gen.training.stopping import end_at_once
+from vidtwin_gen.program.signals import end_at_once
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, end_at_once)  # an import would make a traceback of Ctrl-C
@@ -48,8 +48,8 @@ from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
 from vidtwin_gen.draws import BatchDraw
-from vidtwin_gen.flags import user_errors
 from vidtwin_gen.latents import LatentLayout
+from vidtwin_gen.program.errors import user_errors
 from vidtwin_gen.quality import psnr, ssim
 from vidtwin_gen.training.accelerator import load_initial_weights, make_accelerator, prepare_model
 from vidtwin_gen.training.config import model_arguments

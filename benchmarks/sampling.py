@@ -27,7 +27,8 @@ from eval.study.distances import ClipDistances
 from eval.study.judge import Judge
 from eval.study.stages import generated, once
 from vidtwin_gen.files import owned_folder, read_json, write_json, write_text
-from vidtwin_gen.flags import add_flags, flag, positive, user_errors, whole
+from vidtwin_gen.flags import add_flags, flag, positive, whole
+from vidtwin_gen.program.errors import user_errors
 from vidtwin_gen.weights import weights_sha256
 
 PROGRAM = "python -m benchmarks.sampling"

@@ -17,7 +17,8 @@ import torch
 from eval.fvd.distance import Distances, FeatureSet, distances
 from eval.fvd.reference import read_reference
 from vidtwin_gen.files import write_json
-from vidtwin_gen.flags import json_to_write, user_errors
+from vidtwin_gen.flags import json_to_write
+from vidtwin_gen.program.errors import user_errors
 
 
 def parted(rows: torch.Tensor, num_clips: int, generator: torch.Generator) -> Distances:

@@ -35,8 +35,9 @@ from eval.cost.measured_step import fill_zeros
 from eval.cost.timing import Spread
 from vidtwin_gen.devices import find_device
 from vidtwin_gen.files import write_json
-from vidtwin_gen.flags import add_flags, flag, positive, user_errors
+from vidtwin_gen.flags import add_flags, flag, positive
 from vidtwin_gen.models.transformer import LatentTransformer
+from vidtwin_gen.program.errors import user_errors
 
 # what rounding may change: root mean square of the difference, over that of the output
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}

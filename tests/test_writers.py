@@ -35,9 +35,9 @@ FUNCTIONS = WRITERS - {"write_text"}  # by their names alone; write_text is that
 
 # A function that is handed its path, or does not write a file, and why.
 EXEMPT = {
-    "vidtwin_gen/flags.py first_process_speaks": "into nowhere",
-    "vidtwin_gen/flags.py _Lossy.__init__": "into nowhere",
-    "vidtwin_gen/flags.py _Lossy.end": "into nowhere",
+    "vidtwin_gen/program/output.py first_process_speaks": "into nowhere",
+    "vidtwin_gen/program/output.py _Lossy.__init__": "into nowhere",
+    "vidtwin_gen/program/output.py _Lossy.end": "into nowhere",
     "vidtwin_gen/training/metrics_log.py MetricsLog.write": "a log grows; a cut last line is dropped",
     "vidtwin_gen/training/checkpoints.py save_checkpoint": "of all processes, and renamed by the first",
     "vidtwin_gen/training/ema.py ModelFolders.save": "a hook of the above",

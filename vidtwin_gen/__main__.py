@@ -10,7 +10,8 @@ from pkgutil import resolve_name
 from autoencoder.encode.flags import EncodeFlags
 from pipelines.flags import CheckpointFlags
 from vidtwin_gen.demo import DemoFlags, demo
-from vidtwin_gen.flags import Verb, flag, positive, run_verb, user_errors, whole
+from vidtwin_gen.flags import Verb, flag, positive, run_verb, whole
+from vidtwin_gen.program.errors import user_errors
 
 
 @dataclass(kw_only=True)

@@ -21,8 +21,9 @@ import psutil
 
 from vidtwin_gen.files import owned_folder, read_json, write_json
 from vidtwin_gen.flags import flag
+from vidtwin_gen.program.children import run_child
+from vidtwin_gen.program.signals import status_of
 from vidtwin_gen.records import AccuracyResult, FVDResult, kvd_text
-from vidtwin_gen.training.stopping import run_child, status_of
 
 NUM_INFERENCE_STEPS = 25
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "moving-shapes"  # of a checkout

@@ -17,26 +17,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
-import io
 import math
 import os
 import re
 import shlex
-import shutil
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, NoReturn, TextIO, cast
+from typing import Any, Literal, NoReturn
 
 from vidtwin_gen.files import check_reachable, read_json
-from vidtwin_gen.training.stopping import RaisingSignals, status_of
+from vidtwin_gen.program.errors import user_errors
+from vidtwin_gen.program.output import first_process_speaks
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]  # of videos
 DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
@@ -154,145 +149,6 @@ def check_written_files(flags: Any) -> None:
             for other in paths.keys() - {name}:
                 if written := paths[name] & paths[other]:
                     raise ValueError(f"{name} would write {written.pop()}, which {other} names: name another")
-
-
-@contextmanager
-def first_process_speaks() -> Iterator[None]:
-    """Of several processes that a launcher started, the others print nothing; their errors are heard."""
-    if os.environ.get("RANK", "0") == "0":
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        yield
-
-
-class _Lossy:
-    """A stream like another one, but that what the system doesn't take (a pipe without a reader, a full disk,
-    a terminal that has gone) is lost and no error. Of None, which Python has for a closed one, all is lost.
-
-    Attributes:
-        lost: why, "" where nothing is, or the reader of a pipe has had enough.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115
-        self.failed, self.lost = False, ""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    @contextmanager
-    def _losing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.failed = True
-            if not isinstance(error, BrokenPipeError):
-                self.lost = str(error)
-
-    def write(self, text: str) -> int:
-        with self._losing():
-            self.stream.write(text)
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        with self._losing():
-            self.stream.flush()
-
-    def end(self) -> None:
-        """What can't be written goes nowhere, or the interpreter would fail of it at its end."""
-        self.flush()
-        if not self.failed:
-            return
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), self.stream.fileno())
-
-
-@contextmanager
-def _lossy_output(name: str) -> Iterator[None]:
-    """What a program says is not its result: inside, losing it ends nothing, and is told at the end."""
-    before = sys.stdout, sys.stderr
-    output, errors = map(_Lossy, before)
-    sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, errors)
-    try:
-        yield
-    finally:
-        output.end()
-        if output.lost:
-            print(f"{name}: what it said on standard output is lost in part: {output.lost}", file=sys.stderr)
-        errors.end()
-        sys.stdout, sys.stderr = before
-
-
-@contextmanager
-def user_errors(program: str | None = None) -> Iterator[None]:
-    """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
-    with one line and exit status 2; what the system refuses (space, permission, memory) with one and status
-    1; Ctrl-C and SIGTERM with one and status 130 or 143, also where a library makes another error of it, or
-    none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its traceback, too. What
-    it says may be lost."""
-    name = program or Path(sys.argv[0]).name
-    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr: what a terminal can't show is no error
-        sys.stdout.reconfigure(errors="backslashreplace")
-    with _lossy_output(name), _one_line_errors(name):
-        yield
-
-
-@contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
-    with RaisingSignals(name) as signals:
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            signals.number = signals.number or signal.SIGINT
-            # destroy half-made objects now, while their errors are still silenced
-            traceback.clear_frames(error.__traceback__)
-        except Exception as error:
-            mistake = isinstance(error, (ValueError, FloatingPointError))
-            refused = "" if mistake else _refused_by_the_system(error)
-            if not (signals.number or refused or mistake):
-                raise
-            if not signals.number:
-                if os.environ.get("VIDTWIN_GEN_TRACEBACK"):
-                    traceback.print_exc()
-                print(f"{name}: error: {refused or error}", file=sys.stderr)
-                sys.exit(1 if refused else 2)
-    if signals.number:
-        signals.say()
-        sys.exit(status_of(signals.number))
-
-
-def _refused_by_the_system(error: Exception) -> str:
-    """What to say of an error that is neither the user's nor ours, "" of another one."""
-    if re.search(r"Too many open files(?! in system)", str(error)):  # torch's, too
-        return "too many open files; raise the limit (ulimit -n), and the same command continues"
-    if "DataLoader worker (pid" in str(error):  # torch's; of an error in a worker it says otherwise
-        return (
-            f"a data worker has died ({str(error).strip()}), as where memory ends the system kills one; take "
-            "fewer of them or smaller batches, and the same command continues"
-        )
-    if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        if error.errno == errno.ENOSPC and not error.filename:  # multiprocessing names none
-            place = "a disk, or /dev/shm, which data workers need: "
-        return f"{place}{error.strerror}; when that is mended, the same command continues"
-    if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
-        return f"{error.args[0][0][2]}; when that is mended, the same command continues"
-    if "unable to allocate shared memory" in str(error):  # torch's, of a batch that a data worker hands over
-        return f"/dev/shm is full ({error}); enlarge it, or train with --dataloader_num_workers 0"
-    # torch's own class of out of memory is a RuntimeError, and its CPU has none
-    if (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error)
-        or "can't allocate memory" in str(error)
-    ):
-        said = str(error).splitlines() or ["of the CPU"]
-        return f"out of memory ({said[0]}); take smaller batches, or smaller clips"
-    return ""
 
 
 def dtype_flag(whose: str) -> Any:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidtwin_gen.training.stopping import run_child, status_of
+from vidtwin_gen.program.children import run_child
+from vidtwin_gen.program.signals import status_of
 
 LAST_LINES = 6  # of a log, where a command failed
 

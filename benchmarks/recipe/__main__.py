@@ -31,7 +31,8 @@ from benchmarks.recipe.rows import BASE, STAGES, TINY_STEPS, Row, chosen_rows
 from benchmarks.recipe.table import READINGS, markdown
 from vidtwin_gen.demo import DEMO_SIZES
 from vidtwin_gen.files import owned_folder
-from vidtwin_gen.flags import OneLineErrors, positive, user_errors
+from vidtwin_gen.flags import OneLineErrors, positive
+from vidtwin_gen.program.errors import user_errors
 
 PROGRAM = "python -m benchmarks.recipe"
 SUBJECTS: dict[int, ModuleType] = {1: autoencoders, 2: generators}

@@ -30,8 +30,9 @@ from vidtwin_gen.data.ucf101 import build_index
 from vidtwin_gen.data.video_dataset import VideoDataset
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import changed_flags, owned_folder, replacing_file, write_json
-from vidtwin_gen.flags import OneLineErrors, positive, user_errors
+from vidtwin_gen.flags import OneLineErrors, positive
 from vidtwin_gen.models.pretrained import DEFAULT_MEAN, DEFAULT_STD
+from vidtwin_gen.program.errors import user_errors
 
 PROGRAM = "python -m benchmarks.recipe.video_encoder"
 HIDDEN = 0.75

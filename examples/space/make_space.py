@@ -13,7 +13,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from vidtwin_gen.files import new_folder
-from vidtwin_gen.flags import user_errors
+from vidtwin_gen.program.errors import user_errors
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

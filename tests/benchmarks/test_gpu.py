@@ -226,7 +226,8 @@ def test_a_compiled_row_has_its_rate_too():
 
 STAND_IN = """if True:  # of a training: takes a while to end
     import time
-    from vidtwin_gen.training.stopping import StopSignal, handled_by
+    from vidtwin_gen.training.stopping import StopSignal
+    from vidtwin_gen.program.signals import handled_by
     stop = StopSignal()
     with handled_by(stop):
         print("trains", flush=True)

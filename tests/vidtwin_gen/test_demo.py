@@ -27,7 +27,7 @@ from vidtwin_gen import __main__ as program
 from vidtwin_gen import demo
 from vidtwin_gen.data import synthetic
 from vidtwin_gen.files import owned_folder
-from vidtwin_gen.training import stopping
+from vidtwin_gen.program import children
 
 SHORT = {"max_train_steps": 2, "checkpointing_steps": 2, "validation_steps": 2}
 
@@ -61,7 +61,7 @@ def test_the_demo_ends_in_a_report(
         def wait(self) -> int:
             return 0
 
-    monkeypatch.setattr(stopping, "subprocess", SimpleNamespace(Popen=TrainHere))
+    monkeypatch.setattr(children, "subprocess", SimpleNamespace(Popen=TrainHere))
     out = tmp_path / "demo"
     program.main(["data", "--out", str(out / "data"), "--clips_per_group", "1"])
     program.main(["demo", "--out", str(out)])
@@ -136,7 +136,8 @@ def test_a_demo_of_another_version_is_not_gone_on_with(tmp_path: Path, capsys: p
 
 STAND_IN = """if True:  # of a training: says what it got, and ends as a training does
     import signal, sys, time
-    from vidtwin_gen.training.stopping import StopSignal, handled_by, status_of
+    from vidtwin_gen.training.stopping import StopSignal
+    from vidtwin_gen.program.signals import handled_by, status_of
     stop = StopSignal()
     with handled_by(stop):
         print("trains", flush=True)

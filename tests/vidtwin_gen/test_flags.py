@@ -2,32 +2,14 @@
 
 import argparse
 import errno
-import gc
-import multiprocessing
-import os
-import pty
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from vidtwin_gen.flags import (
-    Verb,
-    flag,
-    folder_with,
-    path_ending,
-    positive,
-    rate,
-    run_verb,
-    share,
-    user_errors,
-    whole,
-)
+from vidtwin_gen.flags import Verb, flag, folder_with, path_ending, positive, rate, run_verb, share, whole
+from vidtwin_gen.program.errors import user_errors
 
 
 @dataclass(kw_only=True)
@@ -185,39 +167,6 @@ def test_a_users_mistake_is_one_line(capsys):
         run("measure", "clips", "--stride", "1", "--num_clips", "12")
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (OSError(28, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; "),
-        (OSError(28, "No space left on device"), "a disk, or /dev/shm, which data workers need: No space"),
-        (
-            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"),
-            "/dev/shm is full (unable to allocate",
-        ),
-        (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
-        (OSError(23, "Too many open files in system", "runs"), "runs: Too many open files in system; "),
-        (OSError(24, "Too many open files", "runs/a.json"), "too many open files; raise the limit (ulimit"),
-        (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files; "),
-        (MemoryError(), "out of memory (of the CPU)"),
-        (
-            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
-            "out of memory (CUDA out of memory.",
-        ),
-    ],
-)
-def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):
-    def refuse():
-        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
-            raise error
-        assert stopped.value.code == 1
-        return capsys.readouterr().err
-
-    said = refuse()
-    assert said.startswith(f"train.py: error: {line}") and said.count("\n") == 1
-    monkeypatch.setenv("VIDTWIN_GEN_TRACEBACK", "1")
-    assert refuse().startswith("Traceback")
-
-
 def test_help_lists_the_verbs_and_their_flags(capsys):
     for argv, words in (
         (["--help"], ["measures", "shows"]),
@@ -228,156 +177,6 @@ def test_help_lists_the_verbs_and_their_flags(capsys):
         assert stopped.value.code == 0
         page = capsys.readouterr().out
         assert all(word in page for word in words)
-
-
-def test_only_some_errors_are_the_users(capsys):
-    for error in (ValueError, FloatingPointError):
-        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
-            raise error("--data nowhere: no such folder")
-        assert stopped.value.code == 2
-        assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
-    with pytest.raises(TypeError), user_errors("train.py"):
-        raise TypeError("ours")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError, None])
-def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(5)
-        except KeyboardInterrupt:
-            if error:
-                raise error("a worker died") from None
-    assert stopped.value.code == 128 + number
-    assert capsys.readouterr().err == f"encode: interrupted by {number.name}\n"
-    assert signal.getsignal(number) is before
-
-
-def pipe_without_reader():
-    reader, writer = os.pipe()
-    os.close(reader)
-    return writer
-
-
-def terminal_that_went_away():
-    ours, theirs = pty.openpty()
-    os.close(ours)
-    return theirs
-
-
-def full_disk():
-    return os.open("/dev/full", os.O_WRONLY)
-
-
-TALKS = """
-import sys
-from pathlib import Path
-from tqdm import tqdm
-from vidtwin_gen.flags import user_errors
-with user_errors("encode"):
-    for number in tqdm(range(3), mininterval=0):
-        tqdm.write(10_000 * "x")
-        print(number)
-        sys.stdout.flush()
-    print("done", file=Path("done").open("w"))
-    if len(sys.argv) > 1:
-        raise ValueError(sys.argv[1])
-    print("left in the buffer", end="")
-"""
-
-
-@pytest.mark.parametrize("opened", [pipe_without_reader, terminal_that_went_away, full_disk, None])
-@pytest.mark.parametrize("words", [[], ["a mistake"]])
-def test_what_nobody_takes_is_lost_and_the_work_is_not(opened, words, tmp_path):
-    """With a reader that was killed before it, or `>&-`, which closes the stream."""
-    stream = opened and opened()
-    ended = subprocess.run(
-        [sys.executable, "-c", TALKS, *words],
-        cwd=tmp_path,
-        stdout=stream,
-        stderr=stream,
-        preexec_fn=None if opened else lambda: os.closerange(1, 3),
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-        check=False,
-        timeout=60,
-    )
-    assert ended.returncode == (2 if words else 0)
-    assert (tmp_path / "done").read_text() == "done\n"
-    if stream is not None:
-        os.close(stream)
-
-
-def test_lost_lines_are_told_unless_their_reader_wanted_no_more(tmp_path):
-    told = {}
-    for opened in (pipe_without_reader, full_disk):
-        ended = subprocess.run(
-            [sys.executable, "-c", TALKS],
-            cwd=tmp_path,
-            stdout=opened(),
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.getcwd()},
-            check=True,
-            text=True,
-        )
-        told[opened] = ended.stderr.splitlines()[-1]
-    line = "encode: what it said on standard output is lost in part: [Errno 28] No space left on device"
-    assert told[full_disk] == line and "3/3" in told[pipe_without_reader]
-
-
-class HalfMade:
-    """Interrupted while it is made, as a progress bar may be, it can't be finalised."""
-
-    def __init__(self):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
-        self.position = 0
-
-    def __del__(self):
-        self.position += 1
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_what_a_signal_leaves_half_made_says_nothing(capsys):
-    with pytest.raises(SystemExit), user_errors("encode"):
-        HalfMade()
-    gc.collect()
-    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
-
-
-class Swallows:
-    """Destroyed when the signal comes: nothing is raised out of a destructor."""
-
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
-
-
-def test_a_signal_that_a_destructor_swallows_comes_again(capsys):
-    went_on = False
-    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
-        Swallows()
-        time.sleep(5)
-        went_on = True
-    assert stopped.value.code == 130 and not went_on
-    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
-
-
-def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
-    """Its parent says what there is to say."""
-    with user_errors("encode"):
-        context = multiprocessing.get_context("fork")
-        worker = context.Process(target=time.sleep, args=(30,), daemon=True)
-        worker.start()
-        time.sleep(0.05)
-        os.kill(worker.pid, signal.SIGINT)
-        worker.join(0.2)
-        assert worker.is_alive()
-        worker.terminate()
-        worker.join(30)
-    assert worker.exitcode == 128 + signal.SIGTERM and not capsys.readouterr().err
 
 
 def test_a_folder_is_known_by_a_file_in_it(tmp_path):

@@ -16,7 +16,8 @@ from transformers import HfArgumentParser
 
 from vidtwin_gen.data.names import other_names
 from vidtwin_gen.files import read_json
-from vidtwin_gen.flags import OneLineErrors, user_errors
+from vidtwin_gen.flags import OneLineErrors
+from vidtwin_gen.program.errors import user_errors
 
 Preset = Mapping[str, Any]
 METRICS, RUN_RECORD = "metrics.jsonl", "run.json"

@@ -19,6 +19,7 @@ from vidtwin_gen.devices import by_the_first, worker_context
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
 from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
+from vidtwin_gen.program.signals import handled_by, status_of
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
 from vidtwin_gen.training.config import (
     END,
@@ -33,7 +34,7 @@ from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
 from vidtwin_gen.training.metrics_log import MetricsLog, StepTrace
 from vidtwin_gen.training.optimizer import SkippingOptimizer
-from vidtwin_gen.training.stopping import DataWorkers, StopSignal, handled_by, status_of
+from vidtwin_gen.training.stopping import DataWorkers, StopSignal
 
 GENTLER = "Try a lower --learning_rate or --max_grad_norm, or --mixed_precision no, in another --output_dir"
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,8 +12,8 @@ import pytest
 import train_dit
 from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
-from vidtwin_gen.flags import user_errors
-from vidtwin_gen.training.stopping import SIGNALS, handled_by
+from vidtwin_gen.program.errors import user_errors
+from vidtwin_gen.program.signals import handled_by
 from vidtwin_gen.weights import weights_sha256
 
 
@@ -116,60 +115,3 @@ def test_a_data_worker_that_the_system_kills_is_one_line(run, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()[-1]
     assert "train_dit.py: error: a data worker has died (DataLoader worker (pid" in said
     assert said.endswith("take fewer of them or smaller batches, and the same command continues")
-
-
-def test_handlers_are_left_to_the_main_thread():
-    """A training may run in another one, as in a notebook's, and then gets no signals."""
-    seen = []
-
-    def work():
-        with handled_by(print):
-            seen.append([signal.getsignal(number) for number in SIGNALS])
-
-    before = [signal.getsignal(number) for number in SIGNALS]
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [before]
-
-
-def test_what_handled_signals_before_does_so_afterwards():
-    before = [signal.getsignal(number) for number in SIGNALS]
-    with handled_by(print):
-        assert {signal.getsignal(number) for number in SIGNALS} == {print}
-    assert [signal.getsignal(number) for number in SIGNALS] == before
-
-
-def test_a_signal_that_nobody_catches_is_told_and_ends_the_process():
-    """As one is that comes when the block has just ended."""
-    program = (
-        "import os, signal, time; from vidtwin_gen.training.stopping import RaisingSignals\n"
-        "RaisingSignals('encode').__enter__(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == -signal.SIGTERM
-    assert ended.stderr == "encode: interrupted by SIGTERM\n"
-
-
-def test_a_child_ends_with_its_parent():
-    """A data worker, and a process as the demo starts it."""
-    parent = """if True:
-        import subprocess, sys, time
-        from vidtwin_gen.training.stopping import end_with_parent
-        command = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
-        child = subprocess.Popen(command, preexec_fn=end_with_parent, stdout=subprocess.PIPE)
-        child.stdout.readline()
-        print(child.pid, flush=True)
-        time.sleep(60)"""
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
-        child = int(process.stdout.readline())
-        process.kill()
-        process.wait(30)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    pytest.fail(f"{child} lives on")

@@ -1,0 +1,123 @@
+"""A program ends with one line and a status."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from vidtwin_gen.program.errors import user_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; "),
+        (OSError(28, "No space left on device"), "a disk, or /dev/shm, which data workers need: No space"),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"),
+            "/dev/shm is full (unable to allocate",
+        ),
+        (PermissionError(13, "Permission denied", "runs"), "runs: Permission denied; "),
+        (OSError(23, "Too many open files in system", "runs"), "runs: Too many open files in system; "),
+        (OSError(24, "Too many open files", "runs/a.json"), "too many open files; raise the limit (ulimit"),
+        (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files; "),
+        (MemoryError(), "out of memory (of the CPU)"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+            "out of memory (CUDA out of memory.",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):
+    def refuse():
+        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+            raise error
+        assert stopped.value.code == 1
+        return capsys.readouterr().err
+
+    said = refuse()
+    assert said.startswith(f"train.py: error: {line}") and said.count("\n") == 1
+    monkeypatch.setenv("VIDTWIN_GEN_TRACEBACK", "1")
+    assert refuse().startswith("Traceback")
+
+
+def test_only_some_errors_are_the_users(capsys):
+    for error in (ValueError, FloatingPointError):
+        with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+            raise error("--data nowhere: no such folder")
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err == "train.py: error: --data nowhere: no such folder\n"
+    with pytest.raises(TypeError), user_errors("train.py"):
+        raise TypeError("ours")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError, None])
+def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            if error:
+                raise error("a worker died") from None
+    assert stopped.value.code == 128 + number
+    assert capsys.readouterr().err == f"encode: interrupted by {number.name}\n"
+    assert signal.getsignal(number) is before
+
+
+class HalfMade:
+    """Interrupted while it is made, as a progress bar may be, it can't be finalised."""
+
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        self.position = 0
+
+    def __del__(self):
+        self.position += 1
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_signal_leaves_half_made_says_nothing(capsys):
+    with pytest.raises(SystemExit), user_errors("encode"):
+        HalfMade()
+    gc.collect()
+    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
+
+
+class Swallows:
+    """Destroyed when the signal comes: nothing is raised out of a destructor."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+
+def test_a_signal_that_a_destructor_swallows_comes_again(capsys):
+    went_on = False
+    with pytest.raises(SystemExit) as stopped, user_errors("encode"):
+        Swallows()
+        time.sleep(5)
+        went_on = True
+    assert stopped.value.code == 130 and not went_on
+    assert capsys.readouterr().err == "encode: interrupted by SIGINT\n"
+
+
+def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
+    """Its parent says what there is to say."""
+    with user_errors("encode"):
+        context = multiprocessing.get_context("fork")
+        worker = context.Process(target=time.sleep, args=(30,), daemon=True)
+        worker.start()
+        time.sleep(0.05)
+        os.kill(worker.pid, signal.SIGINT)
+        worker.join(0.2)
+        assert worker.is_alive()
+        worker.terminate()
+        worker.join(30)
+    assert worker.exitcode == 128 + signal.SIGTERM and not capsys.readouterr().err

@@ -1,0 +1,41 @@
+"""Signals are handled inside, and as before outside."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+from vidtwin_gen.program.signals import SIGNALS, handled_by
+
+
+def test_handlers_are_left_to_the_main_thread():
+    """A training may run in another one, as in a notebook's, and then gets no signals."""
+    seen = []
+
+    def work():
+        with handled_by(print):
+            seen.append([signal.getsignal(number) for number in SIGNALS])
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_what_handled_signals_before_does_so_afterwards():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with handled_by(print):
+        assert {signal.getsignal(number) for number in SIGNALS} == {print}
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_that_nobody_catches_is_told_and_ends_the_process():
+    """As one is that comes when the block has just ended."""
+    program = (
+        "import os, signal, time; from vidtwin_gen.program.signals import RaisingSignals\n"
+        "RaisingSignals('encode').__enter__(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stderr == "encode: interrupted by SIGTERM\n"

@@ -1,0 +1,103 @@
+"""Signals that end a program early.
+
+SLURM, Kubernetes and spot machines send SIGTERM or SIGUSR1 before they take a machine away; Ctrl-C is SIGINT.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Inside, the three signals call `handler`; only the main thread gets signals, and may say so."""
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+class RaisingSignals:
+    """Inside, the first SIGINT or SIGTERM raises KeyboardInterrupt; a second one ends the process at once.
+
+    After the first signal, errors in destructors (such as a half-made progress bar's) are not printed. If the
+    signal arrives inside a destructor, which cannot raise, it is sent again 50 ms later. If the exception
+    escapes as the block ends, the process prints its one line and dies by the signal.
+
+    Args:
+        name: of the program.
+
+    Attributes:
+        number: of the signal that came, 0 before.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.number = name, 0
+        self._process, self._again = os.getpid(), list[threading.Timer]()
+
+    def __enter__(self) -> RaisingSignals:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        self._before = {number: signal.signal(number, self._raise) for number in signals}
+        self._hooks = sys.unraisablehook, sys.excepthook
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for timer in self._again:
+            timer.cancel()
+        for number, earlier in self._before.items():
+            signal.signal(number, earlier)
+        sys.unraisablehook, sys.excepthook = self._hooks
+
+    def say(self) -> None:
+        """The line that a signal ends a program with."""
+        name = signal.Signals(self.number).name
+        print(f"{self.name}: interrupted by {name}", file=sys.stderr, flush=True)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a data worker, forked: it continues until its parent ends it
+            if number == signal.SIGTERM:
+                os._exit(status_of(number))
+            return
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook, sys.excepthook = self._not_raised, self._not_caught
+        raise KeyboardInterrupt
+
+    def _not_raised(self, lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            signal.signal(self.number, self._raise)
+            self._again.append(threading.Timer(0.05, _thread.interrupt_main, [self.number]))
+            self._again[-1].start()
+
+    def _not_caught(self, *error: object) -> None:
+        self.say()
+        os.kill(os.getpid(), self.number)
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler for the time of imports, of which KeyboardInterrupt would show the traceback, if it came out
+    of them: one line, and the process dies by the signal."""
+    signals = RaisingSignals(Path(sys.argv[0]).name)
+    signals.number = number
+    signal.signal(number, signal.SIG_DFL)
+    signals._not_caught()
+
+
+def status_of(number: int) -> int:
+    """The exit status that says which signal ended a process: 130, 143 or 138."""
+    return 128 + number
