@@ -32,8 +32,9 @@ test: $(VENV)/.installed-test
 types:
 	$(BIN)/mypy
 
+# Files in the order of tests/conftest.py: pytest-xdist's own puts those of few tests last, which are the longest.
 suite:
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # The whole workflows that `make test` leaves out: the notebook, the demo, a study, FSDP, the benchmarks.
 slow: $(VENV)/.installed-test

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import pytest
 import torch
 
 from autoencoder import __main__ as autoencoder_commands
@@ -90,6 +91,7 @@ def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
     assert len(losses) == 20 and losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_strangers_decode_with_an_autoencoder_of_diffusers_as_it_is(videos, tmp_path):
     vae = build_of("AutoencoderKLWan")
     vae.save_pretrained(tmp_path / "autoencoder")
