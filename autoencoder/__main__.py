@@ -16,7 +16,7 @@ VERBS = {
     "reenact": Verb(
         ReenactFlags,
         "autoencoder.side_by_side:reenact",
-        "two videos, and each one's Structure with the other's Dynamics, over the shorter length",
+        "the Structure of each of two videos with the Dynamics of the other, over the shorter length",
     ),
     "convert": Verb(
         ConvertFlags, "autoencoder.convert:convert", "the released checkpoint as a diffusers folder"
@@ -24,7 +24,7 @@ VERBS = {
     "export": Verb(
         ExportFlags,
         "autoencoder.export:export",
-        "a saved autoencoder with its code, for where this package is not",
+        "a saved autoencoder with its code, for use without this package",
     ),
 }
 

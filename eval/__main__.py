@@ -17,12 +17,12 @@ VERBS = {
     "fvd": Verb(
         FVDFlags,
         "eval.fvd.command:measure_fvd",
-        "FVD and KVD of generated clips against real ones, with their floors",
+        "FVD and KVD of generated clips against real ones, and the best values to expect (floors)",
     ),
     "reference": Verb(
         ReferenceFlags,
         "eval.fvd.reference:measure_reference",
-        "the statistics of real clips, for `eval fvd --reference`",
+        "measure the real clips once, for `eval fvd --reference`",
     ),
     "sensitivity": Verb(
         SensitivityFlags,
@@ -35,7 +35,7 @@ VERBS = {
     "diagnose": Verb(
         DiagnoseFlags,
         "eval.diagnose.command:diagnose",
-        "is a latent fit to be generated? tFVD, swaps, its channels, noise",
+        "is a latent suited to a generator? tFVD, swaps, channels, noise",
     ),
     "accuracy": Verb(
         AccuracyFlags, "eval.accuracy:measure_accuracy", "are generated clips recognised as their class?"
@@ -46,26 +46,28 @@ VERBS = {
     "cost": Verb(
         CostFlags,
         "eval.cost.command:measure_cost",
-        "tokens, FLOPs and memory of a DiT on these latents and MAGVIT-v2's",
+        "tokens, FLOPs and memory of a DiT on given latents, beside MAGVIT-v2's",
     ),
     "study": Verb(
         StudyFlags,
         "eval.study.run:study",
-        "train several autoencoders alike, and the same DiT on each one's latents; quality beside cost",
+        "train several autoencoders, and the same DiT on each one's latents: quality beside cost",
     ),
     "report": Verb(
-        ReportFlags, "eval.report.report:report", "report.md and report.html of one run or of several"
+        ReportFlags, "eval.report.report:report", "write report.md and report.html of one run or several"
     ),
     "selftest": Verb(
         SelftestFlags,
         "eval.fvd.selftest:run_selftest",
-        "do the metrics give the numbers here that they must give?",
+        "do FVD and LPIPS give the originals' numbers on this machine?",
     ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_verb("python -m eval", "Measure a run and write JSON beside each number.", VERBS, argv)
+    run_verb(
+        "python -m eval", "Measure a run and write the numbers as JSON, with their protocol.", VERBS, argv
+    )
 
 
 if __name__ == "__main__":

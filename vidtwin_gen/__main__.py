@@ -19,8 +19,8 @@ class DataFlags:
     """Where the embedded data set goes, and how large it is."""
 
     out: str = flag("folder for it, new or empty", required=True)
-    seed: int = flag("of everything that is drawn", 0, type=whole)
-    clips_per_group: int = flag("25 groups of these make a class", 4, type=positive)
+    seed: int = flag("seed of the data", 0, type=whole)
+    clips_per_group: int = flag("clips in each of the 25 groups of a class", 4, type=positive)
 
 
 def data(flags: DataFlags) -> None:
@@ -39,10 +39,12 @@ class UnpackFlags:
         required=True,
     )
     out: str = flag("folder for <class>/<video>, new or empty", required=True)
-    video_column: str = flag("of the videos; of a .tar their suffix, such as mp4", "video")
-    label_column: str = flag("of the classes, labels or names; of a .tar such as cls", "label")
-    train_split: str = flag("of several splits the one to train on", "train")
-    test_split: str | None = flag("the one that is held out; by default test, or else validation", None)
+    video_column: str = flag("column of the videos; in .tar files their suffix, such as mp4", "video")
+    label_column: str = flag(
+        "column of the classes, labels or names; in .tar files their suffix, such as cls", "label"
+    )
+    train_split: str = flag("the split to train on, if there are several", "train")
+    test_split: str | None = flag("the split that is held out; by default test, or else validation", None)
 
 
 def unpack(flags: UnpackFlags) -> None:
@@ -52,20 +54,20 @@ def unpack(flags: UnpackFlags) -> None:
 
 
 VERBS = {
-    "demo": Verb(DemoFlags, demo, "data, both stages, generation, evaluation, report"),
-    "data": Verb(DataFlags, data, "write the embedded data set, in UCF-101's layout"),
+    "demo": Verb(DemoFlags, demo, "run everything: data, both stages, generation, evaluation, report"),
+    "data": Verb(DataFlags, data, "write the embedded data set of moving shapes, in UCF-101's layout"),
     "unpack": Verb(
-        UnpackFlags, unpack, "videos of a data set of the hub, parquet or .tar files, as a folder"
+        UnpackFlags, unpack, "write the videos of a data set (hub, parquet or .tar files) as a folder"
     ),
     "encode": Verb(
         EncodeFlags,
         "autoencoder.encode.dataset:encode",
-        "encode a data set into latents, once; the same command again continues",
+        "encode a data set into latents, once; repeat the command to continue it",
     ),
     "export": Verb(
         CheckpointFlags,
         "pipelines.trained:export",
-        "the autoencoder or the pipeline of a checkpoint, as its run would have ended there",
+        "write the autoencoder or the pipeline of a checkpoint, as if its run had ended there",
     ),
 }
 

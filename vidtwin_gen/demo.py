@@ -96,7 +96,7 @@ class DemoFlags:
         "demo: minutes, long: about an hour, cpu: real clips; left out: demo, or cpu with --data",
         choices=sorted(DEMO_SIZES),
     )
-    data: str | None = flag("your own UCF-101 instead of the embedded data")
+    data: str | None = flag("your own videos in UCF-101's layout instead of the embedded data")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from vidtwin_gen.program.errors import user_errors
 from vidtwin_gen.program.output import first_process_speaks
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]  # of videos
-DEVICE = "such as cuda or cpu; left out: a GPU, one for each process, where there is one"
+DEVICE = "such as cuda or cpu; left out: a GPU for each process if there is one, else the CPU"
 DTYPES = ("float32", "bfloat16", "float16")
 _FILES_TO_WRITE: list[Callable[[str], Path]] = []  # the types of flags that `path_ending` made
 
@@ -153,7 +153,11 @@ def check_written_files(flags: Any) -> None:
 
 def dtype_flag(whose: str) -> Any:
     """A number type to compute in, see `devices.find_dtype`."""
-    return flag(f"of the weights and arithmetic of {whose}; results are float32", "float32", choices=DTYPES)
+    return flag(
+        f"number type of the weights and arithmetic of {whose}; results are float32",
+        "float32",
+        choices=DTYPES,
+    )
 
 
 def dtype_record(dtype: str, name: str = "dtype") -> dict[str, str]:

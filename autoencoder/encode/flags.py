@@ -17,22 +17,20 @@ class EncodeFlags:
         "the autoencoder, ours or diffusers': a folder, or OWNER/NAME or OWNER/NAME/SUBFOLDER on the hub",
         required=True,
     )
-    data: str = flag("folder of videos, or a data set of `datasets`, its folder or OWNER/NAME", required=True)
+    data: str = flag("folder of videos, or a data set of `datasets`: its folder or OWNER/NAME", required=True)
     out: str = flag("folder for the latents, new or empty", required=True)
-    fold: int = flag("official split", 1, type=int, choices=(1, 2, 3))
+    fold: int = flag("official split of UCF-101", 1, type=int, choices=(1, 2, 3))
     stride: int | None = flag(
-        "take every stride-th frame, as the autoencoder was trained", type=positive, excludes="rate!"
+        "take every n-th frame, as the autoencoder was trained", type=positive, excludes="rate!"
     )
     fps: float | None = flag("or sample this many frames per second", type=rate, excludes="rate!")
     windows_per_video: int = flag("random windows of each training video", 1, type=positive)
-    num_frames: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
-    height: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
-    width: int | None = flag("of the clips, where the autoencoder is not ours", type=positive)
-    flip: bool = flag(
-        "store every training window as it is and mirrored, two rows", False, action="store_true"
-    )
+    num_frames: int | None = flag("frames per clip, if the autoencoder is not VidTwin", type=positive)
+    height: int | None = flag("height of a clip, if the autoencoder is not VidTwin", type=positive)
+    width: int | None = flag("width of a clip, if the autoencoder is not VidTwin", type=positive)
+    flip: bool = flag("store every training window twice, as it is and mirrored", False, action="store_true")
     dtype: Literal["float32", "float16"] = flag(
-        "of the stored means and log-variances; float16 halves the folder and rounds to 11 bits",
+        "type of the stored latents; float16 halves the folder and rounds to 11 bits",
         "float32",
         choices=["float32", "float16"],
     )
@@ -41,20 +39,26 @@ class EncodeFlags:
         "or VideoMAE of transformers, a folder or OWNER/NAME on the hub"
     )
     features_grid: Sequence[int] = flag(
-        "the largest grid that the features are averaged to",
+        "largest grid of the stored features, to which larger ones are averaged",
         (4, 8, 8),
         nargs=3,
         type=positive,
         metavar=("TIME", "HEIGHT", "WIDTH"),
     )
-    windows_per_file: int = flag("at most, in clips, which is what an interruption costs", 512, type=positive)
-    max_bad_fraction: float = flag("share of unreadable files above which a split stops it", 0.05, type=share)
+    windows_per_file: int = flag(
+        "clips per file at most; an interruption loses at most one file", 512, type=positive
+    )
+    max_bad_fraction: float = flag(
+        "stop if more than this share of a split's files is unreadable", 0.05, type=share
+    )
     batch_size: int = flag("clips per forward pass", 16, type=positive)
     num_workers: int = flag("processes that read videos", 1, type=whole)
     decoder: Decoder = flag(
-        "of seekable videos; auto: decord where it is installed", "auto", choices=get_args(Decoder)
+        "decoder of videos that can be seeked safely; auto: decord if installed, else pyav",
+        "auto",
+        choices=get_args(Decoder),
     )
-    seed: int = flag("of the random windows", 0, type=whole)
+    seed: int = flag("seed of the random windows", 0, type=whole)
     device: str | None = flag(DEVICE)
     vae_dtype: str = dtype_flag("the autoencoder")
 

@@ -45,14 +45,16 @@ USELESS: dict[str, tuple[tuple[str, ...], str]] = {
 @dataclass(kw_only=True)
 class CostFlags:
     pipeline: Path | None = flag(
-        "a saved pipeline, its latents and its DiT", type=pipeline_folder, excludes="latents"
+        "a saved pipeline: count its DiT on its latents", type=pipeline_folder, excludes="latents"
     )
     vae: Path | None = flag(
-        f"a saved autoencoder, for a DiT of the sizes below: {VAE}", type=vae_folder, excludes="latents"
+        f"a saved autoencoder: count a DiT of the sizes below on its latents; {VAE}",
+        type=vae_folder,
+        excludes="latents",
     )
     autoencoder: str | None = flag(
-        "no DiT but the autoencoder itself: small, base, large (at another setting: base-2), released, or "
-        "the folder of a saved one; its parameters, FLOPs, memory, and its speed on this device",
+        "count the autoencoder itself, not a DiT: parameters, FLOPs, memory, and speed on this device. "
+        "small, base, large (at another setting: base-2), released, or the folder of a saved one",
         metavar="PRESET",
         excludes="latents",
     )
@@ -64,48 +66,52 @@ class CostFlags:
         excludes="latents",
     )
     size: list[str] | None = flag(
-        "one or several sizes of the DiT: of the paper's Figure 5, of its generator, and DiT's own "
-        "(default S); the next three flags change single numbers of them",
+        "one or several sizes of the DiT: figure5 is the paper's Figure 5, paper its generator, the others "
+        "are DiT's own (default S); the next three flags change single numbers of them",
         nargs="+",
         choices=DIT_SIZES,
     )
     hidden_size: int | None = flag("width of the DiT", type=positive)
     num_layers: int | None = flag("blocks of the DiT", type=positive)
     num_heads: int | None = flag("attention heads of the DiT", type=positive)
-    num_frames: int | None = flag("of the clips, where --vae is not of our class", type=positive)
-    height: int | None = flag("of the clips, where --vae is not of our class", type=positive)
-    width: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    num_frames: int | None = flag("frames of a clip, if --vae is not VidTwin", type=positive)
+    height: int | None = flag("height of a clip, if --vae is not VidTwin", type=positive)
+    width: int | None = flag("width of a clip, if --vae is not VidTwin", type=positive)
     attention: list[str] | None = flag(
-        "one kernel, which keeps no scores (the default), or products and a softmax one after the other; "
-        "or both",
+        "fused: one kernel, which stores no scores (the default); math: products and a softmax one after the "
+        "other",
         nargs="+",
         choices=ATTENTION,
     )
     patch_size: list[int] | None = flag(
-        "one or several, each counted on all latents; left out: the pipeline's own, else 1",
+        "one or several patch sizes, each counted on all latents; left out: the pipeline's own, else 1",
         type=positive,
         nargs="+",
     )
     batch_size: int = flag("clips at once", 1, type=positive)
-    num_classes: int | None = flag("of the DiT (default 101)", type=positive)
-    gradient_checkpointing: bool = flag("in training steps", False, action="store_true")
+    num_classes: int | None = flag("classes of the DiT (default 101)", type=positive)
+    gradient_checkpointing: bool = flag(
+        "count training steps with gradient checkpointing", False, action="store_true"
+    )
     paper_size: bool = flag(
-        "with --pipeline or --vae: also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with a DiT "
-        "of the sizes of the paper's Figure 5, whose own patch size is 2",
+        "with --pipeline or --vae: also count VidTwin's setting 1 and MAGVIT-v2 at 16 x 224 x 224 with the "
+        "DiT of the paper's Figure 5, whose own patch size is 2",
         False,
         action="store_true",
     )
     measure: bool = flag(
-        "also make training steps and forward passes on --device, each row in processes of its own: their "
-        "seconds, and their peak memory beside the predicted one",
+        "also run training steps and forward passes on --device, each row in processes of its own, and "
+        "report their seconds, and their peak memory beside the predicted one",
         False,
         action="store_true",
     )
     markdown: Path | None = flag(
         "with --tokenizers: also write the tables to this file, .md", type=text_to_write({".md": TITLE})
     )
-    device: str | None = flag(f"of --autoencoder and --measure; {DEVICE}")
-    dtype: str | None = flag("of --autoencoder (default float32)", choices=("float32", "bfloat16"))
+    device: str | None = flag(f"device of --autoencoder and --measure; {DEVICE}")
+    dtype: str | None = flag(
+        "number type of --autoencoder (default float32)", choices=("float32", "bfloat16")
+    )
     repeats: int = flag("with --autoencoder or --measure: how often each pass is timed", 5, type=positive)
     skip_training: bool = flag(
         "with --autoencoder: measure encode and decode only", False, action="store_true"

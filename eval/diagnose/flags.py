@@ -20,7 +20,7 @@ class DiagnoseFlags(AutoencoderFlags):
     )
     num_pairs: int = flag("pairs of clips that swap parts (default 8)", 8, type=positive)
     lpips: bool | None = flag(
-        "insist on it; left out: where its weights are", action=argparse.BooleanOptionalAction
+        "require LPIPS; left out: measured if its weights are found", action=argparse.BooleanOptionalAction
     )
     fvd: bool = flag("rFVD and tFVD (default: yes)", True, action=argparse.BooleanOptionalAction)
     out: Path = result_flag(DiagnoseResult, required=True)

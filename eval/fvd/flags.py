@@ -31,7 +31,7 @@ from vidtwin_gen.records import FVDResult, SelftestResult, SensitivityResult
 
 SELFTEST_PARTS = ("frechet", "i3d", "lpips")
 GOLDEN_KEYS = {"clip_uint8", "i3d_logits", "lpips_vgg"}
-PROTOCOL = f"{', '.join(PROTOCOLS)}, or quick-N: N clips a side of the clips' own size"
+PROTOCOL = f"{', '.join(PROTOCOLS)}, or quick-N: N clips a side, at the clips' own size"
 
 
 @dataclass(kw_only=True)
@@ -39,9 +39,11 @@ class ProtocolFlags(RateFlags, ExtractionFlags):
     """What is left out is the protocol's or the reference's."""
 
     data: Path | None = flag(DATA, type=data_folder)
-    split: Split | None = flag("left out: the protocol's; of quick-N train", choices=SPLITS)
-    fold: int | None = flag("official split, by default 1", type=int, choices=(1, 2, 3))
-    seed: int | None = flag("of the draw of clips (default 0)", type=whole)
+    split: Split | None = flag(
+        "split of the real clips; left out: the protocol's, or train for quick-N", choices=SPLITS
+    )
+    fold: int | None = flag("official split (default 1)", type=int, choices=(1, 2, 3))
+    seed: int | None = flag("seed that draws the clips (default 0)", type=whole)
 
 
 @dataclass(kw_only=True)
@@ -54,23 +56,31 @@ class FVDFlags(ProtocolFlags):
         nargs="+",
     )
     num_frames: int | None = flag(
-        "of a clip of those videos; left out: the protocol's, or all", type=positive
+        "frames of a clip, for videos of --generated; left out: the protocol's, or all", type=positive
     )
     generated_stride: int | None = generated_stride_flag()
     reference: Path | None = flag(
-        "real statistics, the file that `python -m eval reference` wrote, in place of --data", type=Path
+        "file that `python -m eval reference` wrote, in place of reading --data", type=Path
     )
     protocol: str | None = flag(f"{PROTOCOL}; left out: quick-N, or the reference's")
     num_samples: int | None = flag(
-        "clips a side, as --protocol quick-N; left out: all generated", type=positive
+        "short for --protocol quick-N: N clips a side; left out: all generated clips", type=positive
     )
     vae: Path | None = flag(
-        "autoencoder whose reconstructions are measured as a floor", type=vae_folder, excludes="floors"
+        "autoencoder whose reconstructions of real clips are measured, too",
+        type=vae_folder,
+        excludes="floors",
     )
     pipeline: Path | None = flag(
-        "the same, by the saved pipeline that generated", type=pipeline_folder, excludes="floors"
+        "the same, with the autoencoder of the pipeline that generated",
+        type=pipeline_folder,
+        excludes="floors",
     )
-    no_floors: bool = flag("only the generated clips: less to compute", False, action="store_true")
+    no_floors: bool = flag(
+        "measure only the generated clips, not real ones and reconstructions beside them",
+        False,
+        action="store_true",
+    )
     out: Path = result_flag(FVDResult, required=True)
 
 
@@ -87,10 +97,10 @@ def _is_reference(path: Path) -> bool:
 class ReferenceFlags(ProtocolFlags):
     data: Path = flag(DATA, type=data_folder, required=True)
     protocol: str = flag(PROTOCOL, required=True)
-    num_frames: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
-    height: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
-    width: int | None = flag("of the clips, for quick-N, which fixes no size", type=positive)
-    no_floors: bool = flag("no distance from other real clips", False, action="store_true")
+    num_frames: int | None = flag("frames of a clip, for quick-N, which fixes no size", type=positive)
+    height: int | None = flag("height of a clip, for quick-N, which fixes no size", type=positive)
+    width: int | None = flag("width of a clip, for quick-N, which fixes no size", type=positive)
+    no_floors: bool = flag("do not measure the distance to other real clips", False, action="store_true")
     out: Path = flag(
         "safetensors file to write", type=path_ending(".safetensors", ours=_is_reference), required=True
     )
@@ -98,11 +108,11 @@ class ReferenceFlags(ProtocolFlags):
 
 @dataclass(kw_only=True)
 class SensitivityFlags(RealFlags, ExtractionFlags):
-    split: Split = flag("which videos", "test", choices=SPLITS)
+    split: Split = flag("split of the videos", "test", choices=SPLITS)
     num_clips: int = flag("real clips, 2 or more (default 32)", 32, type=positive)
-    num_frames: int = flag("of a clip (default 16)", 16, type=positive)
-    height: int = flag("of a clip (default 128)", 128, type=positive)
-    width: int = flag("of a clip (default 128)", 128, type=positive)
+    num_frames: int = flag("frames of a clip (default 16)", 16, type=positive)
+    height: int = flag("height of a clip (default 128)", 128, type=positive)
+    width: int = flag("width of a clip (default 128)", 128, type=positive)
     figure: Path | None = flag("picture to draw, .png or .svg", type=path_ending(".png", ".svg"))
     out: Path = result_flag(SensitivityResult, required=True)
 
@@ -122,10 +132,14 @@ def _golden_file(text: str) -> Path:
 
 @dataclass(kw_only=True)
 class SelftestFlags(LPIPSFlags):
-    golden: Path | None = flag("safetensors with real clips and the originals' numbers", type=_golden_file)
-    only: Sequence[str] = flag("left out: all of them", SELFTEST_PARTS, nargs="+", choices=SELFTEST_PARTS)
-    weights: str | None = flag("a file of the I3D; left out, looked for as by the other verbs")
-    weights_sha256: str | None = flag("the digest it must have, where it is no published one")
+    golden: Path | None = flag(
+        "safetensors file with real clips and the originals' numbers for them", type=_golden_file
+    )
+    only: Sequence[str] = flag(
+        "checks to run; left out: all of them", SELFTEST_PARTS, nargs="+", choices=SELFTEST_PARTS
+    )
+    weights: str | None = flag("file of I3D's weights; left out: looked for as by the other verbs")
+    weights_sha256: str | None = flag("sha256 that it must have, if not a published one")
     device: str | None = flag(DEVICE)
     out: Path | None = flag(
         "JSON file to write; `passed` is null where checks were left out",

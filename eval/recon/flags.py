@@ -27,17 +27,20 @@ class AutoencoderFlags(LPIPSFlags, RateFlags, ExtractionFlags):
     """An autoencoder, and the clips it is measured on."""
 
     vae: Path = flag(VAE, type=vae_folder, required=True)
-    num_frames: int | None = flag("of the clips, where --vae is not of our class", type=positive)
-    height: int | None = flag("of the clips, where --vae is not of our class", type=positive)
-    width: int | None = flag("of the clips, where --vae is not of our class", type=positive)
+    num_frames: int | None = flag("frames of a clip, if --vae is not VidTwin", type=positive)
+    height: int | None = flag("height of a clip, if --vae is not VidTwin", type=positive)
+    width: int | None = flag("width of a clip, if --vae is not VidTwin", type=positive)
     data: Path | None = flag(DATA, type=data_folder, excludes="source!")
     videos: list[str] | None = flag(
-        "in place of a data set: files, folders at any depth", nargs="+", metavar="PATH", excludes="source!"
+        "videos in place of a data set: files, and folders at any depth",
+        nargs="+",
+        metavar="PATH",
+        excludes="source!",
     )
-    split: Split | None = flag("of --data (default test)", choices=SPLITS)
-    fold: int | None = flag("of --data: the official split, by default 1", type=int, choices=(1, 2, 3))
-    seed: int = flag("of the draw of clips (default 0)", 0, type=whole)
-    num_clips: int | None = flag("left out: one of every video", type=positive)
+    split: Split | None = flag("split of --data (default test)", choices=SPLITS)
+    fold: int | None = flag("official split of --data (default 1)", type=int, choices=(1, 2, 3))
+    seed: int = flag("seed that draws the clips (default 0)", 0, type=whole)
+    num_clips: int | None = flag("number of clips; left out: one of every video", type=positive)
     dtype: str = dtype_flag("the autoencoder")
     lpips: bool | None = None  # these two are flags of each verb, with a help and a default of its own
     fvd: bool = False
@@ -59,10 +62,10 @@ class ReconFlags(AutoencoderFlags):
         "also write originals and reconstructions as rows of a GIF, and a filmstrip .png beside it",
         type=path_ending(".gif", note="; a .png of the same name is also written"),
     )
-    gif_clips: int = flag("clips in it (default 8)", 8, type=positive)
+    gif_clips: int = flag("clips in the GIF (default 8)", 8, type=positive)
     lpips: bool | None = flag(
-        "insist on the perceptual distance, also of Structure and Dynamics alone; left out: of the "
-        "reconstruction, where its weights are",
+        "require LPIPS, also of Structure and Dynamics alone; left out: only of the reconstruction, if its "
+        "weights are found",
         action=argparse.BooleanOptionalAction,
     )
     fvd: bool = flag(

@@ -13,4 +13,4 @@ class ReportFlags:
     out: str | None = flag(
         "folder of the report; left out: the run's, or `report` beside the first", type=folder_to_write
     )
-    baseline: str | None = flag("part of a tokenizer's name: the cost bars are multiples of it")
+    baseline: str | None = flag("part of the name of the tokenizer that the cost bars are multiples of")

@@ -10,14 +10,16 @@ from vidtwin_gen.flags import flag
 
 @dataclass(kw_only=True)
 class StudyFlags:
-    study: Path = flag("JSON of what is compared: docs/study.md", type=Path, positional=True)
-    out: Path = flag("folder of everything that is made; the same command goes on", type=Path, required=True)
+    study: Path = flag(
+        "JSON file that says what is compared; its keys are in docs/study.md", type=Path, positional=True
+    )
+    out: Path = flag("folder for all results; repeat the command to continue it", type=Path, required=True)
     rows: list[str] | None = flag(
-        "train and measure these only, without the page: several processes share a study, each with its own",
+        "train and measure only these rows, and write no page: for several processes that share a study",
         nargs="+",
         metavar="ROW",
     )
     dry_run: bool = flag(
-        "print what each row costs and how far it trains, then stop", False, action="store_true"
+        "print what each row costs and how long it trains, then stop", False, action="store_true"
     )
     command: str = ""

@@ -61,40 +61,50 @@ class TrainingConfig:
     learning_rate: float = flag("peak learning rate", 1e-4)
     lr_scheduler: Schedule = flag("a schedule of diffusers.optimization.get_scheduler", "cosine")
     lr_warmup_steps: int = flag("optimizer steps of linear warm-up", 100)
-    optimizer: Literal["adamw", "muon"] = flag("muon: of the blocks' matrices, AdamW of the rest", "adamw")
-    muon_learning_rate: float = flag("peak learning rate of the blocks' matrices under muon", 0.02)
+    optimizer: Literal["adamw", "muon"] = flag(
+        "muon: Muon for the matrices of the blocks, AdamW for the rest", "adamw"
+    )
+    muon_learning_rate: float = flag("peak learning rate of Muon", 0.02)
     adam_beta1: float = flag("AdamW beta 1", 0.9)
     adam_beta2: float = flag("AdamW beta 2", 0.99)
     adam_weight_decay: float = flag("AdamW weight decay", 1e-4)
     adam_epsilon: float = flag("AdamW epsilon", 1e-8)
-    use_8bit_adam: bool = flag("AdamW of bitsandbytes, whose moments take a byte a weight each", False)
-    max_grad_norm: float = flag("gradients are scaled down to this norm; 0: they are not", 1.0)
-    max_skipped_steps: int = flag("steps in a row lost to NaN or infinity at which the run stops", 20)
+    use_8bit_adam: bool = flag("AdamW of bitsandbytes, with moments in 8 bits", False)
+    max_grad_norm: float = flag("clip gradients to this norm; 0: no clipping", 1.0)
+    max_skipped_steps: int = flag("stop the run after so many steps in a row with NaN or infinity", 20)
     mixed_precision: Literal["no", "bf16", "fp16"] = flag("what autocast computes in; no: float32", "no")
-    deterministic: bool = flag("on a GPU the same numbers again, slower; a CPU gives them anyway", False)
-    allow_tf32: bool = flag(
-        "float32 products of a GPU in TF32, faster and less exact, as with bf16; no CPU's", False
+    deterministic: bool = flag(
+        "repeatable numbers on a GPU, slower; on a CPU they are repeatable anyway", False
     )
-    attention_backend: str = flag("of diffusers: native, flash, xformers ...; left out: its default", "")
+    allow_tf32: bool = flag(
+        "float32 matrix products on a GPU in TF32, faster and less exact; bf16 implies it", False
+    )
+    attention_backend: str = flag(
+        "attention backend of diffusers: native, flash, xformers ...; left out: its default", ""
+    )
     compile: bool = flag("torch.compile the repeated blocks; needs a C++ compiler", False)
-    use_ema: bool = flag("validate and export an average of the weights; --no_use_ema: the last ones", True)
-    ema_decay: float = flag("decay of the average, warmed up", 0.999)
+    use_ema: bool = flag("validate and export the EMA of the weights; --no_use_ema: the last weights", True)
+    ema_decay: float = flag("decay of the EMA, warmed up", 0.999)
     checkpointing_steps: int = flag("optimizer steps between checkpoints", 500)
-    checkpoints_total_limit: int = flag("checkpoints kept; older ones are removed", 2)
+    checkpoints_total_limit: int = flag("checkpoints to keep; older ones are removed", 2)
     resume_from_checkpoint: str = flag("latest, none, or the name of a checkpoint in output_dir", "latest")
-    resume_anyway: bool = flag("go on with other flags or data than the run began with", False)
+    resume_anyway: bool = flag("resume with other flags or data than the run began with", False)
     validation_steps: int = flag("optimizer steps between validations", 500)
     dataloader_num_workers: int = flag("processes that read data; 0 reads in the training process", 2)
     logging_steps: int = flag("optimizer steps between lines of metrics.jsonl", 20)
-    profile: int = flag("steps, after the first 3, whose trace by torch's profiler becomes trace.json", 0)
+    profile: int = flag("steps, after the first 3, that torch's profiler traces into trace.json", 0)
     report_to: str = flag("a tracker of accelerate: tensorboard, wandb ...; all, or none", "tensorboard")
-    tracker_project_name: str = flag("project of the tracker, and title of the bar", "vidtwin_gen")
+    tracker_project_name: str = flag(
+        "name of the project in the tracker, and title of the progress bar", "vidtwin_gen"
+    )
     push_to_hub: bool = flag("push what the run exports to the hub, too", False)
-    hub_model_id: str = flag("repository to push to; left out: the name of output_dir, as your own", "")
+    hub_model_id: str = flag("repository to push to; left out: named as output_dir, in your account", "")
     hub_token: str = field(
         default="",
         repr=False,
-        metadata={"help": "left out: that of `hf auth login` or HF_TOKEN, which no list of processes shows"},
+        metadata={
+            "help": "token of the hub, shown in the list of processes; left out: `hf auth login` or HF_TOKEN"
+        },
     )
     dry_run: bool = flag("print the configuration and the model's size, then stop", False)
 

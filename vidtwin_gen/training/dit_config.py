@@ -17,42 +17,50 @@ from vidtwin_gen.training.config import TrainingConfig, flag
 class DiTConfig(TrainingConfig):
     """Flags of stage 2."""
 
-    tracker_project_name: str = flag("project of the tracker, and title of the bar", "train_dit")
+    tracker_project_name: str = flag(
+        "name of the project in the tracker, and title of the progress bar", "train_dit"
+    )
 
-    vae: str = flag("the autoencoder that made the latents, as `encode` takes it", "")
+    vae: str = flag("the autoencoder that made the latents, named as for `encode`", "")
     latents: str = flag("folder written by `python -m vidtwin_gen encode`", "")
     objective: Objective = flag("flow: velocity; paper: x_0 by DDPM, as in VidTwin's paper", "flow")
-    prediction: Prediction = flag("of the network under the flow objective, whose loss stays", "velocity")
-    allow_empty_classes: bool = flag("train though the latents have no rows of some classes", False)
+    prediction: Prediction = flag(
+        "what the network predicts under flow; the loss is the velocity's either way", "velocity"
+    )
+    allow_empty_classes: bool = flag("train even if some classes have no latents", False)
     sample_posterior: bool = flag("draw latents from their posteriors; off: the mean, as in the paper", False)
     class_dropout: float = flag("share of labels replaced by the null class, for guidance", 0.1)
     logit_mean: float = flag("mean of the logit-normal noise levels", 0.0)
     logit_std: float = flag("standard deviation of the logit-normal noise levels", 1.0)
     shift: str = flag(
-        "above 1 moves noise levels, trained and sampled, towards the noise; auto: by the latent's size",
+        "above 1: moves noise levels towards the noise, in training and sampling; auto: by the latent's size",
         "1.0",
     )
-    loss_weighting: LossWeighting = flag("what counts the same in the loss", "element")
-    internal_guidance: bool = flag("train a second head, after a third of the blocks, to guide with", False)
-    contrastive_weight: float = flag("of the loss against another class's target, which is subtracted", 0.0)
+    loss_weighting: LossWeighting = flag(
+        "what counts equally in the loss: every latent number, or every grid", "element"
+    )
+    internal_guidance: bool = flag(
+        "train a second head, after a third of the blocks, for internal guidance", False
+    )
+    contrastive_weight: float = flag("weight of the loss to another class's target, which is subtracted", 0.0)
 
     repa_weight: float = flag(
-        "of the alignment of early tokens with the features of a video encoder; REPA's is 0.5", 0.0
+        "weight of REPA, the alignment of early tokens with a video encoder's features; 0.5 in its paper", 0.0
     )
-    repa_layer: int = flag("blocks before the tokens that are aligned; 0: a third of all", 0)
-    repa_dim: int = flag("width of the alignment's projection", 2048)
-    repa_normalise: bool = flag("features standardised over their grid first, as in iREPA", False)
+    repa_layer: int = flag("align the tokens after so many blocks; 0: after a third of all", 0)
+    repa_dim: int = flag("width of the MLP that projects tokens to features", 2048)
+    repa_normalise: bool = flag("standardise the features over their grid first, as in iREPA", False)
 
     patch_size: str = flag('latent positions per token side: a number, or JSON such as {"structure": 2}', "1")
-    hidden_size: int = flag("width", 768)
-    num_layers: int = flag("blocks", 12)
-    num_heads: int = flag("attention heads", 12)
-    conditioning: Conditioning = flag("where the class comes in", "adaln")
+    hidden_size: int = flag("width of the DiT", 768)
+    num_layers: int = flag("blocks of the DiT", 12)
+    num_heads: int = flag("attention heads of the DiT", 12)
+    conditioning: Conditioning = flag("how the class conditions the blocks", "adaln")
     block_type: BlockType = flag("lightning: RMSNorm, SwiGLU and rotary positions", "dit")
 
-    guidance_scale: float = flag("of the sample grids", 2.0)
-    internal_guidance_scale: float = flag("of the sample grids, with --internal_guidance", 1.0)
-    num_inference_steps: int = flag("of the sample grids", 30)
+    guidance_scale: float = flag("classifier-free guidance of the sample grids", 2.0)
+    internal_guidance_scale: float = flag("internal guidance of the sample grids; 1: none", 1.0)
+    num_inference_steps: int = flag("sampling steps of the sample grids", 30)
     num_sample_classes: int = flag("classes in a sample grid; 0: no grids", 10)
 
     def __post_init__(self) -> None:
