@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 import train_dit
@@ -97,21 +98,16 @@ def test_a_signal_to_every_process_loses_no_step_where_python_has_a_fork_server(
 
 
 @pytest.mark.parametrize("script", ["train_dit"])
-def test_a_data_worker_that_the_system_kills_is_one_line(run, tmp_path, capsys):
+def test_a_data_worker_that_the_system_kills_is_one_line(run, tmp_path):
     """As it kills one where memory ends. Torch raises wherever the news comes, be it amid the cleaning up."""
     argv = run.argv(tmp_path / "run", max_train_steps=10_000, dataloader_num_workers=1)
-
-    def kill():
-        log = tmp_path / "run" / "metrics.jsonl"
-        while not (log.exists() and log.read_text()):
-            time.sleep(0.002)
-        (worker,) = multiprocessing.active_children()
-        worker.kill()
-
-    with pytest.raises(SystemExit) as stopped, user_errors("train_dit.py"):
-        threading.Thread(target=kill, daemon=True).start()
-        train_dit.main(argv)
-    assert stopped.value.code == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "train_dit.py: error: a data worker has died (DataLoader worker (pid" in said
-    assert said.endswith("take fewer of them or smaller batches, and the same command continues")
+    started = Started(user_errors("train_dit.py")(train_dit.main), argv, tmp_path)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while started.is_running() and not (log.exists() and log.read_text()):
+        time.sleep(0.002)
+    (worker,) = psutil.Process(started.pid).children()
+    worker.kill()
+    ended = started.wait()
+    assert ended.status == 1 and not ended.traceback, ended.said
+    assert "train_dit.py: error: a data worker has died (DataLoader worker (pid" in ended.error
+    assert ended.error.endswith("take fewer of them or smaller batches, and the same command continues")
