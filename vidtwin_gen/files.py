@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -327,7 +328,7 @@ def read_json(path: str | Path, way_out: str) -> dict[str, Any]:
         raise ValueError(f"{seen}; {way_out}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8; of what is nested too deep
         raise ValueError(f"{path} can't be read as JSON: {error}; {way_out}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object; {way_out}")
@@ -366,6 +367,14 @@ def check_reachable(path: str | Path) -> None:
     is too long. From Python 3.14 on `Path.exists` and its like call that "no"."""
     with suppress(FileNotFoundError, NotADirectoryError):
         Path(path).stat()
+
+
+def only_this(path: str | Path) -> str:
+    """The path for `datasets`, which takes one for a pattern: the pattern that no other path fits. Raises
+    ValueError where it holds "::", which parts the addresses of a chain there."""
+    if "::" in str(path):
+        raise ValueError(f"{path}: the library datasets reads no path with '::' in it: rename the folder")
+    return glob.escape(str(path))
 
 
 def check_readable(path: str | Path) -> None:

@@ -29,7 +29,7 @@ from vidtwin_gen.data.names import some
 from vidtwin_gen.data.ucf101 import build_indices, column, file_sizes
 from vidtwin_gen.data.video import common_frame_rate, frame_rates
 from vidtwin_gen.devices import by_the_first, find_device, find_dtype, processes
-from vidtwin_gen.files import file_sha256, is_done, read_json, write_json
+from vidtwin_gen.files import file_sha256, is_done, only_this, read_json, write_json
 from vidtwin_gen.flags import dtype_record
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PartialFolder, partial_folder
@@ -88,6 +88,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         number of rows and size, the weights' sha256.
     """
     _check(flags)
+    only_this(flags.out)  # or it would be refused at the end, when its rows are read
     size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
     root = video_folder(flags.data)
@@ -208,7 +209,7 @@ def _warn_of_rates(index: datasets.Dataset, fps: float) -> None:
 def _measured(folder: PartialFolder, layout: LatentLayout) -> dict[str, Any]:
     """The whitening statistics of the training rows, and the number, size and digest of the files."""
     files = {name: file for name, file in sorted(folder.files.items()) if file["num_rows"]}
-    train = [str(folder.path / name) for name, file in files.items() if file["split"] == "train"]
+    train = [only_this(folder.path / name) for name, file in files.items() if file["split"] == "train"]
     if not train:
         raise ValueError("no training video of --data gives a clip, of which the statistics are: mend them")
     with TemporaryDirectory() as cache:  # which the library makes though nothing is kept in it

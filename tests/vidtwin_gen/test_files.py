@@ -1,6 +1,7 @@
 """Files and folders: the new one whole, or the old one as it was."""
 
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from vidtwin_gen.files import (
     loading,
     new_folder,
     new_or_same_folder,
+    only_this,
     owned_folder,
     read_json,
     read_log,
@@ -319,6 +321,7 @@ def test_a_number_that_json_lacks_is_refused(number, tmp_path):
     [
         (b'{"fvd": ', "can't be read as JSON: "),
         (b"\xff\xfe", "can't be read as JSON: "),
+        (b"[" * 100_000, "can't be read as JSON: "),
         (b"[1]", "holds no JSON object"),
         (None, "holds no result.json"),
     ],
@@ -336,6 +339,17 @@ def test_what_cannot_be_read_says_the_way_out(content, message, tmp_path):
         read_json(tmp_path / "file" / "result.json", "measure again")
     with pytest.raises(ValueError, match=f"{tmp_path} is a folder; measure again"):
         read_json(tmp_path, "measure again")
+
+
+def test_a_pattern_fits_its_path_only(tmp_path):
+    names = ["run[1]", "run1", "ru*", "run?"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [glob.glob(only_this(tmp_path / name)) for name in names] == [
+        [str(tmp_path / name)] for name in names
+    ]
+    with pytest.raises(ValueError, match="no path with '::' in it: rename the folder"):
+        only_this(tmp_path / "a::b" / "rows")
 
 
 def test_a_digest_is_of_the_bytes(tmp_path):

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from vidtwin_gen.data.latent_checks import check_metadata, check_rows, check_schema
 from vidtwin_gen.draws import EpochOrder
-from vidtwin_gen.files import check_reachable, file_sha256, first_line, read_json, writing
+from vidtwin_gen.files import check_reachable, file_sha256, first_line, only_this, read_json, writing
 from vidtwin_gen.latents import LatentLayout
 from vidtwin_gen.partial_folder import PARTIAL_RECORD
 
@@ -53,7 +53,7 @@ def load_latents(path: str | Path) -> tuple[dict[str, datasets.Dataset], dict[st
         by_split[split] = names
     try:
         # not load_dataset, which would also tell a counting service of it
-        data_files = {split: [str(path / name) for name in names] for split, names in by_split.items()}
+        data_files = {split: [only_this(path / name) for name in names] for split, names in by_split.items()}
         cache = str(_cache_dir(path))
         with writing(cache):
             rows = datasets.Dataset.from_parquet(data_files, cache_dir=cache)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from datasets.data_files import SPLIT_KEYWORDS
 from pyarrow import parquet
 
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
-from vidtwin_gen.files import loading
+from vidtwin_gen.files import loading, only_this
 from vidtwin_gen.flags import is_hub_id
 
 TEST_NAMES = ("test", "validation")  # of these the first that is there
@@ -78,13 +78,13 @@ def splits_of(data: str) -> Mapping[str, Any]:
         raise ValueError(
             f"{data} holds neither a data set of save_to_disk nor parquet or .tar files; {way_out}"
         )
-    by_split: dict[str | None, list[str]] = {}
+    by_split: dict[str | None, list[Path]] = {}
     for file in files:
         if file.suffix == ".tar" and not _is_whole(file):
             raise ValueError(f"{file} has no end, as a .tar has that was copied in part: copy it again")
         if file.suffix == ".parquet" and _has_no_rows(file):
             raise ValueError(f"{file} has no rows: remove it, or write its split anew")
-        by_split.setdefault(named_split(str(file.relative_to(folder))), []).append(str(file))
+        by_split.setdefault(named_split(str(file.relative_to(folder))), []).append(file)
     unnamed = by_split.pop(None, [])
     if unnamed and "train" in by_split:
         raise ValueError(
@@ -94,7 +94,8 @@ def splits_of(data: str) -> Mapping[str, Any]:
     if unnamed:
         by_split["train"] = unnamed
     with loading(data, way_out):
-        return datasets.load_dataset(BUILDERS[files[0].suffix], data_files=by_split, streaming=True)
+        named = {split: list(map(only_this, of_split)) for split, of_split in by_split.items()}
+        return datasets.load_dataset(BUILDERS[files[0].suffix], data_files=named, streaming=True)
 
 
 def columns_of(splits: Mapping[str, Any], data: str) -> tuple[str, str]:

@@ -56,10 +56,11 @@ def test_rows_and_metadata(tiny_latents, synthetic_root):
 def test_rows_are_what_the_autoencoder_says(videos, vae_dir, tmp_path):
     """Of every window where it starts, as it is and mirrored; and it is an input, left as it is."""
     before = contents(vae_dir)
-    encode(vae_dir, videos, tmp_path / "latents", windows_per_video=2, flip=True)
+    out = tmp_path / "of run[1]"  # to the library `datasets` a pattern
+    encode(vae_dir, videos, out, windows_per_video=2, flip=True)
     assert contents(vae_dir) == before
     vae = AutoencoderVidTwin.from_pretrained(vae_dir)
-    rows, _ = load_latents(tmp_path / "latents")
+    rows, _ = load_latents(out)
     starts = set()
     for part in rows.values():
         part = part.with_format("torch")

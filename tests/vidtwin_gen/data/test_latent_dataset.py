@@ -395,6 +395,17 @@ def test_a_folder_that_cannot_be_written_to_is_unpacked_elsewhere(copied, tmp_pa
     assert load_latents(copied)[0]["train"]["mean"][:16] == rows["test"]["mean"][:16]
 
 
+def test_rows_are_of_the_folder_and_not_of_one_that_its_name_fits(copied):
+    """The library takes paths for patterns."""
+    rows, _ = load_latents(copied)
+    named, fitting = (copied.with_name(f"{copied.name}{end}") for end in ("[1]", "1"))
+    for folder in (named, fitting):
+        shutil.copytree(copied, folder, ignore=lambda *_: [".cache"])
+    for path in (fitting / "data").iterdir():
+        rewrite(path, put("mean", 0.5))
+    assert load_latents(named)[0]["train"]["mean"][:] == rows["train"]["mean"][:]
+
+
 @pytest.mark.parametrize("writable", [True, False])
 def test_rows_that_replaced_others_are_read_whatever_the_times_of_their_files(
     copied, tmp_path, monkeypatch, writable

@@ -122,6 +122,16 @@ def test_the_order_of_the_classes_is_kept_without_a_test_split(video, tmp_path):
     assert build_index(tmp_path / "out", split="all").features["label"].names == ["walking_dog", "Archery"]
 
 
+def test_rows_are_of_the_folder_and_not_of_one_that_its_name_fits(video, tmp_path):
+    """The library takes paths for patterns."""
+    for name, label in (("ds[1]", "mine"), ("ds1", "another")):
+        rows = {"video": [video.read_bytes()], "label": [label]}
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / name / "train-0.parquet")
+    unpack(str(tmp_path / "ds[1]"), str(tmp_path / "out"))
+    assert [path.parent.name for path in (tmp_path / "out").glob("*/*.mp4")] == ["mine"]
+
+
 def test_rows_may_be_paths(video, tmp_path):
     """From the folder of the data set, or from the root."""
     root = tmp_path / "data"
