@@ -71,7 +71,7 @@ def video_writer(
     target += ["-f", suffix[1:]]
     quiet = ["-y", "-loglevel", "error"]
     with replacing_file(path) as partial, TemporaryFile() as complaints:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *source, *target, str(partial)]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *source, *target, str(partial.absolute())]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints) as ffmpeg:
             pipe = ffmpeg.stdin
             assert pipe is not None

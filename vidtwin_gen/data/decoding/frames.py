@@ -95,7 +95,7 @@ def by_decord(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.n
     try:
         # One thread: the loader's workers are the parallelism. fault_tol: by default decord silently replaces
         # a frame that it cannot decode by a neighbour; with so small a share it replaces none.
-        reader = decord.VideoReader(os.fspath(path), num_threads=1, fault_tol=1e-9)
+        reader = decord.VideoReader(os.path.abspath(path), num_threads=1, fault_tol=1e-9)
         times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
         if len(reader) != index.num_frames or times[0] < -1e-3 or (np.diff(times) <= 0).any():
             raise OtherFramesError(path, "decord sees other frames in it")
@@ -119,7 +119,7 @@ def _pixels(frame: Any) -> np.ndarray:
 
 def by_torchcodec(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> np.ndarray:
     reader = _import_torchcodec().VideoDecoder(
-        os.fspath(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+        os.path.abspath(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
     )
     if len(reader) != index.num_frames:
         raise OtherFramesError(path, "torchcodec sees other frames in it")

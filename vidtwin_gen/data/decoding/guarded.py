@@ -129,7 +129,8 @@ def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
         UnreadableVideoError: no video stream, or of a codec without a decoder.
     """
     options = {"format_whitelist": FORMATS}
-    with av.open(os.fspath(path), metadata_errors="replace", options=options) as container:
+    place = os.path.abspath(path)  # ffmpeg takes what stands before a colon for a protocol
+    with av.open(place, metadata_errors="replace", options=options) as container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise UnreadableVideoError(

@@ -38,6 +38,15 @@ def is_installed(decoder: Decoder) -> bool:
         return False
 
 
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    """From the folder of the file, or from that of its folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.mp4", "rec:1/-clip.mp4", "-clip.mp4"):
+        write_video(name, numbered_frames(12), fps=25, quality=10)
+        for decoder in filter(is_installed, ("decord", "torchcodec", "pyav")):
+            assert len(read_frames(name, 4, decoder=decoder).frames) == 4
+
+
 def test_a_frame_is_given_twice_where_the_rate_is_above_the_videos_own(tmp_path):
     write_video(tmp_path / "clip.mp4", numbered_frames(12), fps=25, quality=10)
     expected = read_frames(tmp_path / "clip.mp4", 4, fps=50, start=7, decoder="pyav").frames
