@@ -1,6 +1,7 @@
 """Signals that end a program early.
 
-SLURM, Kubernetes and spot machines send SIGTERM or SIGUSR1 before they take a machine away; Ctrl-C is SIGINT.
+SLURM, Kubernetes and spot machines send SIGTERM or SIGUSR1 before they take a machine away; Ctrl-C is SIGINT;
+a terminal that is closed, or whose connection ends, sends SIGHUP.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+def _heard(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Those of them that come to this thread: the main one alone gets signals, and may handle them, and
+    `nohup` has SIGHUP ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in numbers if not (ignored and number is signal.SIGHUP)]
 
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Inside, the three signals call `handler`; only the main thread gets signals, and may say so."""
-    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, handler) for number in numbers}
+    """Inside, the four signals call `handler`."""
+    before = {number: signal.signal(number, handler) for number in _heard(SIGNALS)}
     try:
         yield
     finally:
@@ -32,7 +41,8 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
 
 
 class RaisingSignals:
-    """Inside, the first SIGINT or SIGTERM raises KeyboardInterrupt; a second one ends the process at once.
+    """Inside, the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; a second one ends the process at
+    once.
 
     After the first signal, errors in destructors (such as a half-made progress bar's) are not printed. If the
     signal arrives inside a destructor, which cannot raise, it is sent again 50 ms later. If the exception
@@ -50,8 +60,7 @@ class RaisingSignals:
         self._process, self._again = os.getpid(), list[threading.Timer]()
 
     def __enter__(self) -> RaisingSignals:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        signals = _heard((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         self._before = {number: signal.signal(number, self._raise) for number in signals}
         self._hooks = sys.unraisablehook, sys.excepthook
         return self
@@ -99,5 +108,5 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def status_of(number: int) -> int:
-    """The exit status that says which signal ended a process: 130, 143 or 138."""
+    """The exit status that says which signal ended a process: 130, 143, 138 or 129."""
     return 128 + number

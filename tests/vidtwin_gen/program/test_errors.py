@@ -54,7 +54,7 @@ def test_only_some_errors_are_the_users(capsys):
         raise TypeError("ours")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError, None])
 def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
     before = signal.getsignal(number)

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 
-from vidtwin_gen.program.signals import SIGNALS, handled_by
+import pytest
+
+from vidtwin_gen.program.signals import SIGNALS, RaisingSignals, handled_by
 
 
 def test_handlers_are_left_to_the_main_thread():
@@ -21,6 +23,18 @@ def test_handlers_are_left_to_the_main_thread():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+@pytest.mark.parametrize("earlier", [signal.SIG_IGN, signal.SIG_DFL])
+def test_nohup_keeps_a_hangup_from_a_program(earlier):
+    before = signal.signal(signal.SIGHUP, earlier)
+    try:
+        for inside in (handled_by(print), RaisingSignals("encode")):
+            with inside:
+                assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) == (earlier is signal.SIG_IGN)
+            assert signal.getsignal(signal.SIGHUP) is earlier
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_handled_signals_before_does_so_afterwards():

@@ -20,7 +20,12 @@ from vidtwin_gen.weights import weights_sha256
 
 @pytest.mark.parametrize(
     ("script", "name", "status"),
-    [("train_vae", "SIGTERM", 143), ("train_dit", "SIGUSR1", 138), ("train_dit", "SIGINT", 130)],
+    [
+        ("train_vae", "SIGTERM", 143),
+        ("train_dit", "SIGUSR1", 138),
+        ("train_dit", "SIGINT", 130),
+        ("train_dit", "SIGHUP", 129),
+    ],
 )
 def test_a_signal_ends_the_step_and_saves_it(script, name, status, run, tmp_path, capsys):
     output_dir = tmp_path / "run"

@@ -26,7 +26,8 @@ from typing import Any
 
 PROGRESS_S = 0.2  # between two words of it
 SLICE_S = 1.0  # of waiting
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to all of a job: whoever asked decides
+# sent to all of a job: whoever asked decides
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class DecoderDiedError(RuntimeError):
