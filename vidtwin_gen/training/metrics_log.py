@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.files import read_log, replacing_file, write_text, writing
 from vidtwin_gen.training.config import METRICS, TrainingConfig
+from vidtwin_gen.training.trackers import start_trackers
 
 TRACE = "trace.json"
 STEPS_BEFORE = 3  # which compile, choose kernels and allocate
@@ -34,11 +35,7 @@ class MetricsLog:
         self.counts: dict[str, int] = {}
         self.of_this_step: list[tuple[str, torch.Tensor]] = []
         if config.report_to != "none":
-            # TensorBoard drops what it has past the checkpoint
-            purge = {"tensorboard": {"purge_step": step + 1}} if step else {}
-            # it has the flags already, and would show a run for each time that they come
-            flags = None if step and config.report_to == "tensorboard" else config.public()
-            accelerator.init_trackers(config.tracker_project_name, flags, init_kwargs=purge)
+            by_the_first(lambda: start_trackers(accelerator, config, step))
         by_the_first(lambda: self._drop_lines_after(step))
         self.bar = tqdm(
             total=config.max_train_steps,

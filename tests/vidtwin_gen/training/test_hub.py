@@ -9,6 +9,7 @@ import accelerate.tracking
 import huggingface_hub
 import numpy as np
 import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from accelerate.utils import LoggerType
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -88,6 +89,34 @@ def test_a_tracker_that_is_unknown_or_missing_is_one_error(run, script, tmp_path
     assert not list(tmp_path.iterdir())
     for name in ("tensorboard", "all", "none"):
         check_tracker(name)
+
+
+class RefusingTracker(GeneralTracker):
+    """As wandb without a login: an error of its own class."""
+
+    name, requires_logging_directory, tracker = "refusing", False, None
+
+    def __init__(self, project, **_):
+        raise LookupError(f"No key for {project}.\nUse 'login' to log in.")
+
+
+@pytest.mark.parametrize("script", ["train_dit"])
+def test_what_a_tracker_refuses_is_one_error(run, script, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", RefusingTracker)
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.WANDB])
+    with pytest.raises(ValueError, match="--report_to wandb .*: No key for train_dit.; mend that, or"):
+        SCRIPTS[script].main(run.argv(tmp_path / "run", report_to="wandb"))
+
+
+@pytest.mark.parametrize("script", ["train_dit"])
+def test_on_resuming_a_tracker_has_the_flags_once(run, script, tmp_path, monkeypatch):
+    """Where there are several, too."""
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TENSORBOARD])
+    output_dir = tmp_path / "run"
+    for steps in (1, 2):
+        argv = run.argv(output_dir, **SHORT | {"max_train_steps": steps}, report_to="all", resume_anyway=True)
+        SCRIPTS[script].main(argv)
+    assert len(list(output_dir.rglob("hparams.yml"))) == 1
 
 
 def test_what_is_exported_is_pushed_and_the_token_stays(script, run, tmp_path, hub, capfd):
