@@ -58,11 +58,14 @@ class Progress:
 
 
 def saved_progress(checkpoint: Path) -> dict[str, int]:
-    """What `Progress` saved there."""
-    # to the CPU: earlier versions have tensors of a GPU there, too
-    saved = (
-        torch.load(path, "cpu", weights_only=True) for path in checkpoint.glob("custom_checkpoint_*.pkl")
-    )
+    """What `Progress` saved there. Raises an error of pickle where any file holds more than tensors and plain
+    values."""
+    # all of them: accelerate reads them next, and runs what it finds; to the CPU: earlier versions have
+    # tensors of a GPU there, too
+    saved = [
+        torch.load(path, "cpu", weights_only=True)
+        for path in sorted(checkpoint.glob("custom_checkpoint_*.pkl"))
+    ]
     return next(state for state in saved if "num_processes" in state)
 
 

@@ -17,7 +17,7 @@ from tests.builders.folders import contents
 from tests.builders.forked import Started
 from tests.builders.scripts import SCRIPTS, WEIGHTS, checkpoints, metrics
 from vidtwin_gen.files import owned_folder, write_json
-from vidtwin_gen.training.checkpoints import find_checkpoint
+from vidtwin_gen.training.checkpoints import find_checkpoint, write_manifest
 from vidtwin_gen.weights import weights_sha256
 
 ROOT = Path(__file__).parents[3]
@@ -180,6 +180,33 @@ def test_whatever_is_damaged_is_passed_over_and_kept(how, run, copied, capsys):
         (aside / name).write_bytes(before)
         aside.rename(copied / "checkpoint-12")
         assert find_checkpoint(copied, "latest") == copied / "checkpoint-12"
+
+
+class Payload:
+    """Runs as it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_file_of_a_strangers_checkpoint_runs_anything(run, script, copied, tmp_path):
+    """Whatever the order of its files: accelerate unpickles those that it numbers."""
+    checkpoint = copied / "checkpoint-10"
+    shutil.rmtree(copied / "checkpoint-12")
+    shutil.rmtree(copied / Path(WEIGHTS[script]).parts[0])
+    files = checkpoint.glob("custom_checkpoint_*.pkl")
+    (progress,) = [path for path in files if "num_processes" in torch.load(path, weights_only=True)]
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        shutil.copy(progress, checkpoint / f"custom_checkpoint_{letter}.pkl")
+    torch.save(Payload(tmp_path / "ran"), checkpoint / "custom_checkpoint_0.pkl")
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint)
+    with pytest.raises(ValueError, match="checkpoint-10 can't be loaded, .*holds more than tensors"):
+        SCRIPTS[script].main(run.argv(copied))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_empty_folder_is_passed_over_and_a_file_is_none(tmp_path, capsys):
