@@ -81,7 +81,7 @@ class Kind:
 TEXTS = (b"", b"null", b"[]", b"7", b"{}", b'"word"', b"\xff\xfe\x00", b"\x00" * 64, b"{", b"[{}]")
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
 VALUES: tuple[Any, ...] = ("7", "", "x" * 300, "../../x", None, True, [], ["7"], {}, {"a": 1}, *NO_NUMBERS)
-VALUES += (-1, 0, 1.5, 3, 10**9, -(10**9), 1e30, 2**63)
+VALUES += (-1, 0, 1.5, 3, 10**9, -(10**9), 1e30, 2**63, 10**400)
 
 
 def bytes_of(path: Path, rng: Random, *, is_wrong: bool = True) -> Change:

@@ -195,7 +195,7 @@ class LatentLayout:
         try:
             numbers = values.tolist() if isinstance(values, torch.Tensor) else list(values)
             finite = all(map(math.isfinite, numbers))
-        except TypeError:
+        except (TypeError, OverflowError):  # the latter of a whole number beyond all floats
             raise ValueError(f"expected {self.num_channels} numbers, got {values!r}") from None
         if len(numbers) != self.num_channels or not finite:
             raise ValueError(

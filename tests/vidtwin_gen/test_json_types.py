@@ -46,6 +46,7 @@ def test_what_fits(value, hint):
         (True, int, "it must be a whole number, got True"),
         (1.5, int, "it must be a whole number, got 1.5"),
         (math.nan, float, "it must be a finite number, got nan"),
+        (10**400, float, "it must be a finite number, got 1000"),
         ("1", float | None, "it must be a finite number, got '1'"),
         ("1", int | bool | None, "it must be a whole number or true or false or null, got '1'"),
         ("ab", list[str], "it must be a list, each a word, got 'ab'"),

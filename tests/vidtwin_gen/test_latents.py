@@ -121,6 +121,7 @@ def unequal_parts():
         (lambda: VIDTWIN.split(torch.zeros(2, 5)), "flat latents .B, 4928., got .2, 5"),
         (lambda: VIDTWIN.split(torch.zeros(VIDTWIN.num_elements)), "flat latents .B, 4928., got .4928,"),
         (lambda: VIDTWIN.expand_channels([0.0] * 3), "expected 20 finite values"),
+        (lambda: VIDTWIN.check_whitening([10**400] * 20, [1.0] * 20), "expected 20 numbers, got"),
         (lambda: VIDTWIN.check_whitening([0.0] * 20, None), "go together, and one is missing"),
         (lambda: VIDTWIN.check_whitening([0.0] * 20, [1.0] * 19 + [0.0]), "latents_std must be above 0"),
         (lambda: VIDTWIN.check_whitening([0.0] * 19 + [-1e7], [1.0] * 20), "latents_mean must be at most"),

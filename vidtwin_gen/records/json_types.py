@@ -38,7 +38,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
             return
     if hint in WORDS:
         kind = type(value)
-        fits = kind in (int, float) and math.isfinite(value) if hint is float else kind is hint
+        fits = kind in (int, float) and _is_finite(value) if hint is float else kind is hint
     elif is_typeddict(hint) or (is_dataclass(hint) and isinstance(value, dict)):
         if fits := isinstance(value, dict):
             needed = hint.__required_keys__ if is_typeddict(hint) else needed_fields(hint)
@@ -68,6 +68,13 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 def needed_fields(record: Any) -> set[str]:
     """Of a dataclass, those without a default."""
     return {field.name for field in fields(record) if field.default is MISSING}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _fits(value: Any, hint: Any) -> bool:
