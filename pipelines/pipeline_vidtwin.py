@@ -491,6 +491,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
     ) -> torch.Tensor:
         """(B, L) latents at the scheduler's first noise level -> (B, L) at its last. The loop of the call."""
         scheduler, timesteps = self.scheduler, self.scheduler.timesteps
+        self._transformer_dtype = self.transformer.dtype  # which takes a walk through all modules
         options: dict[str, Any] = {"return_dict": False}
         if "generator" in inspect.signature(scheduler.step).parameters:  # of those that draw noise
             options["generator"] = generator
@@ -575,7 +576,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             sigma=noise_level(scheduler, index) if self.transformer.is_cache_enabled else None,
         ):
             return self.transformer(
-                latents.to(self.transformer.dtype),
+                latents.to(self._transformer_dtype),
                 timestep=timestep.expand(len(latents)),
                 class_labels=labels,
                 **options,
