@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -117,7 +118,8 @@ class SkippingOptimizer:
         for optimizer, schedule in zip(self.optimizers, self.lr_schedulers, strict=True):
             # float16's gradient scaler looks for itself, and has to, to lower its scale
             if self.moved or self.accelerator.scaler is not None:
-                with Float32OnCPU():
+                # in the mode each operation costs the host twice the time, which a GPU then waits for
+                with Float32OnCPU() if self.finite.device.type == "cpu" else nullcontext():
                     optimizer.step()
             schedule.step()
             optimizer.zero_grad()
