@@ -21,7 +21,8 @@ def to_uint8(clip: torch.Tensor) -> torch.Tensor:
 
 def from_uint8(frames: torch.Tensor) -> torch.Tensor:
     """uint8 (..., F, H, W, C) -> float32 (..., C, F, H, W) in [-1, 1]. The inverse of `to_uint8`."""
-    return rearrange(frames, "... f h w c -> ... c f h w").float() / 127.5 - 1
+    values = rearrange(frames, "... f h w c -> ... c f h w").to(torch.float32, copy=True)
+    return values.div_(127.5).sub_(1)  # in place: a clip of the file's own resolution is large
 
 
 def from_diffusers(videos: torch.Tensor) -> torch.Tensor:
