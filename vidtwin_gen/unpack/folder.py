@@ -154,7 +154,7 @@ def _file_name(video: Mapping[str, Any], column: str, default: str, stems: set[s
 
 
 def _write(path: Path, video: Mapping[str, Any], where: str, folder: Path) -> None:
-    """`folder`: of the data set, from which paths may go."""
+    """`folder`: of the data set, from which a relative path goes, else from the current one."""
     given = video.get("path") or ""
     if video.get("bytes"):
         path.write_bytes(video["bytes"])
@@ -162,7 +162,7 @@ def _write(path: Path, video: Mapping[str, Any], where: str, folder: Path) -> No
         fetching = loading(f"{where}, {given}", "see that it is there and that the network is")
         with fetching, fsspec.open(given, "rb") as source, path.open("wb") as file:
             shutil.copyfileobj(source, file)
-    elif found := next((file for file in (Path(given), folder / given) if given and file.is_file()), None):
+    elif found := next((file for file in (folder / given, Path(given)) if given and file.is_file()), None):
         shutil.copyfile(found, path)
     else:
         raise ValueError(f"{where} has no video: neither bytes nor a file that is here ({given or None})")

@@ -146,6 +146,20 @@ def test_rows_may_be_paths(video, tmp_path):
     }
 
 
+def test_a_relative_path_goes_from_the_data_set_before_the_current_folder(video, tmp_path, monkeypatch):
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder, content in ((root, video.read_bytes()), (elsewhere, b"another")):
+        (folder / "clips").mkdir(parents=True)
+        (folder / "clips" / "v_near.mp4").write_bytes(content)
+    (elsewhere / "clips" / "v_here.mp4").write_bytes(b"here alone")
+    rows = {"video": ["clips/v_near.mp4", "clips/v_here.mp4"], "label": ["a", "b"]}
+    datasets.Dataset.from_dict(rows).to_parquet(root / "data.parquet")
+    monkeypatch.chdir(elsewhere)
+    unpack(str(root), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "a" / "v_near.mp4").read_bytes() == video.read_bytes()
+    assert (tmp_path / "out" / "b" / "v_here.mp4").read_bytes() == b"here alone"
+
+
 def test_what_changed_since_is_not_done_already(video, tmp_path):
     write_shard(tmp_path / "tars" / "000.tar", [(video.read_bytes(), str(k % 2)) for k in range(4)])
     columns = {"video_column": "mp4", "label_column": "cls"}
