@@ -18,6 +18,7 @@ from vidtwin_gen.data.names import MOST_BYTES, check_class_names, some
 from vidtwin_gen.data.split_lists import CLASSES_FILE, LISTS
 from vidtwin_gen.data.ucf101 import VIDEO_SUFFIXES
 from vidtwin_gen.files import file_sha256, is_done, loading, new_folder, write_json, write_text
+from vidtwin_gen.unpack.paths import source_of
 from vidtwin_gen.unpack.rows import TEST_NAMES, data_files, rows_of, splits_of, state_of
 
 RECORD = "unpacked.json"
@@ -44,8 +45,8 @@ def unpack(
             without one "validation".
 
     Raises:
-        ValueError: no such data set, split or column, a row without video or class, names that are no class
-            names; `out` is there and of another command.
+        ValueError: no such data set, split or column, a row without video or class or whose path leads where
+            it may not (`source_of`), names that are no class names; `out` is there and of another command.
     """
     columns = {"video_column": video_column, "label_column": label_column}
     command: dict[str, str | None] = {"data": data, **columns}
@@ -69,7 +70,7 @@ def unpack(
                     folders[name] = _folder_of(name, where)
                 place = Path(folders[name], _file_name(video, video_column, f"{split}-{number:07d}", stems))
                 (folder / place.parent).mkdir(exist_ok=True)
-                _write(folder / place, video, where, Path(data).expanduser())
+                _write(folder / place, video, where, data)
                 sha256 = file_sha256(folder / place)
                 digest.update(f"{place.as_posix()} {sha256}\n".encode())
                 listed[part].append(place.as_posix())
@@ -153,16 +154,18 @@ def _file_name(video: Mapping[str, Any], column: str, default: str, stems: set[s
     return stem + suffix
 
 
-def _write(path: Path, video: Mapping[str, Any], where: str, folder: Path) -> None:
-    """`folder`: of the data set, from which a relative path goes, else from the current one."""
+def _write(path: Path, video: Mapping[str, Any], where: str, data: str) -> None:
+    """`data`: the data set, by which `source_of` reads paths."""
     given = video.get("path") or ""
     if video.get("bytes"):
         path.write_bytes(video["bytes"])
-    elif "://" in given:  # as rows of plain files on the hub have it
+        return
+    source = source_of(given, data, where) if given else None
+    if isinstance(source, str):  # as rows of plain files on the hub have it
         fetching = loading(f"{where}, {given}", "see that it is there and that the network is")
-        with fetching, fsspec.open(given, "rb") as source, path.open("wb") as file:
-            shutil.copyfileobj(source, file)
-    elif found := next((file for file in (folder / given, Path(given)) if given and file.is_file()), None):
-        shutil.copyfile(found, path)
+        with fetching, fsspec.open(source, "rb") as file, path.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+    elif source and source.is_file():
+        shutil.copyfile(source, path)
     else:
         raise ValueError(f"{where} has no video: neither bytes nor a file that is here ({given or None})")

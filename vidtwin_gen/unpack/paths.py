@@ -1,0 +1,60 @@
+"""Where the path of a row leads. A data set of the hub is a stranger's: it names no file of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import datasets
+from huggingface_hub import constants
+
+WEB = {"hf", "http", "https"}
+ARCHIVES = {"bz2", "gzip", "lz4", "tar", "xz", "zip", "zstd"}  # zip://a.mp4::https://...: a file in another
+
+
+def source_of(given: str, data: str, where: str) -> str | Path:
+    """A URL as fsspec opens it, or a file. A relative path goes from the folder of the data set, else from
+    the current one.
+
+    Args:
+        given: the path of a row.
+        data: the data set, a folder or OWNER/NAME on the hub.
+        where: the row, as errors name it.
+
+    Raises:
+        ValueError: the path leads where those of this data set may not.
+    """
+    folder = Path(data).expanduser()
+    links = given.split("::") if "://" in given else []
+    protocols = [_protocol(link) for link in links]
+    if not folder.is_dir():
+        if links and {*protocols} <= WEB | ARCHIVES and protocols[-1] in WEB:
+            return given
+        path = Path(given).resolve()
+        if not links and any(path.is_relative_to(place.resolve()) for place in _downloads(data)):
+            return path
+        raise ValueError(
+            f"{where} names {given}, and a data set of the hub may name https://, http://, hf:// and what "
+            f"was downloaded of it. If you trust it, `hf download {data} --repo-type dataset --local-dir "
+            "FOLDER`, and name the folder"
+        )
+    path = Path(os.path.normpath(given))
+    leads_above = not links and path.parts[:1] == ("..",)
+    if leads_above or "file" in protocols or given.lower().startswith("file:"):
+        raise ValueError(
+            f"{where} names {given}, and a path is absolute or leads below the data set's folder or the "
+            "current one, without `file:`: write the row anew"
+        )
+    return given if links else next((file for file in (folder / path, path) if file.is_file()), path)
+
+
+def _protocol(link: str) -> str:
+    """As fsspec has it: what names none is on this disk."""
+    name = link.partition("://")[0].lower() if "://" in link else ""
+    return "file" if len(name) < 2 or name == "local" else name
+
+
+def _downloads(data: str) -> list[Path]:
+    """Where `datasets` keeps the files of a repository, and archives that it unpacked."""
+    repository = f"datasets--{data.replace('/', '--')}"
+    return [Path(constants.HF_HUB_CACHE, repository), Path(datasets.config.HF_DATASETS_CACHE, "downloads")]
