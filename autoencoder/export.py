@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
@@ -15,6 +16,26 @@ from vidtwin_gen.files import new_or_same_folder, read_json, write_json, write_t
 
 CODE = "autoencoder_vidtwin"  # diffusers has the modules of all folders in one package, so names are unique
 CONFIG = "config.json"
+
+
+def copier(source: Path) -> Callable[[str | Path, str | Path], object]:
+    """`shutil.copy2` for the files below `source`, which are somebody else's and are made to be published: it
+    raises ValueError where a link leads out of `source`. In the hub's cache files are links to blobs beside
+    the snapshot, so that there the repository's folder counts."""
+    root = source.resolve()
+    for snapshots in root.parents:
+        if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+            root = snapshots.parent
+
+    def copy(file: str | Path, target: str | Path) -> object:
+        if not (real := Path(file).resolve()).is_relative_to(root):
+            raise ValueError(
+                f"{file} leads out of {source}, to {real}, and would be published: put a copy in its place, "
+                "or remove it"
+            )
+        return shutil.copy2(file, target)
+
+    return copy
 
 
 def autoencoder_code() -> str:
@@ -33,8 +54,8 @@ def autoencoder_code() -> str:
 
 def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
     """Copies a saved `AutoencoderVidTwin` into the new folder `out`, with its code and the `auto_map` by
-    which `diffusers.AutoModel` finds it. Raises ValueError where `vae` is no such folder, or `out` is there
-    already."""
+    which `diffusers.AutoModel` finds it. Raises ValueError where `vae` is no such folder or leads out of it,
+    or `out` is there already."""
     source = Path(vae)
     wanted = "name the folder of a saved AutoencoderVidTwin"
     config = read_json(source / CONFIG, OF_RELEASED if source.is_file() else wanted)
@@ -48,10 +69,11 @@ def export_autoencoder(vae: str | Path, out: str | Path) -> Path:
         raise ValueError(f"{source / CONFIG} is of {name}, not of an AutoencoderVidTwin; {reason}")
     if not any(source.glob("*.safetensors")):
         raise ValueError(f"{source} holds no .safetensors file; name a folder written by save_pretrained")
+    copy = copier(source)
     with new_or_same_folder(out) as folder:
         for path in sorted(source.iterdir()):
             if path.suffix in (".safetensors", ".json", ".md"):
-                shutil.copy2(path, folder)
+                copy(path, folder)
         write_text(folder / f"{CODE}.py", autoencoder_code())
         write_json(folder / CONFIG, config | {"auto_map": {"AutoModel": f"{CODE}.{name}"}}, sort_keys=True)
     return Path(out)

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from autoencoder.export import CODE as AUTOENCODER_CODE
-from autoencoder.export import autoencoder_code
+from autoencoder.export import autoencoder_code, copier
 from pipelines.flags import ExportFlags
 from pipelines.labels import labels_by_name, names_in_order
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.model_card import CARD, INDEX, write_card
 from vidtwin_gen.bundle import self_contained
+from vidtwin_gen.data.names import some
 from vidtwin_gen.files import new_or_same_folder, read_json, write_json, write_text
 
 PIPELINE_CODE = "pipeline_vidtwin"
@@ -55,7 +56,8 @@ COMPONENTS = {
 def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
     """Copies a saved `VidTwinPipeline` into the new folder `out`, each model of ours with its code, and the
     pipeline's own code beside model_index.json. Weights are copied as they are, all variants of them. Raises
-    ValueError where `pipeline` is no such folder, or `out` is there already."""
+    ValueError where `pipeline` is no such folder, names other components or leads out of it, or `out` is
+    there already."""
     source = Path(pipeline)
     index = read_json(source / INDEX, WANTED)
     name = index.get("_class_name")
@@ -64,12 +66,19 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
     if name != VidTwinPipeline.__name__:
         raise ValueError(f"{source / INDEX} is of {name}, not of a VidTwinPipeline; {WANTED}")
     components = {key: index[key] for key in index if (source / key).is_dir()}
+    own, _ = VidTwinPipeline._get_signature_keys(VidTwinPipeline)
+    if others := components.keys() - set(own):
+        raise ValueError(
+            f"{source / INDEX} names {some(sorted(others))} as a component, and a VidTwinPipeline has "
+            f"{', '.join(own)}: remove it from there"
+        )
     for key, (library, class_name) in components.items():
         if library not in INSTALLED and (library != PACKAGED or class_name not in COMPONENTS):
             raise ValueError(f"{source}: {key} is a {class_name} of {library}, whose code can't be exported")
+    copy = copier(source)
     with new_or_same_folder(out) as folder:
         for key, (library, class_name) in components.items():
-            shutil.copytree(source / key, folder / key)
+            shutil.copytree(source / key, folder / key, copy_function=copy)
             if library == PACKAGED:
                 module, code = COMPONENTS[class_name]
                 write_text(folder / key / f"{module}.py", code())
@@ -80,7 +89,7 @@ def export_pipeline(pipeline: str | Path, out: str | Path) -> Path:
         write_json(folder / INDEX, index | {"_class_name": [PIPELINE_CODE, name]}, sort_keys=True)
         if (source / CARD).is_file():
             for file in (source / CARD, *source.glob("*.png"), *source.glob("*.gif")):
-                shutil.copy2(file, folder)
+                copy(file, folder)
         if not write_card(folder):
             print(f"{CARD} was written by hand and is left as it is: see that its code loads this folder")
     return Path(out)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.sharing.export import export_pipeline, pipeline_code, transformer
 from tests.builders.hub import running_hub
 from tests.builders.pipelines import build_pipeline, generate
 from vidtwin_gen import bundle
+from vidtwin_gen.files import digests_below
 from vidtwin_gen.models.transformer import LatentTransformer
 
 LOAD_ALL = """
@@ -216,6 +218,68 @@ def test_what_cannot_be_exported(folder, tmp_path):
         with pytest.raises(ValueError, match="full is there already and would be overwritten"):
             export(source, tmp_path / "full")
     assert not out.exists() and [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_a_component_of_a_stranger_is_one_of_a_pipeline(folder, tmp_path):
+    """ "../payload" as a key would be copied from and to beside the folders."""
+    strange = tmp_path / "downloads" / "pipeline"
+    shutil.copytree(folder, strange)
+    (tmp_path / "downloads" / "payload").mkdir()
+    index = json.loads((strange / "model_index.json").read_text())
+    for key in ("../payload", str(tmp_path / "downloads" / "payload"), "."):
+        (strange / "model_index.json").write_text(json.dumps(index | {key: ["diffusers", "X"]}))
+        with pytest.raises(ValueError, match=f"names {key} as a component.*scheduler, transformer, vae"):
+            export_pipeline(strange, tmp_path / "mine" / "out")
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["scheduler/notes.txt", "scheduler/more", "README.md", "picture.png", "vae"]
+)
+def test_a_link_out_of_a_pipeline_is_not_published(place, folder, tmp_path):
+    strange, home = tmp_path / "pipeline", tmp_path / "home"
+    shutil.copytree(folder, strange)
+    home.mkdir()
+    (home / "id_rsa").write_text("PRIVATE KEY")
+    if (strange / place).is_dir():
+        shutil.rmtree(strange / place)
+    (strange / place).unlink(missing_ok=True)
+    is_file = Path(place).suffix
+    (strange / place).symlink_to(home / "id_rsa" if is_file else home)
+    with pytest.raises(ValueError, match=rf"{place}.* leads out of .*, to {home}/id_rsa.*put a copy"):
+        export_pipeline(strange, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("partial-*/**/id_rsa"))
+    if place == "scheduler/notes.txt":
+        (strange / "vae" / "more.json").symlink_to(home / "id_rsa")
+        with pytest.raises(ValueError, match="more.json leads out"):
+            export_autoencoder(strange / "vae", tmp_path / "out")
+
+
+def test_links_inside_of_a_pipeline_and_of_the_hub_s_cache_are_followed(folder, tmp_path):
+    """There every file is a link to a blob beside the snapshot."""
+    repository = tmp_path / "hub" / "models--user--code"
+    snapshot = repository / "snapshots" / "0123"
+    (repository / "blobs").mkdir(parents=True)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        blob = repository / "blobs" / file.relative_to(folder).as_posix().replace("/", "-")
+        shutil.copy2(file, blob)
+        link = snapshot / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (tmp_path / "link").symlink_to(snapshot)
+    inside = tmp_path / "inside"
+    shutil.copytree(folder, inside)
+    (inside / "vae" / "again.json").symlink_to("../vae/config.json")
+    expected = digests_below(export_pipeline(folder, tmp_path / "out"))
+    for number, source in enumerate((snapshot, tmp_path / "link", inside)):
+        digests = digests_below(export_pipeline(source, tmp_path / f"out{number}"))
+        digests.pop("vae/again.json", None)
+        assert digests == expected
+    (repository / "blobs" / "vae-config.json").unlink()
+    (tmp_path / "private.json").write_text("{}")
+    (repository / "blobs" / "vae-config.json").symlink_to(tmp_path / "private.json")
+    with pytest.raises(ValueError, match="config.json leads out"):
+        export_pipeline(snapshot, tmp_path / "out3")
 
 
 def test_modules_that_do_not_go_together_are_refused(tmp_path, monkeypatch):
