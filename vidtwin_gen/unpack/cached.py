@@ -23,6 +23,7 @@ def video_folder(data: str | Path) -> Path:
 
     Raises:
         ValueError: no such folder or data set, or complaints of `columns_of` and `unpack`.
+        OSError: the cache can't be written.
     """
     folder = Path(data).expanduser().absolute()
     kept = Path(datasets.config.HF_DATASETS_CACHE) / "vidtwin_gen"
@@ -41,8 +42,15 @@ def video_folder(data: str | Path) -> Path:
         place = _place_of_hub(str(data), kept)
     else:
         return folder  # whoever reads it says that it is not there
-    make_folder(kept)
-    with file_lock(place.with_name(f"{place.name}.lock")):
+    if place.is_dir():  # has its name only when it is complete; another user's lock can't be opened
+        return place
+    try:
+        make_folder(kept)
+        lock = file_lock(place.with_name(f"{place.name}.lock"))
+    except OSError as error:
+        reason = f"{error.strerror}: name a folder that you may write to in HF_DATASETS_CACHE"
+        raise OSError(error.errno, reason, error.filename) from None
+    with lock:
         if not place.is_dir():
             video_column, label_column = columns_of(splits_of(str(data)), str(data))
             unpack(str(data), str(place), video_column=video_column, label_column=label_column)

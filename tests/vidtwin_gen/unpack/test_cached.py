@@ -1,6 +1,7 @@
 """`--data` takes data sets, too: they are unpacked once, and again when they have changed."""
 
 import os
+import shutil
 from types import SimpleNamespace
 
 import datasets
@@ -57,6 +58,19 @@ def test_a_local_data_set_is_unpacked_once_for_its_state(tmp_path, video, cache)
     assert os.stat(index[0]["path"]).st_mtime_ns == made
     save(tmp_path / "saved", video, count=6)
     assert len(build_index(video_folder(tmp_path / "saved"), split="all")) == 6
+
+
+def test_what_another_user_unpacked_is_read_without_the_lock(tmp_path, video, cache):
+    """A folder in the place of the lock can't be opened by anyone, root included."""
+    save(tmp_path / "saved", video)
+    folder = video_folder(tmp_path / "saved")
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.unlink()
+    lock.mkdir()
+    assert video_folder(tmp_path / "saved") == folder
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match=rf"in HF_DATASETS_CACHE: .*{lock.name}"):
+        video_folder(tmp_path / "saved")
 
 
 def test_a_saved_data_set_that_was_written_again_is_unpacked_again(tmp_path, video):
