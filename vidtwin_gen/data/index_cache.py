@@ -13,7 +13,7 @@ from typing import Any
 
 import datasets
 
-from vidtwin_gen.files import file_sha256, loading, read_json, replacing_folder, write_json
+from vidtwin_gen.files import file_sha256, loading, new_folder, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +59,16 @@ class IndexCache:
         return kept, read_json(self.folder / WARNINGS, "remove the folder")["warnings"]
 
     def write(self, indices: Mapping[Any, datasets.Dataset], warnings: Sequence[str]) -> None:
-        """If it can: without room, or while another process writes the same, the next call tries again."""
+        """What is not there yet, and if it can: without room, or while another process writes the same, the
+        next call tries again. Nothing is replaced, as another process may be reading it."""
         if not self.at_rest:
             return
         try:
             write_json(self.folder / WARNINGS, {"warnings": list(warnings)})
             for name, index in indices.items():
-                with replacing_folder(self.folder / name) as partial:
+                if (self.folder / name).is_dir():
+                    continue
+                with new_folder(self.folder / name) as partial:
                     index.save_to_disk(str(partial))
         except (OSError, ValueError) as error:
             logger.info("the index of these videos is not kept: %s", error)

@@ -64,6 +64,18 @@ def test_the_second_index_is_the_first_one_without_looking(tree, looked, caplog)
     assert len(looked) == 2
 
 
+def test_what_is_kept_is_not_replaced(tree, tmp_path):
+    """Another process may be reading it."""
+    build_indices(tree, ("train", "test"))
+    (kept,) = (path.parent for path in (tmp_path / "cache").rglob(WARNINGS))
+    before = (kept / "train").stat()
+    both = build_indices(tree, ("train", "all"))
+    assert os.path.samestat(before, (kept / "train").stat())
+    again = build_indices(tree, ("train", "all"))
+    assert all(again[split].to_list() == index.to_list() for split, index in both.items())
+    assert {path.name for path in kept.iterdir()} == {"train", "test", "all", WARNINGS}
+
+
 @pytest.mark.parametrize("change", ["comes", "goes", "renamed", "lists", "fold"])
 def test_another_folder_has_another_index(tree, looked, change):
     before = build_index(tree)
