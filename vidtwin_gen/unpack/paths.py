@@ -1,8 +1,8 @@
-"""Where the path of a row leads. A data set of the hub is a stranger's: it names no file of this machine."""
+"""Where the path of a row leads. A data set of the hub is a stranger's: it names no file of this machine. One
+that is here may name any, as its owner's lists do."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import datasets
@@ -22,12 +22,12 @@ def source_of(given: str, data: str, where: str) -> str | Path:
         where: the row, as errors name it.
 
     Raises:
-        ValueError: the path leads where those of this data set may not.
+        ValueError: the path leads where those of a data set of the hub may not.
     """
     folder = Path(data).expanduser()
     links = given.split("::") if "://" in given else []
-    protocols = [_protocol(link) for link in links]
     if not folder.is_dir():
+        protocols = [_protocol(link) for link in links]
         if links and {*protocols} <= WEB | ARCHIVES and protocols[-1] in WEB:
             return given
         path = Path(given).resolve()
@@ -38,14 +38,8 @@ def source_of(given: str, data: str, where: str) -> str | Path:
             f"was downloaded of it. If you trust it, `hf download {data} --repo-type dataset --local-dir "
             "FOLDER`, and name the folder"
         )
-    path = Path(os.path.normpath(given))
-    leads_above = not links and path.parts[:1] == ("..",)
-    if leads_above or "file" in protocols or given.lower().startswith("file:"):
-        raise ValueError(
-            f"{where} names {given}, and a path is absolute or leads below the data set's folder or the "
-            "current one, without `file:`: write the row anew"
-        )
-    return given if links else next((file for file in (folder / path, path) if file.is_file()), path)
+    files = (folder / given, Path(given))
+    return given if links else next((file for file in files if file.is_file()), files[1])
 
 
 def _protocol(link: str) -> str:

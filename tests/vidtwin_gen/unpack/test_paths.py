@@ -74,29 +74,14 @@ def test_a_data_set_of_the_hub_names_urls_and_what_was_downloaded_of_it(secret, 
     assert source_of(str(extracted), HUB, "row 0") == extracted
 
 
-@pytest.mark.parametrize("kind", ["saved", "parquet"])
-@pytest.mark.parametrize(
-    "path", ["file://{secret}", "../home/id_rsa", "a/../../home/id_rsa", "zip://a.mp4::file://{secret}"]
-)
-def test_a_local_data_set_leads_neither_above_its_folder_nor_to_file_urls(kind, path, secret, tmp_path):
-    given = path.format(secret=secret)
-    rows, root = datasets.Dataset.from_dict({"video": [given], "label": ["a"]}), tmp_path / "data"
-    if kind == "saved":
-        rows.save_to_disk(root)
-    else:
-        rows.to_parquet(root / "train.parquet")
-    with pytest.raises(ValueError, match="row 0 of train names .*write the row anew") as refusal:
-        unpack(str(root), str(tmp_path / "out"))
-    assert given in str(refusal.value) and not (tmp_path / "out").exists()
-
-
 def test_a_local_data_set_names_files_anywhere_and_urls(secret, tmp_path):
     own, here = tmp_path / "data" / "clips" / "a.mp4", tmp_path / "here" / "b.mp4"
     own.parent.mkdir(parents=True)
     own.touch(), here.touch()
     for given in (str(secret), str(own)):
         assert str(source_of(given, str(tmp_path / "data"), "row 0")) == given
-    assert source_of("x/../clips/a.mp4", str(tmp_path / "data"), "row 0") == own
+    for given in ("clips/a.mp4", "../data/clips/a.mp4"):
+        assert source_of(given, str(tmp_path / "data"), "row 0").resolve() == own
     assert source_of("b.mp4", str(tmp_path / "data"), "row 0").resolve() == here
-    for url in ("https://host/../a.mp4", "s3://bucket/a.mp4", "zip://a.mp4::s3://bucket/a.zip"):
+    for url in ("https://host/a.mp4", f"file://{own}", "s3://bucket/a.mp4", "zip://a.mp4::s3://bucket/a.zip"):
         assert source_of(url, str(tmp_path / "data"), "row 0") == url
