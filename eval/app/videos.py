@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from vidtwin_gen.data.decoding.guarded import VideoError
-from vidtwin_gen.data.decoding.video_index import video_index
 from vidtwin_gen.data.whole_video import VideoWindows
 
 MOST_FRAMES = 96  # that are shown
@@ -60,13 +59,7 @@ def read_upload(
 
 
 def _read(file: str, size: tuple[int, int, int], stride: int | None, fps: float | None) -> Video:
-    index = video_index(file)
-    if index.height * index.width > MOST_PIXELS:
-        raise ValueError(
-            f"its frames are {index.width}x{index.height}, and at most {MOST_PIXELS:,} pixels are read: "
-            "make it smaller"
-        )
-    windows = VideoWindows(file, size[0], size=size[1:], stride=stride, fps=fps)
+    windows = VideoWindows(file, size[0], size=size[1:], stride=stride, fps=fps, most_pixels=MOST_PIXELS)
     most = max(MOST_FRAMES // size[0], 1)
     clips = torch.stack([clip for clip, _ in islice(windows, most)])
     total = len(windows.indices)

@@ -28,9 +28,9 @@ def _fail(path: FilePath) -> None:
         time.sleep(1)
 
 
-def index_or_fail(path: FilePath) -> VideoIndex:
+def index_or_fail(path: FilePath, *args: Any) -> VideoIndex:
     _fail(path)
-    return _read_index(path)
+    return _read_index(path, *args)
 
 
 def decord_or_fail(path: FilePath, *args: Any) -> np.ndarray:
@@ -44,9 +44,9 @@ def _slow_packets(*args: Any) -> Iterator[Packet]:
         yield packet
 
 
-def index_slowly(path: FilePath) -> VideoIndex:
+def index_slowly(path: FilePath, *args: Any) -> VideoIndex:
     with patch("vidtwin_gen.data.decoding.video_index.each_packet", _slow_packets):
-        return _read_index(path)
+        return _read_index(path, *args)
 
 
 def in_order_slowly(*args: Any) -> np.ndarray:

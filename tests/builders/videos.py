@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,24 @@ def ffmpeg(*arguments: object) -> None:
         check=True,
         timeout=120,
     )
+
+
+def write_apng(path: Path, width: int, height: int, num_frames: int) -> None:
+    """A small file of large black frames: after the first one each changes one pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def control(number: int, *size: int) -> bytes:
+        return chunk(b"fcTL", struct.pack(">5I2H2B", number, *size, 0, 0, 1, 25, 0, 0))
+
+    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0))]
+    parts += [chunk(b"acTL", struct.pack(">2I", num_frames, 1)), control(0, width, height)]
+    parts += [chunk(b"IDAT", zlib.compress(bytes(height * (width + 1))))]
+    for number in range(1, 2 * num_frames - 1, 2):
+        data = struct.pack(">I", number + 1) + zlib.compress(bytes(2))
+        parts += [control(number, 1, 1), chunk(b"fdAT", data)]
+    path.write_bytes(b"".join([*parts, chunk(b"IEND", b"")]))
 
 
 def numbered_frames(num_frames: int, height: int = 32, width: int = 48) -> torch.Tensor:

@@ -28,6 +28,7 @@ class VideoWindows:
         info: what the file holds. fps: the rate (hertz) at which the frames taken play.
         indices: the frames taken, by their number in the file: the nearest to each instant k / fps, or every
             stride-th, as `frame_indices` takes them.
+        most_pixels: of a frame as it is decoded, any number where left out; larger ones are refused.
 
     Raises:
         UnreadableVideoError: no video, or without a frame rate; when iterating, one that is damaged inside.
@@ -43,9 +44,10 @@ class VideoWindows:
         size: int | tuple[int, int],
         fps: float | None = None,
         stride: int | None = None,
+        most_pixels: int | None = None,
     ) -> None:
         self.path, self.num_frames, self.size = path, num_frames, size
-        self.info = video_index(path)
+        self.most_pixels, self.info = most_pixels, video_index(path, most_pixels)
         rate, total, times = self.info.fps, self.info.num_frames, self.info.times
         if not (math.isfinite(rate) and rate > 0):
             raise UnreadableVideoError(path, f"its frame rate reads {rate}; re-encode it")
@@ -70,7 +72,7 @@ class VideoWindows:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         # decord would decode hundreds ahead
-        frames = guarded_each(self.path, frames_at, self.path, self.info, self.indices)
+        frames = guarded_each(self.path, frames_at, self.path, self.info, self.indices, self.most_pixels)
         for start in range(0, len(self.indices), self.num_frames):
             num_real = min(self.num_frames, len(self.indices) - start)
             window: list[np.ndarray] = list(islice(frames, num_real))

@@ -138,14 +138,16 @@ def _import_torchcodec() -> Any:
     return decoders
 
 
-def frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+def frames_at(
+    path: FilePath, index: VideoIndex, numbers: Sequence[int], most_pixels: int | None = None
+) -> Iterator[np.ndarray]:
     """uint8 (H, W, C), one after the other: the frame at each of `numbers`, which do not decrease. One frame
-    is in memory at a time, however long the video is.
+    is in memory at a time, however long the video is. `most_pixels`: as `opened`.
 
     Raises:
         UnreadableVideoError: the decoder meets damage on the way to one of them.
     """
-    frames, last, graph = _numbered(path, index, numbers[0]), -1, None
+    frames, last, graph = _numbered(path, index, numbers[0], most_pixels), -1, None
     for number in numbers:
         if number != last:
             last, frame = next((item for item in frames if item[0] >= number), (-1, None))
@@ -157,19 +159,21 @@ def frames_at(path: FilePath, index: VideoIndex, numbers: Sequence[int]) -> Iter
         yield picture
 
 
-def _numbered(path: FilePath, index: VideoIndex, begin: int) -> Iterator[tuple[int, VideoFrame]]:
+def _numbered(
+    path: FilePath, index: VideoIndex, begin: int, most_pixels: int | None
+) -> Iterator[tuple[int, VideoFrame]]:
     """Frames with their numbers, from `begin` or some before it up to the first that is damaged."""
     start = index.start_before(begin)
     if start and index.stamps is not None:
         numbers = {stamp: number for number, stamp in enumerate(index.stamps.tolist())}
-        with opened(path) as (container, stream):
+        with opened(path, most_pixels) as (container, stream):
             container.seek(int(index.stamps[start]), stream=stream)
             frames = _undamaged(container, stream)
             first = next(frames, None)
             if first is not None and numbers.get(first.pts, -1) <= start:  # else the seek went astray
                 yield from ((numbers.get(frame.pts, -1), frame) for frame in chain([first], frames))
                 return
-    with opened(path) as (container, stream):
+    with opened(path, most_pixels) as (container, stream):
         yield from enumerate(_undamaged(container, stream))
 
 

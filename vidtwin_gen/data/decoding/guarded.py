@@ -122,13 +122,16 @@ def _explained(path: FilePath) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its video stream, as the package's own ffmpeg reads them.
+def opened(path: FilePath, most_pixels: int | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its video stream, as the package's own ffmpeg reads them. No frame of more than
+    `most_pixels` is decoded, whatever the header says: to open a file may be to decode its first one.
 
     Raises:
-        UnreadableVideoError: no video stream, or of a codec without a decoder.
+        UnreadableVideoError: no video stream, of a codec without a decoder, or of larger frames.
     """
-    options = {"format_whitelist": FORMATS}
+    # a decoder's own frame is a little larger, by whole blocks
+    limit = {} if most_pixels is None else {"max_pixels": str(most_pixels + most_pixels // 8)}
+    options = {"format_whitelist": FORMATS, **limit}
     place = os.path.abspath(path)  # ffmpeg takes what stands before a colon for a protocol
     with av.open(place, metadata_errors="replace", options=options) as container:
         stream = container.streams.best("video")
@@ -140,8 +143,23 @@ def opened(path: FilePath) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise UnreadableVideoError(
                 path, "is of a codec that is not known here; re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
+        if most_pixels is not None:
+            _refuse_large(path, stream, most_pixels)
+            stream.codec_context.options = limit
         stream.codec_context.thread_count = 1  # the loader's workers are the parallelism
         yield container, stream
+
+
+def _refuse_large(path: FilePath, stream: VideoStream, most_pixels: int) -> None:
+    """ffmpeg reports a size above its limit as 0x0."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    width = round(width * (stream.sample_aspect_ratio or 1))  # as it is shown
+    if 0 < width * height <= most_pixels:
+        return
+    seen = f"are {width}x{height}, and at most {most_pixels:,} pixels are read"
+    unseen = f"have more than {most_pixels:,} pixels, or a size that its header does not tell"
+    reason = f"its frames {seen if width else unseen}: make them smaller: ffmpeg -i IN -vf scale=-2:720 OUT"
+    raise UnreadableVideoError(path, reason)
 
 
 def each_packet(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:

@@ -85,8 +85,9 @@ _known: dict[_Key, VideoIndex | DecoderLostError] = {}
 _known_bytes = 0
 
 
-def video_index(path: FilePath) -> VideoIndex:
-    """What the file holds; found out once in a process, as long as its size and time stay.
+def video_index(path: FilePath, most_pixels: int | None = None) -> VideoIndex:
+    """What the file holds; found out once in a process, as long as its size and time stay. `most_pixels`: as
+    `opened`.
 
     Remembered is what is true of the file whatever is read of it, so that no clip depends on which process
     reads it.
@@ -99,7 +100,7 @@ def video_index(path: FilePath) -> VideoIndex:
     known = _known.get(key)
     if known is None:
         try:
-            known = _rated(guarded(path, _read_index, path))
+            known = _rated(guarded(path, _read_index, path, most_pixels))
         except DecoderLostError as error:
             known = error
         _known_bytes += getattr(known, "nbytes", 1000)
@@ -178,12 +179,12 @@ class _Scan:
     time_base: float
 
 
-def _scan(path: FilePath) -> _Scan:
+def _scan(path: FilePath, most_pixels: int | None) -> _Scan:
     """Reads every packet and decodes up to the first frame. Raises UnreadableVideoError where there is
     none."""
     rows: list[tuple[int | None, int, bool, bool, bool]] = []
     first: VideoFrame | None = None
-    with opened(path) as (container, stream):
+    with opened(path, most_pixels) as (container, stream):
         codec, kind = stream.codec.canonical_name, container.format.name.split(",")[0]
         extradata = stream.codec_context.extradata or b""
         damaged = False
@@ -229,26 +230,26 @@ def _refuse_broken(path: FilePath, scan: _Scan) -> None:
         raise UnreadableVideoError(path, reason)
 
 
-def _read_index(path: FilePath) -> VideoIndex:
+def _read_index(path: FilePath, most_pixels: int | None = None) -> VideoIndex:
     """From the packets alone where they tell all of it, else by decoding the whole file."""
-    scan = _scan(path)
+    scan = _scan(path, most_pixels)
     _refuse_broken(path, scan)
     height, width = shape = shown_shape(scan.first, scan.aspect)
     index = VideoIndex(0, scan.fps, height, width, None, scan.time_base, (0,), seekable=False)
     if scan.damaged or scan.kind not in TRUE_TIMES or any(row[0] is None for row in scan.rows):
-        return _counted(path, index)
+        return _counted(path, index, most_pixels)
     packets = _Packets(*map(np.array, zip(*scan.rows, strict=True)))
     stamps = np.sort(packets.stamps[packets.shown])
     if (np.diff(stamps) <= 0).any() or not packets.keys[0] or stamps[0] < packets.stamps[0]:
-        return _counted(path, index)
+        return _counted(path, index, most_pixels)
     if scan.kind == "avi" and packets.reordered:
-        return _counted(path, index)
+        return _counted(path, index, most_pixels)
     starts = np.searchsorted(stamps, packets.stamps[packets.starts & packets.shown])
     index = replace(
         index, num_frames=len(stamps), stamps=stamps, starts=(0, *np.unique(starts[starts > 0]).tolist())
     )
     if scan.codec == "mpeg4" and (packets.reordered or packets.sizes.min() <= NO_PICTURE):
-        counted = _counted(path, index)
+        counted = _counted(path, index, most_pixels)
         one_to_one = counted.stamps is not None and np.array_equal(counted.stamps, stamps)
         return index if one_to_one else replace(counted, starts=(0,))
     return replace(
@@ -271,9 +272,9 @@ def decoded(packet: Packet) -> list[VideoFrame]:
         return []
 
 
-def _counted(path: FilePath, index: VideoIndex) -> VideoIndex:
+def _counted(path: FilePath, index: VideoIndex, most_pixels: int | None) -> VideoIndex:
     """The index with what only decoding all of the file tells: how many frames there are, and when."""
-    with opened(path) as (container, stream):
+    with opened(path, most_pixels) as (container, stream):
         times, whole = [], 0
         for frame in chain.from_iterable(map(decoded, each_packet(container, stream))):
             times.append(frame.pts)
