@@ -25,6 +25,7 @@ from pipelines.edit import edited_clips, mixed_clips, mixed_names
 from pipelines.flags import EditFlags, GenerateFlags, MixFlags
 from pipelines.sampling import all_class_names, frame_rate, load_pipeline, sample
 from pipelines.schedulers import offered_schedulers
+from vidtwin_gen.data.decoding.process import while_waiting
 from vidtwin_gen.data.pixels import from_diffusers, to_diffusers, to_uint8
 from vidtwin_gen.records.autoencoder import PART_TITLES
 from vidtwin_gen.weights import MissingWeightsError
@@ -86,7 +87,7 @@ class Studio:
 
     def take_apart(self, file: str | None, stride: int) -> Job[Shown]:
         """The video, its reconstruction and the decode of each part alone; the reconstruction's quality."""
-        video = self.read(file, stride)
+        video = yield from self.reading(file, stride)
 
         @torch.inference_mode()
         def work(step: Step) -> Shown:
@@ -118,8 +119,8 @@ class Studio:
         first one's rate."""
         if file is None or other is None:
             raise ValueError("drop two videos first, A and B")
-        a = self.read(file, stride)
-        b = self.read(other, fps=a.fps)
+        a = yield from self.reading(file, stride)
+        b = yield from self.reading(other, fps=a.fps)
 
         @torch.inference_mode()
         def work(step: Step) -> Shown:
@@ -150,7 +151,7 @@ class Studio:
         self, file: str | None, stride: int, keep: str, label: int | None, settings: Settings
     ) -> Job[Shown]:
         """As `python -m pipelines edit`: the first window of a video, one part of it kept."""
-        ids, video = self.chosen(label), self.read(file, stride)
+        ids, video = self.chosen(label), (yield from self.reading(file, stride))
         flags = EditFlags(video="", keep=keep, class_labels=[], **settings.flags(self.pipeline))
 
         def work(step: Step) -> Shown:
@@ -190,10 +191,16 @@ class Studio:
             raise ValueError("choose a class first")
         return ids
 
-    def read(self, file: str | None, stride: int | None = None, fps: float | None = None) -> Video:
+    def reading(self, file: str | None, stride: int | None = None, fps: float | None = None) -> Job[Video]:
+        """A visitor's video. It takes nobody's turn, and ends with its decoder once nobody waits."""
         if fps is None:
             stride = whole_number("number of frames from one that is taken to the next", stride, 1, 1000)
-        return read_upload(file, self.clip_size, stride=stride, fps=fps)
+
+        def work(step: Step) -> Video:
+            while_waiting.set(lambda: step(0, 1))  # of this work's own thread
+            return read_upload(file, self.clip_size, stride=stride, fps=fps)
+
+        return (yield from steps_of(work, Lock()))
 
     def _set_scheduler(self, settings: Settings) -> None:
         """Gives it to the pipeline; only for whoever has the turn."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from threading import Lock
 
 import numpy as np
+import psutil
 import pytest
 
 from eval.app import costs, markup
@@ -18,6 +20,8 @@ from eval.app.videos import MOST_FRAMES
 from pipelines.__main__ import main
 from tests.builders.clips import drifting_clips
 from tests.builders.pipelines import HEIGHT, NAMES, NUM_FRAMES, WIDTH, build_pipeline
+from tests.builders.videos import write_apng
+from vidtwin_gen.data.decoding.process import end_idle
 from vidtwin_gen.data.writing import write_video
 
 LENGTH = MOST_FRAMES + NUM_FRAMES // 2
@@ -161,6 +165,26 @@ def test_work_that_nobody_waits_for_ends(studio):
     job.close()
     said, (clips, _) = done(other)
     assert said[-1] == (3, 3) and len(clips) == 1
+
+
+def test_a_video_that_nobody_waits_for_is_read_no_further(studio, tmp_path):
+    end_idle()
+    others = set(psutil.Process().children())
+
+    def decoders():
+        return set(psutil.Process().children()) - others
+
+    write_apng(tmp_path / "long.mp4", 2000, 2000, 3000)  # tens of seconds
+    job = studio.take_apart(str(tmp_path / "long.mp4"), 1)
+    while not decoders():
+        assert next(job) == (0, 1)
+    assert [next(job) for _ in range(5)] == [(0, 1)] * 5
+    assert decoders()
+    job.close()
+    end = time.monotonic() + 10
+    while decoders() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not decoders()
 
 
 def test_the_error_of_a_work_is_its_own():

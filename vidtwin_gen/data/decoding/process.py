@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 PROGRESS_S = 0.2  # between two words of it
@@ -32,6 +33,11 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 class DecoderDiedError(RuntimeError):
     """The process ended in the middle of a call; says by which signal, or with which exit status."""
+
+
+# What is called at each word of progress while this thread waits for a decoder, at least every PROGRESS_S:
+# what it raises ends the call and the decoder's process.
+while_waiting: ContextVar[Callable[[], object] | None] = ContextVar("while_waiting", default=None)
 
 
 class Channel:
@@ -109,6 +115,8 @@ class DecoderProcess:
             while (answer := self.channel.receive(timeout))[0] in ("result", "progress"):
                 if answer[0] == "result":
                     yield answer[1]
+                elif (call := while_waiting.get()) is not None:
+                    call()
         except (EOFError, BrokenPipeError):
             status = self._popen.wait()
             how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
