@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
 from vidtwin_gen.files import replacing_file
 
@@ -28,6 +30,16 @@ def log_x(axes: Any, ratio: float = 1.0) -> None:
 
 
 def write_figure(path: Path, figure: Figure, dpi: int = 110) -> None:
-    """In the format that the suffix names."""
+    """In the format that the suffix names. A name in it may be anything: `$` begins no formula but where
+    matplotlib writes one itself, below a logarithmic axis."""
+    formulas = {
+        label
+        for axis in figure.findobj(Axis)
+        if isinstance(axis.get_major_formatter(), LogFormatter)
+        for label in axis.get_ticklabels(which="both")
+    }
+    for text in figure.findobj(Text):
+        if text not in formulas:
+            text.set_parse_math(False)
     with replacing_file(path) as partial:
         figure.savefig(partial, dpi=dpi, format=path.suffix[1:])
