@@ -41,6 +41,7 @@ from pipelines.labels import ClassLabel, check_class_count, label_ids, names_in_
 from pipelines.noise_levels import model_timestep, noise_level, set_timesteps
 from pipelines.pipeline_output import OUTPUT_TYPES, Frames, VidTwinPipelineOutput
 from pipelines.schedulers import check_scheduler, trained_shift
+from pipelines.sharing.record_types import check_record
 from pipelines.sharing.saving import SharingMixin
 from vidtwin_gen.data.names import check_different
 from vidtwin_gen.models.transformer import LatentTransformer
@@ -117,6 +118,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
             check_different(class_names or [])
         if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
             raise ValueError(f"fps is a number of frames per second above 0, got {fps!r}")
+        check_record(training)
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
         self.register_to_config(
             class_names=class_names,

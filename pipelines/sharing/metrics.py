@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidtwin_gen.records import AccuracyResult, FVDResult, ReconResult, Result
+from vidtwin_gen.records.json_types import check_type
 
 SCALAR = (str, int, float, bool, type(None))
 
@@ -30,6 +31,17 @@ class Metric:
     floor: float | None = None
     reconstructions: float | None = None
     rank_deficient: bool | None = None
+
+    @classmethod
+    def from_json(cls, name: str, saved: dict[str, Any]) -> Metric:
+        """What `to_json` gave, without the fields that a later version has. Raises ValueError for what is
+        none, in words that name it."""
+        try:
+            check_type(f"training.metrics.{name}", saved, cls)
+        except ValueError as error:
+            raise ValueError(f"{error}: correct or remove this metric in model_index.json") from None
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{field: value for field, value in saved.items() if field in known})
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -20,6 +20,7 @@ from autoencoder import adapter
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from pipelines.labels import names_in_order
 from pipelines.sharing.metrics import Metric
+from pipelines.sharing.record_types import check_record
 from vidtwin_gen.data.names import markdown
 from vidtwin_gen.files import read_json, read_text, write_text
 from vidtwin_gen.models.transformer import LatentTransformer
@@ -188,6 +189,7 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
     clip_size = "×".join(map(str, adapter.clip_size(vae, transformer.layout)))
     layout, num_classes = transformer.layout, transformer.config.num_classes
     grids = (f"{grid.name} {'×'.join(map(str, grid.shape))} of {grid.channels}" for grid in layout.grids)
+    check_record(index.get("training"))
     training = index.get("training") or {}
     data = dict(training.get("data", {}))
     flags, sampling = training.get("flags", {}), training.get("sampling", {})
@@ -232,7 +234,7 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> bo
             f"--{name} {shlex.quote(value) if isinstance(value, str) else value}"
             for name, value in flags.items()
         ],
-        metrics={name: Metric(**saved) for name, saved in training.get("metrics", {}).items()},
+        metrics={name: Metric.from_json(name, saved) for name, saved in training.get("metrics", {}).items()},
         sampling=sampling,
         clip_size=clip_size,
     )

@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.flags import CardFlags
 from pipelines.sharing.metrics import SCALAR, Metric, metrics_of
 from pipelines.sharing.model_card import CARD, INDEX, SAVE_AGAIN, write_card
+from pipelines.sharing.record_types import check_record
 from vidtwin_gen.files import read_json, write_json
 from vidtwin_gen.records import GeneratedRecord, read_result
 from vidtwin_gen.training.config import FREE_ON_RESUME, PLACES
@@ -99,6 +100,7 @@ def card(flags: CardFlags) -> None:
     """python -m pipelines card: what is known of a saved pipeline, into its config and its model card."""
     folder = Path(flags.pipeline)
     index = read_json(folder / INDEX, SAVE_AGAIN)
+    check_record(index.get("training"))
     record, unknown = with_metrics(index.get("training") or {}, flags.metrics or ())
     for name in ("dataset", "license"):
         _check_utf8(getattr(flags, name), f"--{name}")

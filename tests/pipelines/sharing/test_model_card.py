@@ -15,7 +15,7 @@ import train_dit
 from pipelines.__main__ import main
 from pipelines.pipeline_vidtwin import VidTwinPipeline
 from pipelines.sharing.export import export_pipeline
-from pipelines.sharing.model_card import MARK, give_way
+from pipelines.sharing.model_card import INDEX, MARK, give_way
 from pipelines.sharing.training_record import training_record, with_metrics
 from tests.builders.pipelines import build_pipeline
 from tests.builders.results import PROTOCOL as FVD_PROTOCOL
@@ -241,6 +241,57 @@ def test_a_result_with_other_fields_names_the_command_that_writes_it_anew(folder
         main(["card", "--pipeline", str(folder), "--metrics", str(path)])
     error = capsys.readouterr().err
     assert "an unknown frechet" in error and "python -m eval fvd" in error and card(folder) == before
+
+
+def record_in(folder, record):
+    index = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(index | {"training": record}))
+
+
+def test_a_metric_of_a_later_version_has_fields_that_a_card_leaves_out(folder, tmp_path):
+    metric = {"value": 1.5, "protocol": {"num_clips": 8}, "quantiles": [0.25, 0.75]}
+    record_in(folder, {"metrics": {"FVD": metric}, "hours": 3})
+    main(["card", "--pipeline", str(folder), "--license", "mit"])
+    assert "| FVD | 1.5 | num clips 8 |" in card(folder)
+    VidTwinPipeline.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+    assert "| FVD | 1.5 | num clips 8 |" in card(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / INDEX).read_text())["training"]
+    assert saved["metrics"]["FVD"] == metric and saved["hours"] == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ("x", "training must be an object, got 'x'"),
+        ({"flags": "x"}, "training.flags must be an object, got 'x'"),
+        ({"data": 5}, "training.data must be an object, got 5"),
+        ({"metrics": {"FVD": 5}}, "training.metrics.FVD must be an object, got 5"),
+        ({"num_processes": "2"}, "training.num_processes must be a whole number, got '2'"),
+    ],
+)
+def test_a_record_of_another_form_is_refused_with_the_way_out(folder, tmp_path, capsys, record, message):
+    record_in(folder, record)
+    before = card(folder)
+    with pytest.raises(ValueError, match=f"^{message}: correct it in model_index.json, or put null"):
+        VidTwinPipeline.from_pretrained(folder)
+    capsys.readouterr()
+    for words in (["card", "--license", "mit"], ["export", "--out", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit):
+            main([*words, "--pipeline", str(folder)])
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert card(folder) == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [({"zz": 1}, "has no protocol, value"), ({"value": "x", "protocol": {}}, "got 'x'")],
+)
+def test_a_metric_of_another_form_is_named(folder, tmp_path, metric, message):
+    record_in(folder, {"metrics": {"FVD": metric}})
+    pipe = VidTwinPipeline.from_pretrained(folder)  # it can be sampled all the same
+    with pytest.raises(ValueError, match=f"training.metrics.FVD.*{message}.* in model_index.json"):
+        pipe.save_pretrained(tmp_path / "saved")
 
 
 def test_a_training_run_records_itself(tiny_dit_run, tiny_latents):
