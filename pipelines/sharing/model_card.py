@@ -76,9 +76,9 @@ TEMPLATE = """---
 {%- endfor %}
 {%- endmacro -%}
 
-Generates short videos of a class: a diffusion transformer makes the latent of a video autoencoder, \
-which decodes it. VidTwin's latent (arXiv 2412.17726) is Structure, what is there, and Dynamics, \
-how it moves. Trained with vidtwin-gen.
+Generates short videos from a class label: a diffusion transformer (DiT) generates the latent of a video \
+autoencoder, which decodes it. VidTwin's latent (arXiv 2412.17726) has two parts: Structure (content and \
+slow motion) and Dynamics (detail and fast motion). Trained with vidtwin-gen.
 
 {{ table(models) }}
 
@@ -86,8 +86,8 @@ how it moves. Trained with vidtwin-gen.
 
 With {{ "diffusers 0.42, transformers, accelerate and einops, and imageio-ffmpeg for the last line; \
 the code is in this folder" if with_code else "vidtwin-gen" }}\
-{% if not repo_id %}, run in this folder; elsewhere its path, or its name on the hub, \
-is in place of "."{% endif %}:
+{% if not repo_id %}, run in this folder; elsewhere put its path, or its name on the hub, \
+in place of "."{% endif %}:
 
 ```python
 import torch
