@@ -23,8 +23,8 @@ def user_errors(program: str | None = None) -> Iterator[None]:
     """For a script's last lines: a ValueError inside, or a loss that is not finite any more, ends the program
     with one line and exit status 2; what the system refuses (space, permission, memory) with one and status
     1; Ctrl-C, SIGTERM and SIGHUP with one and status 130, 143 or 129, also where a library makes another
-    error of it, or none. A second one ends it at once. With VIDTWIN_GEN_TRACEBACK set an error has its
-    traceback, too. What it says may be lost."""
+    error of it, or none. A second SIGINT or SIGTERM ends it at once. With VIDTWIN_GEN_TRACEBACK set an error
+    has its traceback, too. What it says may be lost."""
     name = program or Path(sys.argv[0]).name
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr: what a terminal can't show is no error
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -41,8 +41,8 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
 
 
 class RaisingSignals:
-    """Inside, the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; a second one ends the process at
-    once.
+    """Inside, the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; a second SIGINT or SIGTERM ends
+    the process at once.
 
     After the first signal, errors in destructors (such as a half-made progress bar's) are not printed. If the
     signal arrives inside a destructor, which cannot raise, it is sent again 50 ms later. If the exception
@@ -83,7 +83,8 @@ class RaisingSignals:
                 os._exit(status_of(number))
             return
         self.number = number
-        signal.signal(number, signal.SIG_DFL)
+        # a closed terminal sends it twice, by the shell and by the system
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
         sys.unraisablehook, sys.excepthook = self._not_raised, self._not_caught
         raise KeyboardInterrupt
 
@@ -95,6 +96,7 @@ class RaisingSignals:
 
     def _not_caught(self, *error: object) -> None:
         self.say()
+        signal.signal(self.number, signal.SIG_DFL)
         os.kill(os.getpid(), self.number)
 
 
@@ -103,7 +105,6 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
     of them: one line, and the process dies by the signal."""
     signals = RaisingSignals(Path(sys.argv[0]).name)
     signals.number = number
-    signal.signal(number, signal.SIG_DFL)
     signals._not_caught()
 
 

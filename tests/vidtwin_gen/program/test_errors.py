@@ -10,6 +10,8 @@ import pytest
 
 from vidtwin_gen.program.errors import user_errors
 
+pytestmark = pytest.mark.usefixtures("hangups_are_heard")
+
 
 @pytest.mark.parametrize(
     ("error", "line"),
@@ -68,6 +70,20 @@ def test_a_signal_is_told_whatever_becomes_of_it(error, number, capsys):
     assert stopped.value.code == 128 + number
     assert capsys.readouterr().err == f"encode: interrupted by {number.name}\n"
     assert signal.getsignal(number) is before
+
+
+def test_a_second_hangup_leaves_the_cleaning_up_alone(capsys):
+    """A closed terminal sends it by the shell, and by the system when that has ended."""
+    cleaned = False
+    with pytest.raises(SystemExit) as stopped, user_errors("app"):
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            cleaned = True
+    assert stopped.value.code == 129 and cleaned
+    assert capsys.readouterr().err == "app: interrupted by SIGHUP\n"
 
 
 class HalfMade:

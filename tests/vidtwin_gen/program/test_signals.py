@@ -9,6 +9,8 @@ import pytest
 
 from vidtwin_gen.program.signals import SIGNALS, RaisingSignals, handled_by
 
+pytestmark = pytest.mark.usefixtures("hangups_are_heard")
+
 
 def test_handlers_are_left_to_the_main_thread():
     """A training may run in another one, as in a notebook's, and then gets no signals."""

@@ -17,6 +17,8 @@ from vidtwin_gen.program.errors import user_errors
 from vidtwin_gen.program.signals import handled_by
 from vidtwin_gen.weights import weights_sha256
 
+pytestmark = pytest.mark.usefixtures("hangups_are_heard")
+
 
 @pytest.mark.parametrize(
     ("script", "name", "status"),
