@@ -20,15 +20,15 @@ CONFIG = "config.json"
 
 def copier(source: Path) -> Callable[[str | Path, str | Path], object]:
     """`shutil.copy2` for the files below `source`, which are somebody else's and are made to be published: it
-    raises ValueError where a link leads out of `source`. In the hub's cache files are links to blobs beside
-    the snapshot, so that there the repository's folder counts."""
-    root = source.resolve()
-    for snapshots in root.parents:
+    raises ValueError where a link leads out of `source`. In the hub's cache files are links to blobs, of the
+    repository or shared by all, so that there these count, too."""
+    roots = [source.resolve()]
+    for snapshots in roots[0].parents:
         if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
-            root = snapshots.parent
+            roots = [snapshots.parent, snapshots.parents[1] / "blobs"]
 
     def copy(file: str | Path, target: str | Path) -> object:
-        if not (real := Path(file).resolve()).is_relative_to(root):
+        if not any((real := Path(file).resolve()).is_relative_to(root) for root in roots):
             raise ValueError(
                 f"{file} leads out of {source}, to {real}, and would be published: put a copy in its place, "
                 "or remove it"

@@ -45,6 +45,7 @@ EXEMPT = {
     "vidtwin_gen/unpack/folder.py _write": "into the folder that `unpack` was handed out",
     "pipelines/generate.py create_clip_file": "into the folder that `generate` was handed out",
     "pipelines/generate.py write_frames": "into the above",
+    "autoencoder/export.py copier.copy": "into the folder that an export was handed out",
     "pipelines/sharing/saving.py SharingMixin.save_pretrained": "diffusers' own method; the caller names it",
     "eval/fvd/reference.py measure_reference": "Reference.save, which is handed its path",
     "eval/cost/measured_step.py _reset_peak": "a switch of the kernel's, below /proc",

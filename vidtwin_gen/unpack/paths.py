@@ -49,6 +49,8 @@ def _protocol(link: str) -> str:
 
 
 def _downloads(data: str) -> list[Path]:
-    """Where `datasets` keeps the files of a repository, and archives that it unpacked."""
-    repository = f"datasets--{data.replace('/', '--')}"
-    return [Path(constants.HF_HUB_CACHE, repository), Path(datasets.config.HF_DATASETS_CACHE, "downloads")]
+    """Where `datasets` keeps the files of a repository, blobs that repositories share, and archives that it
+    unpacked."""
+    hub = Path(constants.HF_HUB_CACHE)
+    unpacked = Path(datasets.config.HF_DATASETS_CACHE, "downloads")
+    return [hub / f"datasets--{data.replace('/', '--')}", hub / "blobs", unpacked]

@@ -69,8 +69,13 @@ def test_a_data_set_of_the_hub_names_urls_and_what_was_downloaded_of_it(secret, 
     extracted = tmp_path / "cache" / "downloads" / "extracted" / "0" / "a.mp4"
     for file in (blob, link, extracted):
         file.parent.mkdir(parents=True)
+    shared = tmp_path / "hub" / "blobs" / "ab" / "4567"  # one store for all repositories
+    shared.parent.mkdir(parents=True)
     link.symlink_to("../../blobs/0123")
+    link.with_name("b.mp4").symlink_to("../../blobs/89")
+    (blob.parent / "89").symlink_to("../../blobs/ab/4567")
     assert source_of(str(link), HUB, "row 0") == blob
+    assert source_of(str(link.with_name("b.mp4")), HUB, "row 0") == shared
     assert source_of(str(extracted), HUB, "row 0") == extracted
 
 
