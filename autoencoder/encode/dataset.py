@@ -88,7 +88,7 @@ def encode_dataset(vae: ModelMixin, flags: EncodeFlags) -> dict[str, Any]:
         number of rows and size, the weights' sha256.
     """
     _check(flags)
-    only_this(flags.out)  # or it would be refused at the end, when its rows are read
+    only_this(Path(flags.out).absolute())  # or it would be refused at the end, when its rows are read
     size = adapter.requested_size(vae, flags.num_frames, flags.height, flags.width)
     encoder = ClipEncoder(vae, adapter.latent_layout(vae, *size), size)
     root = video_folder(flags.data)

@@ -46,7 +46,7 @@ class EncodeFlags:
         metavar=("TIME", "HEIGHT", "WIDTH"),
     )
     windows_per_file: int = flag(
-        "clips per file at most; an interruption loses at most one file", 512, type=positive
+        "clips per file at most; an interruption loses at most one file of each process", 512, type=positive
     )
     max_bad_fraction: float = flag(
         "stop if more than this share of a split's files is unreadable", 0.05, type=share

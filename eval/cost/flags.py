@@ -79,7 +79,7 @@ class CostFlags:
     width: int | None = flag("width of a clip, if --vae is not VidTwin", type=positive)
     attention: list[str] | None = flag(
         "fused: one kernel, which stores no scores (the default); math: products and a softmax one after the "
-        "other",
+        "other; one or both",
         nargs="+",
         choices=ATTENTION,
     )
