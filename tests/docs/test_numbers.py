@@ -26,6 +26,7 @@ def rows(page: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_figure_5s_rows() -> None:
     sizes = FIGURE_5_DIT | {"make_model": functools.partial(LatentTransformer, num_classes=101)}
     table = rows("docs/figure5.md")

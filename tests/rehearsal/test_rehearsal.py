@@ -57,7 +57,14 @@ def test_a_training_step_waits_for_nothing_but_whether_to_move_the_weights(child
     assert len(waits) == (2 if name == "stage 1" else 1)
 
 
-@pytest.mark.parametrize("name", SAMPLING)
+# schedulers of one and of two calls of the network a step; the others are slow, all together
+EDITING = ("editing, flow euler", "editing, flow heun")
+SLOW = [name for name in SAMPLING if name.startswith("editing") and name not in EDITING]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SAMPLING]
+)
 def test_sampling_waits_for_nothing_of_ours(child, name):
     """Schedulers of diffusers keep noise levels on the host; what they do is theirs."""
     found = [str(fault) for fault in child.submit(faults, name).result() if not fault.package]

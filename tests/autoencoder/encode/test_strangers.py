@@ -82,6 +82,7 @@ def run_example(folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_strangers_train_on_them_by_the_card(tiny_latents, tmp_path):
     shutil.copytree(tiny_latents.latents_dir, tmp_path / "latents", ignore=lambda *_: [".cache"])
     export = ["export", "--vae", str(tiny_latents.vae_dir), "--out", str(tmp_path / "autoencoder")]

@@ -97,6 +97,7 @@ def test_a_preset_that_is_another_one_now_is_refused(write, tmp_path):
         check_trainings(path, before, study)
 
 
+@pytest.mark.slow
 def test_the_command_compares_and_a_dry_run_writes_nothing(write, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["study", str(write()), "--out", str(out), "--dry_run"]
