@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -116,7 +117,7 @@ class VidTwinPipeline(SharingMixin, DiffusionPipeline, CogVideoXLoraLoaderMixin)
         if transformer is not None:
             _check_fit(vae, transformer, class_names, latents_mean, latents_std)
             check_different(class_names or [])
-        if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
+        if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps <= sys.float_info.max):
             raise ValueError(f"fps is a number of frames per second above 0, got {fps!r}")
         check_record(training)
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)

@@ -89,6 +89,7 @@ def test_a_missing_tensor_and_a_truncated_file(folder, capsys):
         ("model_index.json", {"class_names": "abcd"}, "class names are a list of words"),
         ("model_index.json", {"class_names": {"a": 0, "b": 1, "c": 2, "d": "3"}}, "class labels run from 0"),
         ("model_index.json", {"fps": -3.0}, "fps is a number"),
+        ("model_index.json", {"fps": 10**400}, "fps is a number"),
         ("model_index.json", {"latents_mean": [1.0] * 12}, "latents_mean and latents_std go together"),
         ("vae/config.json", {"latents_std": [2.0**63] * 12}, "latents_std must be at most"),
         ("scheduler/scheduler_config.json", {"shift": 0}, "shift=0"),
