@@ -123,7 +123,7 @@ def json_of(path: Path, rng: Random, *, free: str = "$^") -> Change:
     else:
         holder[key] = new
     path.write_text(json.dumps(whole))
-    numbers = all(type(value) in (int, float) and math.isfinite(value) for value in (old, new))
+    numbers = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in (old, new))
     alike = numbers or type(old) is type(new) is str or new in ("missing", None) or old is None
     change = f"{path.name}: {key} {old!r:.40} -> {new!r:.40}"
     return Change(change, not (alike and re.search(free, str(key))), (*names, str(key)))
