@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.devices import by_the_first
 from vidtwin_gen.draws import seeded_generator
 from vidtwin_gen.files import check_readable, file_sha256
+from vidtwin_gen.records.json_types import check_type
 
 SAMPLING = (
     "scheduler",
@@ -163,6 +164,7 @@ def _of_file(path: Path) -> GeneratedClips:
     reading = beside = path.with_name("generated.json")
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
+        check_type("class_names", record["class_names"], list[str])
         names = dict(zip(record["class_labels"], record["class_names"], strict=True))
         seed, fps = record.get("seed"), record.get("fps")
         sampling = {name: record[name] for name in SAMPLING if name in record}
@@ -187,7 +189,7 @@ def _of_file(path: Path) -> GeneratedClips:
         raise ValueError(f"{beside} has no name for label {nameless[0]} of {path.name}; {ANEW}")
     _, num_frames, height, width, _ = frames.shape
     asked = [names[label] for label in labels.tolist()]
-    fps = float(fps) if isinstance(fps, (int, float)) and 0 < fps < math.inf else None
+    fps = float(fps) if isinstance(fps, (int, float)) and 0 < fps <= sys.float_info.max else None
     return GeneratedClips(path, (num_frames, height, width), asked, seed, frames, fps=fps, sampling=sampling)
 
 

@@ -49,6 +49,7 @@ def test_clips_have_the_names_of_their_labels(tmp_path: Path) -> None:
         ({"video": FRAMES, "frames": None}, TOLD, ("clips.safetensors can't be read", "frames")),
         ({}, {"class_names": ["Left"]}, ("generated.json can't be read", "class_labels")),
         ({}, TOLD | {"class_names": ["Left"]}, ("generated.json can't be read",)),
+        ({}, TOLD | {"class_names": ["Left", 1e30]}, ("generated.json can't be read", "class_names[1]")),
         ({}, [1], ("generated.json can't be read",)),
         ({}, '{"class_labels": [7', ("generated.json can't be read", "JSONDecodeError")),
     ],

@@ -96,7 +96,7 @@ def _training(name: str, flags: dict[str, Any]) -> Command:
     return Command(vidtwin_gen, words, f"{PLACE}/out")
 
 
-EDIT = ["edit", *SAMPLE, "--video", VIDEO, "--keep", "structure", "--class_labels", 0, 3]
+EDIT = ["edit", *SAMPLE, "--video", VIDEO, "--keep", "structure", "--class_labels", 0, 3, "--stride", 1]
 MEASURED = ["--vae", "vae", "--data", "videos", "--num_workers", 0, "--no-lpips"]
 COMMANDS = {
     "data": _to_folder(vidtwin_gen, "data", "--clips_per_group", 1),
