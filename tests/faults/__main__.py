@@ -45,6 +45,7 @@ from vidtwin_gen import demo
 from vidtwin_gen.__main__ import main as vidtwin_gen
 from vidtwin_gen.data import synthetic
 from vidtwin_gen.files import write_json
+from vidtwin_gen.program import children
 
 PLACE = "place"  # the folder, on a disk of its own, that holds a command's output
 BLOCK = 4096
@@ -140,15 +141,15 @@ class ForkedTraining(Started):
 
 
 def make_small() -> None:
-    """In a child: the embedded data of one class, and a demo of a few steps."""
-    synthetic.CLASSES = dict(list(synthetic.CLASSES.items())[:1])
+    """In a child: the embedded data of two classes, and a demo of a few steps."""
+    synthetic.CLASSES = dict(list(synthetic.CLASSES.items())[:2])
     synthetic.NUM_GROUPS, synthetic.NUM_TEST_GROUPS = 6, 2
     demo.DEMO_SIZES["demo"] = demo.DemoSize(
         stride=1, windows_per_video=1, videos_per_class=2, more_videos_per_class=2, fvd_clips=2
     )
     train_vae.PRESETS["demo"] = {name: VAE[name] for name in VAE if name != "data"}
     train_dit.PRESETS["demo"] = {name: DIT[name] for name in DIT if name not in ("vae", "latents")}
-    demo.subprocess = SimpleNamespace(Popen=ForkedTraining)  # type: ignore[assignment]
+    children.subprocess = SimpleNamespace(Popen=ForkedTraining)  # type: ignore[assignment]
 
 
 class Trials:
