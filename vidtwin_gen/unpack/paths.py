@@ -27,7 +27,7 @@ def source_of(given: str, data: str, where: str) -> str | Path:
     folder = Path(data).expanduser()
     links = given.split("::") if "://" in given else []
     if not folder.is_dir():
-        protocols = [_protocol(link) for link in links]
+        protocols = [link.lower().split("://")[0] if "://" in link else "" for link in links]
         if links and {*protocols} <= WEB | ARCHIVES and protocols[-1] in WEB:
             return given
         path = Path(given).resolve()
@@ -40,12 +40,6 @@ def source_of(given: str, data: str, where: str) -> str | Path:
         )
     files = (folder / given, Path(given))
     return given if links else next((file for file in files if file.is_file()), files[1])
-
-
-def _protocol(link: str) -> str:
-    """As fsspec has it: what names none is on this disk."""
-    name = link.partition("://")[0].lower() if "://" in link else ""
-    return "file" if len(name) < 2 or name == "local" else name
 
 
 def _downloads(data: str) -> list[Path]:
