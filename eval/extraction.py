@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from eval.clips import Clips
@@ -117,9 +117,10 @@ class Extraction:
         todo = [index for index in mine if any(keys[index] not in view.store for view in views)]
         errors: dict[int, str] = {}
         num_workers = min(self.num_workers, len(todo))
+        batches = list(BatchSampler(todo, self.batch_size, drop_last=False))
         loader = DataLoader(
-            Subset(clips, todo),
-            batch_size=self.batch_size,
+            clips,
+            batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=list,
             multiprocessing_context=worker_context(num_workers),
@@ -131,9 +132,7 @@ class Extraction:
                 tqdm(total=len(mine), desc=title, unit="clip", disable=not self.state.is_main_process)
             )
             progress.update(len(mine) - len(todo))
-            remaining = iter(todo)
-            for batch in loader:
-                indices = [next(remaining) for _ in batch]
+            for indices, batch in zip(batches, loader, strict=True):
                 read: dict[str, Clips] = {}
                 for index, clip in zip(indices, batch, strict=True):
                     if isinstance(clip, str):
@@ -151,9 +150,10 @@ class Extraction:
                 view.store.add(wanted, view.measure(Clips.batch([clips[key] for key in wanted])))
 
     def _gather(self, store: FeatureStore, keys: Sequence[str]) -> torch.Tensor:
-        mine = list(range(self.state.process_index, len(keys), self.state.num_processes))
-        features = torch.stack([store[keys[index]] for index in mine]) if mine else None
-        rows: dict[int, torch.Tensor] = {}
-        for indices, part in gather_object([(mine, features)]):
-            rows |= dict(zip(indices, part if part is not None else (), strict=True))
-        return torch.stack([rows[index] for index in range(len(keys))])
+        mine = keys[self.state.process_index :: self.state.num_processes]
+        # by process; only the last ones can have none
+        parts = gather_object([torch.stack([store[key] for key in mine])] if mine else [])
+        rows = parts[0].new_empty(len(keys), *parts[0].shape[1:])
+        for process, part in enumerate(parts):
+            rows[process :: self.state.num_processes] = part
+        return rows
