@@ -24,11 +24,10 @@ from eval.report.comparison import (
 from eval.report.cost_section import cost_section, quality_section
 from eval.report.figures import draw_curves, in_full, plotted, short_names
 from eval.report.flags import ReportFlags
-from eval.report.other_results import other_results
 from eval.report.page import Section, Table, to_html, to_markdown
 from eval.report.pictures import Picture, PictureRow
 from eval.report.published import published_groups, published_section
-from eval.report.runs import STAGES, Run, not_here, prefix, read_runs
+from eval.report.runs import OPTIONAL, STAGES, Run, not_here, prefix, read_runs
 from vidtwin_gen.files import write_text
 from vidtwin_gen.records.autoencoder import PART_TITLES
 
@@ -202,6 +201,24 @@ def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
         yield RECONSTRUCTED, run.recon.rfvd["reason"]
     if not run.recon.lpips["measured"]:
         yield "LPIPS", run.recon.lpips["reason"]
+
+
+def other_results(runs: Sequence[Run]) -> list[Section]:
+    """A section for each of `OPTIONAL` that is there: what it found, in words, and its pictures."""
+    sections = []
+    for stem, (_, title) in OPTIONAL.items():
+        section = Section(title)
+        words = {run.name: run.optional[stem].in_words() for run in runs if stem in run.optional}
+        if names := list(dict.fromkeys(name for found in words.values() for name in found)):
+            rows = [(name, *(words.get(run.name, {}).get(name, NONE) for run in runs)) for name in names]
+            section.body.append(Table(("result", *(run.name for run in runs)), rows))
+        for run in runs:
+            if paths := run.pictures(stem):
+                captions = (f"{prefix(run, runs)}{title}, {path.stem}" for path in paths)
+                section.body.append(PictureRow([*map(Picture, paths, captions)]))
+        if section.body:
+            sections.append(section)
+    return sections
 
 
 def timings(runs: Sequence[Run]) -> Section:
