@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 HIGHER_IS_BETTER = {"accuracy": True, "fvd": False, "kvd": False}
 
 
@@ -68,16 +70,11 @@ def value_at(
 ) -> float | None:
     """The measure of a training when stage 2 has spent so many FLOPs, interpolated between its points over
     the logarithm of the FLOPs; that of its last point where it went no further, None before its first."""
-    before: tuple[float, float] | None = None
-    for steps, value in curve(seed, calls, measure):
-        at = float(training_flops(row, steps))
-        if at >= flops:
-            if before is None:
-                return value if at == flops else None
-            share = math.log(flops / before[0]) / math.log(at / before[0])
-            return before[1] + share * (value - before[1])
-        before = at, value
-    return before and before[1]
+    points = list(curve(seed, calls, measure))
+    spent = [float(training_flops(row, steps)) for steps, _ in points]
+    if not points or flops < spent[0]:
+        return None
+    return float(np.interp(np.log(flops), np.log(spent), [value for _, value in points]))
 
 
 def times_the_flops(
