@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 
@@ -32,9 +33,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    lower, median, upper = (
-        torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
-    )
+    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     return Spread(median, lower, upper, len(values))
 
 
