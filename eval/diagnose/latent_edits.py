@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from autoencoder.parts import join_parts
 from vidtwin_gen.latents import LatentGrid, LatentLayout
 
 TIME = "time"
@@ -33,32 +34,25 @@ def num_interior_steps(layout: LatentLayout) -> dict[str, int]:
     return {grid.name: max(_num_steps(grid) - 2, 0) for grid in layout.grids}
 
 
-def grid_groups(layout: LatentLayout) -> dict[str, tuple[str, ...]]:
-    """The grids that belong together, by what stands before an underscore in their names: of VidTwin
-    `structure`, and `dynamics` for `dynamics_x` and `dynamics_y`."""
-    groups: dict[str, tuple[str, ...]] = {}
-    for name in layout.names:
-        group = name.split("_")[0]
-        groups[group] = (*groups.get(group, ()), name)
-    return groups
-
-
 def swaps(latents: torch.Tensor, partners: torch.Tensor, layout: LatentLayout) -> dict[str, torch.Tensor]:
     """Latents (B, L) with one part of those of other clips (B, L) -> what was taken: (B, L).
 
-    The part is a group of grids, `structure` or `dynamics`. Where there is one group alone, it is `second
-    half`, the later half of its steps in time; where it has less than two steps, there is no part to take.
+    The part is `structure` or `dynamics`. Where there is one grid alone, it is `second half`, the later half
+    of its steps in time; where it has less than two steps, there is no part to take.
     """
-    own, other = layout.split(latents), layout.split(partners)
-    groups = grid_groups(layout)
-    if len(groups) > 1:
+    if len(layout.grids) > 1:
         return {
-            group: layout.join(own | {name: other[name] for name in names}) for group, names in groups.items()
+            "structure": join_parts(layout, structure_of=partners, dynamics_of=latents),
+            "dynamics": join_parts(layout, structure_of=latents, dynamics_of=partners),
         }
-    if all(_num_steps(grid) < 2 for grid in layout.grids):
+    (grid,) = layout.grids
+    steps = _num_steps(grid)
+    if steps < 2:
         return {}
-    halves = {grid.name: _halves(own[grid.name], other[grid.name], grid) for grid in layout.grids}
-    return {"second half": layout.join(halves)}
+    own, other = (layout.split(x)[grid.name] for x in (latents, partners))
+    axis, half = 1 + grid.axes.index(TIME), (steps + 1) // 2
+    mixed = torch.cat([own.narrow(axis, 0, half), other.narrow(axis, half, steps - half)], dim=axis)
+    return {"second half": layout.join({grid.name: mixed})}
 
 
 def with_noise(
@@ -73,12 +67,3 @@ def with_noise(
 def _num_steps(grid: LatentGrid) -> int:
     """In time; 1 without that axis."""
     return grid.shape[grid.axes.index(TIME)] if TIME in grid.axes else 1
-
-
-def _halves(own: torch.Tensor, other: torch.Tensor, grid: LatentGrid) -> torch.Tensor:
-    """(B, *shape, c) twice: the earlier half of the steps of the first, the later of the second."""
-    steps = _num_steps(grid)
-    if steps == 1:
-        return own
-    axis, half = 1 + grid.axes.index(TIME), (steps + 1) // 2
-    return torch.cat([own.narrow(axis, 0, half), other.narrow(axis, half, steps - half)], dim=axis)
