@@ -162,8 +162,7 @@ class Subject:
             split=flags.split or "none: videos by their paths",
             autoencoder_dtype=self.autoencoder.dtype,
         )
-        sides = FeatureSet.of(values["real"], "real"), FeatureSet.of(values[decoded], "reconstructed")
-        fvd, kvd = distances(*sides, paired=True)
+        fvd, kvd = distances(FeatureSet.of(values["real"]), FeatureSet.of(values[decoded]), paired=True)
         return distance_json(fvd, record, kvd)
 
 
