@@ -53,13 +53,9 @@ class MeasuredAutoencoder:
         shape = adapter.requested_size(vae, *asked)
         return cls(vae, weights_sha256(folder), shape, adapter.latent_layout(vae, *shape), dtype)
 
-    @property
-    def device(self) -> torch.device:
-        return self.vae.device
-
     def pixels(self, frames: torch.Tensor) -> torch.Tensor:
         """(B, F, H, W, C) uint8 -> (B, C, F, H, W) in [-1, 1], on its device."""
-        return from_uint8(frames.to(self.device))
+        return from_uint8(frames.to(self.vae.device))
 
     def encode(self, pixels: torch.Tensor) -> FlatGaussian:
         """(B, C, F, H, W) -> the posterior over (B, L)."""
@@ -67,7 +63,7 @@ class MeasuredAutoencoder:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, L) -> (B, C, F, H, W)."""
-        return adapter.decode(self.vae, latents.to(self.device, self.vae.dtype), self.layout).float()
+        return adapter.decode(self.vae, latents.to(self.vae.device, self.vae.dtype), self.layout).float()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -76,7 +72,7 @@ class MeasuredAutoencoder:
 
     def decode_parts(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """`both` is the reconstruction; ours also decodes each part alone."""
-        parts = decode_parts(self.vae, latents.to(self.device, self.vae.dtype), self.layout)
+        parts = decode_parts(self.vae, latents.to(self.vae.device, self.vae.dtype), self.layout)
         return {name: clips.float() for name, clips in parts.items()}
 
     @torch.no_grad()
