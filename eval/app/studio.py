@@ -221,11 +221,8 @@ def _callback(step: Step) -> Callable[..., dict[str, Any]]:
     return after_step
 
 
-def clips_of(
-    clips: Iterable[tuple[str, torch.Tensor]], fps: float, codes: Iterable[str] = repeat("")
-) -> list[Clip]:
+def clips_of(clips: Iterable[tuple[str, torch.Tensor]], fps: float, codes: Iterable[str]) -> list[Clip]:
     """From names and clips (C, F, H, W) in [-1, 1], and what makes each."""
     return [
-        Clip(name, to_uint8(clip).numpy(), fps, code)
-        for (name, clip), code in zip(clips, codes, strict=False)
+        Clip(name, to_uint8(clip).numpy(), fps, code) for (name, clip), code in zip(clips, codes, strict=True)
     ]
