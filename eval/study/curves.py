@@ -57,7 +57,7 @@ def flops_to_reach(
     for steps, value in curve(seed, calls, measure):
         flops = float(training_flops(row, steps))
         if value >= goal if better else value <= goal:
-            if before is None or value == before[1]:
+            if before is None:
                 return flops
             share = (goal - before[1]) / (value - before[1])
             return math.exp(math.log(before[0]) + share * (math.log(flops) - math.log(before[0])))
