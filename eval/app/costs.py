@@ -29,7 +29,7 @@ def clip_sizes() -> dict[str, list[str]]:
 
 @cache
 def cost_row(tokenizer: str, size: str, patch_size: int) -> CostRow:
-    """In a process of its own: it switches torch's kernels of attention, which are those of all threads."""
+    """In a process of its own: the counters hook into all modules, those of other threads too."""
     return in_child(_count, tokenizer, size, patch_size)
 
 
