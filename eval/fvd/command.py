@@ -174,7 +174,7 @@ def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedCli
     """The sets of generated clips; of videos, clips of the length and rate of the protocol. Errors as
     `read_generated`."""
     known = PROTOCOLS.get(flags.protocol or "") or (reference.protocol if reference else None)
-    stride, fps, num_frames = flags.stride, flags.fps, flags.num_frames
+    stride, fps = flags.stride, flags.fps
     if known and stride is None and fps is None:
         stride, fps = known.stride, known.fps
     if known and known.generated_stride is not None:
@@ -185,7 +185,7 @@ def read_sets(flags: FVDFlags, reference: Reference | None) -> list[GeneratedCli
                 "it out"
             )
     seed = flags.seed if flags.seed is not None else reference.protocol.seed if reference else 0
-    length = num_frames or (known.num_frames if known else None)
+    length = flags.num_frames or (known.num_frames if known else None)
     read = partial(read_generated, stride=stride, fps=fps, generated_stride=flags.generated_stride, seed=seed)
     return [read(path, length) for path in flags.generated]
 
