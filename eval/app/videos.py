@@ -50,17 +50,14 @@ def read_upload(
     name = Path(file).name
     if not Path(file).is_file():
         raise ValueError(f"{name} is not here any more: drop it again")
+    path = str(file)  # gradio has a str of its own
+    most = max(MOST_FRAMES // size[0], 1)
     try:
-        return _read(str(file), size, stride, fps)  # gradio has a str of its own
+        windows = VideoWindows(path, size[0], size=size[1:], stride=stride, fps=fps, most_pixels=MOST_PIXELS)
+        clips = torch.stack([clip for clip, _ in islice(windows, most)])
     except VideoError as error:
         raise ValueError(f"{name}: {error.reason}") from None
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-def _read(file: str, size: tuple[int, int, int], stride: int | None, fps: float | None) -> Video:
-    windows = VideoWindows(file, size[0], size=size[1:], stride=stride, fps=fps, most_pixels=MOST_PIXELS)
-    most = max(MOST_FRAMES // size[0], 1)
-    clips = torch.stack([clip for clip, _ in islice(windows, most)])
     total = len(windows.indices)
-    return Video(Path(file).name, clips, min(total, most * size[0]), total, windows.fps)
+    return Video(name, clips, min(total, most * size[0]), total, windows.fps)
