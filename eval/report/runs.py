@@ -178,11 +178,12 @@ def _read(kind: type[R], path: Path) -> R | None:
 
 
 def _read_demo(path: Path) -> Record | None:
+    if not path.is_file():
+        return None
     way_out = f"write it anew with `{COMMANDS['demo.json']}`, or delete it"
-    record = read_json(path, way_out) if path.is_file() else None
-    if record is not None:
-        try:
-            check_type(path.name, record, DemoRecord)
-        except ValueError as error:
-            raise ValueError(f"{path.parent}: {error}; {way_out}") from None
+    record = read_json(path, way_out)
+    try:
+        check_type(path.name, record, DemoRecord)
+    except ValueError as error:
+        raise ValueError(f"{path.parent}: {error}; {way_out}") from None
     return record
