@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from vidtwin_gen.devices import all_or_none, by_the_first
 from vidtwin_gen.files import digests_below, loading, permit, read_json, write_json, writing
-from vidtwin_gen.training.config import PLACES, RUN_RECORD, TrainingConfig, same_place
+from vidtwin_gen.training.config import PLACES, RUN_RECORD, TrainingConfig, recorded_run, same_place
 from vidtwin_gen.training.fsdp import is_sharded
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -208,9 +208,7 @@ def recorded_digest(config: TrainingConfig, name: str) -> str:
     """Of what the flag `name` named when the run in its folder began; "" where none has a checkpoint, or it
     named something else."""
     folder = Path(config.output_dir)
-    if not _checkpoints(folder) or not (folder / RUN_RECORD).is_file():
-        return ""
-    record = read_json(folder / RUN_RECORD, "name another --output_dir")
+    record = recorded_run(folder) if _checkpoints(folder) else {}
     is_same = same_place(record.get(name, ""), getattr(config, name))
     return record.get(f"{name} (sha256)", "") if is_same else ""
 

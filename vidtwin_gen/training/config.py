@@ -221,6 +221,12 @@ def parse_config(
         return config_class(**values)
 
 
+def recorded_run(output_dir: Path) -> dict[str, Any]:
+    """What `run.json` says of the run in a folder, nothing where there is none."""
+    path = output_dir / RUN_RECORD
+    return read_json(path, "name another --output_dir") if path.is_file() else {}
+
+
 def model_arguments(config: TrainingConfig, model_class: type) -> dict[str, Any]:
     """The fields of `config` that are arguments of a model's constructor."""
     names = inspect.signature(model_class).parameters

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidtwin_gen.devices import by_the_first, worker_context
 from vidtwin_gen.draws import BatchDraw, seed_pass, seed_step
-from vidtwin_gen.files import owned_folder, read_json, replacing_folder, write_json
+from vidtwin_gen.files import owned_folder, replacing_folder, write_json
 from vidtwin_gen.models.checks import check_finite
 from vidtwin_gen.program.signals import handled_by, status_of
 from vidtwin_gen.training.checkpoints import Progress, resume, save_checkpoint
@@ -29,6 +29,7 @@ from vidtwin_gen.training.config import (
     TrainingConfig,
     batch_size,
     checked_record,
+    recorded_run,
 )
 from vidtwin_gen.training.ema import ModelFolders, ema_weights, make_ema
 from vidtwin_gen.training.fsdp import whole_copy
@@ -111,9 +112,11 @@ class Run:
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         ModelFolders(model, self.ema, accelerator, name)
-        self.progress = Progress(accelerator.num_processes, by_the_first(self._recorded_batch_size))
+        before = by_the_first(lambda: recorded_run(self.output_dir))
+        at_once = batch_size(vars(config) | before, accelerator.num_processes)
+        self.progress = Progress(accelerator.num_processes, at_once)
         accelerator.register_for_checkpointing(self.progress)
-        wanted = config.resume_from_checkpoint if is_changed else by_the_first(self._wanted_checkpoint)
+        wanted = config.resume_from_checkpoint if is_changed else self._wanted_checkpoint(before)
         resume(
             accelerator,
             self.output_dir,
@@ -132,43 +135,33 @@ class Run:
         self.is_to_export = EXPORTED in record and record[EXPORTED] != self.step  # 0.1.0 did not record it
         self.record = record | {RESUME: config.resume_from_checkpoint}
         if accelerator.is_main_process:
-            self._write_record()
+            self._write_record(before)
         self.num_passes = self.step * config.gradient_accumulation_steps
         self.log = MetricsLog(accelerator, config, self.step)
         self.trace = StepTrace(config.profile if accelerator.is_main_process else 0, self.output_dir)
 
-    def _wanted_checkpoint(self) -> str:
+    def _wanted_checkpoint(self, before: Mapping[str, Any]) -> str:
         """As the flag says; but a run that went back to a checkpoint by its name goes on when the command is
         repeated with the same flags, from where it was stopped."""
-        wanted, path = self.config.resume_from_checkpoint, self.output_dir / RUN_RECORD
-        if wanted in ("latest", "none") or not path.is_file():
+        wanted = self.config.resume_from_checkpoint
+        if wanted in ("latest", "none") or before.get(RESUME) != wanted:
             return wanted
-        if read_json(path, "name another --output_dir").get(RESUME) != wanted:
-            return wanted
-        print(
+        self.accelerator.print(
             f"{self.output_dir} went back to {wanted} already and goes on: to go back once more, remove the "
             "checkpoints after it"
         )
         return "latest"
 
-    def _recorded_batch_size(self) -> int:
-        """Clips per optimizer step of the run that `run.json` is of, before this one's takes its place."""
-        path = self.output_dir / RUN_RECORD
-        recorded = read_json(path, "name another --output_dir") if path.is_file() else {}
-        return batch_size(vars(self.config) | recorded, self.accelerator.num_processes)
-
-    def _write_record(self) -> None:
+    def _write_record(self, before: Mapping[str, Any]) -> None:
         """`run.json`; says what becomes of the schedule where the run has another end than before."""
-        path = self.output_dir / RUN_RECORD
         end = self.config.max_train_steps
-        before = read_json(path, "")[END] if self.step and path.is_file() else end
-        if before != end:
+        if self.step and before.get(END, end) != end:
             self.is_to_export = True
             print(
-                f"--{END} was {before}, is {end}: from step {self.step} on the learning rate is that of "
+                f"--{END} was {before[END]}, is {end}: from step {self.step} on the learning rate is that of "
                 f"--lr_scheduler {self.config.lr_scheduler} over the new number"
             )
-        write_json(path, self.record)
+        write_json(self.output_dir / RUN_RECORD, self.record)
 
     @property
     def step(self) -> int:
@@ -321,7 +314,7 @@ class Run:
         self.log.close()
         self.trace.close()
         folder = self.output_dir / name
-        if not self._is_missing(folder):
+        if not by_the_first(lambda: self.is_to_export or not folder.exists()):
             self.accelerator.print(f"{folder} is there already and stays: to have it anew, remove it")
         else:
             with ema_weights(self.ema, self.model):
@@ -333,9 +326,3 @@ class Run:
                     write_json(self.output_dir / RUN_RECORD, self.record | {EXPORTED: self.step})
                     print(f"wrote {folder}")
         self.accelerator.end_training()
-
-    def _is_missing(self, folder: Path) -> bool:
-        """Whether the folder is to be written, as the first process sees it: all have to agree."""
-        missing = self.accelerator.is_main_process and (self.is_to_export or not folder.exists())
-        flag = torch.tensor(float(missing), device=self.accelerator.device)
-        return self.accelerator.reduce(flag, "sum").item() > 0
