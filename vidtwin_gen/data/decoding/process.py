@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from vidtwin_gen.program.signals import SIGNALS
+
 PROGRESS_S = 0.2  # between two words of it
 SLICE_S = 1.0  # of waiting
-# sent to all of a job: whoever asked decides
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class DecoderDiedError(RuntimeError):
@@ -197,7 +197,7 @@ def tell_progress() -> None:
 def main(descriptor: int) -> None:
     """Answers calls until whoever asks is gone, and ends then, in the middle of one, too."""
     global _asking
-    for number in IGNORED:
+    for number in SIGNALS:  # sent to all of a job: whoever asked decides
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _asking = channel = Channel(socket.socket(fileno=descriptor))
