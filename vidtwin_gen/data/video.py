@@ -139,11 +139,10 @@ def frame_step(video_fps: float, *, fps: float | None, stride: int | None, path:
 
 
 class RawWindow(NamedTuple):
-    """Frames (F, h, w, C) uint8 as a file has them, the number of the first, and the file's frame rate."""
+    """Frames (F, h, w, C) uint8 as a file has them, and the number of the first."""
 
     frames: np.ndarray
     start: int
-    fps: float
 
 
 def read_frames(
@@ -174,7 +173,7 @@ def read_frames(
         times=index.times,
         path=path,
     )
-    return RawWindow(read_frames_at(path, index, numbers, decoder), numbers[0], index.fps)
+    return RawWindow(read_frames_at(path, index, numbers, decoder), numbers[0])
 
 
 def read_clip(

@@ -95,8 +95,6 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         return (path.as_py() for path in self._videos["path"])
 
     def __getitem__(self, position: int) -> Sample:
-        if position < 0:
-            raise IndexError(f"positions are counted from 0, got {position}")
         first = position % len(self)
         skipped: list[tuple[int, str]] = []
         for turn in range(min(MAX_SKIPS, len(self))):
@@ -123,7 +121,7 @@ class VideoDataset(torch.utils.data.Dataset[Sample]):
         generator = seeded_generator(self.seed, "draw", position)
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
         path = self._videos["path"][row].as_py()
-        frames, start, _ = read_frames(path, self.num_frames, generator=generator, **self.window)
+        frames, start = read_frames(path, self.num_frames, generator=generator, **self.window)
         video = cover(from_uint8(torch.from_numpy(frames)), self.size)
         return video.flip(-1) if mirrored else video, start
 
