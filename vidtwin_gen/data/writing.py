@@ -19,6 +19,7 @@ from vidtwin_gen.data.pixels import to_uint8
 from vidtwin_gen.files import replacing_file
 
 GIF_FPS = 50  # browsers slow down anything faster
+BORDER = 2  # pixels between the cells of a grid: an even size stays even, as `write_video` needs
 
 
 def write_video(
@@ -126,13 +127,11 @@ def write_png(path: str | Path, picture: Image.Image) -> None:
         picture.save(partial, format="PNG")
 
 
-def tile(
-    clips: torch.Tensor | Sequence[torch.Tensor], columns: int | None = None, border: int = 2
-) -> torch.Tensor:
+def tile(clips: torch.Tensor | Sequence[torch.Tensor], columns: int | None = None) -> torch.Tensor:
     """B clips (C, F, H, W) in [-1, 1], all of one shape -> one (C, F, H', W') grid, row by row.
 
-    White lines of `border` pixels part the cells (an even border keeps even sizes even, as `write_video`
-    needs); cells left over are white. `columns` defaults to a grid as square as possible.
+    White lines part the cells, and cells left over are white. `columns` defaults to a grid as square as
+    possible.
     """
     shapes = {tuple(clip.shape) for clip in clips}
     if len(shapes) != 1 or any(len(shape) != 4 for shape in shapes):
@@ -140,10 +139,10 @@ def tile(
     columns = columns or math.ceil(math.sqrt(len(clips)))
     rows = math.ceil(len(clips) / columns)
     height, width = clips[0].shape[-2:]
-    sides = (rows * (height + border) - border, columns * (width + border) - border)
+    sides = (rows * (height + BORDER) - BORDER, columns * (width + BORDER) - BORDER)
     grid = clips[0].new_ones(*clips[0].shape[:2], *sides)
     for i, clip in enumerate(clips):
-        top, left = i // columns * (height + border), i % columns * (width + border)
+        top, left = i // columns * (height + BORDER), i % columns * (width + BORDER)
         grid[:, :, top : top + height, left : left + width] = clip
     return grid
 
