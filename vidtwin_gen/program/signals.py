@@ -40,6 +40,17 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
             signal.signal(number, earlier)
 
 
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Processes started inside never see the four signals, not even while they start: those that are sent to
+    all of a job are the parent's to answer."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class RaisingSignals:
     """Inside, the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt; a second SIGINT or SIGTERM ends
     the process at once.

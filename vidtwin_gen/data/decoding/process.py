@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from vidtwin_gen.program.signals import SIGNALS
+from vidtwin_gen.program.signals import blocked_signals
 
 PROGRESS_S = 0.2  # between two words of it
 SLICE_S = 1.0  # of waiting
@@ -91,7 +91,7 @@ class DecoderProcess:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, blocked_signals():
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -197,8 +197,6 @@ def tell_progress() -> None:
 def main(descriptor: int) -> None:
     """Answers calls until whoever asks is gone, and ends then, in the middle of one, too."""
     global _asking
-    for number in SIGNALS:  # sent to all of a job: whoever asked decides
-        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _asking = channel = Channel(socket.socket(fileno=descriptor))
     calls: queue.SimpleQueue[tuple[str | None, Callable[..., Iterator[Any]], tuple[Any, ...]]]

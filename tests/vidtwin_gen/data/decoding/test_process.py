@@ -23,6 +23,7 @@ from vidtwin_gen.data.video_dataset import VideoDataset, collate
 from vidtwin_gen.data.whole_video import VideoWindows
 from vidtwin_gen.data.writing import write_video
 from vidtwin_gen.devices import worker_context
+from vidtwin_gen.program.signals import SIGNALS
 
 
 def ask(function, *args, timeout=60):
@@ -107,7 +108,7 @@ def test_whole_videos_are_refused_likewise(tmp_path, monkeypatch):
 def test_one_process_answers_call_after_call_whatever_signal_the_job_gets():
     end_idle()
     (first,) = ask(decoders.own_pid)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         os.kill(first, number)
     with pytest.raises(ZeroDivisionError, match="as the function says"):
         ask(decoders.wrong)
@@ -117,6 +118,15 @@ def test_one_process_answers_call_after_call_whatever_signal_the_job_gets():
         ask(decoders.own_pid)
     (second,) = ask(decoders.own_pid)
     assert second != first
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_that_starts_hears_no_signal_of_the_job(number):
+    end_idle()
+    with decoder_process() as process:
+        os.kill(process.process_id, number)
+        assert list(process.results(60, decoders.own_pid)) == [process.process_id]
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_process_that_is_ended_in_the_middle_leaves_no_other(tmp_path):
