@@ -20,7 +20,8 @@ AGAIN_S = 0.2  # seconds after which the last progress is yielded again, so that
 
 # Neither a fork of a process with threads, nor one that has to import torch first.
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["eval.app.costs"])
+PRELOAD = ["vidtwin_gen.program.dies_of_interrupt", "eval.app.costs"]
+CHILDREN.set_forkserver_preload(PRELOAD)
 
 
 class Stopped(Exception):

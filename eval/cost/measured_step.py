@@ -21,7 +21,12 @@ from torch import nn
 from eval.cost.memory import attention_kernel
 from eval.cost.timing import interleaved, spread
 
-PRELOAD = [__name__, "autoencoder.model.vidtwin", "vidtwin_gen.models.transformer"]
+PRELOAD = [
+    "vidtwin_gen.program.dies_of_interrupt",
+    __name__,
+    "autoencoder.model.vidtwin",
+    "vidtwin_gen.models.transformer",
+]
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 Make = Callable[[], tuple[nn.Module, Mapping[str, torch.Tensor]]]

@@ -1,6 +1,7 @@
 """A child does not outlive its parent."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,3 +31,12 @@ def test_a_child_ends_with_its_parent():
             return
         time.sleep(0.01)
     pytest.fail(f"{child} lives on")
+
+
+@pytest.mark.parametrize("module", ["eval.cost.measured_step", "eval.app.jobs"])
+def test_a_server_of_forked_processes_is_silent_about_ctrl_c(module):
+    """Also while it imports torch, which takes seconds."""
+    code = f"import os, signal, {module} as module; __import__(module.PRELOAD[0])"
+    code += "; os.kill(os.getpid(), signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
