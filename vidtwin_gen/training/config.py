@@ -253,13 +253,12 @@ def checked_record(
             the run began, or names something whose content has changed; or one has with which its checkpoints
             can't be loaded.
     """
-    path = output_dir / RUN_RECORD
     values = config.public() | {f"{name} (sha256)": digest for name, digest in (inputs or {}).items()}
     values |= {CLASS_NAMES: list(class_names)} if class_names else {}
     has_checkpoint = any(output_dir.glob("checkpoint-*"))  # of a run that stopped before its first line, too
-    if not (path.exists() and (has_checkpoint or (output_dir / METRICS).exists())):
+    recorded = recorded_run(output_dir)
+    if not (recorded and (has_checkpoint or (output_dir / METRICS).exists())):
         return values, False
-    recorded = read_json(path, "name another --output_dir")
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     before = values | defaults | recorded  # a flag may be younger
     changed = {
