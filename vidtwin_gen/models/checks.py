@@ -61,19 +61,17 @@ def check_tensors(found: Mapping[str, torch.Tensor], expected: Mapping[str, torc
     """Whether a checkpoint has the tensors of a model, no others, of the same shapes and of floating point.
     Raises ValueError with the names of those that it has not, or that are otherwise."""
     both = [name for name in expected if name in found]
-    for kind, names in (
-        ("missing", [name for name in expected if name not in found]),
-        ("unknown", [name for name in found if name not in expected]),
-        (
-            "of another shape",
-            [
-                f"{name} {list(found[name].shape)}, expected {list(expected[name].shape)}"
-                for name in both
-                if found[name].shape != expected[name].shape
-            ],
-        ),
-        ("whole numbers", [name for name in both if not found[name].is_floating_point()]),
-    ):
+    faults = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {list(found[name].shape)}, expected {list(expected[name].shape)}"
+            for name in both
+            if found[name].shape != expected[name].shape
+        ],
+        "whole numbers": [name for name in both if not found[name].is_floating_point()],
+    }
+    for kind, names in faults.items():
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise ValueError(f"{len(names)} tensors are {kind}: {', '.join(names[:5])}{more}")
