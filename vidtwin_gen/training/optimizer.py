@@ -30,9 +30,14 @@ class Float32OnCPU(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is torch.Tensor.bfloat16 and args[0].device.type == "cpu":
+        kwargs = kwargs or {}
+        # as Muon asks for it, before torch 2.15 and since
+        is_to_bfloat16 = func is torch.Tensor.bfloat16 or (
+            func is torch.Tensor.to and kwargs.get("dtype") is torch.bfloat16
+        )
+        if is_to_bfloat16 and args[0].device.type == "cpu":
             return args[0].to(torch.float32, copy=True)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 class SkippingOptimizer:
