@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vidtwin_gen.files import (
+    OWNER,
     check_new,
     check_reachable,
     file_sha256,
@@ -219,7 +220,9 @@ def test_a_folder_that_would_be_the_same_is_done_already(tmp_path, capsys):
             (folder / "model" / "config.json").write_text(text)
 
     write("1")
+    (tmp_path / "out" / OWNER).write_text("{}")  # as by a process that was ended just then
     write("1")
+    (tmp_path / "out" / OWNER).unlink()
     assert [line.split("out", 1)[-1] for line in capsys.readouterr().out.splitlines()] == [
         "",
         " is done already, by the same command",
