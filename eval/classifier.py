@@ -49,6 +49,7 @@ class ClipClassifier(nn.Module):
     def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
         """(B, F, H, W, C) uint8 -> (B, 2C, F - 1, h, w) float: frames in [-1, 1], and what changes before the
         next one."""
+        _check_clips(clips)
         frames = rearrange(shrink(clips, MAX_SIZE).float() / 127.5 - 1, "b f h w c -> b c f h w")
         return torch.cat([frames[:, :, :-1], frames.diff(dim=2)], dim=1)
 
@@ -141,6 +142,7 @@ def recognised(answers: Batches, num_classes: int) -> tuple[float, torch.Tensor]
     matrix (K, K) int64: row = label asked for, column = class seen."""
     confusion = torch.zeros(num_classes**2, dtype=torch.long)
     for seen, labels in answers:
+        _check_labels(seen, labels, num_classes)
         confusion += torch.bincount(labels * num_classes + seen, minlength=num_classes**2)
     confusion = confusion.view(num_classes, num_classes)
     return confusion.trace().item() / confusion.sum().item(), confusion
