@@ -97,7 +97,7 @@ def settle_real(
     )
     if decoded is None or side.autoencoder is None:
         return reference, not_measured(reason)
-    features = FeatureSet.of(decoded)
+    features = FeatureSet.of(decoded, "reconstructed")
     values = distances(reference.features, features, paired=True, divisor=protocol.covariance_divisor)
     floor = {"num_reconstructions": len(decoded), "vae_sha256": side.autoencoder.sha256}
     return reference, values._asdict() | floor
@@ -118,7 +118,9 @@ def distances_from(
     about = {"generated": clips.sha256, "size": size, **preparation(resize, codec), **clips.reading}
     view = extraction.features(extractor, **about)
     features = extraction.generated(clips, chosen, (size, resize, codec), view)
-    return distances(reference.features, FeatureSet.of(features), divisor=protocol.covariance_divisor)
+    return distances(
+        reference.features, FeatureSet.of(features, "generated"), divisor=protocol.covariance_divisor
+    )
 
 
 def result_of(

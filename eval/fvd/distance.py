@@ -89,18 +89,19 @@ def _mean_kernel(x: torch.Tensor, y: torch.Tensor, *, others: bool) -> torch.Ten
 @dataclass(frozen=True)
 class FeatureSet:
     """N features as the distances need them: their sum (D,), the sum of x x^T (D, D), float64, N, and
-    `rows` (N, D) themselves, None where only the sums were kept."""
+    `rows` (N, D) themselves, None where only the sums were kept. `side` names them in an error."""
 
     total: torch.Tensor
     outer: torch.Tensor
     count: int
+    side: str = "given"
     rows: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, features: torch.Tensor) -> FeatureSet:
+    def of(cls, features: torch.Tensor, side: str = "given") -> FeatureSet:
         """Of features (N, D)."""
         double = features.double()
-        return cls(double.sum(0), double.T @ double, len(features), features)
+        return cls(double.sum(0), double.T @ double, len(features), side, features)
 
 
 class Distances(NamedTuple):
@@ -135,7 +136,7 @@ def mean_and_covariance(sums: FeatureSet, divisor: Divisor = "N-1") -> tuple[tor
         ValueError: fewer than two samples.
     """
     if sums.count < 2:
-        raise ValueError(f"a covariance needs at least 2 clips, got {sums.count}")
+        raise ValueError(f"a covariance needs at least 2 {sums.side} clips, got {sums.count}")
     mean = sums.total / sums.count
     deviations = sums.outer - sums.count * torch.outer(mean, mean)
     return mean, deviations / (sums.count if divisor == "N" else sums.count - 1)

@@ -133,7 +133,7 @@ def read_reference(path: str | Path) -> Reference:
             raise ValueError("expected sums of float64, features of float32, labels of its class_names")
         return Reference(
             protocol=protocol,
-            features=FeatureSet(tensors["sum"], tensors["outer"], len(labels), rows),
+            features=FeatureSet(tensors["sum"], tensors["outer"], len(labels), "real", rows),
             names=[class_names[label] for label in labels],
             skipped=about["skipped_videos"],
             num_videos=about["num_real_videos"],
@@ -178,13 +178,13 @@ class RealSide:
             draws, features = self.extraction.real(
                 real, partial(draws_of, protocol, real, wanted), {"real": view} | reconstructions, sizes
             )
-            of_real = FeatureSet.of(features["real"])
+            of_real = FeatureSet.of(features["real"], "real")
             if objection is not None:
                 floor = not_measured(objection)
             else:
                 second = partial(draws_of, protocol, real, wanted, number=1)
                 _, other = self.extraction.real(real, second, {"real": view}, title="other real clips")
-                of_other = FeatureSet.of(other["real"])
+                of_other = FeatureSet.of(other["real"], "other real")
                 floor = {
                     **distances(of_real, of_other, divisor=protocol.covariance_divisor)._asdict(),
                     "num_other_real": protocol.num_clips,

@@ -162,7 +162,8 @@ class Subject:
             split=flags.split or "none: videos by their paths",
             autoencoder_dtype=self.autoencoder.dtype,
         )
-        fvd, kvd = distances(FeatureSet.of(values["real"]), FeatureSet.of(values[decoded]), paired=True)
+        sides = FeatureSet.of(values["real"], "real"), FeatureSet.of(values[decoded], "reconstructed")
+        fvd, kvd = distances(*sides, paired=True)
         return distance_json(fvd, record, kvd)
 
 

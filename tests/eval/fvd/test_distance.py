@@ -114,8 +114,8 @@ def test_equal_sets_are_at_zero_and_noise_moves_away() -> None:
 
 
 def test_one_clip_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="at least 2 clips"):
-        mean_and_covariance(FeatureSet(torch.zeros(2), torch.zeros(2, 2), 1))
+    with pytest.raises(ValueError, match="at least 2 generated clips"):
+        mean_and_covariance(FeatureSet(torch.zeros(2), torch.zeros(2, 2), 1, "generated"))
 
 
 def test_the_kernel_distance_of_a_few_numbers() -> None:
