@@ -127,7 +127,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def new_or_same_folder(path: str | Path) -> Iterator[Path]:
     """As `new_folder`; but a folder that holds the very files that are written now is left as it is. Says
-    which of the two it was. A process that was ended when its folder had its name may have left its mark."""
+    which of the two it was. What a process that was ended as its folder got its name left of its ownership is
+    removed."""
     if not (Path(path).is_dir() and any(Path(path).iterdir())):
         with new_folder(path) as partial:
             yield partial
@@ -138,6 +139,7 @@ def new_or_same_folder(path: str | Path) -> Iterator[Path]:
         there = digests_below(path)
         if digests_below(again) != {name: there[name] for name in there.keys() - {LOCK, OWNER}}:
             check_new(path)
+    disown(Path(path))
     print(f"{path} is done already, by the same command")
 
 
@@ -210,8 +212,13 @@ def rename_owned(folder: Path, path: Path) -> None:
         folder.rmdir()
     else:
         folder.rename(path)
+    disown(path)
+
+
+def disown(folder: Path) -> None:
+    """Removes every trace of the ownership from a finished folder."""
     for name in (OWNER, LOCK):
-        (path / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def file_lock(path: Path) -> FileLock:
