@@ -30,7 +30,7 @@ from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from torch.utils.data import DataLoader
 
-from autoencoder.adapter import decode, encode, last_layer, latent_layout
+from autoencoder.adapter import decode, encode, last_layer, latent_layout, whitening
 from autoencoder.losses.discriminator import PatchDiscriminator
 from autoencoder.losses.perceptual import LPIPS, LPIPS_SIDE, load_lpips
 from autoencoder.losses.terms import (
@@ -39,11 +39,12 @@ from autoencoder.losses.terms import (
     discriminator_losses,
     frames_of,
     hide_later_frames,
+    noise_for_decoding,
     vidtwin_loss,
 )
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from autoencoder.parts import decode_parts
-from autoencoder.trainable import autoencoder_to_train, return_posterior, source_sha256
+from autoencoder.trainable import autoencoder_to_train, freeze_encoder, return_posterior, source_sha256
 from vidtwin_gen.data.ucf101 import build_indices, index_sha256
 from vidtwin_gen.data.video import common_frame_rate
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
@@ -66,12 +67,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = make_accelerator(config)
     vae = make_autoencoder(config)
     layout = latent_layout(vae, config.num_frames, config.height, config.width)
+    if config.decoder_only:
+        freeze_encoder(vae, layout)
     if config.dry_run:
         unknown = {"max_train_steps": None} if config.num_train_epochs else {}
         accelerator.print(json.dumps(config.public() | unknown, indent=2))
         if unknown:
             accelerator.print("max_train_steps depends on the clips, which a dry run does not count")
-        accelerator.print(f"{vae.num_parameters():,} parameters; latent: {layout.to_config()}")
+        parameters = f"{vae.num_parameters():,} parameters"
+        if config.decoder_only:
+            parameters += f", of which {vae.num_parameters(only_trainable=True):,} are trained"
+        accelerator.print(f"{parameters}; latent: {layout.to_config()}")
         return
 
     indices = build_indices(video_folder(config.data), ("train", "test"), fold=config.fold)
@@ -91,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lpips = load_perceptual(config, accelerator)
     return_posterior(vae, layout)
     prepare_model(vae, config, accelerator)
+    latents_std = latent_scale(vae, layout, config, accelerator)
     last_weight = last_layer(vae, layout) if config.gan_weight else None
     networks = [vae, LogVariance()] if config.learn_logvar else [vae]
     optimizer = SkippingOptimizer(networks, config, accelerator, config.learning_rate, config.max_train_steps)
@@ -103,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             adversary = discriminator_optimizer if run.step >= config.gan_start else None
             with run.forward_pass() as draw:
                 run.log.add(
-                    training_step(batch["video"], config, draw, optimizer, adversary, lpips, last_weight)
+                    training_step(
+                        batch["video"], config, draw, optimizer, adversary, lpips, last_weight, latents_std
+                    )
                 )
             run.end_step()
             if run.is_due(config.validation_steps):
@@ -129,6 +138,7 @@ def training_step(
     discriminator_optimizer: SkippingOptimizer | None,
     lpips: LPIPS | None,
     last_weight: torch.Tensor | None,
+    latents_std: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """One pass over clips (B, C, F, H, W): losses, backward pass and, with the last of the passes that a step
     accumulates, the optimizers' steps. Returns what is to be logged.
@@ -137,12 +147,14 @@ def training_step(
         optimizer: of the autoencoder and, where it is learned, the log-variance.
         discriminator_optimizer: None before `gan_start`, and without a discriminator.
         last_weight: of the autoencoder's last layer, for the adaptive weight of the adversarial term.
+        latents_std: (L,) deviations of the latents, where noise is added to them.
     """
     accelerator = optimizer.accelerator
     wrapped_vae, *wrapped_logvar = optimizer.modules
     one_backward = discriminator_optimizer is not None and accelerator.scaler is None
     seen = hide_later_frames(clips, config.predicted_share, draw)
-    output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator)
+    noise = None if latents_std is None else noise_for_decoding(latents_std, config.latent_noise, draw)
+    output = wrapped_vae(seen, sample_posterior=True, generator=draw.generator, latent_noise=noise)
     logvar = wrapped_logvar[0]() if wrapped_logvar else None
     with accelerator.autocast():  # the perceptual network is most of a step's arithmetic
         losses = vidtwin_loss(
@@ -183,6 +195,23 @@ def make_autoencoder(config: VAEConfig) -> ModelMixin:
             "say --optimizer adamw, as a preset may have muon"
         )
     return vae
+
+
+def latent_scale(
+    vae: ModelMixin, layout: LatentLayout, config: VAEConfig, accelerator: Accelerator
+) -> torch.Tensor | None:
+    """(L,) standard deviations of the latents, for the noise on them; None without. Raises ValueError where
+    the autoencoder doesn't have them."""
+    if not config.latent_noise:
+        return None
+    mean, std = whitening(vae, None, None)
+    if std is None:
+        raise ValueError(
+            f"--latent_noise {config.latent_noise} is in standard deviations of the latents, which "
+            f"--autoencoder {config.autoencoder} does not have in its config, as latents_std: name the vae/ "
+            "of a VidTwinPipeline"
+        )
+    return layout.statistics(mean, std)[1].to(accelerator.device)
 
 
 def make_discriminator_optimizer(config: VAEConfig, accelerator: Accelerator) -> SkippingOptimizer | None:

@@ -143,6 +143,21 @@ def last_layer(vae: ModelMixin, layout: LatentLayout) -> torch.Tensor:
     return _uncompiled(vae).get_submodule(name).weight
 
 
+@torch.no_grad()
+def decoding_modules(vae: ModelMixin, layout: LatentLayout) -> set[str]:
+    """Names of the modules that decoding latents of this layout calls, as `named_modules` has them; read off
+    a model of the same config on torch's meta device."""
+    meta, called = _meta_model(*_class_and_config(vae)), set[str]()
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+        for name, module in meta.named_modules()
+    ]
+    decode(meta, torch.zeros(1, layout.num_elements, device="meta"), layout)
+    for handle in handles:
+        handle.remove()
+    return called
+
+
 def whitening(vae: ModelMixin, mean: Statistics, std: Statistics) -> tuple[Statistics, Statistics]:
     """The mean and standard deviation per grid and channel that apply: the given ones, else those in the
     config of our autoencoder. None, as in `LatentLayout.whiten`: not whitened.

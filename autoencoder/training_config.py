@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoencoder.model.presets import PRESETS as AUTOENCODER_PRESETS
@@ -43,6 +44,12 @@ class VAEConfig(TrainingConfig):
 
     autoencoder: str = flag(
         "train another model than VidTwin: a JSON file of a class and its arguments, or a saved folder", ""
+    )
+    decoder_only: bool = flag(
+        "train the decoder of --autoencoder's saved folder alone; latents stay what they were", False
+    )
+    latent_noise: float = flag(
+        "with --decoder_only: strength of noise on what is decoded, in the latents' standard deviations", 0.0
     )
     kl_weight: float = flag("weight of the KL term, in the paper's units", 1e-3)
     mse_weight: float = flag("weight of a squared error beside L1; the paper has none", 0.0)
@@ -100,6 +107,21 @@ class VAEConfig(TrainingConfig):
             )
         if not self.stride:
             self.fps = self.fps or 8.0
+        if self.decoder_only and not Path(self.autoencoder or "no folder").is_dir():
+            raise ValueError(
+                "--decoder_only keeps an encoder that was trained, with the whitening of its latents: name "
+                f"its saved folder, --autoencoder RUN/autoencoder, got {self.autoencoder or 'none'}"
+            )
+        if self.latent_noise and not self.decoder_only:
+            raise ValueError(
+                f"--latent_noise {self.latent_noise} goes with --decoder_only: an encoder that is trained "
+                "would make its latents large, and the noise small beside them"
+            )
+        if self.decoder_only and self.init_from:
+            raise ValueError(
+                f"--decoder_only starts from --autoencoder {self.autoencoder}, whose encoder --init_from "
+                f"{self.init_from} would replace: leave one of the two out"
+            )
         if self.gan_weight and self.mixed_precision == "fp16":
             raise ValueError(
                 "--mixed_precision fp16 scales the gradients of one loss, and with a discriminator there are "

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoencoder.losses.perceptual import LPIPS
 from autoencoder.model.posterior import FlatGaussian
-from vidtwin_gen.draws import Draw, uniform
+from vidtwin_gen.draws import Draw, normal, uniform
 
 
 class LogVariance(nn.Module):
@@ -49,6 +49,14 @@ def hide_later_frames(clips: torch.Tensor, share: float, draw: Draw) -> torch.Te
     first_hidden = torch.where(is_cut, cut, num_frames)
     is_seen = torch.arange(num_frames, device=cut.device) < first_hidden[:, None]  # (B, F)
     return clips * is_seen[:, None, :, None, None].to(clips)
+
+
+def noise_for_decoding(std: torch.Tensor, level: float, draw: Draw) -> torch.Tensor:
+    """Noise (B, L) for latents of these standard deviations (L,), from which a decoder learns to decode
+    latents that are not quite an encoder's, such as generated ones: the noise-augmented decoding of arXiv
+    2510.11690. Each clip has a strength of its own, `level` times the magnitude of a normal number.
+    """
+    return level * draw(normal(1)).abs() * std * draw(normal(len(std)))
 
 
 class _KnownGradient(torch.autograd.Function):

@@ -255,13 +255,17 @@ class AutoencoderVidTwin(CheckedWeights, ModelMixin, ConfigMixin, AutoencoderMix
         sample_posterior: bool = False,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
+        latent_noise: torch.Tensor | None = None,
     ) -> AutoencoderVidTwinOutput | tuple[torch.Tensor, FlatGaussian]:
-        """Clips (B, C, F, H, W) -> their reconstructions, from the posterior's mean or from a sample of it.
+        """Clips (B, C, F, H, W) -> their reconstructions, from the posterior's mean or from a sample of it,
+        to which `latent_noise` (B, L) is added.
 
         The posterior is returned too, so that a training step needs no call past a distributed wrapper.
         """
         posterior = self.encode(sample).latent_dist
         z = posterior.sample(generator) if sample_posterior else posterior.mode()
+        if latent_noise is not None:
+            z = z + latent_noise
         reconstruction = self.decode(z).sample
         if not return_dict:
             return reconstruction, posterior

@@ -7,7 +7,7 @@ from PIL import Image
 
 import train_vae
 from autoencoder.adapter import encode, latent_layout
-from autoencoder.losses.terms import hide_later_frames
+from autoencoder.losses.terms import hide_later_frames, noise_for_decoding
 from autoencoder.model.vidtwin import AutoencoderVidTwin
 from vidtwin_gen.data.ucf101 import build_indices
 from vidtwin_gen.data.video import read_clip
@@ -77,6 +77,34 @@ def test_the_autoencoder_learns_from_hidden_frames_and_a_sampled_posterior(tiny_
     logged = train_vae.training_step(clips, config, draw(), optimizer, None, None, None)
     assert logged["l1"].item() == pytest.approx((expected - clips).abs().mean().item(), rel=1e-5)
     assert logged["l1"].item() != pytest.approx((of_the_mean - clips).abs().mean().item(), rel=1e-4)
+
+
+def test_the_decoder_learns_from_latents_with_noise(tiny_vae_run, tmp_path):
+    saved = tiny_vae_run.output_dir / "autoencoder"
+    changes = {"decoder_only": True, "autoencoder": str(saved), "latent_noise": 3.0}
+    config = config_of(tiny_vae_run, tmp_path, **changes)
+    vae = AutoencoderVidTwin.from_pretrained(saved).eval()
+    clips = torch.rand(4, 3, config.num_frames, 16, 16) * 2 - 1
+    std = torch.linspace(0.1, 2, vae.layout.num_elements)
+
+    def draw():
+        return BatchDraw(torch.Generator().manual_seed(2), torch.Generator().manual_seed(1), 4, slice(None))
+
+    again = draw()
+    with torch.no_grad():
+        latents = vae.encode(clips).latent_dist.sample(again.generator)
+        expected = vae.decode(latents + noise_for_decoding(std, 3.0, again)).sample
+    optimizer = SkippingOptimizer([vae], config, make_accelerator(config), 1e-3, 1)
+    logged = train_vae.training_step(clips, config, draw(), optimizer, None, None, None, std)
+    assert logged["l1"].item() == pytest.approx((expected - clips).abs().mean().item(), rel=1e-5)
+
+
+def test_noise_needs_the_deviations_of_the_latents(tiny_vae_run, tmp_path):
+    run = tmp_path / "run"
+    words = ["--decoder_only", "--autoencoder", str(tiny_vae_run.output_dir / "autoencoder")]
+    with pytest.raises(ValueError, match=r"does not have in its config, as latents_std: name the vae/"):
+        train_vae.main([*tiny_vae_run.argv(run, max_train_steps=1), *words, "--latent_noise", "0.4"])
+    assert not run.exists()
 
 
 @pytest.fixture

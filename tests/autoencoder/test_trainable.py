@@ -11,11 +11,19 @@ import torch
 import train_vae
 from autoencoder import adapter
 from autoencoder.loading import build_video_autoencoder, load_video_autoencoder
-from autoencoder.trainable import autoencoder_to_train, return_posterior
-from tests.builders.autoencoders import AUTOENCODERS, TINY_AUTOENCODER, build_of
+from autoencoder.model.vidtwin import AutoencoderVidTwin
+from autoencoder.trainable import autoencoder_to_train, freeze_encoder, return_posterior
+from tests.builders.autoencoders import (
+    ABLATIONS,
+    AUTOENCODERS,
+    TINY_AUTOENCODER,
+    TRAINED_AUTOENCODER,
+    build_of,
+)
 from tests.builders.runs import VAE_FLAGS, command_line
 from tests.builders.scripts import metrics
 from vidtwin_gen.__main__ import main
+from vidtwin_gen.training.ema import ema_weights
 from vidtwin_gen.weights import weights_sha256
 
 TRAINED = ("AutoencoderKLMagvit", "AutoencoderVidTok", "AutoencoderKLWan", "AutoencoderKLCogVideoX")
@@ -54,6 +62,66 @@ def test_every_parameter_learns_from_the_clip_in_one_call(name):
         posterior = adapter.encode(vae, clips)
         assert torch.equal(means.latent_dist.mean, posterior.mean)
         assert torch.equal(means.sample, adapter.decode(vae, posterior.mean, layout))
+
+
+def learns_from_decoding(vae, layout):
+    latents = torch.randn(1, layout.num_elements, generator=torch.Generator().manual_seed(0))
+    adapter.decode(vae, latents, layout).square().mean().backward()
+    return {name for name, parameter in vae.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("name", [*AUTOENCODERS, *ABLATIONS, "ours"])
+def test_a_frozen_encoder_leaves_just_what_decoding_uses(name):
+    def build():
+        torch.manual_seed(0)
+        if name in AUTOENCODERS:
+            return build_of(name).train()
+        return AutoencoderVidTwin(**TRAINED_AUTOENCODER | ABLATIONS.get(name, {}))
+
+    vae = build()
+    layout = adapter.latent_layout(vae, AUTOENCODERS[name][1] if name in AUTOENCODERS else 4, 16, 16)
+    freeze_encoder(vae, layout)
+    trained = {name for name, parameter in vae.named_parameters() if parameter.requires_grad}
+    assert 0 < len(trained) < len(list(vae.parameters()))
+    assert trained == learns_from_decoding(build(), layout)
+
+
+def test_a_frozen_encoder_has_no_dropout_and_the_decoder_stays_in_training_mode():
+    vae = AutoencoderVidTwin(**TRAINED_AUTOENCODER)
+    clips = torch.rand(1, 3, 4, 16, 16)
+    assert not torch.equal(*(vae.encode(clips).latent_dist.mean for _ in range(2)))
+    freeze_encoder(vae, vae.layout)
+    with ema_weights(None, vae):  # as validation does
+        expected = vae.encode(clips).latent_dist.mean
+        assert not vae.decoder.training
+    assert torch.equal(vae.encode(clips).latent_dist.mean, expected)
+    assert vae.decoder.training
+
+
+def test_training_the_decoder_alone_keeps_latents_and_their_whitening(synthetic_root, tmp_path, capsys):
+    vae = AutoencoderVidTwin(**TRAINED_AUTOENCODER)
+    mean = [0.5] * vae.layout.num_channels
+    vae.register_to_config(latents_mean=mean, latents_std=mean)
+    vae.save_pretrained(tmp_path / "before")
+    flags = VAE_FLAGS | SHORT | {"data": synthetic_root, "autoencoder": tmp_path / "before"}
+    words = [*command_line(flags, output_dir=tmp_path / "run"), "--decoder_only", "--optimizer", "muon"]
+    train_vae.main([*words, "--dry_run"])
+    assert re.search(r"[\d,]+ parameters, of which [\d,]+ are trained; latent", capsys.readouterr().out)
+    train_vae.main(words)
+    after = load_video_autoencoder(tmp_path / "run" / "autoencoder")
+    assert list(after.config.latents_mean) == list(after.config.latents_std) == mean
+    vae.eval()
+    clips = torch.rand(1, 3, 4, 16, 16)
+    latents = vae.encode(clips).latent_dist.parameters
+    assert torch.equal(after.encode(clips).latent_dist.parameters, latents)
+    z = latents.chunk(2, dim=1)[0]
+    assert not torch.equal(after.decode(z).sample, vae.decode(z).sample)
+
+    weights = weights_sha256(tmp_path / "run" / "autoencoder")
+    shutil.rmtree(tmp_path / "run" / "autoencoder")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    train_vae.main(words)
+    assert weights_sha256(tmp_path / "run" / "autoencoder") == weights
 
 
 @pytest.mark.parametrize("name", TRAINED)

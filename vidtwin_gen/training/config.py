@@ -305,7 +305,7 @@ def _fits(name: str, old: Any, new: Any) -> bool:
     """Whether checkpoints hold, with the flag's old value, all that the new one loads, and no other optimizer
     or average."""
     match name:
-        case "use_ema" | "optimizer" | "use_8bit_adam" | "learn_logvar":
+        case "use_ema" | "optimizer" | "use_8bit_adam" | "learn_logvar" | "decoder_only":
             return False
         case "repa_weight":  # whose head is in the transformer's optimizer
             return bool(old) == bool(new)

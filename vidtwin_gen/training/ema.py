@@ -52,8 +52,8 @@ def make_ema(model: nn.Module, config: TrainingConfig, accelerator: Accelerator)
 
 @contextmanager
 def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, with the EMA's weights where there is one."""
-    parameters = list(model.parameters())
+    """The model in evaluation mode, with the EMA's weights where there is one; afterwards as it was."""
+    parameters, training = list(model.parameters()), {m: m.training for m in model.modules()}
     if ema is not None:
         ema.store(parameters)
         ema.copy_to(parameters)
@@ -62,7 +62,8 @@ def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[nn.Module]:
         with torch.no_grad():
             yield model
     finally:
-        model.train()
+        for module, was_training in training.items():
+            module.training = was_training
         reshard(model)
         if ema is not None:
             ema.restore(parameters)

@@ -137,7 +137,7 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and after it, where the flags ask for it and a network has such matrices, Muon for those of its
     repeated blocks (arXiv 2502.16982). Raises ValueError as `make_adamw`, and where Muon can't train."""
-    parameters = [parameter for network in networks for parameter in network.parameters()]
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     if config.optimizer == "adamw":
         return [make_adamw(parameters, config, accelerator, learning_rate)]
     if is_sharded(accelerator):
@@ -154,11 +154,12 @@ def make_optimizers(
 
 
 def block_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """The weights with two axes, of 16 or more each, in the blocks that a model of diffusers repeats."""
+    """The weights to be trained with two axes, of 16 or more each, in the blocks that a model of diffusers
+    repeats."""
     repeated = getattr(network, "_repeated_blocks", ())
     blocks = [module for module in network.modules() if type(module).__name__ in repeated]
     parameters = [parameter for block in blocks for parameter in block.parameters()]
-    return [p for p in parameters if p.ndim == 2 and min(p.shape) >= SMALLEST_MATRIX]
+    return [p for p in parameters if p.requires_grad and p.ndim == 2 and min(p.shape) >= SMALLEST_MATRIX]
 
 
 def optimizer_bytes(network: nn.Module, config: TrainingConfig) -> int:

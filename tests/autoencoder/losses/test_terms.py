@@ -1,5 +1,7 @@
 """The autoencoder's loss: its terms in the paper's proportions, and the game with the discriminator."""
 
+import math
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from autoencoder.losses.terms import (
     generator_loss,
     hide_later_frames,
     hinge_loss,
+    noise_for_decoding,
     vidtwin_loss,
 )
 from autoencoder.model.posterior import FlatGaussian
@@ -93,6 +96,21 @@ def test_later_frames_are_hidden_from_a_share_of_the_clips():
     assert shares[0] == 0
     torch.testing.assert_close(shares[1:], torch.tensor([0.125, 0.125, 0.125, 0.125, 0.5]), atol=0.06, rtol=0)
     assert torch.equal(hidden(0.5, slice(300, 600)), seen[300:])
+
+
+def test_noise_has_a_strength_of_each_clip_and_a_scale_of_each_number():
+    std, size = torch.tensor([1.0, 0.5]).repeat_interleave(500), 600
+
+    def noise(rows: slice = slice(None)) -> torch.Tensor:
+        draw = BatchDraw(torch.Generator(), torch.Generator().manual_seed(0), size, rows)
+        return noise_for_decoding(std, 0.4, draw)
+
+    whole = noise()
+    strengths = whole[:, :500].square().mean(1).sqrt()  # of the magnitude of a normal number
+    assert strengths.mean().item() == pytest.approx(0.4 * math.sqrt(2 / math.pi), rel=0.1)
+    assert strengths.square().mean().sqrt().item() == pytest.approx(0.4, rel=0.1)
+    torch.testing.assert_close(whole[:, 500:].square().mean(1).sqrt(), strengths / 2, rtol=0.2, atol=0)
+    assert torch.equal(noise(slice(100, 300)), whole[100:300])
 
 
 def test_the_learned_variance_settles_at_the_error():

@@ -240,6 +240,13 @@ def test_rows_of_a_picture_have_their_labels():
         ("train_vae", {"mixed_precision": "fp16"}, "take bf16, or --gan_weight 0"),
         ("train_vae", {"attention_backend": "fast"}, "--attention_backend fast: "),
         ("train_vae", {"predicted_share": 1.5}, "--predicted_share is from 0 to 1, got 1.5"),
+        ("train_vae", {"decoder_only": True}, "--autoencoder RUN/autoencoder, got none"),
+        (
+            "train_vae",
+            {"decoder_only": True, "autoencoder": ".", "init_from": "model"},
+            "starts from --autoencoder ., whose encoder --init_from model would replace",
+        ),
+        ("train_vae", {"latent_noise": 0.4}, "--latent_noise 0.4 goes with --decoder_only"),
         ("train_vae", {"height": SSIM_SIDE - 1}, f"validation's SSIM take {SSIM_SIDE} pixels"),
         (
             "train_vae",
