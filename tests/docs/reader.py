@@ -38,6 +38,9 @@ TINY_DIT = DIT_FLAGS | {name: value for name, value in SHORT.items() if name in 
 # page's own flags are parsed all the same. The first row applies whose words are all in the command. What is
 # compiled has tests of its own.
 SMALLER: dict[str, list[str]] = {
+    "train_vae.py --decoder_only": command_line(
+        TINY_VAE, fps=0, lpips_weight=0, mixed_precision="no", compile=False
+    ),
     "train_vae.py --autoencoder": command_line(
         TINY_VAE, fps=0, stride=1, num_frames=9, lpips_weight=0, mixed_precision="no", compile=False
     ),
