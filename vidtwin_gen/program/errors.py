@@ -56,14 +56,24 @@ def _one_line_errors(name: str) -> Iterator[None]:
         sys.exit(status_of(signals.number))
 
 
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Torch says so of a worker that has died, and otherwise of an error in one. Where it dies as it hands
+    over a batch, the connection may be lost before torch knows."""
+    if isinstance(error, (EOFError, ConnectionError)):
+        frames = traceback.walk_tb(error.__traceback__)
+        return any(frame.f_code.co_name == "_try_get_data" for frame, _ in frames)  # of torch's DataLoader
+    return "DataLoader worker (pid" in str(error)
+
+
 def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
     if re.search(r"Too many open files(?! in system)", str(error)):  # torch's, too
         return "too many open files; raise the limit (ulimit -n), and the same command continues"
-    if "DataLoader worker (pid" in str(error):  # torch's; of an error in a worker it says otherwise
+    if _is_of_a_dead_worker(error):
+        said = str(error).strip() or type(error).__name__
         return (
-            f"a data worker has died ({str(error).strip()}), as where memory ends the system kills one; take "
-            "fewer of them or smaller batches, and the same command continues"
+            f"a data worker has died ({said}), as where memory ends the system kills one; take fewer of them "
+            "or smaller batches, and the same command continues"
         )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
@@ -80,6 +90,6 @@ def _refused_by_the_system(error: Exception) -> str:
         or "out of memory" in str(error)
         or "can't allocate memory" in str(error)
     ):
-        said = str(error).splitlines() or ["of the CPU"]
-        return f"out of memory ({said[0]}); take smaller batches, or smaller clips"
+        lines = str(error).splitlines() or ["of the CPU"]
+        return f"out of memory ({lines[0]}); take smaller batches, or smaller clips"
     return ""

@@ -3,10 +3,12 @@
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import time
 
 import pytest
+from torch.utils.data import DataLoader
 
 from vidtwin_gen.program.errors import user_errors
 
@@ -137,3 +139,32 @@ def test_a_worker_is_not_interrupted_but_ends_when_its_parent_wants_it(capsys):
         worker.terminate()
         worker.join(30)
     assert worker.exitcode == 128 + signal.SIGTERM and not capsys.readouterr().err
+
+
+class LostOnTheWay:
+    """As a batch whose worker dies while it is handed over."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return raised, (self.error,)
+
+
+def raised(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(EOFError(), "EOFError"), (ConnectionRefusedError(111, "refused"), r"\[Errno 111\] refused")],
+)
+def test_a_lost_worker_is_told_from_a_file_that_ends(error, said, capsys):
+    loader = DataLoader([LostOnTheWay(error)], collate_fn=list, num_workers=1)
+    with pytest.raises(SystemExit, match="^1$"), user_errors("train"):
+        next(iter(loader))
+    assert re.match(
+        rf"train: error: a data worker has died \({said}\), as where mem", capsys.readouterr().err
+    )
+    with pytest.raises(EOFError), user_errors("train"):
+        raise EOFError
