@@ -20,7 +20,7 @@ from eval.fvd.features import FeatureExtractor
 from eval.generated_clips import GeneratedClips
 from eval.real_clips import ClipDraw, RealClips
 from vidtwin_gen.data.decoding.guarded import VideoError
-from vidtwin_gen.devices import processes, refuse, worker_context
+from vidtwin_gen.devices import end_with_lost_batch, processes, refuse, worker_context
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class Extraction:
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=list,
+            worker_init_fn=end_with_lost_batch,
             multiprocessing_context=worker_context(num_workers),
         )
         with ExitStack() as flushed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from typing import NoReturn, TypeVar
 
 import torch
@@ -29,6 +31,19 @@ def worker_context(num_workers: int) -> str | None:
     """How a DataLoader starts so many workers: on Linux by fork, Python's own way up to 3.13. A signal to all
     processes also reaches the fork server of later ones, which dies of it and ends the workers."""
     return "fork" if num_workers and sys.platform == "linux" else None
+
+
+def end_with_lost_batch(worker: int) -> None:
+    """What a DataLoader calls first in each of its workers: one that can't hand a batch over, as where
+    /dev/shm is full, says why and ends. Python's queue drops the batch, and the parent waits for it forever.
+    """
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    advice = ": set a shorter TMPDIR" if "AF_UNIX path too long" in str(error) else ""
+    print(f"a data worker can't hand over a batch, {first_line(error)}{advice}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def by_the_first(action: Callable[[], T]) -> T:

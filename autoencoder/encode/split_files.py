@@ -16,7 +16,7 @@ from autoencoder.encode.flags import EncodeFlags
 from autoencoder.encode.rows import RowEncoder, Split
 from vidtwin_gen.data.latent_dataset import DATA
 from vidtwin_gen.data.video_dataset import BadVideos, VideoDataset, collate
-from vidtwin_gen.devices import one_error, processes, shared, worker_context
+from vidtwin_gen.devices import end_with_lost_batch, one_error, processes, shared, worker_context
 from vidtwin_gen.partial_folder import PartialFolder
 
 FILES = 16  # a small split has at most so many files
@@ -70,6 +70,7 @@ def encode_split(folder: PartialFolder, rows: RowEncoder, flags: EncodeFlags) ->
         batch_sampler=batch_sampler,
         num_workers=flags.num_workers,
         collate_fn=collate,
+        worker_init_fn=end_with_lost_batch,
         multiprocessing_context=worker_context(flags.num_workers),
     )
     done = (num_windows - sum(len(files[name]) for name in missing)) // state.num_processes

@@ -72,8 +72,8 @@ def _refused_by_the_system(error: Exception) -> str:
     if _is_of_a_dead_worker(error):
         said = str(error).strip() or type(error).__name__
         return (
-            f"a data worker has died ({said}), as where memory ends the system kills one; take fewer of them "
-            "or smaller batches, and the same command continues"
+            f"a data worker has died ({said}), of what it says above, or as where memory ends the system "
+            "kills one; take fewer of them or smaller batches, and the same command continues"
         )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""

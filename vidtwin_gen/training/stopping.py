@@ -8,6 +8,7 @@ import signal
 from multiprocessing import RawValue
 from types import FrameType
 
+from vidtwin_gen.devices import end_with_lost_batch
 from vidtwin_gen.program.children import end_with_parent
 from vidtwin_gen.program.signals import SIGNALS
 
@@ -38,6 +39,7 @@ class DataWorkers:
 
     def __call__(self, worker: int) -> None:
         end_with_parent()
+        end_with_lost_batch(worker)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 

@@ -164,7 +164,7 @@ def test_a_lost_worker_is_told_from_a_file_that_ends(error, said, capsys):
     with pytest.raises(SystemExit, match="^1$"), user_errors("train"):
         next(iter(loader))
     assert re.match(
-        rf"train: error: a data worker has died \({said}\), as where mem", capsys.readouterr().err
+        rf"train: error: a data worker has died \({said}\), of what it says above", capsys.readouterr().err
     )
     with pytest.raises(EOFError), user_errors("train"):
         raise EOFError
