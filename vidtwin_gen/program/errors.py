@@ -49,7 +49,7 @@ def _one_line_errors(name: str) -> Iterator[None]:
             if not signals.number:
                 if os.environ.get("VIDTWIN_GEN_TRACEBACK"):
                     traceback.print_exc()
-                print(f"{name}: error: {refused or error}", file=sys.stderr)
+                print(f"{name}: error: {refused or _words_of(error)}", file=sys.stderr)
                 sys.exit(1 if refused else 2)
     if signals.number:
         signals.say()
@@ -65,6 +65,16 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
     return "DataLoader worker (pid" in str(error)
 
 
+def _words_of(error: Exception) -> str:
+    """What an error says; without the traceback, where a DataLoader brings it from one of its workers."""
+    said = str(error)
+    if not re.match(r"Caught \w+ in DataLoader worker process", said):
+        return said
+    last = said.split("Traceback (most recent call last):\n")[-1]
+    own = re.search(r"^[\w.]+(?:: )?(.*)", last, re.MULTILINE | re.DOTALL)  # the frames are indented
+    return own[1].strip() if own else said
+
+
 def _refused_by_the_system(error: Exception) -> str:
     """What to say of an error that is neither the user's nor ours, "" of another one."""
     if re.search(r"Too many open files(?! in system)", str(error)):  # torch's, too
@@ -75,21 +85,25 @@ def _refused_by_the_system(error: Exception) -> str:
             f"a data worker has died ({said}), of what it says above, or as where memory ends the system "
             "kills one; take fewer of them or smaller batches, and the same command continues"
         )
+    said = _words_of(error)
+    if "can't start new thread" in said:
+        return (
+            "the system starts no more threads; raise the limit (ulimit -u, or ulimit -v), or take fewer "
+            "data workers, and the same command continues"
+        )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno == errno.ENOSPC and not error.filename:  # multiprocessing names none
             place = "a disk, or /dev/shm, which data workers need: "
         return f"{place}{error.strerror}; when that is mended, the same command continues"
+    if isinstance(error, OSError) and said.startswith("[Errno"):  # a data worker's, which came as words
+        return f"{said}; when that is mended, the same command continues"
     if isinstance(error, shutil.Error):  # of several files, (from, to, why) each
         return f"{error.args[0][0][2]}; when that is mended, the same command continues"
-    if "unable to allocate shared memory" in str(error):  # torch's, of a batch that a data worker hands over
-        return f"/dev/shm is full ({error}); enlarge it, or train with --dataloader_num_workers 0"
+    if "unable to allocate shared memory" in said:  # torch's, of a batch that a data worker hands over
+        return f"/dev/shm is full ({said}); enlarge it, or train with --dataloader_num_workers 0"
     # torch's own class of out of memory is a RuntimeError, and its CPU has none
-    if (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error)
-        or "can't allocate memory" in str(error)
-    ):
-        lines = str(error).splitlines() or ["of the CPU"]
-        return f"out of memory ({lines[0]}); take smaller batches, or smaller clips"
+    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+        first = next(iter(said.splitlines()), "of the CPU")
+        return f"out of memory ({first}); take smaller batches, or smaller clips"
     return ""

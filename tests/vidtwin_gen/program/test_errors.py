@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from vidtwin_gen.program.errors import user_errors
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("hangups_are_heard")
         (OSError(23, "Too many open files in system", "runs"), "runs: Too many open files in system; "),
         (OSError(24, "Too many open files", "runs/a.json"), "too many open files; raise the limit (ulimit"),
         (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files; "),
+        (RuntimeError("can't start new thread"), "the system starts no more threads; raise"),
         (MemoryError(), "out of memory (of the CPU)"),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
@@ -46,6 +48,36 @@ def test_what_the_system_refuses_is_one_line(error, line, capsys, monkeypatch):
     assert said.startswith(f"train.py: error: {line}") and said.count("\n") == 1
     monkeypatch.setenv("VIDTWIN_GEN_TRACEBACK", "1")
     assert refuse().startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (ValueError("64 videos in a row are bad"), "64 videos in a row are bad", 2),
+        (BlockingIOError(11, "no process"), "[Errno 11] no process; when that is mended, the same", 1),
+        (MemoryError(), "out of memory (of the CPU); take", 1),
+        (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); take", 1),
+        (RuntimeError("unable to allocate shared memory(shm)"), "/dev/shm is full (unable to allocate", 1),
+    ],
+)
+def test_an_error_of_a_data_worker_is_one_line(error, line, status, capsys):
+    """Which torch raises again with the worker's traceback as its words."""
+
+    def read(position):
+        try:
+            raise KeyError(position)
+        except KeyError:
+            raise error from None
+
+    try:
+        read(0)
+    except Exception:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(SystemExit) as stopped, user_errors("train.py"):
+        wrapped.reraise()
+    assert stopped.value.code == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"train.py: error: {line}") and said.count("\n") == 1
 
 
 def test_only_some_errors_are_the_users(capsys):
