@@ -1,5 +1,6 @@
 """AutoencoderVidTwin: against the released code's numbers, its invariants, diffusers' contract."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -250,6 +251,29 @@ def test_queries_keys_and_values_start_within_the_bound_of_a_fused_layer():
     attention = AutoencoderVidTwin(**TINY_AUTOENCODER | {"hidden_size": 64}).encoder.blocks[0].attn
     for linear in (attention.to_q, attention.to_k, attention.to_v):
         assert linear.weight.abs().max().item() == pytest.approx((6 / (4 * 64)) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("row", ["paper", *ABLATIONS])
+@torch.no_grad()
+def test_what_a_relu_follows_starts_at_hes_scale_or_as_a_blend(row):
+    """In the branches; a blend is along an axis, and of non-negative weights."""
+    torch.manual_seed(0)
+    model = AutoencoderVidTwin(**TINY_AUTOENCODER | {"hidden_size": 64} | ABLATIONS.get(row, {}))
+    layers = [
+        (stack_name, layer)
+        for stack_name, stack in model.named_modules()
+        if isinstance(stack, torch.nn.Sequential) and stack_name.startswith(("structure", "dynamics"))
+        for layer, after in itertools.pairwise(stack)
+        if isinstance(after, torch.nn.ReLU)
+    ]
+    assert layers
+    for name, layer in layers:
+        weights = layer.weight.flatten(1)  # (outputs, inputs)
+        if name.endswith(("decoder.to_frames", "decoder.to_positions")) or "decoder.up." in name:
+            assert weights.min() >= 0
+        else:
+            assert weights.square().mean() * weights.shape[1] == pytest.approx(2, rel=0.3)
+        assert not layer.bias.any()
 
 
 @torch.no_grad()
