@@ -256,6 +256,22 @@ def test_an_interrupted_generation_goes_on(folder, tmp_path, monkeypatch, capsys
     assert files_below(tmp_path / "out") == files_below(tmp_path / "whole")
 
 
+def test_a_last_clip_that_cannot_be_written_ends_the_command(folder, tmp_path, monkeypatch, capsys):
+    """It is written while nothing is sampled any more."""
+    argv = command(folder, tmp_path / "out", "--class_labels", "Archery", "--num_videos_per_class", "1")
+
+    def sample_and_stand_in_the_way(*args, **how):
+        videos = sample(*args, **how)
+        (tmp_path / "out.partial" / "Archery" / "Archery_0000.gif").mkdir(parents=True)
+        return videos
+
+    monkeypatch.setattr("pipelines.generate.sample", sample_and_stand_in_the_way)
+    with pytest.raises(SystemExit) as stopped:
+        main([*argv, "--format", "gif"])
+    assert stopped.value.code == 1
+    assert "Archery_0000.gif" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_what_fails_before_a_clip_is_finished_is_not_in_the_way_of_another_command(folder, tmp_path, capsys):
     argv = command(folder, tmp_path / "out", "--class_labels", "1", "--num_videos_per_class", "1")
     with pytest.raises(SystemExit):
